@@ -1,0 +1,278 @@
+"""Every error poolkit raises, as one tree.
+
+    PoolkitError
+    +-- InvalidDefinition        a document is wrong; carries every problem with its place
+    +-- InvalidArgument          a value given to a call is wrong (size, name, flag)
+    +-- NotFound
+    |   +-- PoolNotFound  VolumeNotFound  SecretNotFound
+    +-- AlreadyExists
+    |   +-- PoolExists  VolumeExists  SecretExists
+    +-- Conflict                 another pool owns that source or target
+    +-- InvalidState             the verb does not fit the pool's state
+    +-- Busy                     other work is in progress; names it; trying again later helps
+    +-- Unsupported              this pool type, format or host cannot do that
+    +-- Unsafe                   refused to protect data or the host (ambiguous image, used disk, ...)
+    +-- HostError                the machine refused
+    |   +-- NoSpace  PermissionDenied  Unreachable
+    |   +-- ToolError
+    |       +-- ToolMissing  ToolFailed  ToolCrashed  ToolTimeout
+    +-- Aborted                  the caller asked to stop
+
+A message is one sentence that names the pool, volume or file and what went wrong; ``hint`` says what to do next.
+``exit_code`` is the status of the command line, ``libvirt_code`` the number a libvirt client expects
+(``virErrorNumber`` of libvirt's ``virterror.h``).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+
+class PoolkitError(Exception):
+    """The root of the tree: ``except PoolkitError`` catches all that poolkit raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    libvirt_code: ClassVar[int] = 1  # VIR_ERR_INTERNAL_ERROR
+
+    def __init__(
+        self, message: str, *, pool: str | None = None, volume: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.pool = pool
+        self.volume = volume
+        self.hint = hint
+
+    @property
+    def code(self) -> str:
+        """The class's name in lower case with dashes, stable for programs: ``volume-not-found``."""
+        name = type(self).__name__
+        return "".join("-" + c.lower() if c.isupper() else c for c in name).lstrip("-")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as plain values, for JSON output and logs."""
+        facts: dict[str, Any] = {"error": self.code, "message": str(self), "libvirt_code": self.libvirt_code}
+        for key in ("pool", "volume", "hint"):
+            if getattr(self, key) is not None:
+                facts[key] = getattr(self, key)
+        return facts
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a document.
+
+    ``line`` and ``column`` count from 1; 0 means that the place is not known. ``path`` is an XPath-like place
+    (``/pool/source/format/@type``).
+    """
+
+    source: str
+    line: int
+    column: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class InvalidDefinition(PoolkitError):
+    """A document is not well formed or says something that no pool or volume can mean."""
+
+    exit_code = 3
+    libvirt_code = 27  # VIR_ERR_XML_ERROR
+
+    def __init__(self, problems: Iterable[Problem], *, pool: str | None = None, hint: str | None = None) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)), pool=pool, hint=hint)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As for every error, with the list of problems."""
+        return {**super().as_dict(), "problems": [p._asdict() for p in self.problems]}
+
+
+class InvalidArgument(PoolkitError):
+    """A value given to a call cannot be meant: a negative size, a volume name with a slash."""
+
+    exit_code = 2
+    libvirt_code = 8  # VIR_ERR_INVALID_ARG
+
+
+class NotFound(PoolkitError):
+    """What was asked for by name, uuid, key or path does not exist."""
+
+    exit_code = 4
+    libvirt_code = 38  # VIR_ERR_SYSTEM_ERROR
+
+
+class PoolNotFound(NotFound):
+    """No pool has that name or uuid."""
+
+    libvirt_code = 49  # VIR_ERR_NO_STORAGE_POOL
+
+
+class VolumeNotFound(NotFound):
+    """No volume has that name, key or path."""
+
+    libvirt_code = 50  # VIR_ERR_NO_STORAGE_VOL
+
+
+class SecretNotFound(NotFound):
+    """No secret has that uuid or usage, or it has no value."""
+
+    libvirt_code = 66  # VIR_ERR_NO_SECRET
+
+
+class AlreadyExists(PoolkitError):
+    """The name or uuid is taken."""
+
+    exit_code = 5
+    libvirt_code = 9  # VIR_ERR_OPERATION_FAILED
+
+
+class PoolExists(AlreadyExists):
+    """A pool of that name or uuid is defined with other content."""
+
+
+class VolumeExists(AlreadyExists):
+    """The pool has a volume of that name."""
+
+    libvirt_code = 90  # VIR_ERR_STORAGE_VOL_EXIST
+
+
+class SecretExists(AlreadyExists):
+    """A secret of that uuid or usage exists."""
+
+
+class Conflict(PoolkitError):
+    """Two pools would own one source or one target."""
+
+    exit_code = 5
+    libvirt_code = 9
+
+
+class InvalidState(PoolkitError):
+    """The verb does not fit the state the pool or volume is in."""
+
+    exit_code = 6
+    libvirt_code = 55  # VIR_ERR_OPERATION_INVALID
+
+
+class Busy(PoolkitError):
+    """Other work on the pool or volume is in progress; the message names it, who does it and since when."""
+
+    exit_code = 7
+    libvirt_code = 55
+
+
+class Unsupported(PoolkitError):
+    """This pool type, image format or machine cannot do what was asked."""
+
+    exit_code = 8
+    libvirt_code = 3  # VIR_ERR_NO_SUPPORT
+
+
+class Unsafe(PoolkitError):
+    """Refused, because going on could destroy data or disclose files of the host."""
+
+    exit_code = 9
+    libvirt_code = 29  # VIR_ERR_OPERATION_DENIED
+
+
+class HostError(PoolkitError):
+    """The machine refused: a system call or a tool failed."""
+
+    exit_code = 10
+    libvirt_code = 38
+
+
+class NoSpace(HostError):
+    """The disk, group or quota is full."""
+
+    exit_code = 11
+
+
+class PermissionDenied(HostError):
+    """The operating system does not let this user do that."""
+
+    exit_code = 12
+
+
+class Unreachable(HostError):
+    """A server or device did not answer in time."""
+
+    exit_code = 13
+
+
+class ToolError(HostError):
+    """A program that poolkit ran did not do its work; carries the whole call."""
+
+    exit_code = 10
+    libvirt_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        argv: Sequence[str] = (),
+        status: int | None = None,
+        stdout: str = "",
+        stderr: str = "",
+        pool: str | None = None,
+        volume: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, pool=pool, volume=volume, hint=hint)
+        self.argv = tuple(argv)
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def as_dict(self) -> dict[str, Any]:
+        """As for every error, with the call and what the tool said."""
+        return {**super().as_dict(), "argv": list(self.argv), "status": self.status, "stderr": self.stderr}
+
+
+class ToolMissing(ToolError):
+    """The program is not installed; the hint names the package."""
+
+
+class ToolFailed(ToolError):
+    """The program ended with a status that means failure."""
+
+
+class ToolCrashed(ToolError):
+    """The program died of a signal."""
+
+
+class ToolTimeout(ToolError):
+    """The program did not end in time and was killed with its children."""
+
+
+class Aborted(PoolkitError):
+    """The caller stopped the work; what it had changed was undone."""
+
+    exit_code = 130
+    libvirt_code = 78  # VIR_ERR_OPERATION_ABORTED
+
+
+_BY_ERRNO: dict[int, type[HostError]] = {
+    errno.ENOSPC: NoSpace,
+    errno.EDQUOT: NoSpace,
+    errno.EACCES: PermissionDenied,
+    errno.EPERM: PermissionDenied,
+    errno.EROFS: PermissionDenied,
+    errno.ESTALE: Unreachable,
+    errno.ETIMEDOUT: Unreachable,
+    errno.EHOSTDOWN: Unreachable,
+    errno.EHOSTUNREACH: Unreachable,
+}
+
+
+def from_os_error(error: OSError, doing: str, *, pool: str | None = None, volume: str | None = None) -> HostError:
+    """Turn an ``OSError`` into the typed error for it; ``doing`` says what was tried ("create directory '/x'")."""
+    reason = error.strerror or str(error) or type(error).__name__
+    kind = _BY_ERRNO.get(error.errno or 0, HostError)
+    return kind(f"cannot {doing}: {reason}", pool=pool, volume=volume)
