@@ -1,0 +1,62 @@
+"""What every test of the project shares: the tiers, and what happens where a tier's means are missing.
+
+* ``@pytest.mark.tools("qemu-img", ...)``: the test needs these programs.
+* ``@pytest.mark.root``: the test needs root on the machine it runs on.
+* ``@pytest.mark.lab``: the test runs inside the lab's virtual machine (tests/lab/README.md).
+
+Where the means are missing the test is skipped with a sentence that names them. With ``CI=true`` in the environment it
+fails instead: a continuous integration that skips a tier would report green for what it never ran.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import Counter
+
+import pytest
+
+# A user's PATH often lacks the folders of mkfs, lvm and parted; the host port looks there as well.
+SEARCH_PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"]
+)
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test with ``reason``, or fail it where nothing may be skipped (``CI=true``)."""
+    __tracebackhide__ = True
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason} (CI=true: this may not be skipped)", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Ask for the means a test's markers name, before any of its fixtures is set up."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        unavailable("needs root")
+    for marker in item.iter_markers("tools"):
+        missing = [name for name in marker.args if not shutil.which(name, path=SEARCH_PATH)]
+        if missing:
+            unavailable(f"needs {', '.join(missing)}")
+
+
+def tier(reason: str) -> str | None:
+    """The tier a skip reason belongs to; None for a skip that a test decided for reasons of its own."""
+    match = re.match(r"(?:Skipped: )?needs (root|the lab|.*)", reason)
+    if match is None:
+        return None
+    return {"root": "root", "the lab": "lab"}.get(match[1], f"tools ({match[1]})")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say by name and count which tiers did not run: a skip must not hide in a line of dots."""
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report.longrepr, tuple) and (name := tier(report.longrepr[2])):
+            counts[name] += 1
+    if counts:
+        terminalreporter.section("skipped tiers")
+        for name, count in sorted(counts.items()):
+            terminalreporter.write_line(f"{name}: {count} test{'s' if count > 1 else ''} skipped")
