@@ -1,0 +1,164 @@
+"""Image formats: what a file or block device holds, told from a few bounded reads of its own bytes.
+
+``probe`` and ``probe_fd`` guess; ``as_format`` reads a header as the format on record and never guesses. None of them opens another
+file, follows a name found in a header, or raises for what a header contains: that becomes ``ImageInfo.error``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from poolkit.errors import InvalidArgument
+from poolkit.formats import qcow2, raw
+from poolkit.formats._info import (
+    HEAD,
+    Backing,
+    Extent,
+    FdReader,
+    ImageInfo,
+    Malformed,
+    Reader,
+    UnknownFeature,
+    clean,
+    qemu_driver,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "FORMATS",
+    "Backing",
+    "Extent",
+    "FdReader",
+    "ImageInfo",
+    "Reader",
+    "as_format",
+    "clean",
+    "probe",
+    "probe_fd",
+    "qemu_driver",
+]
+
+FORMATS = ("raw", "qcow2")
+"""Every format that has a reader here, by the name ``ImageInfo.format`` uses."""
+
+_MODULES = {"ploop": "parallels"}
+_ALIASES = {"parallels": "ploop", "vhd": "vpc", "luks1": "luks", "luks2": "luks"}
+_CONTENT_ONLY = ("fat", "none", "dir", "unknown")  # libvirt's names for what is read as raw bytes
+
+_READERS: dict[str, Callable[[Reader, bytes, ImageInfo], None]] = {"qcow2": qcow2.read, "raw": raw.read}
+
+_ZERO = bytes(HEAD)
+_QFI = b"QFI\xfb"
+_VDI = b"\x7f\x10\xda\xbe"
+_BY_MAGIC: dict[bytes, tuple[str, bytes]] = {}
+
+
+def probe(reader: Reader) -> ImageInfo:
+    """Guess what ``reader`` holds: 4 KiB first, more only where those ask for it. Repeatable; raises nothing.
+
+    A guess is advice: for a volume whose format is on record use ``as_format``, since a guest can write any header
+    into its raw disk.
+    """
+    try:
+        head = reader.pread(HEAD, 0)
+        name = None if head == _ZERO else _sniff(head)
+        size = reader.size
+        far = reader.pread(7, 32768) if size > 32774 else b""
+        if name is None:
+            return _raw(reader, head, far)
+        info = ImageInfo(name)
+    except OSError as error:
+        return ImageInfo("raw", error=f"cannot be read: {error.strerror or error}")
+    _fill(reader, head, info)
+    if far[1:6] == b"CD001":
+        info.also = (*info.also, "iso")
+        info.ambiguous = True
+    if name != "vdi" and head[64:68] == _VDI:
+        info.also = (*info.also, "vdi")
+        info.ambiguous = True
+    return info
+
+
+def probe_fd(fd: int, size: int) -> ImageInfo:
+    """``probe`` for an open file or device of ``size`` bytes; the descriptor stays the caller's."""
+    return probe(FdReader(fd, size))
+
+
+def as_format(reader: Reader, format: str) -> ImageInfo:
+    """Read the header as ``format``, whatever else the content looks like; that goes to ``also`` and ``notes``.
+
+    Raises ``InvalidArgument`` for a format that has no reader. Nothing in the file itself makes it raise.
+    """
+    format = _ALIASES.get(format, format)
+    if format in _CONTENT_ONLY or format == "raw":
+        seen = probe(reader)
+        info = ImageInfo(format, reader.size, hints=seen.hints, notes=())
+        if seen.format != "raw":
+            info.also = (seen.format, *seen.also)
+            info.note(f"the format on record is {format}; the content looks like {seen.format}")
+        else:
+            info.also, info.error = seen.also, seen.error
+        return info
+    if format not in FORMATS:
+        raise InvalidArgument(f"image format {clean(format.encode(errors='replace'))!r} is not known")
+    seen = probe(reader)
+    if seen.format == format:
+        seen.ambiguous = False
+        return seen
+    return ImageInfo(
+        format,
+        also=(seen.format, *seen.also),
+        hints=seen.hints,
+        error=f"the format on record is {format}; the content looks like {seen.format}",
+    )
+
+
+def _sniff(head: bytes) -> str | None:
+    """The format the first bytes claim."""
+    magic = head[:4]
+    if magic == _QFI:
+        version = head[4:8]
+        if version > b"\0\0\0\1" and len(version) == 4:
+            return "qcow2"
+    entry = _BY_MAGIC.get(magic)
+    if entry is not None and head.startswith(entry[1]):
+        return entry[0]
+    return None
+
+
+def _raw(reader: Reader, head: bytes, far: bytes) -> ImageInfo:
+    """No magic at the start: an ISO, one of the formats known by the end of the file, or raw content."""
+    size = reader.size
+    info = ImageInfo("raw", size)
+    if head != _ZERO:
+        _fill(reader, head, info)
+    if far[1:6] == b"BEA01":
+        info.also = ("udf",)
+        info.hints = (*info.hints, "udf")
+    return info
+
+
+def _fill(reader: Reader, head: bytes, info: ImageInfo) -> None:
+    """Let the format's reader fill ``info``; whatever stops it becomes the error."""
+    name = info.format
+    try:
+        read = _READERS.get(name) or _load(name)
+        read(reader, head, info)
+    except UnknownFeature as error:
+        info.error = str(error)
+        info.unsupported = True
+    except Malformed as error:
+        info.error = str(error)
+    except OSError as error:
+        info.error = f"cannot be read: {error.strerror or error}"
+
+
+def _load(name: str) -> Callable[[Reader, bytes, ImageInfo], None]:
+    """Import a format's reader when the first file of that format turns up: start-up pays for the common two only."""
+    module = import_module("poolkit.formats." + _MODULES.get(name, name))
+    read: Callable[[Reader, bytes, ImageInfo], None] = module.read
+    _READERS[name] = read
+    return read

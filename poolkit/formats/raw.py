@@ -1,0 +1,67 @@
+"""Raw content: what the first 4 KiB show of a partition table or file system. Never a decision, always a hint."""
+
+from __future__ import annotations
+
+from poolkit.formats._info import ImageInfo, Reader
+
+# offset, magic, name: the signatures that have their place in the first page
+_SIGNS = (
+    (512, b"EFI PART", "gpt"),
+    (0, b"XFSB", "xfs"),
+    (3, b"NTFS    ", "ntfs"),
+    (0, b"hsqs", "squashfs"),
+    (1024, b"H+\0\4", "hfsplus"),
+    (1024, b"HX\0\5", "hfsplus"),
+    (4086, b"SWAPSPACE2", "swap"),
+    (0, b"\xfc\x4e\x2b\xa9\1\0\0\0", "linux_raid_member"),
+)
+
+
+def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
+    """Set ``info.capacity`` and ``info.hints`` from the page already read."""
+    info.capacity = reader.size
+    info.hints = hints(head)
+
+
+def hints(head: bytes) -> tuple[str, ...]:
+    """What the first page looks like, partition tables first."""
+    found = []
+    fat = _fat(head)
+    if head[510:512] == b"\x55\xaa" and not fat and head[3:11] != b"NTFS    ":
+        found.append("mbr")
+    found += [name for offset, magic, name in _SIGNS if head.startswith(magic, offset)]
+    if fat:
+        found.append("vfat")
+    if head[1080:1082] == b"\x53\xef":
+        found.append(_ext(head))
+    if any(
+        head.startswith(b"LABELONE", sector) and head.startswith(b"LVM2 001", sector + 24)
+        for sector in (0, 512, 1024, 1536)
+    ):
+        found.append("LVM2_member")
+    return tuple(found)
+
+
+def _ext(head: bytes) -> str:
+    """ext2, ext3 or ext4 by the feature bits of the superblock (ext4: extents, 64bit, flex_bg and their kin)."""
+    compatible = int.from_bytes(head[1116:1120], "little")
+    incompatible = int.from_bytes(head[1120:1124], "little")
+    read_only = int.from_bytes(head[1124:1128], "little")
+    if incompatible & 8:
+        return "jbd"
+    if incompatible & ~0x16 or read_only & ~0x7:
+        return "ext4"
+    return "ext3" if compatible & 4 else "ext2"
+
+
+def _fat(head: bytes) -> bool:
+    """A FAT boot sector: the jump, sane geometry, and the type's name where mkfs writes it."""
+    if len(head) < 512 or head[510:512] != b"\x55\xaa":
+        return False
+    if not (head[0] == 0xE9 or (head[0] == 0xEB and head[2] == 0x90)):
+        return False
+    sector = head[11] | head[12] << 8
+    cluster = head[13]
+    if sector not in (512, 1024, 2048, 4096) or not cluster or cluster & (cluster - 1) or not 1 <= head[16] <= 2:
+        return False
+    return head.startswith((b"FAT12   ", b"FAT16   ", b"FAT     "), 54) or head.startswith(b"FAT32   ", 82)
