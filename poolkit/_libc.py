@@ -1,0 +1,32 @@
+"""The few system calls that Python's ``os`` module does not offer, through the C library."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_RENAME_NOREPLACE = 1  # linux/fs.h
+FALLOC_FL_KEEP_SIZE = 0x01  # linux/falloc.h
+FALLOC_FL_PUNCH_HOLE = 0x02
+FALLOC_FL_ZERO_RANGE = 0x10
+
+
+def _raise(path: str | None = None) -> None:
+    code = ctypes.get_errno()
+    raise OSError(code, os.strerror(code), path)
+
+
+def rename_noreplace(old: str, new: str, *, dir_fd: int) -> None:
+    """Rename ``old`` to ``new`` in the directory ``dir_fd``; ``FileExistsError`` if ``new`` exists.
+
+    renameat2(2) with RENAME_NOREPLACE. Raises ``OSError`` (ENOSYS, EINVAL) where the kernel or the file system lacks it.
+    """
+    if _libc.renameat2(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), _RENAME_NOREPLACE):
+        _raise(new)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) as the kernel has it: no emulation by writing, so ``EOPNOTSUPP`` is an honest answer."""
+    if _libc.fallocate64(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
+        _raise()

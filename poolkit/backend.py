@@ -1,0 +1,233 @@
+"""What a storage backend is: a stateless executor for one pool definition on one host.
+
+A backend is one file in ``poolkit/backends`` (or a class that an installed package offers under the entry point group
+``poolkit.backends``) with the definition class of its pool type and a subclass of :class:`Backend`. Only ``usage`` and
+``volumes`` must be written; every other verb is optional, and what a class overrides is what its pools can do. A backend
+sees no states, no locks, no files of ours and no events; it talks to the machine through ``self.host`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
+
+from poolkit import errors
+
+if TYPE_CHECKING:
+    from poolkit.host import Host
+    from poolkit.model import Volume
+
+# The verbs a backend may have beyond usage and volumes, in the order `capabilities` names them.
+VERBS = (
+    "build", "start", "stop", "erase", "create", "clone", "resize", "delete", "wipe", "upload", "download",
+    "attach", "detach", "discover",
+)  # fmt: skip
+
+
+class Usage(NamedTuple):
+    """Sizes of a pool in bytes."""
+
+    capacity: int
+    allocation: int
+    available: int
+
+
+class VolumeInfo(NamedTuple):
+    """One volume as a backend finds it; sizes in bytes, times in nanoseconds since 1970.
+
+    ``stamp`` changes whenever the volume does: a refresh that finds it unchanged keeps what it knows. It is 0 where that
+    cannot be told. ``detail`` has the rarer facts, by name: ``backing``, ``backing_format``, ``encryption``, ``compat``,
+    ``cluster_size``, ``features``, ``extents``, ``warning``, ``error`` ...; all are plain JSON values.
+    """
+
+    name: str
+    type: str = "file"
+    format: str = ""
+    capacity: int = 0
+    allocation: int = 0
+    physical: int = 0
+    stamp: int = 0
+    inode: int = 0
+    mode: int = 0
+    owner: int = 0
+    group: int = 0
+    atime: int = 0
+    mtime: int = 0
+    ctime: int = 0
+    key: str | None = None
+    path: str | None = None
+    detail: Mapping[str, Any] | None = None
+
+
+class Transfer(NamedTuple):
+    """The range of an upload or download: ``length`` 0 means to the end. ``sparse`` keeps holes as holes."""
+
+    offset: int = 0
+    length: int = 0
+    sparse: bool = False
+
+
+class Backend:
+    """The base of all backends; see the module's text. Raises :class:`~poolkit.errors.Unsupported` for missing verbs."""
+
+    type: ClassVar[str]
+    definition: ClassVar[type[Any]]
+    tools: ClassVar[tuple[str, ...]] = ()
+    """Programs it needs for anything at all; ``poolkit doctor`` reports them."""
+    file_backed: ClassVar[bool] = False
+    """Volumes are entries of the directory ``target.path``: their path is that directory and their name."""
+    source_formats: ClassVar[tuple[str, ...]] = ()
+    """``<source><format type=…>`` values, the default first."""
+    volume_formats: ClassVar[tuple[str, ...]] = ()
+    """``<target><format type=…>`` values of volumes, the default first."""
+
+    def __init__(self, definition: Any, host: Host) -> None:
+        self.pool = definition
+        self.host = host
+        self.down = ""
+        """After ``check`` answered False: why, as the end of a sentence ("nothing is mounted at '/x'")."""
+
+    # -- the pool -------------------------------------------------------------------------------------------------
+
+    def claims(self) -> Iterable[str]:
+        """What no other pool may claim: ``target DIR``, ``device PATH`` ... Asked at define; must not touch the host."""
+        target = getattr(self.pool, "target", None)
+        path = getattr(target, "path", None)
+        return (f"target {path.rstrip('/') or '/'}",) if path and self.file_backed else ()
+
+    def check(self) -> bool:
+        """Whether the pool's storage is up now. Asks the host, changes nothing; sets ``down`` when it is not."""
+        return True
+
+    def build(self, *, overwrite: bool = False) -> bool:
+        """Make the storage the definition describes; ``overwrite`` allows to destroy what is there.
+
+        Returns whether anything was changed; what is built already is left as it is. Raises ``Unsafe`` when the source
+        holds something else and ``overwrite`` was not given.
+        """
+        raise self.unsupported("build")
+
+    def start(self) -> None:
+        """Bring the storage up. Starting what is up changes nothing."""
+
+    def stop(self) -> None:
+        """Take the storage down; no data changes. Stopping what is down changes nothing."""
+
+    def erase(self) -> bool:
+        """Delete what ``build`` made. Returns whether anything was there. Refuses what is not empty."""
+        raise self.unsupported("erase", "delete")
+
+    def usage(self) -> Usage:
+        """The pool's sizes."""
+        raise self.unsupported("usage", "refresh")
+
+    def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
+        """All volumes. ``known`` has the last listing by name: a volume whose stamp is unchanged is yielded from there."""
+        raise self.unsupported("volumes", "refresh")
+
+    def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
+        """One volume as it is now, or ``VolumeNotFound``. The default walks ``volumes``."""
+        for info in self.volumes({} if known is None else {name: known}):
+            if info.name == name:
+                return info
+        raise self.missing(name)
+
+    # -- volumes ----------------------------------------------------------------------------------------------------
+
+    def create(self, volume: Volume) -> VolumeInfo:
+        """Make a volume. It appears whole or not at all; ``VolumeExists`` if the name is taken."""
+        raise self.unsupported("create", "vol-create")
+
+    def clone(self, volume: Volume, source: Any) -> VolumeInfo:
+        """Make a volume with the content of ``source``."""
+        raise self.unsupported("clone", "vol-clone")
+
+    def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
+        """Set the capacity of a volume, in bytes; growing keeps all data, shrinking needs ``shrink``."""
+        raise self.unsupported("resize", "vol-resize")
+
+    def delete(self, info: VolumeInfo) -> None:
+        """Delete a volume and its data."""
+        raise self.unsupported("delete", "vol-delete")
+
+    def wipe(self, info: VolumeInfo, algorithm: str) -> None:
+        """Overwrite or discard the data of a volume; it keeps its name and size."""
+        raise self.unsupported("wipe", "vol-wipe")
+
+    def upload(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> VolumeInfo:
+        """Write the bytes of ``stream`` into the volume's storage, as they are."""
+        raise self.unsupported("upload", "vol-upload")
+
+    def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
+        """Write the volume's bytes, as they are, to ``stream``; returns how many."""
+        raise self.unsupported("download", "vol-download")
+
+    def attach(self, info: VolumeInfo, **how: Any) -> Any:
+        """Make a volume reachable from this host, for backends where being listed is not enough."""
+        raise self.unsupported("attach")
+
+    def detach(self, info: VolumeInfo, **how: Any) -> None:
+        """Undo ``attach``."""
+        raise self.unsupported("detach")
+
+    @classmethod
+    def discover(cls, host: Host, source: Any) -> Iterable[Any]:
+        """Sources of this type that exist on ``source`` (a definition's source, or None for this host)."""
+        raise errors.Unsupported(f"sources of {cls.type} pools cannot be searched for")
+
+    # -- words --------------------------------------------------------------------------------------------------------
+
+    def unsupported(self, method: str, verb: str | None = None) -> errors.Unsupported:
+        """The error for a verb that this type of pool does not have."""
+        return errors.Unsupported(
+            f"pool '{self.pool.name}': pools of type '{self.type}' cannot {verb or method}", pool=self.pool.name
+        )
+
+    def missing(self, name: str) -> errors.VolumeNotFound:
+        """The error for a volume that is not there."""
+        return errors.VolumeNotFound(
+            f"pool '{self.pool.name}' has no volume '{name}'", pool=self.pool.name, volume=name
+        )
+
+    @classmethod
+    def verbs(cls) -> tuple[str, ...]:
+        """The optional verbs that this class has: those it overrides, so the answer cannot disagree with the code."""
+        return tuple(v for v in VERBS if _function(cls, v) is not _function(Backend, v))
+
+
+def _function(cls: type, name: str) -> object:
+    attribute = getattr(cls, name)
+    return getattr(attribute, "__func__", attribute)
+
+
+def check_volume_name(name: str, pool: str | None = None) -> str:
+    """``name`` if it may name a volume, else ``InvalidArgument``.
+
+    1 to 255 bytes of UTF-8 (NAME_MAX of Linux file systems) without '/', control characters (U+0000-1F, U+007F-9F) or
+    surrogates; not '.' or '..'; not beginning with '-', which tools take for an option, nor with '.poolkit-'.
+    """
+    why = _name_fault(name)
+    if why:
+        shown = name[:60].encode("unicode_escape").decode("ascii")
+        raise errors.InvalidArgument(f"'{shown}' cannot be the name of a volume: {why}", pool=pool, volume=shown)
+    return name
+
+
+def _name_fault(name: str) -> str:
+    if not name:
+        return "it is empty"
+    if name in (".", ".."):
+        return "that is a directory"
+    if "/" in name:
+        return "it contains '/'"
+    if name[0] == "-":
+        return "it begins with '-'"
+    if name.startswith(".poolkit-"):
+        return "names that begin with '.poolkit-' are poolkit's own"
+    if not name.isprintable() and any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
+        return "it contains a control character"
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "it is not valid Unicode text"
+    return f"it has {size} bytes, and 255 is the most" if size > 255 else ""

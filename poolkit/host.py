@@ -1,0 +1,420 @@
+"""The one port through which everything touches the machine.
+
+``query`` reads and ``change`` writes. From that split come the dry run, the undo of a failed operation, the crash
+journal, transcripts in tests, redaction of secrets and abort, and no backend knows of any of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from poolkit import errors
+from poolkit.files import Directory, Files
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from poolkit.undo import Journal, Undo
+
+SEARCH_PATH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+
+# Limits for tools that read images nobody should trust: a 1 KiB VDI header makes qemu-img 7.2 take 2 GiB.
+_UNTRUSTED_LIMITS = {"as": 1 << 30, "cpu": 30, "nofile": 256, "core": 0}
+
+# Debian's package for a program, where the two differ in name.
+PACKAGES = {
+    "qemu-img": "qemu-utils", "lvs": "lvm2", "vgs": "lvm2", "pvs": "lvm2", "lvcreate": "lvm2", "vgcreate": "lvm2",
+    "pvcreate": "lvm2", "vgchange": "lvm2", "lvchange": "lvm2", "lvremove": "lvm2", "lvextend": "lvm2",
+    "lvresize": "lvm2", "vgremove": "lvm2", "pvremove": "lvm2", "vgscan": "lvm2", "mount": "mount",
+    "umount": "mount", "mount.nfs": "nfs-common", "showmount": "nfs-common", "mount.cifs": "cifs-utils",
+    "mkfs.ext4": "e2fsprogs", "mkfs.ext3": "e2fsprogs", "mkfs.ext2": "e2fsprogs", "mkfs.xfs": "xfsprogs",
+    "mkfs.btrfs": "btrfs-progs", "mkfs.vfat": "dosfstools", "mkudffs": "udftools", "sfdisk": "fdisk",
+    "partx": "util-linux", "blkid": "util-linux", "wipefs": "util-linux", "udevadm": "udev",
+    "iscsiadm": "open-iscsi", "multipath": "multipath-tools", "dmsetup": "dmsetup", "chattr": "e2fsprogs",
+    "prlimit": "util-linux",
+}  # fmt: skip
+
+
+class Result(NamedTuple):
+    """What a program answered. ``stdout`` and ``stderr`` are text; bytes that are not UTF-8 appear as ``\\xNN``."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Mount(NamedTuple):
+    """One line of the mount table."""
+
+    device: str
+    root: str
+    target: str
+    fstype: str
+    source: str
+    options: str
+
+
+@dataclass(slots=True)
+class Step:
+    """One change of an operation, as a dry run shows it: an argv, or a sentence for a system call."""
+
+    argv: tuple[str, ...] = ()
+    text: str = ""
+
+    def __str__(self) -> str:
+        if self.argv:
+            import shlex
+
+            return shlex.join(self.argv)
+        return self.text
+
+
+class Host:
+    """This machine. One object may be shared by threads; ``operation`` makes the view for one engine call.
+
+    ``fault`` is called with a label before every change to durable state: tests raise or kill there.
+    """
+
+    def __init__(self, *, dry_run: bool = False, fault: Callable[[str], None] | None = None) -> None:
+        self.dry_run = dry_run
+        self.fault = fault
+        self.plan: list[Step] = []
+        self.abort = threading.Event()
+        self.journal: Journal | None = None
+        self.on_progress: Callable[[int, int, str], None] | None = None
+        self.on_adopt: Callable[[str, int, str], None] | None = None
+        self.files = Files(self)
+        self._shared: dict[Any, Any] = {}
+        self._secrets: list[str] = []
+        self._programs: dict[str, str] = {}
+
+    def operation(
+        self,
+        *,
+        journal: Journal | None = None,
+        abort: threading.Event | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Host:
+        """A view of this machine for one engine call: its own plan, journal, abort switch and shared answers."""
+        view = self._view()
+        view.journal = journal
+        view.abort = abort or self.abort
+        view.on_progress = progress
+        view._programs = self._programs
+        return view
+
+    def _view(self) -> Host:
+        return Host(dry_run=self.dry_run, fault=self.fault)
+
+    # -- programs ---------------------------------------------------------------------------------------------
+
+    def query(
+        self,
+        argv: Sequence[str],
+        *,
+        ok: Sequence[int] = (0,),
+        timeout: float = 60,
+        input: bytes | None = None,
+        shared: bool = False,
+        untrusted: bool = False,
+        pass_fds: Sequence[int] = (),
+    ) -> Result:
+        """Run a program that only reads.
+
+        ``argv[0]`` is a bare name, looked up on a fixed path; never a shell. ``ok`` lists the exit statuses that
+        mean success. ``shared`` answers a repeated question from memory until the next change. ``untrusted``
+        sets resource limits, for tools that read images. ``timeout`` is in seconds. Raises ``ToolMissing``,
+        ``ToolFailed``, ``ToolCrashed``, ``ToolTimeout`` or ``Aborted``. Repeatable.
+        """
+        if not shared:
+            return self._run(argv, ok, timeout, input, untrusted, pass_fds)
+        key = tuple(argv)
+        if key not in self._shared:
+            self._shared[key] = self._run(argv, ok, timeout, input, untrusted, pass_fds)
+        result: Result = self._shared[key]
+        return result
+
+    def change(
+        self,
+        argv: Sequence[str],
+        *,
+        undo: Sequence[str] | Undo | None = None,
+        ok: Sequence[int] = (0,),
+        timeout: float = 600,
+        input: bytes | None = None,
+        untrusted: bool = False,
+        pass_fds: Sequence[int] = (),
+    ) -> Result:
+        """Run a program that changes something; ``undo`` takes the change back.
+
+        ``undo`` is an argv (or an :class:`~poolkit.undo.Undo`) that is recorded durably before the program runs
+        and performed if a later step of the operation fails or the process dies. It must be harmless when the
+        change never happened. In a dry run nothing is run and the answer is empty. Otherwise as ``query``.
+        """
+        self._step(argv[0], undo)
+        step = Step(argv=tuple(argv))
+        self.plan.append(step)
+        self._shared.clear()
+        if self.dry_run:
+            return Result(step.argv, ok[0], "", "")
+        return self._run(argv, ok, timeout, input, untrusted, pass_fds)
+
+    def run_undo(self, argv: Sequence[str]) -> None:
+        """Run the argv of an undo step; raises as ``query``. An abort does not stop it."""
+        self._shared.clear()
+        self._run(argv, (0,), 120, None, False, (), abortable=False)
+
+    def program(self, name: str) -> str:
+        """The absolute path of a program on the fixed search path; raises ``ToolMissing`` with the package to install."""
+        found = self._programs.get(name)
+        if found is None:
+            for directory in SEARCH_PATH:
+                candidate = f"{directory}/{name}"
+                if os.access(candidate, os.X_OK):
+                    found = self._programs[name] = candidate
+                    break
+            else:
+                package = PACKAGES.get(name, name.split(".")[0])
+                raise errors.ToolMissing(
+                    f"the program '{name}' is not installed", argv=[name], hint=f"on Debian: apt install {package}"
+                )
+        return found
+
+    def has_program(self, name: str) -> bool:
+        """Whether ``program`` would find it."""
+        try:
+            self.program(name)
+        except errors.ToolMissing:
+            return False
+        return True
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        ok: Sequence[int],
+        timeout: float,
+        input: bytes | None,
+        untrusted: bool,
+        pass_fds: Sequence[int],
+        abortable: bool = True,
+    ) -> Result:
+        import subprocess
+
+        argv = tuple(argv)
+        full = [self.program(argv[0]), *argv[1:]]
+        if untrusted:
+            limits = [f"--{name}={value}" for name, value in _UNTRUSTED_LIMITS.items()]
+            full = [self.program("prlimit"), *limits, "--", *full]
+        try:
+            process = subprocess.Popen(
+                full,
+                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_environment(),
+                cwd="/",
+                umask=0o077,
+                start_new_session=True,
+                pass_fds=tuple(pass_fds),
+            )
+        except OSError as error:
+            raise errors.from_os_error(error, f"run '{argv[0]}'") from error
+        with process:
+            out, err = self._converse(process, argv, input, timeout, abortable)
+        result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
+        if result.status in ok:
+            return result
+        said = _last_words(result)
+        if result.status < 0:
+            import signal
+
+            raise errors.ToolCrashed(
+                f"'{argv[0]}' was killed by {signal.Signals(-result.status).name}{said}",
+                argv=self._redacted(argv), status=result.status, stderr=result.stderr,
+            )  # fmt: skip
+        raise errors.ToolFailed(
+            f"'{argv[0]}' failed with status {result.status}{said}",
+            argv=self._redacted(argv), status=result.status, stdout=result.stdout, stderr=result.stderr,
+        )  # fmt: skip
+
+    def _converse(
+        self,
+        process: subprocess.Popen[bytes],
+        argv: tuple[str, ...],
+        input: bytes | None,
+        timeout: float,
+        abortable: bool,
+    ) -> tuple[bytes, bytes]:
+        import subprocess
+
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return process.communicate(input, timeout=max(0.0, min(0.25, left)))
+            except subprocess.TimeoutExpired:
+                input = None  # what was given is being sent; giving it again is refused
+            except BaseException:
+                _kill_group(process)
+                raise
+            if abortable and self.abort.is_set():
+                _kill_group(process)
+                raise errors.Aborted(f"stopped while '{argv[0]}' was running")
+            if left <= 0:
+                _kill_group(process)
+                raise errors.ToolTimeout(
+                    f"'{argv[0]}' did not end within {timeout:g} seconds and was killed", argv=self._redacted(argv)
+                )
+
+    # -- changes by system call -------------------------------------------------------------------------------
+
+    def step(self, label: str, undo: Undo | None = None) -> bool:
+        """Announce a change by system call: records ``undo``, shows it in the plan; False means: do not do it (dry run)."""
+        self._step(label, undo)
+        self.plan.append(Step(text=label))
+        self._shared.clear()
+        return not self.dry_run
+
+    def _step(self, label: str, undo: Sequence[str] | Undo | None) -> None:
+        self.check_abort()
+        if self.fault is not None:
+            self.fault(label)
+        if undo is not None and self.journal is not None and not self.dry_run:
+            from poolkit import undo as steps
+
+            self.journal.record(undo if isinstance(undo, steps.Undo) else steps.run(undo))
+            if self.fault is not None:
+                self.fault(f"{label} (undo recorded)")
+
+    # -- facts -------------------------------------------------------------------------------------------------
+
+    def shared(self, key: object, ask: Callable[[], Any]) -> Any:
+        """The answer of ``ask``, asked once per engine call and again after a change."""
+        if key not in self._shared:
+            self._shared[key] = ask()
+        return self._shared[key]
+
+    def mounts(self) -> list[Mount]:
+        """The mount table of this process (``/proc/self/mountinfo``, proc(5)), read once per engine call."""
+        mounts: list[Mount] = self.shared("mounts", _read_mounts)
+        return mounts
+
+    def mount_at(self, path: str) -> Mount | None:
+        """The topmost mount whose mount point is exactly ``path`` (symbolic links resolved), or None."""
+        real = os.path.realpath(path)
+        found = None
+        for mount in self.mounts():
+            if mount.target == real:
+                found = mount
+        return found
+
+    def directory(self, path: str) -> Directory:
+        """Open a directory for the fast path of plain system calls; use as a context manager."""
+        return Directory(path)
+
+    def adopt(self, name: str, inode: int, format: str) -> None:
+        """Tell the engine, before it appears, which format the new volume of that inode has."""
+        if self.on_adopt is not None and not self.dry_run:
+            self.on_adopt(name, inode, format)
+
+    # -- progress, abort, secrets -----------------------------------------------------------------------------
+
+    def progress(self, done: int, total: int, what: str = "") -> None:
+        """Report ``done`` of ``total`` (bytes, or steps); also where an abort takes effect."""
+        self.check_abort()
+        if self.on_progress is not None:
+            self.on_progress(done, total, what)
+
+    def check_abort(self) -> None:
+        """Raise ``Aborted`` if the caller asked to stop."""
+        if self.abort.is_set():
+            raise errors.Aborted("stopped on request")
+
+    def hide(self, secret: str) -> None:
+        """Never show this text again: it is replaced in every error and plan of this view."""
+        if secret:
+            self._secrets.append(secret)
+
+    def redact(self, text: str) -> str:
+        """``text`` with all hidden secrets replaced."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _redacted(self, argv: Sequence[str]) -> list[str]:
+        return [self.redact(word) for word in argv]
+
+    @contextmanager
+    def secret_file(self, value: bytes) -> Iterator[tuple[str, int]]:
+        """A path and a descriptor from which a child can read ``value``: memory only, never on a disk, never in argv.
+
+        Give the descriptor as ``pass_fds`` and the path in the argv. The value is hidden from all messages.
+        """
+        fd = os.memfd_create("secret", os.MFD_CLOEXEC)
+        try:
+            os.fchmod(fd, 0o600)
+            os.write(fd, value)
+            os.lseek(fd, 0, os.SEEK_SET)
+            self.hide(value.decode("utf-8", "backslashreplace"))
+            yield f"/proc/self/fd/{fd}", fd
+        finally:
+            os.close(fd)
+
+
+def _environment() -> Mapping[str, str]:
+    # Built from nothing: a tool's behaviour must not depend on who calls it.
+    return {"PATH": ":".join(SEARCH_PATH), "LC_ALL": "C.UTF-8", "HOME": "/", "LVM_SUPPRESS_FD_WARNINGS": "1"}
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _last_words(result: Result) -> str:
+    lines = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
+    return f": {'; '.join(lines[-3:])[:500]}" if lines else ""
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    import signal
+
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def _unescape(field: str) -> str:
+    # proc(5): space, tab, newline and backslash appear as three octal digits.
+    if "\\" not in field:
+        return field
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, char)
+    return field
+
+
+def _read_mounts() -> list[Mount]:
+    mounts = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="backslashreplace") as file:
+        for line in file:
+            left, _, right = line.rstrip("\n").partition(" - ")
+            fields, tail = left.split(" "), right.split(" ")
+            mounts.append(
+                Mount(
+                    device=fields[2],
+                    root=_unescape(fields[3]),
+                    target=_unescape(fields[4]),
+                    fstype=tail[0],
+                    source=_unescape(tail[1]) if len(tail) > 1 else "",
+                    options=fields[5],
+                )
+            )
+    return mounts

@@ -1,0 +1,147 @@
+"""How a change is taken back: undo steps as data, and the journal that keeps them over a crash.
+
+A step is written to the journal, durably, *before* the change it belongs to is made. When a later step fails, or the
+process dies and another one finds the journal, the steps are run newest first. Running the undo of a change
+that never happened must therefore be harmless; every kind below is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+
+if TYPE_CHECKING:
+    from poolkit.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """One step: ``kind`` is ``run``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink`` or ``restore``."""
+
+    kind: str
+    args: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return " ".join([self.kind, *map(str, self.args)])
+
+
+def run(argv: Sequence[str]) -> Undo:
+    """Undo by running a program; its failure is reported, not raised."""
+    return Undo("run", tuple(argv))
+
+
+def perform(step: Undo, host: Host) -> None:
+    """Run one undo step. What is already gone is fine; raises ``OSError`` or ``ToolError`` for anything else."""
+    kind, args = step.kind, step.args
+    try:
+        if kind == "run":
+            host.run_undo(args)
+        elif kind == "unlink":
+            os.unlink(args[0])
+        elif kind == "rmdir":
+            os.rmdir(args[0])
+        elif kind == "chmod":
+            os.chmod(args[0], args[1])
+        elif kind == "chown":
+            os.chown(args[0], args[1], args[2], follow_symlinks=False)
+        elif kind == "symlink":
+            if not os.path.lexists(args[1]):
+                os.symlink(args[0], args[1])
+        elif kind == "restore":
+            # A hard link to the old content was kept under a private name: put it back.
+            os.replace(args[0], args[1])
+        else:
+            raise errors.HostError(f"the journal holds an unknown undo step '{kind}'", hint="a newer poolkit wrote it")
+    except FileNotFoundError:
+        pass
+
+
+class Journal:
+    """The undo steps of one operation, in a file while the operation runs.
+
+    The file appears with the first step and is gone when the operation has ended, well or badly. One line of
+    JSON each: first who and what, then the steps. A torn last line means that its change was never begun.
+    """
+
+    def __init__(self, directory: str, ident: str, facts: dict[str, Any]) -> None:
+        self.path = os.path.join(directory, f"{ident}.journal")
+        self.ident = ident
+        self.facts = facts
+        self.steps: list[Undo] = []
+        self._fd = -1
+
+    def record(self, step: Undo) -> None:
+        """Write ``step`` durably; call it before the change is made."""
+        if self._fd < 0:
+            directory = os.path.dirname(self.path)
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            head = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
+            os.write(self._fd, head.encode())
+            _sync_directory(directory)
+        os.write(self._fd, (json.dumps([step.kind, *step.args]) + "\n").encode())
+        os.fsync(self._fd)
+        self.steps.append(step)
+
+    def close(self) -> None:
+        """Forget the steps: the operation is complete or undone."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            _unlink_quietly(self.path)
+        self.steps.clear()
+
+    def roll_back(self, host: Host) -> list[str]:
+        """Run all steps, newest first, then close. Returns a sentence for each step that could not be undone."""
+        failures = undo_all(self.steps, host)
+        self.close()
+        return failures
+
+
+def undo_all(steps: Sequence[Undo], host: Host) -> list[str]:
+    """Run ``steps`` newest first; one failing does not stop the others. Returns what could not be undone."""
+    failures = []
+    for step in reversed(steps):
+        try:
+            perform(step, host)
+        except (OSError, errors.PoolkitError) as error:
+            failures.append(f"could not undo '{step}': {error}")
+    return failures
+
+
+def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
+    """The head and the steps of a journal file; a torn or damaged line ends it."""
+    head: dict[str, Any] = {}
+    steps: list[Undo] = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file):
+            try:
+                value = json.loads(line)
+            except ValueError:
+                break
+            if number == 0 and isinstance(value, dict):
+                head = value
+            elif isinstance(value, list) and value:
+                steps.append(Undo(str(value[0]), tuple(value[1:])))
+    return head, steps
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
