@@ -1,0 +1,66 @@
+"""``python -m benchmarks [NAME...] [--quick] [--check]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import benchmarks
+from benchmarks.harness import Bench, Row, Skip, table
+
+Run = Callable[[Bench], Iterator[Row]]
+
+
+def main() -> int:
+    """Run the chosen benchmarks and print the table; status 1 when a bar was missed and ``--check`` asks for that."""
+    found = registry()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=benchmarks.__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(found)}; all without one")
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer: to see that all works")
+    parser.add_argument("--check", action="store_true", help="status 1 when a bar was missed")
+    parser.add_argument("--dir", help="where the scratch directory is made (default: /var/tmp)")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in found]:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(found)}")
+    rows: list[Row] = []
+    with Bench(quick=options.quick, parent=options.dir) as bench:
+        print(machine(bench))
+        for name in options.names or found:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            try:
+                rows.extend(found[name](bench))
+            except Skip as reason:
+                bench.note(str(reason))
+        print("", *table(rows), sep="\n")
+        for note in bench.notes:
+            print(f"\nNot measured: {note}")
+    return 1 if options.check and any(row.verdict == "MISSED" for row in rows) else 0
+
+
+def registry() -> dict[str, Run]:
+    """Every module of this package that has a function ``run``, by name."""
+    found = {}
+    for module in pkgutil.iter_modules(benchmarks.__path__):
+        if not module.name.startswith("_"):
+            run = getattr(importlib.import_module(f"benchmarks.{module.name}"), "run", None)
+            if run is not None:
+                found[module.name] = run
+    return found
+
+
+def machine(bench: Bench) -> str:
+    """One line on what was measured where."""
+    find = ["findmnt", "-n", "-o", "FSTYPE", "--target", str(bench.scratch)]
+    kind = subprocess.run(find, stdout=subprocess.PIPE, text=True, check=False).stdout.strip() or "unknown"
+    version = platform.python_version()
+    return f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {version}, scratch on {kind}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
