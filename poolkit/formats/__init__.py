@@ -1,13 +1,15 @@
 """Image formats: what a file or block device holds, told from a few bounded reads of its own bytes.
 
-``probe`` and ``probe_fd`` guess; ``as_format`` reads a header as the format on record and never guesses. None of them opens another
+``probe`` and ``probe_fd`` guess; ``as_format`` reads a header as the format on record and never guesses; ``content``
+lists every partition table and file system it recognises; ``describe`` answers for a path. None of them opens another
 file, follows a name found in a header, or raises for what a header contains: that becomes ``ImageInfo.error``.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from struct import error as StructError
+from typing import TYPE_CHECKING, Any
 
 from poolkit.errors import InvalidArgument
 from poolkit.formats import qcow2, raw
@@ -36,12 +38,16 @@ __all__ = [
     "Reader",
     "as_format",
     "clean",
+    "content",
+    "describe",
     "probe",
     "probe_fd",
     "qemu_driver",
 ]
 
-FORMATS = ("raw", "qcow2")
+FORMATS = (
+    "raw", "bochs", "cloop", "cow", "dmg", "iso", "luks", "ploop", "qcow", "qcow2", "qed", "vdi", "vhdx", "vmdk", "vpc",
+)  # fmt: skip
 """Every format that has a reader here, by the name ``ImageInfo.format`` uses."""
 
 _MODULES = {"ploop": "parallels"}
@@ -53,7 +59,20 @@ _READERS: dict[str, Callable[[Reader, bytes, ImageInfo], None]] = {"qcow2": qcow
 _ZERO = bytes(HEAD)
 _QFI = b"QFI\xfb"
 _VDI = b"\x7f\x10\xda\xbe"
-_BY_MAGIC: dict[bytes, tuple[str, bytes]] = {}
+_BY_MAGIC: dict[bytes, tuple[str, bytes | tuple[bytes, ...]]] = {
+    b"QED\0": ("qed", b"QED\0"),
+    b"KDMV": ("vmdk", b"KDMV"),
+    b"COWD": ("vmdk", b"COWD"),
+    b"\xbe\xba\xfe\xca": ("vmdk", b"\xbe\xba\xfe\xca\0\0\0\0\1\0\0\0\2\0\0\0"),
+    b"cone": ("vpc", b"conectix"),
+    b"vhdx": ("vhdx", b"vhdxfile"),
+    b"LUKS": ("luks", b"LUKS\xba\xbe"),
+    b"Boch": ("bochs", b"Bochs Virtual HD Image\0"),
+    b"\xce\x8a\x46\x02": ("bochs", b"\xce\x8a\x46\x02"),
+    b"OOOM": ("cow", b"OOOM"),
+    b"With": ("ploop", (b"WithoutFreeSpace", b"WithouFreSpacExt")),
+    b"#!/b": ("cloop", b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n"),
+}
 
 
 def probe(reader: Reader) -> ImageInfo:
@@ -116,22 +135,71 @@ def as_format(reader: Reader, format: str) -> ImageInfo:
     )
 
 
+def content(reader: Reader) -> tuple[str, ...]:
+    """Name everything recognised in ``reader`` at every known place; empty when nothing is. Raises nothing.
+
+    For the question asked before data is destroyed: image formats, partition tables, file systems, swap, LVM and
+    RAID members, including those left over beside a newer one.
+    """
+    from poolkit.formats.contents import scan
+
+    return scan(reader)
+
+
+def describe(path: str) -> dict[str, Any]:
+    """What ``poolkit probe`` prints for one file; see ``poolkit.formats.description.describe`` for the keys."""
+    from poolkit.formats.description import describe as answer
+
+    return answer(path)
+
+
 def _sniff(head: bytes) -> str | None:
     """The format the first bytes claim."""
     magic = head[:4]
     if magic == _QFI:
         version = head[4:8]
+        if version == b"\0\0\0\1":
+            return "qcow"
         if version > b"\0\0\0\1" and len(version) == 4:
             return "qcow2"
     entry = _BY_MAGIC.get(magic)
     if entry is not None and head.startswith(entry[1]):
         return entry[0]
+    if head[64:68] == _VDI:
+        return "vdi"
+    if head[:1] in (b"#", b" ", b"v"):
+        from poolkit.formats import vmdk
+
+        if vmdk.is_descriptor(head):
+            return "vmdk"
     return None
+
+
+def sniff_all(head: bytes) -> tuple[str, ...]:
+    """Every format the first 4 KiB could pass for."""
+    first = _sniff(head)
+    found = () if first is None else (first,)
+    return (*found, "vdi") if first != "vdi" and head[64:68] == _VDI else found
 
 
 def _raw(reader: Reader, head: bytes, far: bytes) -> ImageInfo:
     """No magic at the start: an ISO, one of the formats known by the end of the file, or raw content."""
     size = reader.size
+    if far[1:6] == b"CD001":
+        info = ImageInfo("iso", size)
+        _fill(reader, head, info)
+        return info
+    if size >= 512:
+        tail = reader.pread(512, size - 512)
+        name = None
+        if tail.startswith(b"conectix"):
+            name = "vpc"
+        elif tail.startswith(b"koly"):
+            name = "dmg"
+        if name is not None:
+            info = ImageInfo(name, tail=True)
+            _fill(reader, head, info)
+            return info
     info = ImageInfo("raw", size)
     if head != _ZERO:
         _fill(reader, head, info)
@@ -154,6 +222,10 @@ def _fill(reader: Reader, head: bytes, info: ImageInfo) -> None:
         info.error = str(error)
     except OSError as error:
         info.error = f"cannot be read: {error.strerror or error}"
+    except (StructError, ValueError, ArithmeticError, LookupError) as error:
+        # the readers check before they compute; should one forget, a bad file must still not end a refresh
+        info.error = f"malformed header ({type(error).__name__})"
+        info.capacity = None
 
 
 def _load(name: str) -> Callable[[Reader, bytes, ImageInfo], None]:

@@ -192,3 +192,9 @@ def fetch(reader: Reader, head: bytes, length: int, offset: int) -> bytes:
 def cstring(data: bytes) -> str:
     """A NUL-terminated text field, cleaned."""
     return clean(data.partition(b"\0")[0])
+
+
+def uuid_text(data: bytes) -> str:
+    """A GUID as Microsoft and VirtualBox store it (three little-endian fields, then eight bytes) in its usual form."""
+    first, second, third = data[3::-1], data[5:3:-1], data[7:5:-1]
+    return "-".join(part.hex() for part in (first, second, third, data[8:10], data[10:16]))

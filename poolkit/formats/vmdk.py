@@ -1,0 +1,162 @@
+"""VMDK: hosted sparse, stream-optimised, COWD, seSparse and text descriptors (VMware's Virtual Disk Format 5.0).
+
+A descriptor names other files. They are listed and never opened: that is how such an image makes a host read its own
+secrets (CVE-2022-47951).
+"""
+
+from __future__ import annotations
+
+import re
+from struct import Struct
+
+from poolkit.formats._info import (
+    Extent,
+    ImageInfo,
+    Malformed,
+    Reader,
+    UnknownFeature,
+    backing,
+    clean,
+    fetch,
+    need,
+    size_of,
+)
+
+# magic version flags capacity grain descriptor_offset descriptor_size entries redundant_directory directory overhead
+_SPARSE = Struct("<4sIIQQQQIQQQ").unpack_from
+_COWD = Struct("<III").unpack_from  # flags sectors grain, from 8
+_SESPARSE = Struct("<QQ").unpack_from  # sectors grain, from 16
+_AT_END = (1 << 64) - 1  # a directory offset that means "see the footer"
+_MAX_SECTORS = 1 << 54
+_MAX_TEXT = 65536
+_MAX_EXTENTS = 2000
+
+_VERSION = re.compile(rb"(?:#[^\n]*\n| +\r?\n)*version=[123]\r?\n")
+_EXTENT = re.compile(
+    rb'(RW|RDONLY|NOACCESS)[ \t]+(\d{1,20})[ \t]+([A-Z]{1,16})(?:[ \t]+"([^"\n]{0,1024})")?(?:[ \t]+(\d{1,20}))?'
+    rb"[^\n]{0,256}$"
+)
+_EXTENT_LINE = re.compile(rb"^[ \t]*((?:RW|RDONLY|NOACCESS)[ \t][^\r\n]*)", re.MULTILINE)
+_CREATE_TYPE = re.compile(rb'^[ \t]*createType[ \t]*=[ \t]*"([^"\n]{0,64})"', re.MULTILINE)
+_CID = re.compile(rb"^[ \t]*CID[ \t]*=[ \t]*([0-9a-fA-F]{1,8})", re.MULTILINE)
+_PARENT = re.compile(rb'parentFileNameHint[ \t]*=[ \t]*"([^"\n]{0,1024})"')
+_SELF_CONTAINED = ("monolithicSparse", "streamOptimized")
+
+
+def is_descriptor(head: bytes) -> bool:
+    """True when the text starts like a descriptor: comments and blank lines, then ``version=1``, ``2`` or ``3``.
+
+    The same rule as QEMU's. ``# Disk DescriptorFile`` is enough too, since VMware's own tools go by it.
+    """
+    return _VERSION.match(head) is not None or head.startswith(b"# Disk DescriptorFile")
+
+
+def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
+    """Fill ``info`` from whichever of the headers is there."""
+    magic = head[:4]
+    if magic == b"KDMV":
+        _sparse(reader, head, info)
+    elif magic == b"COWD":
+        need(head, 20, "COWD header")
+        info.subtype = "vmfsSparse"
+        if head[4:8] != b"\1\0\0\0":
+            raise UnknownFeature(f"COWD version {int.from_bytes(head[4:8], 'little')} (1 is known)")
+        _, sectors, grain = _COWD(head, 8)
+        _geometry(info, sectors, grain)
+    elif magic == b"\xbe\xba\xfe\xca":
+        need(head, 32, "seSparse header")
+        info.subtype = "seSparse"
+        _geometry(info, *_SESPARSE(head, 16))
+        info.note("QEMU reaches a seSparse extent through its descriptor only")
+    else:
+        text = _text(reader, head, 0, reader.size)
+        if not _VERSION.match(text):
+            raise Malformed("a descriptor without a version")
+        info.subtype = "descriptor"
+        _descriptor(text, info)
+        _extents(text, info)
+        info.capacity = size_of(sum(extent.size for extent in info.extents))
+
+
+def _sparse(reader: Reader, head: bytes, info: ImageInfo) -> None:
+    need(head, 79, "VMDK header")
+    header = head
+    if _SPARSE(header)[9] == _AT_END:
+        header = fetch(reader, head, 512, reader.size - 1024) if reader.size >= 1536 else b""
+        if len(header) < 512 or not header.startswith(b"KDMV"):
+            raise Malformed("truncated: the footer of a stream-optimised image is missing")
+        info.subtype = "streamOptimized"
+    _, version, _, sectors, grain, text_offset, text_size, entries, _, _, _ = _SPARSE(header)
+    if version not in (1, 2, 3):
+        raise UnknownFeature(f"VMDK version {version} (1 to 3 are known)")
+    text = b""
+    if text_offset:
+        if text_offset > _MAX_SECTORS:
+            raise Malformed(f"a descriptor at sector {text_offset}")
+        text = _text(reader, head, text_offset * 512, text_size * 512)
+        _descriptor(text, info)
+    if not text:
+        info.subtype = info.subtype or "extent"
+        info.note("one extent of an image whose descriptor is another file")
+    if text and sectors == 0:
+        info.note("the header has no size: QEMU follows the descriptor and opens the extents it names")
+        _extents(text, info)
+        info.capacity = size_of(sum(extent.size for extent in info.extents))
+        return
+    if text:
+        # the one extent of a self-contained image is the image itself, under the name it was made with
+        _extents(text, info, required=False)
+        if info.subtype in _SELF_CONTAINED and [extent.type for extent in info.extents] == ["SPARSE"]:
+            info.extents = ()
+    if not 0 < entries <= 512:
+        raise Malformed(f"grain tables of {entries} entries (1 to 512 are possible)")
+    _geometry(info, sectors, grain)
+
+
+def _geometry(info: ImageInfo, sectors: int, grain: int) -> None:
+    if not grain or grain > 0x200000:  # 1 GiB; QEMU: "invalid granularity, image may be corrupt"
+        raise Malformed(f"grains of {grain} sectors")
+    info.cluster_size = grain * 512
+    if sectors >= _MAX_SECTORS:
+        raise Malformed(f"{sectors} sectors ({_MAX_SECTORS - 1} at most)")
+    info.capacity = sectors * 512
+
+
+def _text(reader: Reader, head: bytes, offset: int, length: int) -> bytes:
+    """The descriptor up to its first NUL."""
+    text = fetch(reader, head, min(length, _MAX_TEXT), offset)
+    text, end, _ = text.partition(b"\0")
+    if not end and len(text) == _MAX_TEXT and length > _MAX_TEXT:
+        raise Malformed(f"a descriptor of more than {_MAX_TEXT} bytes")
+    return text
+
+
+def _descriptor(text: bytes, info: ImageInfo) -> None:
+    kind = _CREATE_TYPE.search(text)
+    if kind:
+        info.subtype = clean(kind[1])
+    cid = _CID.search(text)
+    if cid:
+        info.details = {"cid": cid[1].decode().lower()}
+    parent = _PARENT.search(text)
+    if parent and parent[1]:
+        info.backing = backing(parent[1])
+
+
+def _extents(text: bytes, info: ImageInfo, *, required: bool = True) -> None:
+    found: list[Extent] = []
+    for line in _EXTENT_LINE.finditer(text):
+        parts = _EXTENT.match(line[1])
+        if parts is None:
+            raise Malformed(f"an extent that makes no sense: {clean(line[1][:80])}")
+        sectors = int(parts[2])
+        if not 0 < sectors < _MAX_SECTORS:
+            raise Malformed(f"an extent of {sectors} sectors")
+        if len(found) == _MAX_EXTENTS:
+            raise Malformed(f"more than {_MAX_EXTENTS} extents")
+        name = None if parts[4] is None else clean(parts[4])
+        offset = min(int(parts[5] or 0) * 512, _AT_END)
+        found.append(Extent(parts[1].decode(), sectors * 512, parts[3].decode(), name, offset))
+    info.extents = tuple(found)
+    if required and not found:
+        raise Malformed("a descriptor without extents")
