@@ -104,12 +104,17 @@ class PrivateLibvirtd:
             ).returncode
         )
 
-    def _argv(self, *command: str | Path) -> list[str]:
-        return ["virsh", "-q", "-c", f"storage+unix:///system?socket={self.socket}", *map(str, command)]
+    @property
+    def uri(self) -> str:
+        """What a client connects to."""
+        return f"storage+unix:///system?socket={self.socket}"
 
-    def virsh(self, *command: str | Path, commands: str | None = None) -> str:
-        """Run one virsh command, or many in one process, one per line of ``commands``."""
-        done = subprocess.run(self._argv(*command), input=commands, check=False, capture_output=True, text=True)
+    def _argv(self, *command: str | Path) -> list[str]:
+        return ["virsh", "-q", "-c", self.uri, *map(str, command)]
+
+    def virsh(self, *command: str | Path) -> str:
+        """Run one virsh command; returns its output."""
+        done = subprocess.run(self._argv(*command), check=False, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"virsh {' '.join(map(str, command))}: {done.stderr.strip()}")
         return done.stdout
