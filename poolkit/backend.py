@@ -117,6 +117,10 @@ class Backend:
         """Delete what ``build`` made. Returns whether anything was there. Refuses what is not empty."""
         raise self.unsupported("erase", "delete")
 
+    def live(self) -> Any:
+        """The definition completed with what only the running storage tells (owner and mode, free extents)."""
+        return self.pool
+
     def usage(self) -> Usage:
         """The pool's sizes."""
         raise self.unsupported("usage", "refresh")

@@ -18,8 +18,6 @@ from poolkit import errors
 from poolkit.undo import Undo
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from poolkit.host import Host
 
 TEMPORARY = ".poolkit-"  # names that begin so are ours, unfinished, and never listed

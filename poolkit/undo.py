@@ -7,6 +7,7 @@ that never happened must therefore be harmless; every kind below is.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -82,6 +83,7 @@ class Journal:
             directory = os.path.dirname(self.path)
             os.makedirs(directory, mode=0o700, exist_ok=True)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)  # the lock says that the operation is alive
             head = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
             os.write(self._fd, head.encode())
             _sync_directory(directory)

@@ -1,0 +1,487 @@
+"""The engine: every state transition of every pool, over one root of definitions and run state."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from poolkit import errors, registry
+from poolkit.backend import Backend
+from poolkit.events import Event, Subscriptions
+from poolkit.host import Host
+from poolkit.inventory import Inventory, Record
+from poolkit.locks import Locks
+from poolkit.operation import Operations, Outcome
+from poolkit.pool import Pool, PoolInfo
+from poolkit.store import Locations, Store, check_pool_name
+from poolkit.volume import Volume
+
+
+class Engine:
+    """Pools and volumes of one root.
+
+    ``root`` moves all of poolkit's own files below one folder; without it the system's places are used as root, the
+    user's otherwise (see :mod:`poolkit.store`). ``wait`` is how many seconds a verb waits for conflicting work
+    before it raises ``Busy``. With ``dry_run`` verbs change nothing and their outcome has the plan. Any number of
+    engines, threads and processes may use one root at once. Use as a context manager, or call :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        host: Host | None = None,
+        wait: float = 0.0,
+        dry_run: bool = False,
+    ) -> None:
+        self.locations = Locations.choose(root)
+        self.host = host or Host(dry_run=dry_run)
+        self.wait = wait
+        self.store = Store(self.locations)
+        self.inventory = Inventory(f"{self.locations.state}/inventory.sqlite")
+        self.locks = Locks(f"{self.locations.run}/work")
+        self.operations = Operations(self.host, self.locks, self.inventory, f"{self.locations.state}/journal")
+        self.events = Subscriptions()
+        self._boot: str | None = None
+        self._mutex = threading.Lock()
+        self.recovered: list[str] = [] if self.host.dry_run else self.operations.recover()
+        """What operations that died before had left, and was finished or undone when this engine was opened."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the inventory's connections; pools stay as they are. Repeatable."""
+        self.inventory.close()
+
+    @property
+    def boot(self) -> str:
+        """The identity of this boot of the machine: what was active before a reboot is not active now."""
+        if self._boot is None:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                self._boot = file.read().strip()
+        return self._boot
+
+    # -- definitions ----------------------------------------------------------------------------------------------
+
+    def parse(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Any:
+        """A pool definition from XML text (or the definition itself), with everything wrong with it in one error.
+
+        ``strict`` makes unknown elements an error; without it they are dropped. Raises ``InvalidDefinition``.
+        """
+        if not isinstance(source, (str, bytes)):
+            return source
+        from poolkit import xmlmap
+
+        return xmlmap.read(source, self._candidates(source), filename=filename, strict=strict)
+
+    def _candidates(self, source: str | bytes) -> Sequence[type]:
+        # Most documents say their type in the first bytes; importing the other backends for them would be waste.
+        import re
+
+        head = source[:4096] if isinstance(source, str) else source[:4096].decode("utf-8", "replace")
+        match = re.search(r"<pool\b[^>]*?\stype\s*=\s*['\"]([a-z-]+)['\"]", head)
+        if match:
+            try:
+                return [registry.backend(match[1]).definition]
+            except errors.Unsupported:
+                pass
+        return registry.definitions()
+
+    def load(self, name: str) -> Any:
+        """The stored definition of a pool; ``PoolNotFound``, or ``InvalidDefinition`` if its file was damaged."""
+        return self.parse(self.store.read(name), filename=self.store.path(name), strict=False)
+
+    def backend(self, definition: Any, host: Host | None = None) -> Backend:
+        """The executor for a definition."""
+        return registry.backend(definition.type)(definition, host or self.host.operation())
+
+    def define(
+        self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True, wait: float | None = None
+    ) -> Pool:
+        """Store a definition; the pool becomes persistent, its state does not change.
+
+        Repeatable: the same definition, with or without its uuid, changes nothing. ``Pool.outcome`` says whether
+        anything changed, and for an active pool which fields wait for the next start. Raises ``InvalidDefinition``,
+        ``PoolExists`` (name or uuid taken by another pool), ``Conflict`` (source or target belongs to another pool).
+        """
+        definition = self.parse(source, filename=filename, strict=strict)
+        name = check_pool_name(definition.name)
+        with self.operations.run(name, "define", wait=self._wait(wait)) as op:
+            if op.dry:
+                definition, old = self._admit(definition)
+            else:
+                with self.locks.definitions():
+                    definition, old = self._admit(definition)
+                    if definition != old:
+                        self.store.save(name, self._text(definition), op.host)
+                        self._sync(name, op.id)
+            record = self.inventory.record(name)
+            pending = self._pending(record, definition)
+        changed = definition != old
+        if changed and not op.dry:
+            self.events.emit("defined", name, definition.uuid)
+        message = f"pool '{name}' {'is defined' if changed else 'is defined so already'}"
+        plan = (f"write {self.store.path(name)}",) if changed else ()
+        return Pool(self, name, definition.uuid, Outcome(changed, message, pending, plan=plan))
+
+    def create(
+        self,
+        source: str | bytes | Any,
+        *,
+        build: bool = False,
+        overwrite: bool = False,
+        filename: str = "<string>",
+        strict: bool = True,
+        wait: float | None = None,
+    ) -> Pool:
+        """Start a pool without storing its definition: it vanishes when it is stopped. Arguments and errors as
+        ``define`` and ``Pool.start``; repeatable for the same definition."""
+        definition = self.parse(source, filename=filename, strict=strict)
+        name = check_pool_name(definition.name)
+        record = self._sync(name)
+        if record is not None and record.stamp is not None:
+            raise errors.PoolExists(
+                f"pool '{name}' is defined already, so it cannot be made as a transient pool",
+                pool=name,
+                hint=f"start it: poolkit start {name}",
+            )
+        if record is not None and self.activity(record)[0]:
+            live = self.parse(record.live or "")
+            same = live == _with_uuid(definition, live.uuid) if definition.uuid is None else live == definition
+            if same:
+                return Pool(self, name, live.uuid, Outcome(False, f"pool '{name}' is active already"))
+            raise errors.PoolExists(
+                f"a transient pool '{name}' with another definition is active", pool=name, hint="destroy it first"
+            )
+        with self.locks.definitions():
+            definition, _ = self._admit(definition)
+            claims = tuple(self.backend(definition).claims())
+            if not self.host.dry_run:
+                self.inventory.put(
+                    name, definition.uuid, definition.type, stamp=None, claims=claims, target=_target(definition)
+                )
+        pool = Pool(self, name, definition.uuid)
+        try:
+            pool.outcome = pool.start(build=build, overwrite=overwrite, wait=wait, definition=definition)
+        except BaseException:
+            record = self.inventory.record(name)
+            if record is not None and record.stamp is None and not record.active:
+                self.inventory.drop(record.id)
+            raise
+        return pool
+
+    def _admit(self, definition: Any) -> tuple[Any, Any]:
+        """The definition with its uuid, and the stored one it would replace; raises if another pool is in the way."""
+        import uuid
+
+        name = definition.name
+        self._sync()
+        record = self.inventory.record(name)
+        if definition.uuid is not None:
+            other = self.inventory.by_uuid(definition.uuid)
+            if other is not None and other.name != name:
+                raise errors.PoolExists(
+                    f"the uuid {definition.uuid} belongs to pool '{other.name}'; a pool cannot be renamed by defining it",
+                    pool=name,
+                    hint=f"undefine '{other.name}' first, or leave the uuid out",
+                )
+            if record is not None and record.uuid not in ("", definition.uuid):
+                raise errors.PoolExists(
+                    f"pool '{name}' exists already with the uuid {record.uuid}",
+                    pool=name,
+                    hint="leave the uuid out to change that pool, or undefine it first",
+                )
+        else:
+            known = record.uuid if record is not None and record.uuid else None
+            definition = _with_uuid(definition, known or str(uuid.uuid4()))
+        backend = self.backend(definition)
+        claims = set(backend.claims())
+        for other in self.inventory.records():
+            shared = claims.intersection(_claims(other)) if other.name != name and claims else None
+            if shared:
+                raise errors.Conflict(
+                    f"pool '{name}' would use {_claim_words(min(shared))}, which belongs to pool '{other.name}'",
+                    pool=name,
+                    hint=f"undefine '{other.name}', or give this pool another source or target",
+                )
+        old = None
+        if record is not None and record.stamp is not None and not record.error:
+            old = self.load(name)
+        return definition, old
+
+    def _pending(self, record: Record | None, definition: Any) -> tuple[tuple[str, Any, Any], ...]:
+        if record is None or not record.live or not self.activity(record)[0]:
+            return ()
+        from poolkit import xmlmap
+
+        return tuple(xmlmap.diff(self.parse(record.live, strict=False), definition))
+
+    @staticmethod
+    def _text(definition: Any) -> str:
+        from poolkit import xmlmap
+
+        return xmlmap.write(definition)
+
+    # -- the index of definitions -----------------------------------------------------------------------------------
+
+    def _sync(self, only: str | None = None, operation: str | None = None) -> Record | None:
+        """Bring the inventory's index up to date with the definition files; a changed file costs one parse.
+
+        With ``only`` for that pool alone, whose record is returned.
+        """
+        if only is not None:
+            stamp = self.store.stamp(only)
+            files = {} if stamp is None else {only: stamp}
+            record = self.inventory.record(only)
+            records = {} if record is None else {only: record}
+        else:
+            files = dict(self.store.names())
+            records = {r.name: r for r in self.inventory.records()}
+        for name, stamp in files.items():
+            record = records.get(name)
+            if record is None or record.stamp != stamp:
+                self._index(name, stamp, operation)
+        for name, record in records.items():
+            if name not in files and record.stamp is not None:
+                self._unindex(record)
+        return self.inventory.record(only) if only is not None else None
+
+    def _index(self, name: str, stamp: int, operation: str | None) -> None:
+        try:
+            definition = self.load(name)
+            if definition.name != name:
+                raise errors.InvalidArgument(f"'{self.store.path(name)}' defines a pool named '{definition.name}'")
+            claims = tuple(self.backend(definition).claims())
+        except errors.PoolNotFound:
+            return
+        except errors.PoolkitError as error:
+            if not self.host.dry_run:
+                self.inventory.put(name, "", "", stamp=stamp, claims=(), target=None, error=str(error))
+            return
+        self.inventory.put(
+            name,
+            definition.uuid or "",
+            definition.type,
+            stamp=stamp,
+            claims=claims,
+            target=_target(definition),
+            operation=operation,
+        )
+
+    def _unindex(self, record: Record) -> None:
+        # The file was removed: an active pool goes on as a transient one, another is forgotten.
+        if record.active and record.boot == self.boot:
+            self.inventory.put(
+                record.name,
+                record.uuid,
+                record.type,
+                stamp=None,
+                claims=tuple(_claims(record)),
+                target=record.target,
+                error=record.error,
+            )
+        else:
+            self.inventory.drop(record.id)
+
+    # -- look-up ------------------------------------------------------------------------------------------------------
+
+    def pool(self, key: str) -> Pool:
+        """A pool by name or by uuid; ``PoolNotFound``."""
+        record = self._sync(key) if _may_be_name(key) else None
+        if record is None:
+            record = self._by_uuid(key)
+        if record is None:
+            self._sync()
+            record = self.inventory.record(key) or self._by_uuid(key)
+        if record is None or not self._exists(record):
+            raise self._no_pool(key)
+        return Pool(self, record.name, record.uuid)
+
+    def _no_pool(self, key: str) -> errors.PoolNotFound:
+        import difflib
+
+        near = difflib.get_close_matches(key, [r.name for r in self.inventory.records()], 1)
+        shown = key[:60].encode("unicode_escape").decode("ascii") if not key.isprintable() else key[:200]
+        return errors.PoolNotFound(
+            f"there is no pool '{shown}'", pool=shown, hint=f"did you mean '{near[0]}'?" if near else None
+        )
+
+    def _by_uuid(self, key: str) -> Record | None:
+        import uuid
+
+        try:
+            return self.inventory.by_uuid(str(uuid.UUID(key)))
+        except ValueError:
+            return None
+
+    def _exists(self, record: Record) -> bool:
+        return record.stamp is not None or (bool(record.active) and record.boot == self.boot)
+
+    def record(self, name: str) -> Record:
+        """The inventory's record of a pool, in step with its file; ``PoolNotFound``."""
+        record = self._sync(name)
+        if record is None or not self._exists(record):
+            raise self._no_pool(name)
+        return record
+
+    def pools(
+        self,
+        *,
+        active: bool | None = None,
+        persistent: bool | None = None,
+        autostart: bool | None = None,
+        types: Iterable[str] = (),
+    ) -> list[PoolInfo]:
+        """Facts of all pools by name, filtered; what many pools ask the machine is asked once."""
+        self._sync()
+        marked = self.store.autostart_names()
+        wanted = frozenset(types)
+        host = self.host.operation()
+        found = []
+        for record in self.inventory.records():
+            if not self._exists(record) or (wanted and record.type not in wanted):
+                continue
+            info = self._info(record, record.name in marked, host)
+            if (
+                active in (None, info.active)
+                and persistent in (None, info.persistent)
+                and autostart in (None, info.autostart)
+            ):
+                found.append(info)
+        return found
+
+    def info(self, name: str) -> PoolInfo:
+        """Facts of one pool; ``PoolNotFound``."""
+        return self._info(self.record(name), self.store.autostart(name), self.host.operation())
+
+    def _info(self, record: Record, autostart: bool, host: Host) -> PoolInfo:
+        active, reason = self.activity(record, host)
+        sizes = (record.capacity, record.allocation, record.available) if active else (0, 0, 0)
+        return PoolInfo(
+            name=record.name,
+            uuid=record.uuid,
+            type=record.type,
+            active=active,
+            persistent=record.stamp is not None,
+            autostart=autostart,
+            target=record.target,
+            capacity=sizes[0],
+            allocation=sizes[1],
+            available=sizes[2],
+            refreshed=record.refreshed,
+            reason=reason or record.error or "",
+        )
+
+    def activity(self, record: Record, host: Host | None = None) -> tuple[bool, str]:
+        """Whether the pool is active: the run state says so and the storage is up. If only the first, why."""
+        if not record.active or not record.live:
+            return False, ""
+        if record.boot != self.boot:
+            return False, ""
+        try:
+            backend = self.backend(self.parse(record.live, strict=False), host)
+            if backend.check():
+                return True, ""
+            return False, backend.down or "its storage is not there any more"
+        except OSError as error:
+            return False, str(errors.from_os_error(error, "look at its storage"))
+        except errors.PoolkitError as error:
+            return False, str(error)
+
+    def pool_by_target(self, path: str) -> Pool:
+        """The pool whose target path is ``path``; ``PoolNotFound``."""
+        self._sync()
+        for record in self.inventory.by_target(_normal(path)):
+            if self._exists(record):
+                return Pool(self, record.name, record.uuid)
+        raise errors.PoolNotFound(f"no pool has the target path '{path}'")
+
+    def volume_by_path(self, path: str) -> Volume:
+        """The volume at ``path`` in any active pool; ``VolumeNotFound``. One index look-up, whatever the number."""
+        return self._find("path", path)
+
+    def volume_by_key(self, key: str) -> Volume:
+        """The volume with that key in any active pool; ``VolumeNotFound``."""
+        return self._find("key", key)
+
+    def _find(self, column: str, value: str) -> Volume:
+        # Volumes of file-backed pools store neither: both are the directory and the name.
+        directory, _, name = value.rpartition("/")
+        if directory and name:
+            for record in self.inventory.by_target(_normal(directory)):
+                info = self.inventory.volume(record.id, name) if record.active else None
+                if info is not None and info.path is None and self._exists(record):
+                    return Volume(Pool(self, record.name, record.uuid), info, record.target)
+        for number, info in self.inventory.find(column, value):
+            record = self.inventory.by_id(number)
+            if record is not None and record.active and self._exists(record):
+                return Volume(Pool(self, record.name, record.uuid), info, record.target)
+        shown = value[:200] if value.isprintable() else value[:200].encode("unicode_escape").decode("ascii")
+        raise errors.VolumeNotFound(
+            f"no active pool has a volume with the {column} '{shown}'",
+            hint="a file that appeared behind poolkit is listed after the next refresh",
+        )
+
+    # -- the whole ----------------------------------------------------------------------------------------------------
+
+    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
+        """Call ``callback`` with every :class:`~poolkit.events.Event` of this engine; returns what ends that."""
+        return self.events.add(callback)
+
+    def start_autostart(self) -> list[tuple[str, Outcome | errors.PoolkitError]]:
+        """Start every pool marked for autostart; one that fails does not stop the others. For boot time; repeatable."""
+        results: list[tuple[str, Outcome | errors.PoolkitError]] = []
+        for info in self.pools(autostart=True):
+            try:
+                results.append((info.name, self.pool(info.name).start()))
+            except errors.PoolkitError as error:
+                results.append((info.name, error))
+        return results
+
+    def discover(self, type: str, source: Any = None) -> list[Any]:
+        """Definitions of sources that exist, of a pool type that can be searched; raises ``Unsupported`` otherwise."""
+        return list(registry.backend(type).discover(self.host.operation(), source))
+
+    def _wait(self, wait: float | None) -> float:
+        return self.wait if wait is None else wait
+
+
+def _with_uuid(definition: Any, uuid: str) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(definition, uuid=uuid)
+
+
+def _claims(record: Record) -> Iterable[str]:
+    import json
+
+    claims: list[str] = json.loads(record.claims)
+    return claims
+
+
+def _claim_words(claim: str) -> str:
+    kind, _, value = claim.partition(" ")
+    return f"the {kind} '{value}'"
+
+
+def _target(definition: Any) -> str | None:
+    path = getattr(getattr(definition, "target", None), "path", None)
+    return _normal(path) if path else None
+
+
+def _normal(path: str) -> str:
+    return os.path.normpath(path) if path.startswith("/") else path
+
+
+def _may_be_name(key: str) -> bool:
+    try:
+        check_pool_name(key)
+    except errors.InvalidArgument:
+        return False
+    return True

@@ -1,0 +1,411 @@
+"""What is known of pools and volumes: run state, the last listing of every volume, and the recorded formats.
+
+One SQLite file (WAL), so that any number of processes read without waiting. Look-up of a volume by key or
+path over all pools is an index query. The file is derived data: deleting it makes pools inactive until they are started again,
+and makes formats be read from the images once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from poolkit import errors
+from poolkit.backend import Usage, VolumeInfo
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE pools (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL, type TEXT NOT NULL, stamp INTEGER,
+    claims TEXT NOT NULL, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
+    capacity INTEGER NOT NULL DEFAULT 0, allocation INTEGER NOT NULL DEFAULT 0, available INTEGER NOT NULL DEFAULT 0,
+    started REAL, refreshed REAL, error TEXT, version INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX pools_uuid ON pools (uuid);
+CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
+CREATE TABLE volumes (
+    pool INTEGER NOT NULL, name TEXT NOT NULL, type TEXT, format TEXT, capacity INTEGER, allocation INTEGER,
+    physical INTEGER, stamp INTEGER, inode INTEGER, mode INTEGER, owner INTEGER, grp INTEGER, atime INTEGER,
+    mtime INTEGER, ctime INTEGER, key TEXT, path TEXT, detail TEXT, version INTEGER NOT NULL,
+    PRIMARY KEY (pool, name)) WITHOUT ROWID;
+CREATE INDEX volumes_key ON volumes (key) WHERE key IS NOT NULL;
+CREATE INDEX volumes_path ON volumes (path) WHERE path IS NOT NULL;
+CREATE TABLE gone (pool INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL);
+CREATE TABLE formats (
+    place TEXT NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL, format TEXT NOT NULL,
+    PRIMARY KEY (place, name)) WITHOUT ROWID;
+CREATE TABLE completed (operation TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+"""
+
+_FACTS = (
+    "name, type, format, capacity, allocation, physical, stamp, inode, mode, owner, grp, atime, mtime, ctime, "
+    "key, path, detail"
+)
+_UPDATE = ", ".join(f"{c} = excluded.{c}" for c in [*_FACTS.split(", ")[1:], "version"])
+_INSERT = f"INSERT INTO volumes (pool, {_FACTS}, version) VALUES ({', '.join('?' * 19)})"  # noqa: S608 - constants
+_MAX = (1 << 63) - 1
+
+
+class Record(NamedTuple):
+    """A pool as the inventory knows it. ``stamp`` is that of the definition file, None for a transient pool."""
+
+    id: int
+    name: str
+    uuid: str
+    type: str
+    stamp: int | None
+    claims: str
+    target: str | None
+    active: int
+    boot: str | None
+    live: str | None
+    capacity: int
+    allocation: int
+    available: int
+    started: float | None
+    refreshed: float | None
+    error: str | None
+    version: int
+
+
+_RECORD = ", ".join(Record._fields)
+
+
+class Inventory:
+    """The SQLite file; one connection per thread, made when first needed. All methods may raise ``HostError``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._known: dict[int, tuple[int, dict[str, VolumeInfo]]] = {}
+
+    # -- connection -------------------------------------------------------------------------------------------
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = self._local.db = self._open()
+            with self._lock:
+                self._all.append(db)
+        return db
+
+    def _open(self) -> sqlite3.Connection:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return self._connect()
+            except sqlite3.OperationalError as error:
+                # Several processes creating the file at once: switching to WAL does not honour the busy timeout.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise errors.HostError(
+                        f"cannot open the inventory '{self.path}': {error}", hint="is the folder writable for you?"
+                    ) from error
+                time.sleep(0.01)
+            except sqlite3.DatabaseError:
+                # Not a database, or damaged: it is derived data, so keep it for inspection and begin anew.
+                os.replace(self.path, f"{self.path}.damaged")
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise errors.from_os_error(error, f"make the folder of '{self.path}'") from error
+        db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+        try:
+            if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("BEGIN IMMEDIATE")
+                if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                    for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                        db.execute(f"DROP TABLE {table}")
+                    for statement in _SCHEMA.split(";")[:-1]:
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version={_VERSION}")
+                db.execute("COMMIT")
+            db.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        """Close the connections of all threads; repeatable."""
+        with self._lock:
+            for db in self._all:
+                db.close()
+            self._all.clear()
+        self._local = threading.local()
+
+    @contextmanager
+    def transaction(self, operation: str | None = None) -> Iterator[sqlite3.Connection]:
+        """All or nothing; with ``operation`` its journal counts as complete from the same instant."""
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                if operation is not None:
+                    db.execute("INSERT OR IGNORE INTO completed VALUES (?, ?)", (operation, time.time()))
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise errors.HostError(f"cannot write the inventory '{self.path}': {error}") from error
+
+    def completed(self, operation: str) -> bool:
+        """Whether that operation ended well before its journal could be removed."""
+        return self._db.execute("SELECT 1 FROM completed WHERE operation = ?", (operation,)).fetchone() is not None
+
+    def forget_operation(self, operation: str) -> None:
+        """Its journal is gone; the mark is not needed any more."""
+        self._db.execute("DELETE FROM completed WHERE operation = ?", (operation,))
+
+    # -- pools ------------------------------------------------------------------------------------------------
+
+    def records(self) -> list[Record]:
+        """All pools, by name."""
+        return [Record._make(r) for r in self._db.execute(f"SELECT {_RECORD} FROM pools ORDER BY name")]  # noqa: S608
+
+    def record(self, name: str) -> Record | None:
+        """One pool by name."""
+        return self._one("name = ?", name)
+
+    def by_uuid(self, uuid: str) -> Record | None:
+        """One pool by uuid (canonical form)."""
+        return self._one("uuid = ?", uuid)
+
+    def by_target(self, target: str) -> list[Record]:
+        """Pools with that target path; an active one first."""
+        query = f"SELECT {_RECORD} FROM pools WHERE target = ? ORDER BY active DESC, name"  # noqa: S608
+        return [Record._make(r) for r in self._db.execute(query, (target,))]
+
+    def by_id(self, number: int) -> Record | None:
+        """One pool by row number."""
+        return self._one("id = ?", number)
+
+    def _require(self, name: str) -> Record:
+        record = self.record(name)
+        if record is None:
+            raise errors.PoolNotFound(f"there is no pool '{name}'", pool=name)
+        return record
+
+    def _one(self, where: str, value: object) -> Record | None:
+        row = self._db.execute(f"SELECT {_RECORD} FROM pools WHERE {where}", (value,)).fetchone()  # noqa: S608
+        return None if row is None else Record._make(row)
+
+    def put(
+        self,
+        name: str,
+        uuid: str,
+        type: str,
+        *,
+        stamp: int | None,
+        claims: Sequence[str],
+        target: str | None,
+        error: str | None = None,
+        operation: str | None = None,
+    ) -> Record:
+        """Insert or update what the definition says; run state stays."""
+        with self.transaction(operation) as db:
+            db.execute(
+                "INSERT INTO pools (name, uuid, type, stamp, claims, target, error) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET uuid = excluded.uuid, type = excluded.type, stamp = excluded.stamp, "
+                "claims = excluded.claims, target = excluded.target, error = excluded.error",
+                (name, uuid, type, stamp, json.dumps(list(claims)), target, error),
+            )
+        return self._require(name)
+
+    def set_active(
+        self, number: int, live: str, boot: str, operation: str | None, volumes: Sequence[VolumeInfo], usage: Usage
+    ) -> None:
+        """The pool is up: its live definition, sizes and first listing, in one transaction."""
+        with self.transaction(operation) as db:
+            db.execute(
+                "UPDATE pools SET active = 1, live = ?, boot = ?, started = ?, error = NULL WHERE id = ?",
+                (live, boot, time.time(), number),
+            )
+            self._save(db, number, volumes, None, usage)
+
+    def set_inactive(self, number: int, operation: str | None = None) -> None:
+        """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes."""
+        with self.transaction(operation) as db:
+            db.execute(
+                "UPDATE pools SET active = 0, live = NULL, started = NULL, capacity = 0, allocation = 0, available = 0 "
+                "WHERE id = ?",
+                (number,),
+            )
+            if db.execute("SELECT 1 FROM pools WHERE id = ? AND stamp IS NULL", (number,)).fetchone():
+                self._drop(db, number)
+
+    def set_error(self, number: int, error: str | None) -> None:
+        """Remember why the last refresh failed; None clears it."""
+        with self.transaction() as db:
+            db.execute("UPDATE pools SET error = ? WHERE id = ?", (error, number))
+
+    def drop(self, number: int, *, formats: bool = True, operation: str | None = None) -> None:
+        """Forget a pool; with ``formats`` the recorded formats of its volumes are kept for their place."""
+        with self.transaction(operation) as db:
+            self._drop(db, number, formats)
+
+    def _drop(self, db: sqlite3.Connection, number: int, formats: bool = True) -> None:
+        if formats:
+            db.execute(
+                "INSERT OR REPLACE INTO formats SELECT p.target, v.name, v.inode, v.format FROM volumes v "
+                "JOIN pools p ON p.id = v.pool WHERE p.id = ? AND p.target IS NOT NULL AND v.inode <> 0",
+                (number,),
+            )
+        else:
+            db.execute("DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?)", (number,))
+        for statement in ("volumes WHERE pool", "gone WHERE pool", "pools WHERE id"):
+            db.execute(f"DELETE FROM {statement} = ?", (number,))  # noqa: S608
+        self._known.pop(number, None)
+
+    # -- volumes ----------------------------------------------------------------------------------------------
+
+    def known(self, record: Record) -> tuple[int, dict[str, VolumeInfo]]:
+        """The version and the last listing of a pool, by name, with formats recorded for files not listed yet."""
+        version = self._version(record.id)
+        cached = self._known.get(record.id)
+        if cached is None or cached[0] != version:
+            cached = self._known[record.id] = (version, self._load(record.id))
+        listing = cached[1]
+        if record.target is not None:
+            pinned = self._db.execute(
+                "SELECT name, inode, format FROM formats WHERE place = ?", (record.target,)
+            ).fetchall()
+            extra = {n: VolumeInfo(n, inode=i, format=f) for n, i, f in pinned if n not in listing}
+            if extra:
+                listing = {**listing, **extra}
+        return version, listing
+
+    def _load(self, number: int) -> dict[str, VolumeInfo]:
+        rows = self._db.execute(f"SELECT {_FACTS} FROM volumes WHERE pool = ?", (number,))  # noqa: S608
+        return {row[0]: _volume(row) for row in rows}
+
+    def record_format(self, place: str, name: str, inode: int, format: str) -> None:
+        """Record the format of a file that is about to appear; it binds to the inode, so a replaced file is a new one."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, inode, format))
+
+    def save_listing(self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage) -> None:
+        """Store a refresh that began at version ``scanned``; what others changed since then is kept."""
+        with self.transaction() as db:
+            self._save(db, number, volumes, scanned, usage)
+            db.execute("UPDATE pools SET error = NULL WHERE id = ?", (number,))
+
+    def _save(
+        self, db: sqlite3.Connection, number: int, volumes: Sequence[VolumeInfo], scanned: int | None, usage: Usage
+    ) -> None:
+        current = self._version(number)
+        cached = self._known.pop(number, None)
+        old = cached[1] if cached is not None and cached[0] == current else self._load(number)
+        # A volume made or changed by others during the scan is newer than what the scan saw; one deleted is not back.
+        newer: set[str] = set()
+        if scanned is not None and current > scanned:
+            for table in ("volumes", "gone"):
+                query = f"SELECT name FROM {table} WHERE pool = ? AND version > ?"  # noqa: S608
+                newer.update(name for (name,) in db.execute(query, (number, scanned)))
+        listing = {v.name: v for v in volumes}
+        changed = [v for v in listing.values() if old.get(v.name) is not v and v.name not in newer]
+        missing = [(number, n) for n in old if n not in listing and n not in newer]
+        version = current + 1 if changed or missing else current
+        if old:
+            db.executemany("DELETE FROM volumes WHERE pool = ? AND name = ?", missing)
+            statement = f"{_INSERT} ON CONFLICT (pool, name) DO UPDATE SET {_UPDATE}"
+        else:
+            statement = _INSERT
+            changed.sort(key=_name)  # appending to the tree costs half of inserting all over it
+        db.executemany(statement, (_row(number, v, version) for v in changed))
+        db.execute("DELETE FROM gone WHERE pool = ? AND version <= ?", (number, scanned or 0))
+        if changed:
+            db.execute(
+                "DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?) "
+                "AND name IN (SELECT name FROM volumes WHERE pool = ?)",
+                (number, number),
+            )
+        db.execute(
+            "UPDATE pools SET capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ? WHERE id = ?",
+            (*map(_clamp, usage), time.time(), version, number),
+        )
+        if not newer:
+            self._known[number] = (version, listing)
+
+    def put_volume(self, number: int, info: VolumeInfo, operation: str | None = None) -> None:
+        """Store one volume as it is now."""
+        with self.transaction(operation) as db:
+            version = self._next(db, number)
+            db.execute(f"{_INSERT} ON CONFLICT (pool, name) DO UPDATE SET {_UPDATE}", _row(number, info, version))
+            db.execute(
+                "DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?) AND name = ?",
+                (number, info.name),
+            )
+
+    def drop_volume(self, number: int, name: str, operation: str | None = None) -> None:
+        """Forget one volume; a refresh that is under way will not bring it back."""
+        with self.transaction(operation) as db:
+            version = self._next(db, number)
+            db.execute("DELETE FROM volumes WHERE pool = ? AND name = ?", (number, name))
+            db.execute("INSERT INTO gone VALUES (?, ?, ?)", (number, name, version))
+
+    def _next(self, db: sqlite3.Connection, number: int) -> int:
+        db.execute("UPDATE pools SET version = version + 1 WHERE id = ?", (number,))
+        row = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()
+        return int(row[0])
+
+    def _version(self, number: int) -> int:
+        row = self._db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def volumes(self, number: int) -> list[VolumeInfo]:
+        """The last listing of a pool, by name."""
+        rows = self._db.execute(f"SELECT {_FACTS} FROM volumes WHERE pool = ? ORDER BY name", (number,))  # noqa: S608
+        return [_volume(row) for row in rows]
+
+    def count(self, number: int) -> int:
+        """How many volumes the last listing has."""
+        return int(self._db.execute("SELECT count(*) FROM volumes WHERE pool = ?", (number,)).fetchone()[0])
+
+    def volume(self, number: int, name: str) -> VolumeInfo | None:
+        """One volume of a pool by name."""
+        query = f"SELECT {_FACTS} FROM volumes WHERE pool = ? AND name = ?"  # noqa: S608
+        row = self._db.execute(query, (number, name)).fetchone()
+        return None if row is None else _volume(row)
+
+    def find(self, column: str, value: str) -> Iterable[tuple[int, VolumeInfo]]:
+        """Volumes over all pools whose ``key`` or ``path`` is stored as ``value``."""
+        if column not in ("key", "path"):
+            raise ValueError(column)
+        query = f"SELECT pool, {_FACTS} FROM volumes WHERE {column} = ?"  # noqa: S608
+        return [(row[0], _volume(row[1:])) for row in self._db.execute(query, (value,))]
+
+
+def _volume(row: Sequence[Any]) -> VolumeInfo:
+    info = VolumeInfo._make(row)
+    if info.detail is None:
+        return info
+    return info._replace(detail=json.loads(info.detail))  # type: ignore[arg-type]
+
+
+def _row(number: int, info: VolumeInfo, version: int) -> tuple[Any, ...]:
+    detail = info.detail
+    if detail is None and 0 <= info.capacity <= _MAX:
+        return (number, *info, version)
+    encoded = None if detail is None else json.dumps(detail)
+    return (number, *info._replace(detail=encoded, capacity=_clamp(info.capacity)), version)  # type: ignore[arg-type]
+
+
+def _clamp(value: int) -> int:
+    return min(max(value, 0), _MAX)
+
+
+def _name(info: VolumeInfo) -> str:
+    return info.name

@@ -1,0 +1,174 @@
+"""One verb at work: its lock, its view of the host, its journal, and the recovery of what died before it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from poolkit import errors, undo
+from poolkit.host import Host
+from poolkit.inventory import Inventory
+from poolkit.locks import Locks
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a verb did. True in a condition when it changed something.
+
+    ``pending`` names the fields of a changed definition that wait for the next start: (path, running value, new value).
+    ``plan`` has the changes in order: what a dry run would do, or what was done.
+    """
+
+    changed: bool
+    message: str = ""
+    pending: tuple[tuple[str, Any, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    plan: tuple[str, ...] = field(default=(), compare=False)
+
+    def __bool__(self) -> bool:
+        return self.changed
+
+
+@dataclass(slots=True)
+class Operation:
+    """Handed to the body of a verb. ``id`` marks the inventory's transaction that completes it (None in a dry run)."""
+
+    host: Host
+    id: str | None
+
+    @property
+    def dry(self) -> bool:
+        """Whether nothing may be written."""
+        return self.id is None
+
+    def plan(self) -> tuple[str, ...]:
+        """The changes so far, as lines."""
+        return tuple(self.host.redact(str(step)) for step in self.host.plan)
+
+
+class Operations:
+    """Runs verbs: see :meth:`run`."""
+
+    def __init__(self, host: Host, locks: Locks, inventory: Inventory, journals: str) -> None:
+        self.host = host
+        self.locks = locks
+        self.inventory = inventory
+        self.journals = journals
+
+    @contextlib.contextmanager
+    def run(
+        self,
+        pool: str,
+        verb: str,
+        *,
+        volume: str | None = None,
+        shared: bool = False,
+        wait: float = 0.0,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Operation]:
+        """Do a verb: nothing conflicting at the same time, and either all of it or nothing.
+
+        Whatever the body raises, the changes it made through the host are undone, newest first, and the error
+        leaves as one of poolkit's. ``Busy`` after ``wait`` seconds.
+        """
+        abort = abort or threading.Event()
+        with self._worded(pool, verb, volume):
+            with self._lock(pool, verb, volume, shared, wait, abort):
+                if not self.host.dry_run:
+                    self.recover(pool)
+                ident = secrets.token_hex(8)
+                journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
+                host = self.host.operation(journal=journal, abort=abort, progress=progress)
+                try:
+                    yield Operation(host, None if host.dry_run else ident)
+                except BaseException as error:
+                    failures = journal.roll_back(host)
+                    if failures and isinstance(error, errors.PoolkitError):
+                        error.hint = "; ".join(filter(None, [error.hint, *failures]))
+                    raise
+                else:
+                    marked = bool(journal.steps)
+                    journal.close()
+                    if marked:
+                        self.inventory.forget_operation(ident)
+
+    def _lock(
+        self, pool: str, verb: str, volume: str | None, shared: bool, wait: float, abort: threading.Event
+    ) -> contextlib.AbstractContextManager[object]:
+        if self.host.dry_run:
+            return contextlib.nullcontext()
+
+        def check() -> None:
+            if abort.is_set():
+                raise errors.Aborted("stopped while waiting for other work")
+
+        return self.locks.work(pool, verb, volume=volume, shared=shared, wait=wait, check=check)
+
+    @contextlib.contextmanager
+    def _worded(self, pool: str, verb: str, volume: str | None) -> Iterator[None]:
+        try:
+            yield
+        except errors.PoolkitError as error:
+            error.pool = error.pool or pool
+            error.volume = error.volume or volume
+            raise
+        except OSError as error:
+            what = f"volume '{volume}' of pool '{pool}'" if volume else f"pool '{pool}'"
+            where = f" ('{error.filename}')" if error.filename and not isinstance(error.filename, int) else ""
+            raise errors.from_os_error(error, f"{verb} {what}{where}", pool=pool, volume=volume) from error
+
+    # -- recovery -------------------------------------------------------------------------------------------------
+
+    def recover(self, pool: str | None = None) -> list[str]:
+        """Undo what processes that died had begun (on one pool, or on all); returns a line for each such operation."""
+        try:
+            names = [n for n in os.listdir(self.journals) if n.endswith(".journal")]
+        except FileNotFoundError:
+            return []
+        lines = []
+        for name in sorted(names):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                lines += self._recover(os.path.join(self.journals, name), pool)
+        return lines
+
+    def _recover(self, path: str, pool: str | None) -> list[str]:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return []  # its operation is alive
+            head, steps = undo.read(path)
+            if not head or (pool is not None and head.get("pool") != pool) or os.fstat(fd).st_nlink == 0:
+                return []
+            what = f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}"
+            ident = str(head.get("id"))
+            if self.inventory.completed(ident):
+                os.unlink(path)
+                self.inventory.forget_operation(ident)
+                return [f"finished: {what}"]
+            failures = undo.undo_all(steps, self.host.operation())
+            if failures:
+                # Kept for people to look at; `poolkit doctor` reports it.
+                os.replace(path, path + ".failed")
+            else:
+                os.unlink(path)
+            return [f"undone: {what}", *failures]
+        finally:
+            os.close(fd)
+
+    def failed(self) -> list[str]:
+        """Journals of dead operations that could not be undone completely."""
+        try:
+            return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(".failed"))
+        except FileNotFoundError:
+            return []

@@ -1,0 +1,358 @@
+"""A pool of an engine and the verbs one does to it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from poolkit import errors
+from poolkit.backend import Backend, Usage, VolumeInfo, check_volume_name
+from poolkit.operation import Operation, Outcome, Progress
+from poolkit.volume import Volume
+
+if TYPE_CHECKING:
+    from poolkit.engine import Engine
+    from poolkit.inventory import Record
+
+
+class PoolInfo(NamedTuple):
+    """Facts of a pool; sizes in bytes (0 when inactive), ``refreshed`` in seconds since 1970.
+
+    ``reason`` says why a pool that was started is not active, or why its last refresh failed.
+    """
+
+    name: str
+    uuid: str
+    type: str
+    active: bool
+    persistent: bool
+    autostart: bool
+    target: str | None
+    capacity: int
+    allocation: int
+    available: int
+    refreshed: float | None
+    reason: str
+
+    @property
+    def state(self) -> str:
+        """``active``, ``inactive`` or ``invalid`` (its definition file cannot be read)."""
+        return "active" if self.active else "inactive" if self.type else "invalid"
+
+
+class Pool:
+    """A pool by name; every call looks at its present state. ``outcome`` is that of the verb that returned it."""
+
+    def __init__(self, engine: Engine, name: str, uuid: str, outcome: Outcome | None = None) -> None:
+        self.engine = engine
+        self.name = name
+        self.uuid = uuid
+        self.outcome = outcome
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.name!r}>"
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> PoolInfo:
+        """Facts of the pool now; ``PoolNotFound``."""
+        return self.engine.info(self.name)
+
+    def definition(self, *, inactive: bool = False) -> Any:
+        """The definition in force: the running one of an active pool with its live facts, else the stored one.
+
+        ``inactive`` always gives the stored one.
+        """
+        record = self.engine.record(self.name)
+        if not inactive and self.engine.activity(record)[0]:
+            import dataclasses
+
+            live = self.engine.parse(record.live or "", strict=False)
+            live = self.engine.backend(live).live()
+            return dataclasses.replace(
+                live, capacity=record.capacity, allocation=record.allocation, available=record.available
+            )
+        if record.stamp is None:
+            if inactive:
+                raise errors.InvalidState(f"pool '{self.name}' is transient: it has no stored definition", pool=self.name)
+            return self.engine.parse(record.live or "", strict=False)
+        return self.engine.load(self.name)
+
+    def xml(self, *, inactive: bool = False) -> str:
+        """The definition in force as XML, as libvirt prints it; see :meth:`definition`."""
+        from poolkit import xmlmap
+
+        return xmlmap.write(self.definition(inactive=inactive))
+
+    # -- transitions ----------------------------------------------------------------------------------------------
+
+    def undefine(self, *, wait: float | None = None) -> Outcome:
+        """Forget the stored definition; storage and data stay. ``InvalidState`` while active, ``PoolNotFound``."""
+        with self._run("undefine", wait) as op:
+            record = self.engine.record(self.name)
+            self._require_inactive(record, "undefine")
+            self.engine.store.remove(self.name, op.host)
+            if not op.dry:
+                self.engine.inventory.drop(record.id, operation=op.id)
+        return self._done(op, "undefined", f"pool '{self.name}' is undefined")
+
+    def build(self, *, overwrite: bool = False, wait: float | None = None) -> Outcome:
+        """Make the storage that the definition describes; ``overwrite`` allows to destroy what the source holds.
+
+        Repeatable. ``InvalidState`` while active; ``Unsafe`` when the source holds something else.
+        """
+        with self._run("build", wait) as op:
+            record = self.engine.record(self.name)
+            self._require_inactive(record, "build")
+            changed = self.engine.backend(self.engine.load(self.name), op.host).build(overwrite=overwrite)
+        words = "is built" if changed else "is built already"
+        return self._done(op, "created" if changed else None, f"pool '{self.name}' {words}", changed)
+
+    def start(
+        self,
+        *,
+        build: bool = False,
+        overwrite: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        definition: Any = None,
+    ) -> Outcome:
+        """Bring the pool up and list its volumes; ``build`` makes its storage first. Repeatable.
+
+        If anything fails what was started is stopped again and the pool stays inactive.
+        """
+        engine = self.engine
+        with self._run("start", wait, abort=abort) as op:
+            record = engine.inventory.record(self.name) if definition is not None else engine.record(self.name)
+            if record is not None and engine.activity(record)[0]:
+                return Outcome(False, f"pool '{self.name}' is active already")
+            definition = definition or engine.load(self.name)
+            backend = engine.backend(definition, op.host)
+            if build:
+                backend.build(overwrite=overwrite)
+            if op.dry:
+                backend.start()
+            else:
+                if not backend.check():
+                    backend.start()
+                _, known = engine.inventory.known(record) if record is not None else (0, {})
+                volumes, usage = _scan(backend, known)
+                record = record or engine.record(self.name)
+                engine.inventory.set_active(record.id, engine._text(definition), engine.boot, op.id, volumes, usage)
+        return self._done(op, "started", f"pool '{self.name}' is active")
+
+    def refresh(self, *, wait: float | None = None, abort: threading.Event | None = None) -> Outcome:
+        """List the volumes anew; only what changed is looked into. Holds no lock that listing or look-ups wait for.
+
+        If it fails the pool stays active and the last listing stays; the error is also in ``info.reason``.
+        """
+        engine = self.engine
+        with self._run("refresh", wait, shared=True, abort=abort) as op:
+            record = self._require_active("refresh")
+            scanned, known = engine.inventory.known(record)
+            backend = engine.backend(engine.parse(record.live or "", strict=False), op.host)
+            try:
+                volumes, usage = _scan(backend, known)
+            except (OSError, errors.HostError) as error:
+                if not op.dry:
+                    engine.inventory.set_error(record.id, f"the last refresh failed: {error}")
+                raise
+            if not op.dry:
+                engine.inventory.save_listing(record.id, volumes, scanned, usage)
+        changed = engine.inventory.known(record)[0] != scanned
+        return self._done(op, "refreshed", f"pool '{self.name}' has {len(volumes)} volumes", changed)
+
+    def destroy(self, *, wait: float | None = None) -> Outcome:
+        """Take the pool down; no data changes, despite libvirt's name for it. A transient pool is gone. Repeatable."""
+        engine = self.engine
+        with self._run("destroy", wait) as op:
+            record = engine.record(self.name)
+            if not record.active or not record.live or record.boot != engine.boot:
+                return Outcome(False, f"pool '{self.name}' is inactive already")
+            # Stop also what only the run state calls active: half of it may still be up.
+            engine.backend(engine.parse(record.live, strict=False), op.host).stop()
+            if not op.dry:
+                engine.inventory.set_inactive(record.id, op.id)
+        return self._done(op, "stopped", f"pool '{self.name}' is inactive")
+
+    def delete(self, *, wait: float | None = None) -> Outcome:
+        """Delete the storage that ``build`` made; the definition stays. Refuses what is active or not empty."""
+        engine = self.engine
+        with self._run("delete", wait) as op:
+            record = engine.record(self.name)
+            self._require_inactive(record, "delete")
+            changed = engine.backend(engine.load(self.name), op.host).erase()
+        words = "is deleted" if changed else "is deleted already"
+        return self._done(op, "deleted" if changed else None, f"the storage of pool '{self.name}' {words}", changed)
+
+    def autostart(self, on: bool = True, *, wait: float | None = None) -> Outcome:
+        """Mark the pool to be started at boot (``Engine.start_autostart``), or clear the mark. Repeatable."""
+        with self._run("autostart", wait) as op:
+            record = self.engine.record(self.name)
+            if record.stamp is None:
+                raise errors.InvalidState(
+                    f"pool '{self.name}' is transient and cannot be started at boot", pool=self.name, hint="define it"
+                )
+            changed = self.engine.store.set_autostart(self.name, on, op.host)
+        words = "is started at boot" if on else "is not started at boot"
+        return self._done(op, "autostart" if changed else None, f"pool '{self.name}' {words}", changed)
+
+    # -- volumes ----------------------------------------------------------------------------------------------------
+
+    def volumes(self) -> list[Volume]:
+        """All volumes of the last listing by name, with all their facts; ``InvalidState`` unless the pool is active."""
+        record = self._require_active("list volumes")
+        return [Volume(self, info, record.target) for info in self.engine.inventory.volumes(record.id)]
+
+    def volumes_xml(self) -> list[str]:
+        """The XML of every volume of the last listing, in one call and without a limit."""
+        from poolkit import xmlmap
+        from poolkit.describe import describer
+
+        record = self._require_active("list volumes")
+        describe = describer(record.target)
+        return [xmlmap.write(describe(info)) for info in self.engine.inventory.volumes(record.id)]
+
+    def volume(self, name: str) -> Volume:
+        """A volume by name; ``VolumeNotFound``, ``InvalidState`` unless the pool is active."""
+        record = self._require_active("look up a volume")
+        info = self.engine.inventory.volume(record.id, name)
+        if info is None:
+            check_volume_name(name, self.name)
+            import difflib
+
+            near = difflib.get_close_matches(name, [v.name for v in self.engine.inventory.volumes(record.id)], 1)
+            raise errors.VolumeNotFound(
+                f"pool '{self.name}' has no volume '{name}'",
+                pool=self.name,
+                volume=name,
+                hint=f"did you mean '{near[0]}'?" if near else "a file that appeared behind poolkit is listed after a refresh",
+            )
+        return Volume(self, info, record.target)
+
+    def create_volume(
+        self,
+        source: str | bytes | Any,
+        *,
+        filename: str = "<string>",
+        strict: bool = True,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Volume:
+        """Make a volume from XML or from a :class:`poolkit.model.Volume`; whole or not at all.
+
+        ``Volume.outcome`` is changed unless it is a dry run. Raises ``VolumeExists``, ``NoSpace``,
+        ``InvalidDefinition``, ``InvalidState`` unless the pool is active.
+        """
+        definition = self.parse_volume(source, filename=filename, strict=strict)
+        name = check_volume_name(definition.name, self.name)
+        with self.volume_work("vol-create", name, wait=wait, abort=abort, progress=progress) as (op, backend, record):
+            if not op.dry and self.engine.inventory.volume(record.id, name) is not None:
+                self._still_there(backend, record, name)
+            info = backend.create(definition, **options)
+            if not op.dry:
+                self.engine.inventory.put_volume(record.id, info, op.id)
+        self.emit("volume-created", name, op)
+        return Volume(self, info, record.target, Outcome(True, f"volume '{name}' is created", plan=op.plan()))
+
+    def _still_there(self, backend: Backend, record: Record, name: str) -> None:
+        try:
+            backend.look(name, None)
+        except errors.VolumeNotFound:
+            self.engine.inventory.drop_volume(record.id, name)
+            return
+        raise errors.VolumeExists(f"pool '{self.name}' has a volume '{name}' already", pool=self.name, volume=name)
+
+    def parse_volume(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Any:
+        """A volume definition from XML text; ``InvalidDefinition``."""
+        if not isinstance(source, (str, bytes)):
+            return source
+        from poolkit import model, xmlmap
+
+        return xmlmap.read(source, [model.Volume], filename=filename, strict=strict)
+
+    # -- for the verbs ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def volume_work(
+        self,
+        verb: str,
+        name: str,
+        *,
+        shared: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[Operation, Backend, Record]]:
+        """Work on one volume of this active pool; ``shared`` work only reads it."""
+        engine = self.engine
+        with self._run(verb, wait, volume=name, shared=shared, abort=abort, progress=progress) as op:
+            record = self._require_active(verb)
+            if record.target is not None:
+                place = record.target
+
+                def adopt(name: str, inode: int, format: str) -> None:
+                    engine.inventory.record_format(place, name, inode, format)
+
+                op.host.on_adopt = adopt
+            yield op, engine.backend(engine.parse(record.live or "", strict=False), op.host), record
+
+    def _run(
+        self,
+        verb: str,
+        wait: float | None,
+        *,
+        volume: str | None = None,
+        shared: bool = False,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> contextlib.AbstractContextManager[Operation]:
+        return self.engine.operations.run(
+            self.name,
+            verb,
+            volume=volume,
+            shared=shared,
+            wait=self.engine._wait(wait),
+            abort=abort,
+            progress=progress,
+        )
+
+    def _require_inactive(self, record: Record, verb: str) -> None:
+        if self.engine.activity(record)[0]:
+            raise errors.InvalidState(
+                f"cannot {verb} pool '{self.name}' while it is active",
+                pool=self.name,
+                hint=f"stop it first: poolkit destroy {self.name}",
+            )
+
+    def _require_active(self, verb: str) -> Record:
+        record = self.engine.record(self.name)
+        active, reason = self.engine.activity(record)
+        if not active:
+            why = f": {reason}" if reason else ""
+            raise errors.InvalidState(
+                f"cannot {verb}: pool '{self.name}' is not active{why}",
+                pool=self.name,
+                hint=f"start it: poolkit start {self.name}",
+            )
+        return record
+
+    def emit(self, kind: str, volume: str | None, op: Operation) -> None:
+        """Tell the engine's subscribers what ``op`` did."""
+        if not op.dry:
+            self.engine.events.emit(kind, self.name, self.uuid, volume)
+
+    def _done(self, op: Operation, event: str | None, message: str, changed: bool = True) -> Outcome:
+        if event is not None:
+            self.emit(event, None, op)
+        return Outcome(changed, message, plan=op.plan())
+
+
+def _scan(backend: Backend, known: Any) -> tuple[list[VolumeInfo], Usage]:
+    volumes: Iterator[VolumeInfo] = backend.volumes(known)
+    return list(volumes), backend.usage()
