@@ -1,0 +1,303 @@
+"""What documents have in common: permissions, targets, hosts, credentials; and the definition of a volume.
+
+A pool's own definition class is in the file of its backend (``poolkit/backends``). Sizes are bytes. Fields that are
+reported and not defined (capacity of a pool, key of a volume ...) do not count in equality, so that comparing two
+definitions is the diff.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from .xmlmap import Element, foreign, simple, xml
+from .xmlmap.rules import exactly_one
+from .xmlmap.tree import Flag, Words
+
+POOLKIT_NAMESPACE = "urn:poolkit:pool:1"
+
+# The order is that of libvirt's documentation; what follows "vmdk" is known to libvirt's schema or to poolkit alone.
+FILE_FORMATS = (
+    "none", "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2", "qed",
+    "vmdk", "luks", "vhdx", "unknown",
+)  # fmt: skip
+PARTITION_FORMATS = ("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended")
+FILESYSTEM_FORMATS = (
+    "auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf", "gfs", "gfs2", "vfat", "hfs+", "xfs", "ocfs2", "vmfs",
+)  # fmt: skip
+VOLUME_FORMATS = tuple(dict.fromkeys(FILE_FORMATS + PARTITION_FORMATS + FILESYSTEM_FORMATS))
+VOLUME_FEATURES = ("lazy_refcounts", "extended_l2", "data_file")
+
+
+class Permissions(Element):
+    """Mode, owner, group and security label of a directory or volume; None means as the system does by default."""
+
+    omit_empty: ClassVar[bool] = True
+    mode: int | None = xml(
+        "mode", type=simple.Mode, default=None, since="0.4.1", doc="Permission bits, octal, at most 0777."
+    )
+    owner: int | None = xml(
+        "owner", type=simple.Owner, default=None, since="0.4.1", doc="Numeric user id; -1 means none."
+    )
+    group: int | None = xml(
+        "group", type=simple.Owner, default=None, since="0.4.1", doc="Numeric group id; -1 means none."
+    )
+    label: str | None = xml(
+        "label", type=simple.Text, default=None, since="0.4.1", doc="SELinux label; kept, not applied."
+    )
+
+
+class Cow(Element):
+    """Whether copy-on-write is wanted for the directory; only file systems such as btrfs can turn it off."""
+
+    state: bool = xml("@state", type=simple.YesNo, doc="yes or no.")
+
+
+class PoolTarget(Element):
+    """Where the pool appears on the host."""
+
+    path: str = xml("path", type=simple.AbsPath, since="0.4.1", doc="Directory in which the volumes are found.")
+    permissions: Permissions = xml(
+        "permissions", default=Permissions, since="0.4.1", doc="What build gives the directory; 0711 by default."
+    )
+
+
+class OptionalTarget(Element):
+    """Where the pool appears on the host, when that follows from the source."""
+
+    path: str | None = xml(
+        "path", type=simple.AbsPath, default=None, since="0.4.1", doc="Directory in which the volumes are found."
+    )
+    permissions: Permissions = xml("permissions", default=Permissions, since="0.4.1", doc="Kept for libvirt's sake.")
+
+
+class SourceHost(Element):
+    """A server."""
+
+    name: str = xml("@name", type=simple.Host, since="0.4.1", doc="Host name or address.")
+    port: int | None = xml(
+        "@port", type=simple.Port, default=None, skip=0, since="0.4.1", doc="Port; 0 is the usual one."
+    )
+
+
+class SourceSecret(Element):
+    """Which secret holds the password: by uuid or by usage, never the password itself."""
+
+    rules = (exactly_one("uuid", "usage", paths=("@uuid", "@usage")),)
+    uuid: str | None = xml("@uuid", type=simple.Uuid, default=None, since="0.9.7", doc="The secret's uuid.")
+    usage: str | None = xml("@usage", type=simple.Text, default=None, since="0.9.7", doc="The secret's usage.")
+
+
+class Pool(Element):
+    """What every pool has. A pool type's class adds ``source``, ``target`` and what else it needs."""
+
+    tag: ClassVar[str] = "pool"
+    type: ClassVar[str]
+    local_namespaces: ClassVar[dict[str, str]] = {"pk": POOLKIT_NAMESPACE}
+    block: ClassVar[bool] = True
+
+    name: str = xml("name", type=simple.Name, since="0.4.1", doc="Name of the pool, unique on the host.")
+    uuid: str | None = xml(
+        "uuid", type=simple.Uuid, default=None, since="0.4.1", doc="Identity of the pool; made when it is not given."
+    )
+    capacity: int = xml(
+        "capacity", type=simple.Size, default=0, compare=False, since="0.4.1", doc="Size of the storage; reported only."
+    )
+    allocation: int = xml(
+        "allocation", type=simple.Size, default=0, compare=False, since="0.4.1", doc="Space in use; reported only."
+    )
+    available: int = xml(
+        "available", type=simple.Size, default=0, compare=False, since="0.4.1", doc="Space left; reported only."
+    )
+    metadata: tuple[str, ...] = foreign(doc="<metadata> and elements of other name spaces, kept as they are.")
+
+
+def vendor_fields() -> tuple[Any, Any]:
+    """The declarations of ``source/vendor`` and ``source/product``, which end every source."""
+    return (
+        xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; kept for information."),
+        xml("product/@name", default=None, since="0.8.4", doc="What it is; kept for information."),
+    )
+
+
+class PlainSource(Element):
+    """The source of a pool that has none but may carry its maker."""
+
+    vendor: str | None = xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; for information.")
+    product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")
+
+
+class VolumeSecret(SourceSecret):
+    """The passphrase of an encrypted volume."""
+
+    rules = SourceSecret.rules
+    type: Literal["passphrase"] = xml("@type", default="passphrase", doc="passphrase.")
+
+
+class Cipher(Element):
+    """The cipher of an encrypted volume."""
+
+    name: str = xml("@name", since="2.1.0", doc="Cipher, such as aes.")
+    size: int = xml("@size", type=simple.UInt, since="2.1.0", doc="Key size in bits.")
+    mode: str | None = xml("@mode", default=None, since="2.1.0", doc="Mode, such as cbc or xts.")
+    hash: str | None = xml("@hash", default=None, since="2.1.0", doc="Hash, such as sha256.")
+
+
+class IvGenerator(Element):
+    """How an encrypted volume makes its initialisation vectors."""
+
+    name: str = xml("@name", since="2.1.0", doc="Generator, such as plain64 or essiv.")
+    hash: str | None = xml("@hash", default=None, since="2.1.0", doc="Hash, such as sha256.")
+
+
+class Encryption(Element):
+    """Encryption of a volume."""
+
+    block: ClassVar[bool] = True
+    format: Literal["default", "qcow", "luks", "luks2", "luks-any"] = xml(
+        "@format", since="0.7.1", doc="Kind of encryption."
+    )
+    engine: Literal["qemu", "librbd"] | None = xml("@engine", default=None, since="7.9.0", doc="Who encrypts.")
+    secrets: tuple[VolumeSecret, ...] = xml(
+        "secret", default=(), since="0.7.1", doc="Its passphrases; several for layers."
+    )
+    cipher: Cipher | None = xml("cipher", default=None, since="2.1.0", doc="Cipher; the format's own by default.")
+    ivgen: IvGenerator | None = xml("ivgen", default=None, since="2.1.0", doc="Generator of initialisation vectors.")
+
+
+class Timestamps(Element):
+    """Times of a volume, in seconds since 1970 with up to nine decimals, as text so that no digit is lost."""
+
+    block: ClassVar[bool] = True
+    atime: str | None = xml("atime", type=simple.Stamp, default=None, since="0.10.0", doc="Last read.")
+    mtime: str | None = xml("mtime", type=simple.Stamp, default=None, since="0.10.0", doc="Last change of the data.")
+    ctime: str | None = xml("ctime", type=simple.Stamp, default=None, since="0.10.0", doc="Last change of the inode.")
+    btime: str | None = xml("btime", type=simple.Stamp, default=None, since="0.10.0", doc="Birth, where it is known.")
+
+
+class VolumeTarget(Element):
+    """Where the volume is and what it is."""
+
+    path: str | None = xml("path", type=simple.Path, default=None, since="0.4.1", doc="Path or address of the volume.")
+    format: str | None = xml(
+        "format/@type",
+        type=simple.choice(*VOLUME_FORMATS),
+        default=None,
+        since="0.4.1",
+        doc="Format; the pool type's by default.",
+    )
+    permissions: Permissions = xml(
+        "permissions", default=Permissions, since="0.4.1", doc="Mode and owner; 0600 by default."
+    )
+    timestamps: Timestamps | None = xml(
+        "timestamps", default=None, compare=False, since="0.10.0", doc="Times of the volume; reported only."
+    )
+    encryption: Encryption | None = xml("encryption", default=None, since="0.7.1", doc="Encryption of the volume.")
+    compat: str | None = xml(
+        "compat", type=simple.Version, default=None, since="1.1.0", doc="qcow2 version: 0.10 or 1.1."
+    )
+    nocow: bool = xml(
+        "nocow", type=Flag, default=False, since="1.2.7", doc="Turn copy-on-write off for the file (btrfs)."
+    )
+    cluster_size: int | None = xml(
+        "clusterSize", type=simple.Size, default=None, skip=0, unit="B", since="7.4.0", doc="qcow2 cluster size."
+    )
+    features: tuple[str, ...] = xml(
+        "features/*", type=Words(*VOLUME_FEATURES), default=(), since="1.1.0", doc="Features of a qcow2 image."
+    )
+
+
+class BackingStore(Element):
+    """The image a volume is an overlay of."""
+
+    path: str = xml("path", type=simple.Text, since="0.6.0", doc="Path or address of the backing image.")
+    format: str | None = xml(
+        "format/@type",
+        type=simple.choice(*VOLUME_FORMATS),
+        default=None,
+        since="0.6.0",
+        doc="Format of the backing image.",
+    )
+    permissions: Permissions = xml("permissions", default=Permissions, since="0.6.0", doc="Its mode and owner.")
+    timestamps: Timestamps | None = xml("timestamps", default=None, compare=False, since="0.10.0", doc="Its times.")
+
+
+class Extent(Element):
+    """A piece of a device, in bytes from its start."""
+
+    start: int = xml("@start", type=simple.ULong, since="0.4.1", doc="First byte.")
+    end: int = xml("@end", type=simple.ULong, since="0.4.1", doc="Byte after the last.")
+
+
+class VolumeDevice(Element):
+    """A device that holds a part of the volume."""
+
+    block: ClassVar[bool] = True
+    path: str = xml("@path", type=simple.Path, since="0.4.1", doc="Path of the device.")
+    extents: tuple[Extent, ...] = xml("extent", default=(), since="0.4.1", doc="The pieces it holds.")
+
+
+class VolumeSource(Element):
+    """What the volume consists of; reported by the pool types disk and logical."""
+
+    block: ClassVar[bool] = True
+    devices: tuple[VolumeDevice, ...] = xml("device", default=(), since="0.4.1", doc="Devices and extents.")
+
+
+class Volume(Element):
+    """A volume of any pool type.
+
+    ``capacity`` None means not given (from a backing image or another volume); ``allocation`` None means the whole
+    capacity, and is printed so.
+    """
+
+    tag: ClassVar[str] = "volume"
+    block: ClassVar[bool] = True
+
+    type: Literal["file", "block", "dir", "network", "netdir", "ploop"] | None = xml(
+        "@type", default=None, compare=False, since="1.2.0", doc="What the volume is on the host; reported only."
+    )
+    name: str = xml("name", type=simple.VolumeName, since="0.4.1", doc="Name of the volume, unique in its pool.")
+    key: str | None = xml(
+        "key", default=None, compare=False, since="0.4.1", doc="Identity of the volume; reported only."
+    )
+    source: VolumeSource = xml(
+        "source",
+        default=VolumeSource,
+        compare=False,
+        always=True,
+        since="0.4.1",
+        doc="Devices and extents; reported only.",
+    )
+    capacity: int | None = xml(
+        "capacity", type=simple.Size, default=None, fallback=0, since="0.4.1", doc="Size that a machine sees."
+    )
+    allocation: int | None = xml(
+        "allocation",
+        type=simple.Size,
+        default=None,
+        fallback="capacity",
+        since="0.4.1",
+        doc="Space to reserve; all by default.",
+    )
+    physical: int | None = xml(
+        "physical",
+        type=simple.Size,
+        default=None,
+        skip=0,
+        compare=False,
+        since="3.0.0",
+        doc="Size on the host; reported only.",
+    )
+    target: VolumeTarget = xml("target", default=VolumeTarget, always=True, since="0.4.1", doc="Place and format.")
+    backing_store: BackingStore | None = xml(
+        "backingStore", default=None, since="0.6.0", doc="The image below this one."
+    )
+
+    @staticmethod
+    def complete(values: dict[str, Any]) -> None:
+        """Features need the newer qcow2 version, which libvirt then fills in."""
+        target = values.get("target")
+        if target is not None and target.features and target.compat is None:
+            from .xmlmap import replace
+
+            values["target"] = replace(target, compat="1.1")

@@ -1,0 +1,58 @@
+"""One mapping: field specs of a class become its reader, its writer, its schemas and its rows of the reference.
+
+    from poolkit.xmlmap import Element, xml, read, write
+
+What is needed only now and then (reader, writer, schemas) is imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .element import REQUIRED, Element, diff, foreign, replace, without_reports, xml
+
+if TYPE_CHECKING:
+    from ..errors import InvalidDefinition, Problem
+    from .reader import DEFAULT_LIMITS, Limits, read, read_file
+    from .writer import escape, escape_attribute, write
+
+_LAZY = {
+    "DEFAULT_LIMITS": "reader",
+    "Limits": "reader",
+    "read": "reader",
+    "read_file": "reader",
+    "escape": "writer",
+    "escape_attribute": "writer",
+    "write": "writer",
+    "InvalidDefinition": "..errors",
+    "Problem": "..errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module if module[0] == "." else f".{module}", __name__), name)
+    return value
+
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "REQUIRED",
+    "Element",
+    "InvalidDefinition",
+    "Limits",
+    "Problem",
+    "diff",
+    "escape",
+    "escape_attribute",
+    "foreign",
+    "read",
+    "read_file",
+    "replace",
+    "without_reports",
+    "write",
+    "xml",
+]

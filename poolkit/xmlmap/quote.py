@@ -1,0 +1,31 @@
+"""Text from documents made safe to show: short, on one line, no control character."""
+
+from __future__ import annotations
+
+LONGEST = 200  # characters of a document that an error message quotes at most
+
+
+def shown(text: str, longest: int = LONGEST) -> str:
+    """``text`` with unprintable characters escaped and cut to ``longest`` characters."""
+    cut = text[: longest + 1]
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return cut if len(cut) <= longest else cut[: longest - 3] + "..."
+
+
+def quoted(text: str, longest: int = 80) -> str:
+    """``text`` as ``shown``, in single quotes."""
+    return f"'{shown(text, longest)}'"
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """``; did you mean 'x'?`` when one of ``known`` looks like ``word``, otherwise nothing."""
+    if len(word) > 64:
+        return ""
+    for one in known:
+        if one.lower() == word.lower():
+            return f"; did you mean '{one}'?"
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,580 @@
+"""From a document to an object, by expat: all problems at once, each with its place; limits hold while parsing.
+
+expat is used because it knows line and column, calls us as it goes (so that a DOCTYPE is refused as it starts) and
+never opens anything. Names are resolved here and not by expat's name space mode, which loses the prefixes that foreign
+elements need to be kept verbatim.
+"""
+
+from __future__ import annotations
+
+import pyexpat
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ..errors import InvalidDefinition, Problem
+from ..units import LIMIT, factor
+from .element import REQUIRED, Element
+from .quote import quoted, shown, suggestion
+from .simple import BLANK, Unit
+from .tree import Node, Use, compile_class, tag_table
+
+MEBIBYTE = 1 << 20
+LARGEST = 16 * MEBIBYTE  # what the limit of a document can be raised to
+PROBLEMS = 40  # after so many a document is hopeless and the rest would only scroll by
+XMLNS = "http://www.w3.org/2000/xmlns/"
+
+
+class Limits(NamedTuple):
+    """What a document may cost. ``size`` counts bytes and can be raised to 16 MiB; ``text`` counts characters."""
+
+    size: int = MEBIBYTE
+    depth: int = 64
+    elements: int = 10_000
+    attributes: int = 64
+    text: int = 65_536
+    lines: int = 100_000
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class _Stop(Exception):
+    """Ends the parse; the problem is recorded already."""
+
+
+class _Owner:
+    """An object in the making."""
+
+    __slots__ = ("body", "offset", "path", "rest", "values")
+
+    def __init__(self, body: Node, offset: int, path: str) -> None:
+        self.body, self.offset, self.path = body, offset, path
+        self.values: dict[str, Any] = {}
+        self.rest: list[str] = []
+
+
+_BAD: Any = object()  # stands for a value that had a problem
+
+
+def _declared_encoding(found: str | None) -> bool:
+    return found is None or found.lower() in ("utf-8", "utf8", "us-ascii", "ascii")
+
+
+class _Reader:
+    def __init__(
+        self, data: bytes, filename: str, strict: bool, warn: Callable[[Problem], object] | None, limits: Limits
+    ) -> None:
+        self.data, self.filename, self.strict, self.warn, self.limits = data, filename, strict, warn, limits
+        self.problems: list[Problem] = []
+
+    # -- places and problems ---------------------------------------------------------------------------------
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Line and column, from 1, of a byte; columns count characters."""
+        start = self.data.rfind(b"\n", 0, offset) + 1
+        text = self.data[start:offset].decode("utf-8", "replace")
+        return self.data.count(b"\n", 0, start) + 1, len(text.lstrip("\ufeff") if not start else text) + 1
+
+    def problem(self, offset: int, path: str, message: str, *, soft: bool = False) -> None:
+        line, column = self.place(offset) if offset >= 0 else (0, 0)
+        found = Problem(self.filename, line, column, shown(path), message)
+        if soft and not self.strict:
+            if self.warn is not None:
+                self.warn(found)
+            return
+        self.problems.append(found)
+        if len(self.problems) >= PROBLEMS:
+            self.problems.append(Problem(self.filename, line, column, "", "too many problems; the rest was not read"))
+            raise _Stop
+
+    def stop(self, offset: int, path: str, message: str) -> _Stop:
+        line, column = self.place(offset) if offset >= 0 else (0, 0)
+        self.problems.append(Problem(self.filename, line, column, shown(path), message))
+        return _Stop()
+
+    def tag_end(self, offset: int) -> int:
+        """The offset after the ``>`` of the tag that starts at ``offset``."""
+        data, quote, at = self.data, 0, offset
+        end = len(data)
+        while at < end:
+            byte = data[at]
+            if quote:
+                quote = 0 if byte == quote else quote
+            elif byte in (34, 39):
+                quote = byte
+            elif byte == 62:
+                return at + 1
+            at += 1
+        return end
+
+    def attribute_place(self, offset: int, name: str) -> int:
+        """The offset of an attribute's name inside the tag that starts at ``offset``."""
+        import re
+
+        tag = self.data[offset : self.tag_end(offset)]
+        for match in re.finditer(rb"""([^\s=<'"/]+)\s*=\s*("[^"]*"|'[^']*')""", tag):
+            if match[1] == name.encode():
+                return offset + match.start(1)
+        return offset
+
+    def text_place(self, offset: int) -> int:
+        """The offset of the first character of an element's text that is not blank."""
+        at = end = self.tag_end(offset)
+        while at < len(self.data) and self.data[at] in b" \t\r\n":
+            at += 1
+        return at if self.data[at : at + 1] != b"<" else end
+
+    def value(self, use: Use, text: str, offset: int, path: str, attribute: str = "") -> Any:
+        try:
+            return use.simple.parse(text)
+        except ValueError as error:
+            message = f"{quoted(text)} {error}" if text else f"is empty; expected {use.simple.expected}"
+            if use.simple.words:
+                message += suggestion(text.strip(BLANK), list(use.simple.words))
+            where = self.attribute_place(offset, attribute) if attribute else self.text_place(offset)
+            self.problem(where, path, message)
+            return _BAD
+
+    # -- the parse -------------------------------------------------------------------------------------------
+
+    def run(self, table: dict[str, dict[str, type[Element]]]) -> Any:
+        parser = pyexpat.ParserCreate("UTF-8")
+        parser.ordered_attributes = True
+        parser.buffer_text = True
+        limits = self.limits
+        data = self.data
+        no_scope: dict[str, str] = {"xml": "http://www.w3.org/XML/1998/namespace", "": ""}
+        scope = no_scope
+        scopes: list[tuple[int, dict[str, str]]] = []
+        # A frame: node, owner, text pieces, offset, path, keys seen, counters of repeated children, unit, slot
+        stack: list[list[Any]] = []
+        owners: list[_Owner] = []
+        skip = 0  # depth inside what is not mapped
+        keep = False  # ... and is kept verbatim
+        outside: dict[str, str] = {}  # prefixes a kept fragment uses from around it
+        inner = no_scope
+        skip_offset = 0
+        count = length = 0
+        result: Any = None
+
+        def open_scope(attributes: list[str]) -> None:
+            nonlocal scope
+            fresh = None
+            for index in range(0, len(attributes), 2):
+                name = attributes[index]
+                if name[:5] == "xmlns" and (len(name) == 5 or name[5] == ":"):
+                    if fresh is None:
+                        fresh = dict(scope)
+                        scopes.append((len(stack) + skip, scope))
+                    prefix, uri = name[6:], attributes[index + 1]
+                    if prefix and (not uri or prefix in ("xml", "xmlns") or uri == XMLNS):
+                        self.problem(
+                            parser.CurrentByteIndex, "", f"the prefix {quoted(prefix)} cannot mean {quoted(uri)}"
+                        )
+                    fresh[prefix] = uri
+            if fresh is not None:
+                scope = fresh
+
+        def resolve(name: str, is_attribute: bool = False) -> str:
+            prefix, colon, local = name.rpartition(":")
+            if not colon:
+                uri = "" if is_attribute else scope[""]
+                return f"{{{uri}}}{name}" if uri else name
+            uri = scope.get(prefix, "")
+            if not uri or ":" in prefix or not local:
+                path = stack[-1][4] if stack else ""
+                self.problem(
+                    parser.CurrentByteIndex,
+                    f"{path}/{shown(name)}",
+                    f"the prefix {quoted(prefix)} is not declared; add xmlns:{shown(prefix)}='...'",
+                )
+                return name
+            return f"{{{uri}}}{local}"
+
+        def kept_prefixes(tag: str, attributes: list[str]) -> None:
+            for name in (tag, *attributes[::2]):
+                prefix, colon, _ = name.rpartition(":")
+                if colon and prefix not in ("xmlns", "xml"):
+                    resolve(name)
+                    if prefix in inner and scope.get(prefix) == inner[prefix]:
+                        outside[prefix] = inner[prefix]
+
+        def start(tag: str, attributes: list[str]) -> None:
+            nonlocal count, skip, keep, skip_offset, inner, length
+            count += 1
+            offset = parser.CurrentByteIndex
+            if count > limits.elements:
+                raise self.stop(offset, "", f"more than {limits.elements} elements")
+            if len(stack) + skip >= limits.depth:
+                raise self.stop(offset, "", f"elements are nested more than {limits.depth} deep")
+            if len(attributes) > 2 * limits.attributes:
+                raise self.stop(offset, "", f"more than {limits.attributes} attributes on one element")
+            for index in range(1, len(attributes), 2):
+                if len(attributes[index]) > limits.text:
+                    raise self.stop(offset, "", f"an attribute is longer than {limits.text} characters")
+            if skip:
+                open_scope(attributes)
+                skip += 1
+                if keep:
+                    kept_prefixes(tag, attributes)
+                return
+            before = scope
+            if attributes:
+                open_scope(attributes)
+            key = resolve(tag) if ":" in tag or scope[""] else tag
+            if not stack:
+                body = self.root(table, key, tag, attributes, offset)
+                owner = _Owner(body, offset, "/" + tag)
+                owners.append(owner)
+                frame = [body, owner, "", offset, owner.path, set(), {}, "", None]
+            else:
+                above = stack[-1]
+                node = above[0].kids.get(key)
+                path = f"{above[4]}/{tag}"
+                owner = above[1]
+                if node is None:
+                    skip, skip_offset, keep = 1, offset, False
+                    body = above[0]
+                    if body.rest is not None and (key == "metadata" or key[0] == "{"):
+                        keep, inner = True, before
+                        outside.clear()
+                        kept_prefixes(tag, attributes)
+                    elif key[0] == "{" or ":" not in key:  # an undeclared prefix has been told
+                        self.unknown(offset, path, tag, key, above[0])
+                    return
+                if node.many:
+                    number = above[6][key] = above[6].get(key, 0) + 1
+                    if number > 1:
+                        path = f"{path}[{number}]"
+                elif key in above[5]:
+                    skip, keep = 1, False
+                    self.problem(offset, path, "is given twice; only the first counts", soft=True)
+                    return
+                above[5].add(key)
+                body = node
+                if node.use is not None:
+                    kind = None
+                    if len(node.bodies) > 1 or "" not in node.bodies:
+                        kind = next(
+                            (attributes[i + 1] for i in range(0, len(attributes), 2) if attributes[i] == "type"), None
+                        )
+                    chosen = node.body(kind)
+                    if chosen is None:
+                        skip, keep = 1, False
+                        owner.values[node.use.name] = _BAD
+                        self.wrong_type(offset, path, kind, sorted(filter(None, node.bodies)))
+                        return
+                    body = chosen
+                    owner = _Owner(body, offset, path)
+                    owners.append(owner)
+                elif node.flag is not None:
+                    if node.word:
+                        owner.values.setdefault(node.flag.name, set()).add(node.word)
+                    else:
+                        owner.values[node.flag.name] = True
+                frame = [body, owner, "", offset, path, set(), {}, "", node]
+            stack.append(frame)
+            if attributes:
+                self.attributes(frame, attributes, resolve)
+
+        def end(tag: str) -> None:
+            nonlocal skip, scope, result, keep, length
+            if skip:
+                skip -= 1
+                if not skip and keep:
+                    stack[-1][1].rest.append(self.fragment(skip_offset, parser.CurrentByteIndex, outside))
+                    keep = False
+                if not skip:
+                    length = 0
+            else:
+                body, owner, text, offset, path, _, _, unit, slot = stack.pop()
+                length = 0
+                use = body.text
+                if use is not None:
+                    self.text(owner, use, text, offset, path, unit)
+                elif text and text.strip(BLANK):
+                    self.problem(
+                        self.text_place(offset), path, f"takes no text, found {quoted(text.strip(BLANK))}", soft=True
+                    )
+                if body.cls is not None:
+                    owners.pop()
+                    made = self.finish(owner)
+                    if stack:
+                        holder = stack[-1][1]
+                        if slot.many:
+                            holder.values.setdefault(slot.use.name, []).append(made)
+                        else:
+                            holder.values[slot.use.name] = made
+                    else:
+                        result = made
+            while scopes and scopes[-1][0] >= len(stack) + skip:
+                scope = scopes.pop()[1]
+
+        def chars(text: str) -> None:
+            nonlocal length
+            length += len(text)
+            if length > limits.text:
+                path = stack[-1][4] if stack else ""
+                raise self.stop(parser.CurrentByteIndex, path, f"a text is longer than {limits.text} characters")
+            if not skip:
+                stack[-1][2] += text
+
+        def doctype(*_: object) -> None:
+            raise self.stop(parser.CurrentByteIndex, "", "a DOCTYPE is not allowed; remove it")
+
+        def declaration(_version: str, encoding: str | None, _standalone: int) -> None:
+            if not _declared_encoding(encoding):
+                raise self.stop(
+                    0, "", f"the encoding {quoted(encoding or '')} is not supported; save the document as UTF-8"
+                )
+
+        parser.StartElementHandler = start
+        parser.EndElementHandler = end
+        parser.CharacterDataHandler = chars
+        parser.StartDoctypeDeclHandler = doctype
+        parser.XmlDeclHandler = declaration
+        try:
+            parser.Parse(data, True)
+        except _Stop:
+            return None
+        except pyexpat.ExpatError as error:
+            self.malformed(error, parser, stack)
+            return None
+        return result
+
+    def malformed(self, error: pyexpat.ExpatError, parser: Any, stack: list[list[Any]]) -> None:
+        """expat's own complaint in words, with the element that is open."""
+        text = str(pyexpat.ErrorString(error.code) or "not well-formed")
+        if self.data.isspace() or not self.data:
+            self.problems.append(Problem(self.filename, 0, 0, "", "the document is empty"))
+            return
+        path = ""
+        if stack:
+            path = stack[-1][4]
+            line = self.place(stack[-1][3])[0]
+            if error.code in (3, 7) or text in ("no element found", "mismatched tag"):
+                text = f"<{path.rpartition('/')[2].partition('[')[0]}> of line {line} is not closed"
+        offset = min(parser.ErrorByteIndex, len(self.data))
+        line, column = self.place(offset)
+        self.problems.append(Problem(self.filename, line, column, shown(path), f"not well-formed XML: {text}"))
+
+    def root(
+        self, table: dict[str, dict[str, type[Element]]], key: str, tag: str, attributes: list[str], offset: int
+    ) -> Node:
+        kinds = table.get(key)
+        if kinds is None:
+            names = ", ".join(f"<{name}>" for name in sorted(table))
+            raise self.stop(
+                offset,
+                f"/{shown(tag)}",
+                f"is not a document for this place; expected {names}{suggestion(tag, list(table))}",
+            )
+        if "" in kinds:
+            return compile_class(kinds[""])
+        kind = next((attributes[i + 1] for i in range(0, len(attributes), 2) if attributes[i] == "type"), None)
+        if kind is None or kind not in kinds:
+            self.wrong_type(offset, f"/{tag}", kind, sorted(kinds))
+            raise _Stop
+        return compile_class(kinds[kind])
+
+    def wrong_type(self, offset: int, path: str, kind: str | None, known: list[str]) -> None:
+        listed = ", ".join(known)
+        if kind is None:
+            self.problem(offset, f"{path}/@type", f"is missing; expected one of {listed}")
+        else:
+            where = self.attribute_place(offset, "type")
+            message = f"{quoted(kind)} is not one of {listed}{suggestion(kind, known)}"
+            self.problem(where, f"{path}/@type", message)
+
+    def unknown(self, offset: int, path: str, tag: str, key: str, node: Node) -> None:
+        known = [kid.name for kid in node.kids.values()]
+        if key[0] == "{":
+            message = "an element of another name space is kept only directly below the root"
+        elif known:
+            message = f"unknown element; expected {'one of ' if len(known) > 1 else ''}{', '.join(known)}"
+        else:
+            message = "unknown element; none is expected here"
+        self.problem(offset, path, message + suggestion(tag, known), soft=True)
+
+    def attributes(self, frame: list[Any], attributes: list[str], resolve: Callable[[str, bool], str]) -> None:
+        body, owner, _, offset, path = frame[:5]
+        known = body.attrs
+        for index in range(0, len(attributes), 2):
+            name = attributes[index]
+            use = known.get(name)
+            if use is not None:
+                owner.values[use.name] = self.value(use, attributes[index + 1], offset, f"{path}/@{name}", name)
+            elif name == "unit" and body.text is not None and body.text.sized:
+                text = attributes[index + 1]
+                try:
+                    frame[7] = Unit.parse(text)
+                except ValueError as error:
+                    self.problem(self.attribute_place(offset, name), f"{path}/@unit", f"{quoted(text)} {error}")
+                    frame[7] = None
+            elif (name == "type" and body.cls is not None and body.cls.xml_kind) or name[:5] == "xmlns":
+                continue
+            else:
+                if ":" in name:
+                    resolve(name, True)
+                names = [*known, *(["unit"] if body.text is not None and body.text.sized else [])]
+                if body.cls is not None and body.cls.xml_kind:
+                    names.insert(0, "type")
+                listed = (
+                    f"expected {'one of ' if len(names) > 1 else ''}{', '.join(names)}"
+                    if names
+                    else "none is expected here"
+                )
+                self.problem(
+                    self.attribute_place(offset, name),
+                    f"{path}/@{shown(name)}",
+                    f"unknown attribute; {listed}{suggestion(name, names)}",
+                    soft=True,
+                )
+
+    def text(self, owner: _Owner, use: Use, text: str, offset: int, path: str, unit: str | None) -> None:
+        if not text and not use.required and not use.many:
+            return  # libvirt takes an empty element as absent
+        value = self.value(use, text, offset, path)
+        if unit and value is not _BAD:
+            value *= factor(unit)
+            if value > LIMIT:
+                self.problem(self.text_place(offset), path, f"{quoted(text)} {shown(unit)} is more than 2^64 bytes")
+        elif unit is None:
+            value = _BAD
+        if use.many:
+            owner.values.setdefault(use.name, []).append(value)
+        else:
+            owner.values[use.name] = value
+
+    def finish(self, owner: _Owner) -> Any:
+        """The object of ``owner``, or ``_BAD`` when something is wrong with it."""
+        body, values = owner.body, owner.values
+        cls = body.cls
+        bad = False
+        for name, value in values.items():
+            if value is _BAD:
+                bad = True
+            elif type(value) is list:
+                if any(one is _BAD for one in value):
+                    bad = True
+                values[name] = tuple(value)
+            elif type(value) is set:
+                simple = body.uses[name].simple
+                values[name] = tuple(word for word in simple.words if word in value)
+        for name, use in body.uses.items():
+            field = use.field
+            if len(values.get(name, ())) < field.min if use.many else (use.required and name not in values):
+                bad = True
+                self.problem(owner.offset, f"{owner.path}/{field.path}", f"is missing; expected {self.wanted(use)}")
+        if body.rest is not None and owner.rest:
+            values[body.rest.name] = tuple(owner.rest)
+        if bad:
+            return _BAD
+        for rule in cls.rules:
+            if not rule.holds({name: self.given(cls, values, name) for name in rule.fields}):
+                self.problem(owner.offset, owner.path, rule.message)
+                return _BAD
+        for name, use in body.uses.items():
+            if use.field.source and values.get(name) is None:
+                values[name] = self.given(cls, values, use.field.source)
+        complete = getattr(cls, "complete", None)
+        if complete is not None:
+            complete(values)
+        return cls(**values)
+
+    @staticmethod
+    def given(kind: type[Element], values: dict[str, Any], name: str) -> Any:
+        """The value of a dotted field, before defaults from other fields are filled in."""
+        head, _, tail = name.partition(".")
+        if head in values:
+            value = values[head]
+        else:
+            field = kind.xml_fields[head]
+            value = None if field.default is REQUIRED else field.initial()
+        for part in tail.split(".") if tail else ():
+            value = getattr(value, part, None)
+        return value
+
+    @staticmethod
+    def wanted(use: Use) -> str:
+        if use.simple is not None:
+            return str(use.simple.expected)
+        return f"<{use.field.path.rpartition('/')[2]}>" if not use.many else f"at least {use.field.min}"
+
+    def fragment(self, start: int, last: int, outside: dict[str, str]) -> str:
+        """A kept element as it stands in the document, with the prefixes it needs declared on it."""
+        text = self.data[start : self.tag_end(last)].decode()
+        if outside:
+            at = 1
+            while text[at] not in " \t\r\n/>":
+                at += 1
+            declared = "".join(
+                f" xmlns:{prefix}={_attribute(uri)}" for prefix, uri in sorted(outside.items()) if prefix
+            )
+            text = text[:at] + declared + text[at:]
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _attribute(text: str) -> str:
+    return "'" + text.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&apos;") + "'"
+
+
+def read(
+    data: str | bytes,
+    classes: Sequence[type],
+    *,
+    filename: str = "<string>",
+    strict: bool = True,
+    warn: Callable[[Problem], object] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Any:
+    """The object that a document describes, of the one of ``classes`` that its root element and type choose.
+
+    ``strict`` makes unknown elements and attributes, stray text and repeated elements problems; otherwise each is given to
+    ``warn`` and left out. Raises ``InvalidDefinition`` with every problem found, in the order of the document.
+    """
+    table = tag_table(classes)
+    if isinstance(data, str):
+        try:
+            data = data.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidDefinition(
+                [Problem(filename, 0, 0, "", f"character {error.start + 1} is half of a surrogate pair")]
+            ) from None
+    size = min(limits.size, LARGEST)
+    if len(data) > size:
+        raise InvalidDefinition(
+            [Problem(filename, 0, 0, "", f"the document has {len(data)} bytes; the limit is {size}")]
+        )
+    if data.count(b"\n") > limits.lines:
+        raise InvalidDefinition([Problem(filename, 0, 0, "", f"the document has more than {limits.lines} lines")])
+    reader = _Reader(data, filename, strict, warn, limits)
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        reader.stop(error.start, "", "is not UTF-8 from here on; save the document as UTF-8")
+        raise InvalidDefinition(reader.problems) from None
+    result = reader.run(table)
+    if reader.problems:
+        reader.problems.sort(key=lambda one: (one.line, one.column))
+        raise InvalidDefinition(reader.problems)
+    return result
+
+
+def read_file(
+    path: str,
+    classes: Sequence[type],
+    *,
+    strict: bool = True,
+    warn: Callable[[Problem], object] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Any:
+    """As ``read``, of a file; no more than the limit is ever read. Raises a ``HostError`` when it cannot be opened."""
+    from ..errors import from_os_error
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(min(limits.size, LARGEST) + 1)
+    except OSError as error:
+        raise from_os_error(error, f"read {quoted(path)}") from error
+    return read(data, classes, filename=shown(path), strict=strict, warn=warn, limits=limits)

@@ -1,0 +1,75 @@
+"""Conditions between fields, each said so that the reader, RELAX NG and XSD 1.1 can all check it.
+
+A rule has *variants*: for each way to meet it, what becomes of the fields it names (``"required"``, ``"absent"`` or the
+tuple of words still allowed). RELAX NG has no conditions, so it gets a choice of the variants; XSD gets ``assertion``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Change = str | tuple[str, ...]
+Variant = Mapping[str, Change]
+
+
+class Rule:
+    """One condition. ``message`` is what the user reads, ``variants`` are keyed by dotted field names."""
+
+    __slots__ = ("assertion", "fields", "kind", "message", "variants")
+
+    def __init__(
+        self, kind: str, fields: tuple[str, ...], variants: tuple[Variant, ...], assertion: str, message: str
+    ) -> None:
+        self.kind, self.fields, self.variants = kind, fields, variants
+        self.assertion, self.message = assertion, message
+
+    def holds(self, given: Mapping[str, object]) -> bool:
+        """Whether the rule holds; ``given`` maps the dotted fields that the document contains to their values."""
+        for variant in self.variants:
+            for field, change in variant.items():
+                value = given.get(field)
+                if change == "absent":
+                    ok = value is None
+                elif change == "required":
+                    ok = value is not None
+                else:
+                    ok = value in change
+                if not ok:
+                    break
+            else:
+                return True
+        return False
+
+
+def exactly_one(one: str, other: str, *, paths: tuple[str, str]) -> Rule:
+    """One of two fields must be given, and not both; ``paths`` are their places relative to the element."""
+    return Rule(
+        "exactly one",
+        (one, other),
+        ({one: "required", other: "absent"}, {one: "absent", other: "required"}),
+        f"count(({paths[0]}, {paths[1]})) = 1",
+        f"needs either {paths[0]} or {paths[1]}, not both",
+    )
+
+
+def at_least_one(one: str, other: str, *, paths: tuple[str, str]) -> Rule:
+    """One of two fields must be given, or both."""
+    return Rule(
+        "at least one",
+        (one, other),
+        ({one: "required"}, {one: "absent", other: "required"}),
+        f"exists({paths[0]}[string()]) or exists({paths[1]}[string()])",
+        f"needs {paths[0]} or {paths[1]}",
+    )
+
+
+def only_with(field: str, key: str, words: tuple[str, ...], others: tuple[str, ...], *, paths: tuple[str, str]) -> Rule:
+    """``field`` may be given only when ``key`` is one of ``words``, of which one is its default."""
+    listed = ", ".join(f"'{word}'" for word in others)
+    return Rule(
+        "only with",
+        (field, key),
+        ({key: words}, {field: "absent", key: others}),
+        f"not({paths[0]}) or not({paths[1]} = ({listed}))",
+        f"{paths[0]} is only for {paths[1]} {' or '.join(words)}",
+    )

@@ -1,0 +1,196 @@
+"""The declarations of a class as a tree of XML nodes, compiled once per class; reader, writer and schemas walk it."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from typing import Any
+
+from .element import REQUIRED, Element, ElementMeta, Field
+from .simple import Simple, choice, of_hint
+
+Flag: Any = Simple("flag", expected="an empty element")
+"""The type of a ``bool`` that is true when its (empty) element is there."""
+
+
+class Words(Simple):
+    """The type of a ``tuple[str, ...]`` kept as one empty element per word, at a path that ends in ``/*``."""
+
+    __slots__ = ()
+
+    def __init__(self, *words: str) -> None:
+        super().__init__("words", words=words)
+
+
+class Use:
+    """How one field is used: its hint taken apart. ``simple`` or ``classes`` says what a value is."""
+
+    __slots__ = ("classes", "field", "many", "name", "optional", "simple", "sized")
+
+    def __init__(self, field: Field) -> None:
+        hint = _evaluate(field)
+        self.field, self.name = field, field.name
+        self.optional = self.many = False
+        parts = typing.get_args(hint)
+        if type(None) in parts:
+            self.optional = True
+            rest = tuple(part for part in parts if part is not type(None))
+            hint = rest[0] if len(rest) == 1 else typing.Union[rest]  # noqa: UP007
+            parts = typing.get_args(hint)
+        if typing.get_origin(hint) is tuple and not isinstance(field.type, Words):
+            self.many = True
+            hint = parts[0]
+            parts = typing.get_args(hint)
+        self.classes: tuple[type[Element], ...] = ()
+        self.simple: Any = None
+        if isinstance(hint, ElementMeta):
+            self.classes = (hint,)  # type: ignore[assignment]
+        elif parts and all(isinstance(part, ElementMeta) for part in parts):
+            self.classes = parts
+        else:
+            self.simple = field.type or of_hint(hint)
+        self.sized = self.simple is not None and self.simple.name == "size"
+
+    @property
+    def required(self) -> bool:
+        """Whether a document must contain it."""
+        return self.field.default is REQUIRED and not self.field.source
+
+
+def _evaluate(field: Field) -> Any:
+    text = field.owner.__annotations__[field.name]
+    if not isinstance(text, str):
+        return text
+    return eval(text, {**vars(typing), **vars(sys.modules[field.owner.__module__])})  # noqa: S307
+
+
+class Node:
+    """One element. ``use`` is set where the element is a whole object; then ``bodies`` maps type to its content."""
+
+    __slots__ = (
+        "always",
+        "attrs",
+        "block",
+        "bodies",
+        "cls",
+        "declare",
+        "flag",
+        "key",
+        "kids",
+        "many",
+        "name",
+        "prefix",
+        "rest",
+        "text",
+        "uri",
+        "use",
+        "uses",
+        "word",
+    )
+
+    def __init__(self, name: str, uri: str = "", prefix: str = "") -> None:
+        self.name = f"{prefix}:{name}" if prefix else name
+        self.key = f"{{{uri}}}{name}" if uri else name
+        self.uri, self.prefix = uri, prefix
+        self.declare = ""
+        self.attrs: dict[str, Use] = {}
+        self.kids: dict[str, Node] = {}
+        self.text: Use | None = None
+        self.flag: Use | None = None
+        self.word = ""
+        self.use: Any = None
+        self.bodies: dict[str, Node] = {}
+        self.many = self.always = self.block = False
+        self.cls: Any = None
+        self.uses: dict[str, Use] = {}
+        self.rest: Field | None = None
+
+    def body(self, kind: str | None) -> Node | None:
+        """The content for a value of the ``type`` attribute, where several classes share the element."""
+        if kind is None:
+            for body in self.bodies.values():
+                if body.cls is not None and (body.cls.type_optional or not body.cls.xml_kind):
+                    return body
+            return None
+        return self.bodies.get(kind)
+
+
+_cache: dict[tuple[type[Element], str], Node] = {}
+
+
+def compile_class(cls: type[Element], uri: str = "", prefix: str = "", name: str = "") -> Node:
+    """The tree of one class. ``uri`` is the namespace of the element that holds it."""
+    key = (cls, uri)
+    if key in _cache:
+        return _cache[key]
+    root = Node(name or cls.tag or cls.__name__, uri, prefix)
+    root.cls, root.block = cls, cls.block
+    for field in cls.xml_fields.values():
+        if field.foreign:
+            root.rest = field
+        else:
+            use = root.uses[field.name] = Use(field)
+            _place(cls, root, use)
+    _cache[key] = root
+    return root
+
+
+def _child(cls: type[Element], node: Node, segment: str) -> Node:
+    prefix, _, local = segment.rpartition(":")
+    uri, declare = node.uri, ""
+    if prefix:
+        uri = cls.namespaces.get(prefix) or cls.local_namespaces[prefix]
+        if prefix in cls.local_namespaces and node.uri != uri:
+            declare = uri
+    else:
+        prefix = node.prefix
+    key = f"{{{uri}}}{local}" if uri else local
+    kid = node.kids.get(key)
+    if kid is None:
+        kid = node.kids[key] = Node(local, uri, prefix)
+        kid.declare = declare
+    return kid
+
+
+def _place(cls: type[Element], root: Node, use: Use) -> None:
+    node = root
+    segments = use.field.path.split("/")
+    for segment in segments:
+        if segment == ".":
+            node.text = use
+        elif segment == "*":
+            for word in use.simple.words:
+                kid = _child(cls, node, word)
+                kid.flag, kid.word = use, word
+            return
+        elif segment[0] == "@":
+            node.attrs[segment[1:]] = use
+            return
+        else:
+            node = _child(cls, node, segment)
+    if use.classes:
+        node.use, node.many = use, use.many
+        node.always = use.field.always
+        for one in use.classes:
+            node.bodies[one.xml_kind] = compile_class(one, node.uri, node.prefix, node.name.rpartition(":")[2])
+    elif node is not root:
+        node.many = use.many
+        if use.simple is Flag:
+            node.flag = use
+        else:
+            node.text = use
+
+
+def tag_table(classes: typing.Iterable[type]) -> dict[str, dict[str, type[Element]]]:
+    """Root element -> value of ``type`` -> class. Raises ``TypeError`` for two classes that claim one document."""
+    table: dict[str, dict[str, type[Element]]] = {}
+    for cls in classes:
+        if not isinstance(cls, ElementMeta) or not cls.tag:  # type: ignore[attr-defined]
+            raise TypeError(f"{cls.__name__} does not describe a document: it has no tag")
+        kinds = table.setdefault(cls.tag, {})  # type: ignore[attr-defined]
+        if kinds.setdefault(cls.xml_kind, cls) is not cls:  # type: ignore[arg-type]
+            raise TypeError(f"two classes describe <{cls.tag} type='{cls.xml_kind}'>")  # type: ignore[attr-defined]
+    return table
+
+
+__all__ = ["Flag", "Node", "Use", "Words", "choice", "compile_class", "tag_table"]
