@@ -141,7 +141,8 @@ class Engine:
         wait: float | None = None,
     ) -> Pool:
         """Start a pool without storing its definition: it vanishes when it is stopped. Arguments and errors as
-        ``define`` and ``Pool.start``; repeatable for the same definition."""
+        ``define`` and ``Pool.start``; repeatable for the same definition.
+        """
         definition = self.parse(source, filename=filename, strict=strict)
         name = check_pool_name(definition.name)
         record = self._sync(name)

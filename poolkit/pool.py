@@ -77,7 +77,9 @@ class Pool:
             )
         if record.stamp is None:
             if inactive:
-                raise errors.InvalidState(f"pool '{self.name}' is transient: it has no stored definition", pool=self.name)
+                raise errors.InvalidState(
+                    f"pool '{self.name}' is transient: it has no stored definition", pool=self.name
+                )
             return self.engine.parse(record.live or "", strict=False)
         return self.engine.load(self.name)
 
@@ -229,7 +231,9 @@ class Pool:
                 f"pool '{self.name}' has no volume '{name}'",
                 pool=self.name,
                 volume=name,
-                hint=f"did you mean '{near[0]}'?" if near else "a file that appeared behind poolkit is listed after a refresh",
+                hint=f"did you mean '{near[0]}'?"
+                if near
+                else "a file that appeared behind poolkit is listed after a refresh",
             )
         return Volume(self, info, record.target)
 

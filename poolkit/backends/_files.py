@@ -6,6 +6,7 @@ links and names that no document can carry are not listed. One entry that cannot
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -16,6 +17,9 @@ from poolkit import errors
 from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.files import TEMPORARY, Directory
 from poolkit.formats import FdReader, ImageInfo, as_format, probe_fd
+from poolkit.host import Host
+from poolkit.model import Permissions, Volume
+from poolkit.xmlmap import replace
 
 # A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
 # Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
@@ -50,6 +54,112 @@ class FileBackend(Backend):
             raise errors.HostError(
                 f"pool '{self.pool.name}': '{self.place}' is not a directory", pool=self.pool.name
             ) from None
+
+    def build_directory(self) -> bool:
+        """Make the target directory and give it the definition's mode (0711 by default), owner and group."""
+        wanted = self.pool.target.permissions
+        files = self.host.files
+        made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
+        if made and self.host.dry_run:
+            return True
+        changed = made
+        if wanted.mode is not None:
+            changed |= files.chmod(self.place, wanted.mode)
+        owner, group = _or_any(wanted.owner), _or_any(wanted.group)
+        if owner != -1 or group != -1:
+            changed |= files.chown(self.place, owner, group)
+        return changed
+
+    def erase_directory(self) -> bool:
+        """Remove the target directory; ``Unsafe`` if anything is in it."""
+        try:
+            return self.host.files.rmdir(self.place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
+                raise
+            why = "something is mounted there" if error.errno == errno.EBUSY else "it is not empty"
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': the directory '{self.place}' was not removed: {why}",
+                pool=self.pool.name,
+                hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
+            ) from None
+
+    def live(self) -> Any:
+        """The definition with the directory's real mode, owner and group, as libvirt prints it."""
+        facts = os.stat(self.place)
+        found = Permissions(mode=stat.S_IMODE(facts.st_mode), owner=facts.st_uid, group=facts.st_gid)
+        return replace(self.pool, target=replace(self.pool.target, permissions=found))
+
+    # -- volumes ----------------------------------------------------------------------------------------------------
+
+    def create(self, volume: Volume) -> VolumeInfo:
+        """Make a raw volume: sparse up to ``allocation`` bytes, which are reserved; all of them when it is not given."""
+        capacity = self.capacity_of(volume)
+        allocation = capacity if volume.allocation is None else min(volume.allocation, capacity)
+        format = volume.target.format or "raw"
+        if format != "raw":
+            raise errors.Unsupported(
+                f"volume '{volume.name}': the format '{format}' cannot be created", volume=volume.name
+            )
+        mode, owner, group = self.ownership(volume.target.permissions)
+        if self.host.dry_run:
+            self.host.step(f"create {self.place}/{volume.name} raw {capacity} bytes, {allocation} reserved")
+            return VolumeInfo(volume.name, "file", "raw", capacity, allocation)
+        with self.open() as directory:
+            with self.host.files.new(directory, volume.name, format="raw", mode=mode, owner=owner, group=group) as new:
+                os.ftruncate(new.fd, capacity)
+                self.host.files.fault("truncated")
+                reserve(self.host, new.fd, 0, allocation)
+            return self.look(
+                volume.name, VolumeInfo(volume.name, format="raw", inode=_inode(directory, volume.name), capacity=1)
+            )
+
+    def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
+        """Set the size of a raw file; ``allocate`` reserves what is added."""
+        if info.format != "raw":
+            raise errors.Unsupported(
+                f"volume '{info.name}': format '{info.format}' cannot be resized", volume=info.name
+            )
+        if self.host.dry_run:
+            self.host.step(f"truncate {self.place}/{info.name} to {capacity} bytes")
+            return info
+        with self.open() as directory, directory.regular(info.name, write=True) as fd:
+            size = os.fstat(fd).st_size
+            self.host.step(f"truncate {self.place}/{info.name} to {capacity} bytes")
+            if allocate and capacity > size:
+                reserve(self.host, fd, size, capacity - size)
+            os.ftruncate(fd, capacity)
+            self.host.files.fault("truncated")
+            os.fsync(fd)
+        return self.look(info.name, info)
+
+    def delete(self, info: VolumeInfo) -> None:
+        """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already."""
+        with self.open() as directory:
+            if info.type == "dir":
+                if self.host.step(f"rmdir {directory.join(info.name)}"):
+                    os.rmdir(info.name, dir_fd=directory.fd)
+            elif not self.host.files.remove(directory, info.name):
+                raise self.missing(info.name)
+
+    def capacity_of(self, volume: Volume) -> int:
+        """The capacity a new volume is given; ``InvalidArgument`` without one."""
+        if volume.capacity is None:
+            raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
+        if volume.capacity >= 1 << 63:
+            raise errors.InvalidArgument(
+                f"volume '{volume.name}' cannot have {volume.capacity} bytes: a file has less than 2^63",
+                volume=volume.name,
+            )
+        return volume.capacity
+
+    def ownership(self, given: Permissions) -> tuple[int, int, int]:
+        """Mode, owner and group of a new volume: its own, else the pool's defaults, else 0600 and this process's."""
+        default = self.pool.volume_defaults or Permissions()
+        mode = given.mode if given.mode is not None else default.mode
+        owner = given.owner if given.owner is not None else default.owner
+        group = given.group if given.group is not None else default.group
+        return 0o600 if mode is None else mode, _or_any(owner), _or_any(group)
 
     def usage(self) -> Usage:
         """Sizes of the file system that holds the directory (statvfs(3)), counted as libvirt does."""
@@ -112,7 +222,9 @@ class FileBackend(Backend):
                 return None
             kind = "file"
             # A recorded format stays with its file, whatever a guest writes; an empty file has no format yet.
-            recorded = old.format if old is not None and old.inode == facts.st_ino and old.physical + old.capacity else None
+            recorded = (
+                old.format if old is not None and old.inode == facts.st_ino and old.physical + old.capacity else None
+            )
             capacity: int = size
             if not allocation and size > 4096 and self.trust_blocks and recorded in (None, "raw"):
                 format = "raw"
@@ -144,6 +256,32 @@ class FileBackend(Backend):
         finally:
             os.close(fd)
         return image.format, size if image.capacity is None else image.capacity, detail_of(image)
+
+
+def reserve(host: Host, fd: int, offset: int, length: int) -> None:
+    """Back a range of a file with space: fallocate(2), or zeros written where the file system lacks it. ``NoSpace`` early."""
+    if length <= 0:
+        return
+    facts = os.fstatvfs(fd)
+    if length > facts.f_bavail * facts.f_frsize:
+        raise errors.NoSpace(
+            f"{length} bytes were asked for and {facts.f_bavail * facts.f_frsize} are free",
+            hint="give <allocation>0</allocation> for a sparse volume",
+        )
+    from poolkit import _libc
+
+    host.files.fault("fallocate")
+    try:
+        _libc.fallocate(fd, 0, offset, length)
+        return
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+    zeros = bytes(1 << 20)
+    done = 0
+    while done < length:
+        host.progress(done, length, "write zeros")
+        done += os.pwrite(fd, zeros[: min(len(zeros), length - done)], offset + done)
 
 
 def detail_of(image: ImageInfo) -> dict[str, Any] | None:
@@ -178,6 +316,14 @@ def detail_of(image: ImageInfo) -> dict[str, Any] | None:
     if image.notes:
         detail["warning"] = "; ".join(image.notes)
     return detail or None
+
+
+def _or_any(number: int | None) -> int:
+    return -1 if number is None else number
+
+
+def _inode(directory: Directory, name: str) -> int:
+    return directory.lstat(name).st_ino
 
 
 def _stamp(facts: os.stat_result) -> int:

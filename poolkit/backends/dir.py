@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
+from poolkit.backends._files import FileBackend
 from poolkit.model import Permissions, PlainSource, Pool, PoolTarget
 from poolkit.xmlmap import xml
 
@@ -18,3 +20,29 @@ class DirPool(Pool):
     volume_defaults: Permissions | None = xml(
         "pk:volumes/pk:permissions", default=None, doc="Mode, owner and group of new volumes that do not say their own."
     )
+
+
+class DirBackend(FileBackend):
+    """Files in a directory of a file system that is mounted already."""
+
+    type = "dir"
+    definition = DirPool
+
+    def check(self) -> bool:
+        """Whether the directory is there."""
+        if os.path.isdir(self.place):
+            return True
+        self.down = f"the directory '{self.place}' does not exist"
+        return False
+
+    def start(self) -> None:
+        """Nothing to bring up: the directory must be there."""
+        self.open().close()
+
+    def build(self, *, overwrite: bool = False) -> bool:
+        """Make the directory, with the mode, owner and group that the definition gives; one that exists keeps its files."""
+        return self.build_directory()
+
+    def erase(self) -> bool:
+        """Remove the directory, which must be empty."""
+        return self.erase_directory()

@@ -1,0 +1,111 @@
+"""From what a backend found to the volume document: the one place where listed facts become XML fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from poolkit.backend import VolumeInfo
+from poolkit.model import (
+    BackingStore,
+    Encryption,
+    Extent,
+    Permissions,
+    Timestamps,
+    Volume,
+    VolumeDevice,
+    VolumeSource,
+    VolumeTarget,
+)
+
+_NO_SOURCE = VolumeSource()
+_ENCRYPTION = {"luks": "luks", "luks1": "luks", "luks2": "luks2", "qcow": "qcow", "aes": "qcow"}
+
+
+def describer(directory: str | None) -> Callable[[VolumeInfo], Volume]:
+    """A function from listed facts to the volume document, for the volumes of one pool.
+
+    ``directory`` is the place of file-backed volumes, whose path and key are not stored one by one.
+    """
+
+    def describe(info: VolumeInfo) -> Volume:
+        path = info.path
+        if path is None and directory is not None:
+            path = f"{directory}/{info.name}"
+        kind = "file" if info.type == "file" else info.type
+        backing = None
+        source = _NO_SOURCE
+        format: str | None = info.format or None
+        timestamps = (
+            Timestamps(atime=_time(info.atime), mtime=_time(info.mtime), ctime=_time(info.ctime))
+            if info.ctime
+            else None
+        )
+        permissions = _permissions(info.mode, info.owner, info.group)
+        if info.detail is None:
+            target = VolumeTarget(path=path, format=format, permissions=permissions, timestamps=timestamps)
+        else:
+            target = _rich_target(info.detail, path, format, permissions, timestamps)
+            backing = _backing(info.detail)
+            if "extents" in info.detail:
+                source = _source(info.detail["extents"])
+        return Volume(
+            type=kind,
+            name=info.name,
+            key=info.key or path,
+            source=source,
+            capacity=info.capacity,
+            allocation=info.allocation,
+            physical=info.physical or None,
+            target=target,
+            backing_store=backing,
+        )
+
+    return describe
+
+
+def _rich_target(
+    detail: Mapping[str, Any],
+    path: str | None,
+    format: str | None,
+    permissions: Permissions,
+    timestamps: Timestamps | None,
+) -> VolumeTarget:
+    encryption = None
+    secret = detail.get("encryption")
+    if secret is not None:
+        encryption = Encryption(format=_ENCRYPTION.get(secret, "default"))
+    # libvirt has no format "luks": it is raw with encryption.
+    return VolumeTarget(
+        path=path,
+        format="raw" if format == "luks" else format,
+        permissions=permissions,
+        timestamps=timestamps,
+        encryption=encryption,
+        compat="1.1" if detail.get("compat") == "1.1" else None,
+        cluster_size=detail.get("cluster_size") if format == "qcow2" else None,
+        features=tuple(f for f in detail.get("features", ()) if f in ("lazy_refcounts", "extended_l2", "data_file")),
+    )
+
+
+def _backing(detail: Mapping[str, Any]) -> BackingStore | None:
+    name = detail.get("backing")
+    return None if name is None else BackingStore(path=name, format=detail.get("backing_format"))
+
+
+def _source(extents: list[list[Any]]) -> VolumeSource:
+    devices: dict[str, list[Extent]] = {}
+    for path, start, end in extents:
+        devices.setdefault(path, []).append(Extent(start=start, end=end))
+    return VolumeSource(devices=tuple(VolumeDevice(path=p, extents=tuple(e)) for p, e in devices.items()))
+
+
+@lru_cache(maxsize=256)
+def _permissions(mode: int, owner: int, group: int) -> Permissions:
+    return Permissions(mode=mode, owner=owner, group=group)
+
+
+def _time(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{seconds}.{rest:09d}" if rest else str(seconds)
