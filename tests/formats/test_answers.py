@@ -416,20 +416,8 @@ def test_hybrid_disc(tmp_path: Path) -> None:
     """A partition table in front of a disc is how it boots from a stick, and no second format."""
     (tmp_path / "d").mkdir()
     path = tmp_path / "a.iso"
-    argv = [
-        "xorriso",
-        "-as",
-        "mkisofs",
-        "-quiet",
-        "-part_like_isohybrid",
-        "-append_partition",
-        "2",
-        "0xef",
-        "/dev/null",
-    ]
-    (tmp_path / "efi").write_bytes(bytes(65536))
-    argv[-1] = str(tmp_path / "efi")
-    subprocess.run([*argv, "-o", str(path), str(tmp_path / "d")], check=True, capture_output=True)
+    argv = ["xorriso", "-as", "mkisofs", "-quiet", "-partition_offset", "16", "-o", str(path), str(tmp_path / "d")]
+    subprocess.run(argv, check=True, capture_output=True)
     info = look_at(path)
     assert (info.format, info.also, info.ambiguous) == ("iso", ("mbr",), False)
 
