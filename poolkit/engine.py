@@ -248,9 +248,9 @@ class Engine:
             record = records.get(name)
             if record is None or record.stamp != stamp:
                 self._index(name, stamp, operation)
-        for name, record in records.items():
-            if name not in files and record.stamp is not None:
-                self._unindex(record)
+        for name, known in records.items():
+            if name not in files and known.stamp is not None:
+                self._unindex(known)
         return self.inventory.record(only) if only is not None else None
 
     def _index(self, name: str, stamp: int, operation: str | None) -> None:

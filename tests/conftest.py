@@ -14,8 +14,14 @@ import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from poolkit.engine import Engine
 
 # A user's PATH often lacks the folders of mkfs, lvm and parted; the host port looks there as well.
 SEARCH_PATH = os.pathsep.join(
@@ -60,3 +66,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("skipped tiers")
         for name, count in sorted(counts.items()):
             terminalreporter.write_line(f"{name}: {count} test{'s' if count > 1 else ''} skipped")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An engine whose files are all below the test's own folder."""
+    from poolkit.engine import Engine
+
+    with Engine(tmp_path / "root") as engine:
+        yield engine
