@@ -8,7 +8,9 @@ sees no states, no locks, no files of ours and no events; it talks to the machin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
 from poolkit import errors
@@ -16,6 +18,8 @@ from poolkit import errors
 if TYPE_CHECKING:
     from poolkit.host import Host
     from poolkit.model import Volume
+
+DefinitionClass = type[Any]  # inside Backend the name `type` is the pool type
 
 # The verbs a backend may have beyond usage and volumes, in the order `capabilities` names them.
 VERBS = (
@@ -67,11 +71,51 @@ class Transfer(NamedTuple):
     sparse: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a new volume is made from: a volume of this or another pool, handed over by its own backend.
+
+    ``pool`` is the definition of the pool it belongs to (a backend that finds its own pool here may use a means of its
+    own, such as a snapshot); ``info`` the volume as it is now. ``path`` is for tools and people. The format is the recorded
+    one, never a guess. Built by :meth:`Backend.source`.
+    """
+
+    pool: Any
+    info: VolumeInfo
+    path: str
+    opener: Callable[[], AbstractContextManager[int]]
+
+    def open(self) -> AbstractContextManager[int]:
+        """A context manager that gives a read-only descriptor of the bytes: a regular file or block device, checked.
+
+        Raises ``Unsafe`` for anything else, and ``Unsupported`` for storage that no descriptor can reach.
+        """
+        return self.opener()
+
+    @property
+    def format(self) -> str:
+        """The recorded format; storage without formats is ``raw``."""
+        return self.info.format or "raw"
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that a machine sees."""
+        return self.info.capacity
+
+    @property
+    def allocation(self) -> int:
+        """Bytes in use."""
+        return self.info.allocation
+
+    def __str__(self) -> str:
+        return f"volume '{self.info.name}' of pool '{self.pool.name}'"
+
+
 class Backend:
     """The base of all backends; see the module's text. Raises :class:`~poolkit.errors.Unsupported` for missing verbs."""
 
     type: ClassVar[str]
-    definition: ClassVar[type[Any]]
+    definition: ClassVar[DefinitionClass]
     tools: ClassVar[tuple[str, ...]] = ()
     """Programs it needs for anything at all; ``poolkit doctor`` reports them."""
     file_backed: ClassVar[bool] = False
@@ -142,9 +186,25 @@ class Backend:
         """Make a volume. It appears whole or not at all; ``VolumeExists`` if the name is taken."""
         raise self.unsupported("create", "vol-create")
 
-    def clone(self, volume: Volume, source: Any) -> VolumeInfo:
-        """Make a volume with the content of ``source``."""
+    def clone(self, volume: Volume, source: Source, **options: Any) -> VolumeInfo:
+        """Make a volume with the content of ``source``; whole or not at all, ``VolumeExists`` if the name is taken.
+
+        A capacity larger than the source's is honoured, a smaller one refused. ``options``: ``linked`` makes an overlay or
+        snapshot that shares the source's data; ``reflink`` True demands shared blocks, False demands a copy.
+        """
         raise self.unsupported("clone", "vol-clone")
+
+    def open_volume(self, info: VolumeInfo, *, write: bool = False) -> AbstractContextManager[int]:
+        """A descriptor of a volume's bytes (regular file or block device), never reached through a planted link.
+
+        What ``clone`` of any other backend reads from, and what upload, download and wipe of this one work on.
+        """
+        raise self.unsupported("open_volume", f"open volume '{info.name}' as a file")
+
+    def source(self, info: VolumeInfo) -> Source:
+        """The volume as something that another volume, of any pool type, can be made from."""
+        path = info.path or f"{getattr(getattr(self.pool, 'target', None), 'path', None) or ''}/{info.name}"
+        return Source(self.pool, info, path, lambda: self.open_volume(info))
 
     def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
         """Set the capacity of a volume, in bytes; growing keeps all data, shrinking needs ``shrink``."""
