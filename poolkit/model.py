@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from .xmlmap import Element, foreign, simple, xml
-from .xmlmap.rules import exactly_one
+from .xmlmap.rules import exactly_one, requires
 from .xmlmap.tree import Flag, Words
 
 POOLKIT_NAMESPACE = "urn:poolkit:pool:1"
@@ -79,12 +79,30 @@ class SourceHost(Element):
     )
 
 
-class SourceSecret(Element):
-    """Which secret holds the password: by uuid or by usage, never the password itself."""
+_UUID_OR_USAGE = exactly_one("uuid", "usage", paths=("@uuid", "@usage"))
 
-    rules = (exactly_one("uuid", "usage", paths=("@uuid", "@usage")),)
+
+class AuthSecret(Element):
+    """Which secret holds the password of a login: by uuid or by usage, never the password itself."""
+
+    rules = (_UUID_OR_USAGE,)
+    type: Literal["volume", "ceph", "iscsi"] | None = xml("@type", default=None, since="3.0.0", doc="Its kind of use.")
     uuid: str | None = xml("@uuid", type=simple.Uuid, default=None, since="0.9.7", doc="The secret's uuid.")
     usage: str | None = xml("@usage", type=simple.Text, default=None, since="0.9.7", doc="The secret's usage.")
+
+
+class Auth(Element):
+    """How to log in to the server."""
+
+    type: Literal["chap", "ceph"] = xml("@type", since="0.9.7", doc="chap for iSCSI, ceph for cephx.")
+    username: str = xml("@username", type=simple.Text, since="0.9.7", doc="User name.")
+    secret: AuthSecret = xml("secret", since="0.9.7", doc="Where the password is.")
+
+
+class SourceDevice(Element):
+    """A block device of the host."""
+
+    path: str = xml("@path", type=simple.Path, since="0.4.1", doc="Path of the device.")
 
 
 class Pool(Element):
@@ -111,14 +129,6 @@ class Pool(Element):
     metadata: tuple[str, ...] = foreign(doc="<metadata> and elements of other name spaces, kept as they are.")
 
 
-def vendor_fields() -> tuple[Any, Any]:
-    """The declarations of ``source/vendor`` and ``source/product``, which end every source."""
-    return (
-        xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; kept for information."),
-        xml("product/@name", default=None, since="0.8.4", doc="What it is; kept for information."),
-    )
-
-
 class PlainSource(Element):
     """The source of a pool that has none but may carry its maker."""
 
@@ -126,11 +136,13 @@ class PlainSource(Element):
     product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")
 
 
-class VolumeSecret(SourceSecret):
+class VolumeSecret(Element):
     """The passphrase of an encrypted volume."""
 
-    rules = SourceSecret.rules
-    type: Literal["passphrase"] = xml("@type", default="passphrase", doc="passphrase.")
+    rules = (_UUID_OR_USAGE,)
+    type: Literal["passphrase"] = xml("@type", default="passphrase", since="0.7.1", doc="Always passphrase.")
+    uuid: str | None = xml("@uuid", type=simple.Uuid, default=None, since="0.7.1", doc="The secret's uuid.")
+    usage: str | None = xml("@usage", type=simple.Text, default=None, since="2.1.0", doc="The secret's usage.")
 
 
 class Cipher(Element):
@@ -152,6 +164,7 @@ class IvGenerator(Element):
 class Encryption(Element):
     """Encryption of a volume."""
 
+    rules = (requires("ivgen", "cipher", paths=("ivgen", "cipher")),)
     block: ClassVar[bool] = True
     format: Literal["default", "qcow", "luks", "luks2", "luks-any"] = xml(
         "@format", since="0.7.1", doc="Kind of encryption."
@@ -239,7 +252,7 @@ class VolumeDevice(Element):
 class VolumeSource(Element):
     """What the volume consists of; reported by the pool types disk and logical."""
 
-    block: ClassVar[bool] = True
+    omit_empty: ClassVar[bool] = True
     devices: tuple[VolumeDevice, ...] = xml("device", default=(), since="0.4.1", doc="Devices and extents.")
 
 
@@ -264,7 +277,6 @@ class Volume(Element):
         "source",
         default=VolumeSource,
         compare=False,
-        always=True,
         since="0.4.1",
         doc="Devices and extents; reported only.",
     )

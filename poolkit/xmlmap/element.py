@@ -173,7 +173,7 @@ class ElementMeta(type):
     xml_kind: str = ""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> ElementMeta:
-        """Make the class; fields declared again move to the end, which is their place in the XML."""
+        """Make the class; a field declared again keeps its place."""
         fields: dict[str, Field] = {}
         for base in bases:
             fields.update(getattr(base, "xml_fields", {}))
@@ -182,7 +182,6 @@ class ElementMeta(type):
         for key, field in own.items():
             del space[key]
             field.name = key
-            fields.pop(key, None)
             fields[key] = field
         space["__slots__"] = tuple(key for key in own if key not in known)
         space["xml_fields"] = fields

@@ -499,7 +499,8 @@ class _Reader:
     def wanted(use: Use) -> str:
         if use.simple is not None:
             return str(use.simple.expected)
-        return f"<{use.field.path.rpartition('/')[2]}>" if not use.many else f"at least {use.field.min}"
+        name = f"<{use.field.path.rpartition('/')[2]}>"
+        return name if not use.many else f"at least {use.field.min or 1} {name}"
 
     def fragment(self, start: int, last: int, outside: dict[str, str]) -> str:
         """A kept element as it stands in the document, with the prefixes it needs declared on it."""

@@ -73,3 +73,14 @@ def only_with(field: str, key: str, words: tuple[str, ...], others: tuple[str, .
         f"not({paths[0]}) or not({paths[1]} = ({listed}))",
         f"{paths[0]} is only for {paths[1]} {' or '.join(words)}",
     )
+
+
+def requires(one: str, other: str, *, paths: tuple[str, str]) -> Rule:
+    """``one`` may be given only together with ``other``."""
+    return Rule(
+        "requires",
+        (one, other),
+        ({one: "absent"}, {one: "required", other: "required"}),
+        f"not({paths[0]}) or exists({paths[1]})",
+        f"{paths[0]} needs {paths[1]} as well",
+    )

@@ -101,6 +101,7 @@ def _number(text: str) -> int:
 
 
 Text = Simple("text", pattern=f"[^{CONTROL}]+", expected="a text without control characters", collapse=False)
+Free = Simple("free", pattern="[^\x7f-\x9f]+", expected="a text", collapse=False)
 Name = Simple("name", pattern=f"[^/{CONTROL}]+", expected="a name (no '/', no control characters)", collapse=False)
 VolumeName = Simple(
     "volumeName",
@@ -184,6 +185,9 @@ Function = Simple(
     expected="a PCI function from 0x0 to 0x7",
     to=_number,
     form=lambda value: f"0x{value:x}",
+)
+NfsVersion = Simple(
+    "nfsVersion", pattern=f"[^,{CONTROL}]+", expected="a version such as 4.2 (no comma)", collapse=False
 )
 Version = Simple("version", pattern=r"[0-9]+\.[0-9]+", expected="a version such as 1.1")
 
