@@ -147,10 +147,15 @@ def table(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         ratio = f"{row.judged:.2f}" if row.base else ""
         bar = "" if row.bar is None else f"{row.bar:g}" if row.base else f"{row.bar:g} {row.unit}"
-        base = f"{row.base:.3g} {row.unit}" if row.base else ""
-        cells.append((row.what, f"{row.value:.3g} {row.unit}", row.against, base, ratio, bar, row.verdict))
+        base = f"{number(row.base)} {row.unit}" if row.base else ""
+        cells.append((row.what, f"{number(row.value)} {row.unit}", row.against, base, ratio, bar, row.verdict))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for number, line in enumerate(cells):
+    for place, line in enumerate(cells):
         yield "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        if number == 0:
+        if place == 0:
             yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -15,7 +15,7 @@ LIMIT = 1024  # bytes a volume
 # memory alone (ru_maxrss would begin with that of the process it was forked from).
 CHILD = """\
 import os, sys
-import poolkit
+from poolkit.engine import Engine
 
 def peak():
     for line in open("/proc/self/status"):
@@ -23,7 +23,7 @@ def peak():
             return int(line.split()[1]) * 1024
 
 root, target, files, document = sys.argv[1:]
-with poolkit.Engine(root=root) as engine:
+with Engine(root=root) as engine:
     pool = engine.define(document)
     pool.start()
     pool.refresh()

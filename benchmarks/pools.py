@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.harness import Bench
 
 if TYPE_CHECKING:
-    from poolkit import Pool
+    from poolkit.pool import Pool
 
 NAME = "bench"
 
@@ -23,9 +23,9 @@ def definition(name: str, target: Path) -> str:
 @contextmanager
 def started_pool(bench: Bench, target: Path, *, root: Path | None = None) -> Iterator[Pool]:
     """A started pool on ``target``, in an engine with a root of its own unless ``root`` names one used before."""
-    import poolkit
+    from poolkit.engine import Engine
 
-    with poolkit.Engine(root=root or bench.fresh("root")) as engine:
+    with Engine(root=root or bench.fresh("root")) as engine:
         pool = engine.define(definition(NAME, target))
         pool.start()
         yield pool

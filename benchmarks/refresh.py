@@ -8,38 +8,42 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Bench, Row, best, seconds
+from benchmarks.libvirtd import PrivateLibvirtd
 from benchmarks.pools import started_pool
 
-FIRST, UNCHANGED, FLAT = 3.0, 1.0, 1.25
+BARS = {"first refresh": 3.0, "unchanged refresh": 1.0}
+FLAT = 1.25
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """First and unchanged refresh against the floor per size, and how the cost of one file grows between the sizes."""
+    """Refreshes against the floor for two sizes, and how the cost of one file grows from the one to the other."""
     sizes = (1_000, 10_000) if bench.quick else (10_000, 100_000)
-    floor = bench.floor()
-    per_file: dict[str, list[float]] = {"first": [], "unchanged": []}
-    for size in sizes:
-        files = bench.files(size)
-        floor(files)  # the first pass warms the kernel's caches for everybody
-        calls: list[Callable[[], float]] = [
-            partial(floor, files),
-            partial(first, bench, files),
-            second(bench, files),
-        ]
-        libvirt = peer(bench, files)
-        if libvirt is not None:
-            calls.append(libvirt)
-        times = [1e6 * total / size for total in best(bench.rounds, *calls)]
-        base, names = times[0], f"{size:,} files"
-        yield Row(f"first refresh, {names}", times[1], "us/file", "C floor", base, FIRST)
-        yield Row(f"unchanged refresh, {names}", times[2], "us/file", "C floor", base, UNCHANGED)
-        if libvirt is not None:
-            yield Row(f"libvirtd pool-refresh, {names}", times[3], "us/file", "C floor", base)
-        per_file["first"].append(times[1])
-        per_file["unchanged"].append(times[2])
+    costs = [cost(bench, size) for size in sizes]
+    for size, times in zip(sizes, costs, strict=True):
+        base = times.pop("floor")
+        for what, time in times.items():
+            yield Row(f"{what}, {size:,} files", time, "us/file", "C floor", base, BARS.get(what))
     small, large = sizes
-    for kind, (few, many) in per_file.items():
-        yield Row(f"{kind} refresh, {large:,} files", many, "us/file", f"{small:,} files", few, FLAT)
+    for what in BARS:
+        yield Row(f"{what}, {large:,} files", costs[1][what], "us/file", f"{small:,} files", costs[0][what], FLAT)
+
+
+def cost(bench: Bench, size: int) -> dict[str, float]:
+    """Microseconds per file of each kind of refresh, taken in turns."""
+    files, floor = bench.files(size), bench.floor()
+    floor(files)  # the first pass warms the kernel's caches for everybody
+    root = bench.fresh("root")
+    with started_pool(bench, files, root=root) as pool:
+        calls: dict[str, Callable[[], float]] = {
+            "floor": partial(floor, files),
+            "first refresh": partial(first, bench, files),
+            "unchanged refresh": lambda: seconds(pool.refresh),
+            "unchanged refresh, new engine": partial(another, bench, files, root),
+        }
+        if libvirtd := bench.libvirtd():
+            calls["libvirtd pool-refresh"] = partial(peer, libvirtd, libvirtd.pool(files))
+        times = best(bench.rounds, *calls.values())
+    return {what: 1e6 * total / size for what, total in zip(calls, times, strict=True)}
 
 
 def first(bench: Bench, files: Path) -> float:
@@ -53,28 +57,13 @@ def first(bench: Bench, files: Path) -> float:
             os.rename(target, files)
 
 
-def second(bench: Bench, files: Path) -> Callable[[], float]:
-    """A refresh of a pool that knows all its files, each time with a new engine, as a new process would."""
-    root = bench.fresh("root")
-    with started_pool(bench, files, root=root):
-        pass
-
-    def measure() -> float:
-        with started_pool(bench, files, root=root) as pool:
-            return seconds(pool.refresh)
-
-    return measure
+def another(bench: Bench, files: Path, root: Path) -> float:
+    """Seconds of a refresh by an engine that has just been opened, as that of a new process: it reads the inventory."""
+    with started_pool(bench, files, root=root) as pool:
+        return seconds(pool.refresh)
 
 
-def peer(bench: Bench, files: Path) -> Callable[[], float] | None:
+def peer(libvirtd: PrivateLibvirtd, name: str) -> float:
     """The same for libvirtd, less the time that virsh needs to connect."""
-    libvirtd = bench.libvirtd()
-    if libvirtd is None:
-        return None
-    name = libvirtd.pool(files)
-
-    def measure() -> float:
-        connect = seconds(lambda: libvirtd.virsh("uri"))
-        return max(0.0, seconds(lambda: libvirtd.virsh("pool-refresh", name)) - connect)
-
-    return measure
+    connect = seconds(lambda: libvirtd.virsh("uri"))
+    return max(0.0, seconds(lambda: libvirtd.virsh("pool-refresh", name)) - connect)

@@ -32,10 +32,10 @@ def run(bench: Bench) -> Iterator[Row]:
 
 def defined(bench: Bench, count: int) -> Path:
     """A root with ``count`` inactive pools."""
-    import poolkit
+    from poolkit.engine import Engine
 
     root = bench.fresh("root")
-    with poolkit.Engine(root=root) as engine:
+    with Engine(root=root) as engine:
         for number in range(count):
             engine.define(definition(f"pool{number}", root / f"target{number}"))
     return root
