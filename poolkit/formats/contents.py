@@ -95,8 +95,8 @@ def _disklabels(head: bytes) -> Iterator[str]:
             checksum ^= word
         if checksum == 0:
             yield "sun"
-    for sector in (0, 512):
-        if head[sector : sector + 4] == b"\x57\x45\x56\x82" == head[sector + 132 : sector + 136]:
+    for place in (0, 64, 512):  # by machine: at the start, as Alpha has it, in the second sector
+        if head[place : place + 4] == b"\x57\x45\x56\x82" == head[place + 132 : place + 136]:
             yield "bsd"
 
 

@@ -415,6 +415,7 @@ def test_disc_made_by_genisoimage(tmp_path: Path, options: list[str], also: tupl
 def test_hybrid_disc(tmp_path: Path) -> None:
     """A partition table in front of a disc is how it boots from a stick, and no second format."""
     (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "file").write_text("hello")
     path = tmp_path / "a.iso"
     argv = ["xorriso", "-as", "mkisofs", "-quiet", "-partition_offset", "16", "-o", str(path), str(tmp_path / "d")]
     subprocess.run(argv, check=True, capture_output=True)

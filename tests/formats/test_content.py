@@ -85,6 +85,24 @@ def test_partition_tables(tmp_path: Path, label: str, names: tuple[str, ...]) ->
     assert found(path) == names
 
 
+@pytest.mark.tools("parted")
+@pytest.mark.parametrize(
+    ("label", "names"),
+    [
+        ("msdos", ("mbr",)),
+        ("gpt", ("mbr", "gpt")),
+        ("mac", ("mac",)),
+        ("bsd", ("bsd",)),
+        ("sun", ("sun",)),
+        ("dvh", ("dvh",)),
+    ],
+)
+def test_tables_made_by_parted(tmp_path: Path, label: str, names: tuple[str, ...]) -> None:
+    path = image(tmp_path)
+    run("parted", "-s", path, "mklabel", label)
+    assert found(path) == names
+
+
 @pytest.mark.tools("sfdisk")
 def test_the_second_gpt_counts(tmp_path: Path) -> None:
     path = image(tmp_path)
