@@ -40,7 +40,7 @@ class Engine:
         self.host = host or Host(dry_run=dry_run)
         self.wait = wait
         self.store = Store(self.locations)
-        self.inventory = Inventory(f"{self.locations.state}/inventory.sqlite")
+        self.inventory = Inventory(f"{self.locations.state}/inventory.sqlite", self.host.fault)
         self.locks = Locks(f"{self.locations.run}/work")
         self.operations = Operations(self.host, self.locks, self.inventory, f"{self.locations.state}/journal")
         self.events = Subscriptions()

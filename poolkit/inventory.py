@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -29,10 +30,8 @@ CREATE TABLE pools (
 CREATE INDEX pools_uuid ON pools (uuid);
 CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
 CREATE TABLE volumes (
-    pool INTEGER NOT NULL, name TEXT NOT NULL, type TEXT, format TEXT, capacity INTEGER, allocation INTEGER,
-    physical INTEGER, stamp INTEGER, inode INTEGER, mode INTEGER, owner INTEGER, grp INTEGER, atime INTEGER,
-    mtime INTEGER, ctime INTEGER, key TEXT, path TEXT, detail TEXT, version INTEGER NOT NULL,
-    PRIMARY KEY (pool, name)) WITHOUT ROWID;
+    pool INTEGER NOT NULL, name TEXT NOT NULL, type TEXT, format TEXT, facts BLOB NOT NULL, key TEXT, path TEXT,
+    detail TEXT, version INTEGER NOT NULL, PRIMARY KEY (pool, name)) WITHOUT ROWID;
 CREATE INDEX volumes_key ON volumes (key) WHERE key IS NOT NULL;
 CREATE INDEX volumes_path ON volumes (path) WHERE path IS NOT NULL;
 CREATE TABLE gone (pool INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL);
@@ -42,12 +41,11 @@ CREATE TABLE formats (
 CREATE TABLE completed (operation TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 
-_FACTS = (
-    "name, type, format, capacity, allocation, physical, stamp, inode, mode, owner, grp, atime, mtime, ctime, "
-    "key, path, detail"
-)
-_UPDATE = ", ".join(f"{c} = excluded.{c}" for c in [*_FACTS.split(", ")[1:], "version"])
-_INSERT = f"INSERT INTO volumes (pool, {_FACTS}, version) VALUES ({', '.join('?' * 19)})"  # noqa: S608 - constants
+# The numbers of a volume, from capacity to ctime, are one blob: binding 13 columns costs more than a scan of the file.
+_PACK = struct.Struct("<qqqqQqqqqqq")
+_COLUMNS = "name, type, format, facts, key, path, detail"
+_UPDATE = ", ".join(f"{c} = excluded.{c}" for c in [*_COLUMNS.split(", ")[1:], "version"])
+_INSERT = f"INSERT INTO volumes (pool, {_COLUMNS}, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _MAX = (1 << 63) - 1
 
 
@@ -79,8 +77,9 @@ _RECORD = ", ".join(Record._fields)
 class Inventory:
     """The SQLite file; one connection per thread, made when first needed. All methods may raise ``HostError``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, fault: Callable[[str], None] | None = None) -> None:
         self.path = path
+        self._fault = fault or _no_fault
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
@@ -148,12 +147,14 @@ class Inventory:
     def transaction(self, operation: str | None = None) -> Iterator[sqlite3.Connection]:
         """All or nothing; with ``operation`` its journal counts as complete from the same instant."""
         db = self._db
+        self._fault("inventory: begin")
         try:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
                 if operation is not None:
                     db.execute("INSERT OR IGNORE INTO completed VALUES (?, ?)", (operation, time.time()))
+                self._fault("inventory: commit")
                 db.execute("COMMIT")
             except BaseException:
                 db.execute("ROLLBACK")
@@ -258,11 +259,10 @@ class Inventory:
 
     def _drop(self, db: sqlite3.Connection, number: int, formats: bool = True) -> None:
         if formats:
-            db.execute(
-                "INSERT OR REPLACE INTO formats SELECT p.target, v.name, v.inode, v.format FROM volumes v "
-                "JOIN pools p ON p.id = v.pool WHERE p.id = ? AND p.target IS NOT NULL AND v.inode <> 0",
-                (number,),
-            )
+            target = db.execute("SELECT target FROM pools WHERE id = ?", (number,)).fetchone()
+            if target is not None and target[0] is not None:
+                listed = ((target[0], v.name, v.inode, v.format) for v in self.volumes(number) if v.inode)
+                db.executemany("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", listed)
         else:
             db.execute("DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?)", (number,))
         for statement in ("volumes WHERE pool", "gone WHERE pool", "pools WHERE id"):
@@ -288,7 +288,7 @@ class Inventory:
         return version, listing
 
     def _load(self, number: int) -> dict[str, VolumeInfo]:
-        rows = self._db.execute(f"SELECT {_FACTS} FROM volumes WHERE pool = ?", (number,))  # noqa: S608
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM volumes WHERE pool = ?", (number,))  # noqa: S608
         return {row[0]: _volume(row) for row in rows}
 
     def record_format(self, place: str, name: str, inode: int, format: str) -> None:
@@ -326,12 +326,11 @@ class Inventory:
             changed.sort(key=_name)  # appending to the tree costs half of inserting all over it
         db.executemany(statement, (_row(number, v, version) for v in changed))
         db.execute("DELETE FROM gone WHERE pool = ? AND version <= ?", (number, scanned or 0))
-        if changed:
-            db.execute(
-                "DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?) "
-                "AND name IN (SELECT name FROM volumes WHERE pool = ?)",
-                (number, number),
-            )
+        place = "(SELECT target FROM pools WHERE id = ?)"
+        if db.execute(f"SELECT 1 FROM formats WHERE place = {place} LIMIT 1", (number,)).fetchone():  # noqa: S608
+            # What is listed now carries its format itself.
+            gone = ((number, v.name) for v in changed)
+            db.executemany(f"DELETE FROM formats WHERE place = {place} AND name = ?", gone)  # noqa: S608
         db.execute(
             "UPDATE pools SET capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ? WHERE id = ?",
             (*map(_clamp, usage), time.time(), version, number),
@@ -367,7 +366,7 @@ class Inventory:
 
     def volumes(self, number: int) -> list[VolumeInfo]:
         """The last listing of a pool, by name."""
-        rows = self._db.execute(f"SELECT {_FACTS} FROM volumes WHERE pool = ? ORDER BY name", (number,))  # noqa: S608
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM volumes WHERE pool = ? ORDER BY name", (number,))  # noqa: S608
         return [_volume(row) for row in rows]
 
     def count(self, number: int) -> int:
@@ -376,7 +375,7 @@ class Inventory:
 
     def volume(self, number: int, name: str) -> VolumeInfo | None:
         """One volume of a pool by name."""
-        query = f"SELECT {_FACTS} FROM volumes WHERE pool = ? AND name = ?"  # noqa: S608
+        query = f"SELECT {_COLUMNS} FROM volumes WHERE pool = ? AND name = ?"  # noqa: S608
         row = self._db.execute(query, (number, name)).fetchone()
         return None if row is None else _volume(row)
 
@@ -384,27 +383,38 @@ class Inventory:
         """Volumes over all pools whose ``key`` or ``path`` is stored as ``value``."""
         if column not in ("key", "path"):
             raise ValueError(column)
-        query = f"SELECT pool, {_FACTS} FROM volumes WHERE {column} = ?"  # noqa: S608
+        query = f"SELECT pool, {_COLUMNS} FROM volumes WHERE {column} = ?"  # noqa: S608
         return [(row[0], _volume(row[1:])) for row in self._db.execute(query, (value,))]
 
 
 def _volume(row: Sequence[Any]) -> VolumeInfo:
-    info = VolumeInfo._make(row)
-    if info.detail is None:
-        return info
-    return info._replace(detail=json.loads(info.detail))  # type: ignore[arg-type]
+    name, type, format, facts, key, path, detail = row
+    return VolumeInfo(
+        name, type, format, *_PACK.unpack(facts), key, path, None if detail is None else json.loads(detail)
+    )  # type: ignore[call-arg]
 
 
 def _row(number: int, info: VolumeInfo, version: int) -> tuple[Any, ...]:
     detail = info.detail
-    if detail is None and 0 <= info.capacity <= _MAX:
-        return (number, *info, version)
-    encoded = None if detail is None else json.dumps(detail)
-    return (number, *info._replace(detail=encoded, capacity=_clamp(info.capacity)), version)  # type: ignore[arg-type]
+    try:
+        facts = _PACK.pack(*info[3:14])
+    except struct.error:
+        # A size that a header claims, beyond what any file can have: the volume's error says so.
+        numbers = [_clamp(n) for n in info[3:6]]
+        facts = _PACK.pack(*numbers, *info[6:14])
+    encoded = None if detail is None else _encode(detail)
+    return (number, info[0], info[1], info[2], facts, info[14], info[15], encoded, version)
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def _clamp(value: int) -> int:
     return min(max(value, 0), _MAX)
+
+
+def _no_fault(label: str) -> None:
+    """Outside tests nothing is injected."""
 
 
 def _name(info: VolumeInfo) -> str:
