@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+pytest_plugins = ["tests.lab.plugin", "pytester"]
+
 if TYPE_CHECKING:
     from poolkit.engine import Engine
 

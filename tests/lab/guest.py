@@ -271,7 +271,7 @@ class Guest:
 
     def _mac(self) -> str:
         """An address of qemu's range that differs between names."""
-        return "52:54:01:%02x:%02x:%02x" % tuple(zlib.crc32(self.name.encode()).to_bytes(4, "big")[1:])
+        return "52:54:01:" + zlib.crc32(self.name.encode()).to_bytes(4, "big")[1:].hex(":")
 
     def _qemu(self, image: Image, accel: str) -> list[str]:
         """The machine without the devices under test."""

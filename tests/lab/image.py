@@ -56,8 +56,12 @@ def cache() -> Path:
 
 
 def which(program: str) -> str | None:
-    """Path of a program, also from the folders of administration tools that a user's PATH often lacks."""
-    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin")
+    """Path of a program, also from the folders of administration tools that a user's PATH often lacks.
+
+    ``$POOLKIT_LAB_PATH`` replaces all of that, for a test that wants a machine without them.
+    """
+    folders = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    return shutil.which(program, path=os.environ.get("POOLKIT_LAB_PATH", folders))
 
 
 def missing(tools: dict[str, str]) -> list[str]:

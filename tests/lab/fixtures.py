@@ -1,0 +1,241 @@
+"""Fixtures of the lab: empty disks, SCSI hosts and an NFS server for tests in the guest; guests for tests outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+BY_ID = Path("/dev/disk/by-id")
+
+
+def sh(*argv: str, check: bool = True) -> str:
+    """Run a command in the guest; its standard output. A failure raises with what it said."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(argv)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def settle() -> None:
+    """Wait until udev has made the links of all it was told of."""
+    sh("udevadm", "settle", "-t", "30", check=False)
+
+
+# disks
+
+
+def tree(device: str) -> list[dict[str, object]]:
+    """What sits on a device, itself first, as lsblk sees it."""
+    found = json.loads(sh("lsblk", "--json", "--paths", "--output", "PATH,TYPE", "--list", device))
+    return list(found["blockdevices"])
+
+
+def release(device: str) -> None:
+    """Unmount and take apart what a test left on a device, newest layer first."""
+    real = os.path.realpath(device)
+    for entry in reversed(tree(real)):
+        path = str(entry["path"])
+        with contextlib.suppress(Exception):
+            sh("swapoff", path, check=False)
+        while sh("findmnt", "--noheadings", "--output", "TARGET", "--source", path, check=False):
+            if subprocess.run(["umount", path], capture_output=True, check=False).returncode:
+                break
+        if path != real:
+            if entry["type"] in ("part",):
+                continue
+            sh("dmsetup", "remove", "--retry", "--force", path, check=False)
+
+
+def wipe(device: str) -> str | None:
+    """Make a disk empty again, whatever is on it; returns why that could not be done."""
+    real = os.path.realpath(device)
+    release(device)
+    # Discarding punches holes in the disk's file: all of it reads as zeros again, in no time.
+    done = subprocess.run(["blkdiscard", "--force", real], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return f"{device} could not be emptied: {done.stderr.strip()}"
+    sh("blockdev", "--rereadpt", real, check=False)
+    settle()
+    left = [str(entry["path"]) for entry in tree(real)[1:]]
+    return f"{device} is still in use by {', '.join(left)}" if left else None
+
+
+@pytest.fixture
+def lab_disks(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Empty disks of 1 GiB, as /dev/disk/by-id/virtio-DISK1 and so on: four, or as many as ``lab(disks=N)`` says.
+
+    They are emptied after the test. If a test leaves one in a state that cannot be undone, the tests after it get a
+    fresh guest.
+    """
+    marker = request.node.get_closest_marker("lab")
+    wanted = marker.kwargs.get("disks", 4) if marker else 4
+    disks = sorted(str(path) for path in BY_ID.glob("virtio-DISK?"))
+    if len(disks) < wanted:
+        pytest.fail(f"the guest has {len(disks)} disks, the test asks for {wanted}", pytrace=False)
+    yield disks[:wanted]
+    empty(request, disks[:wanted])
+
+
+def empty(request: pytest.FixtureRequest, disks: list[str]) -> None:
+    """Empty the disks, or have the guest replaced."""
+    problems = [problem for disk in disks if (problem := wipe(disk))]
+    if problems:
+        from . import inside
+
+        inside.reboot(request.session, "; ".join(problems))
+
+
+@pytest.fixture
+def lab_scsi_disks(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Two empty SCSI disks of 1 GiB on a real (virtio) controller, with by-path links; emptied after the test."""
+    sh("modprobe", "-a", "virtio_scsi", "sd_mod")
+    disks = [str(BY_ID / f"scsi-0QEMU_QEMU_HARDDISK_SCSI{number}") for number in (1, 2)]
+    wait_until(lambda: all(os.path.exists(disk) for disk in disks), "the SCSI disks")
+    yield disks
+    empty(request, disks)
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Wait until the condition holds; AssertionError after that many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {seconds:g} s")
+        time.sleep(0.05)
+    settle()
+
+
+# SCSI
+
+
+@dataclass
+class ScsiHost:
+    """A host made by scsi_debug: its name (``host3``) and its disks (``/dev/sda`` ...) at the time it was made."""
+
+    name: str
+    disks: list[str] = field(default_factory=list)
+
+    def rescan(self) -> None:
+        """Have the host look for new LUNs."""
+        Path(f"/sys/class/scsi_host/{self.name}/scan").write_text("- - -")
+        settle()
+
+
+@pytest.fixture
+def lab_scsi() -> Iterator[Callable[..., list[ScsiHost]]]:
+    """Makes SCSI hosts: ``lab_scsi(luns=3, hosts=1, size_mb=16, **parameters of scsi_debug)``, once in a test.
+
+    All LUNs of scsi_debug share one memory. They have by-id links and no by-path links; ``lab_scsi_disks`` have both.
+    """
+
+    def make(luns: int = 1, hosts: int = 1, size_mb: int = 16, **parameters: object) -> list[ScsiHost]:
+        words = {"dev_size_mb": size_mb, "num_tgts": 1, "max_luns": luns, "add_host": hosts, **parameters}
+        sh("modprobe", "sd_mod")
+        sh("modprobe", "scsi_debug", *(f"{key}={value}" for key, value in words.items()))
+        settle()
+        found = sorted(Path("/sys/bus/pseudo/drivers/scsi_debug").glob("adapter*/host*"))
+        made = []
+        for host in found:
+            blocks = sorted(path.name for path in host.glob("target*/*/block/*"))
+            made.append(ScsiHost(host.name, [f"/dev/{name}" for name in blocks]))
+        return made
+
+    yield make
+    if Path("/sys/module/scsi_debug").exists():
+        for disk in Path("/sys/bus/pseudo/drivers/scsi_debug").glob("adapter*/host*/target*/*/block/*"):
+            release(f"/dev/{disk.name}")
+        settle()
+        wait_until(
+            lambda: not Path("/sys/module/scsi_debug").exists() or not sh("rmmod", "scsi_debug", check=False), "rmmod"
+        )
+
+
+# NFS
+
+
+class NfsServer:
+    """A kernel NFS server (v3 and v4.2) on 127.0.0.1."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.exports: list[Path] = []
+
+    def start(self) -> None:
+        """Start the server, with no grace period: a first file over v4 would wait it out."""
+        sh("modprobe", "nfsd")
+        if not os.path.ismount("/proc/fs/nfsd"):
+            sh("mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd")
+        if subprocess.run(["pidof", "rpcbind"], capture_output=True, check=False).returncode:
+            sh("rpcbind", "-w")
+        sh("rpc.nfsd", "-G", "10", "-L", "10", "4")  # 10 s: the shortest the kernel takes
+        sh("rpc.mountd")
+        Path("/proc/fs/nfsd/v4_end_grace").write_text("Y")  # only counts once mountd runs
+
+    def stop(self) -> None:
+        """Stop serving; mounts of clients hang or fail from now on. ``start`` brings it back with its exports."""
+        sh("rpc.nfsd", "0")
+        sh("killall", "-q", "-w", "rpc.mountd", check=False)
+
+    def export(self, name: str, size: str = "64m", options: str = "rw,no_root_squash,insecure,no_subtree_check") -> str:
+        """Export a new directory with a file system of its own; returns its path on the server."""
+        path = self.root / name
+        path.mkdir(parents=True)
+        sh("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path))
+        self.exports.append(path)
+        sh("exportfs", "-o", f"{options},fsid={len(self.exports)}", f"127.0.0.1:{path}")
+        return str(path)
+
+    def close(self) -> None:
+        """Unmount clients, stop the server and remove the exports."""
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        for fields in reversed(mounts):
+            if fields[2] in ("nfs", "nfs4"):
+                sh("umount", "-f", "-l", fields[1], check=False)
+        sh("exportfs", "-ua")
+        self.stop()
+        for path in self.exports:
+            sh("umount", "-l", str(path), check=False)
+            path.rmdir()
+
+
+@pytest.fixture
+def lab_nfs() -> Iterator[NfsServer]:
+    """A running NFS server: ``path = lab_nfs.export("vols")``, then mount 127.0.0.1:path. ``stop`` and ``start`` it."""
+    server = NfsServer(Path("/srv/nfs"))
+    server.start()
+    yield server
+    server.close()
+
+
+# outside
+
+
+@pytest.fixture
+def lab_guest() -> Iterator[Callable[..., object]]:
+    """For tests on the host: ``lab_guest("one", shared=disk, ip="10.0.0.1/24")`` is a started Guest, stopped after."""
+    from ..conftest import unavailable
+    from .guest import Guest
+    from .image import LabUnavailable
+
+    guests: list[Guest] = []
+
+    def make(name: str, **options: object) -> Guest:
+        guest = Guest(name, **options)  # type: ignore[arg-type]
+        try:
+            guest.start()
+        except LabUnavailable as error:
+            unavailable(f"needs the lab: {error}")
+        guests.append(guest)
+        return guest
+
+    yield make
+    for guest in guests:
+        guest.stop()

@@ -1,0 +1,76 @@
+"""The pytest plugin inside the guest: runs what the outer pytest chose, and tells it each step as a line of JSON.
+
+``/lab/chosen.json`` is the list of ``{"id": ..., "timeout": ...}`` to run, in that order; events go to ``/lab/events``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.lab.fixtures"]
+
+CHOSEN = Path("/lab/chosen.json")
+EVENTS = Path("/lab/events")
+
+
+class Inside:
+    """Selects, orders and reports."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.chosen = {entry["id"]: entry["timeout"] for entry in json.loads(CHOSEN.read_text())}
+        self.failures: list[str] = []
+        self.line = EVENTS.open("a", encoding="utf-8")
+
+    def tell(self, event: str, **data: object) -> None:
+        """Send one event."""
+        self.line.write(json.dumps({"event": event, **data}, default=repr) + "\n")
+        self.line.flush()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep why a module could not be collected."""
+        if not report.passed:
+            self.failures.append(f"{report.nodeid}:\n{report.longreprtext}")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep the chosen tests in the chosen order; say which ones are not here and why."""
+        found = {item.nodeid: item for item in items}
+        items[:] = [found[nodeid] for nodeid in self.chosen if nodeid in found]
+        for item in items:
+            if self.config.pluginmanager.hasplugin("timeout"):
+                item.add_marker(pytest.mark.timeout(self.chosen[item.nodeid]), append=False)
+        why = "\n".join(self.failures) or "its file has no such test there"
+        for nodeid in self.chosen:
+            if nodeid not in found:
+                self.tell("missing", id=nodeid, text=f"the guest could not collect this test: {why}")
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """The test begins: the outer side's clock starts."""
+        self.tell("start", id=nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One phase of a test is over."""
+        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        self.tell("report", id=report.nodeid, data=data)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """The test is over."""
+        self.tell("finish", id=nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Take part only where the outer side left its choice."""
+    config.pluginmanager.register(Inside(config), "lab-inside")
+
+
+def reboot(session: pytest.Session, why: str) -> None:
+    """Ask the outer side for a fresh guest after this test, because what it left cannot be cleaned up."""
+    inside = session.config.pluginmanager.get_plugin("lab-inside")
+    if inside:
+        inside.tell("reboot", why=why)
+    session.shouldstop = f"the guest needs a fresh start: {why}"

@@ -1,0 +1,225 @@
+"""The lab proves itself: real storage inside, and what happens outside when a test fails, hangs or takes the guest down."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from .fixtures import NfsServer, ScsiHost, sh
+
+pytestmark = []
+
+
+@pytest.mark.lab
+def test_machine() -> None:
+    assert platform.python_version_tuple()[:2] == ("3", "11")
+    assert os.geteuid() == 0
+    import poolkit
+
+    assert Path(poolkit.__file__).parents[1] == Path(__file__).parents[2]
+    with pytest.raises(OSError, match="Read-only"):
+        (Path(__file__).parent / "scratch").touch()
+
+
+@pytest.mark.lab(disks=2)
+def test_lvm(lab_disks: list[str]) -> None:
+    assert len(lab_disks) == 2
+    sh("vgcreate", "-y", "lab", *lab_disks)
+    sh("lvcreate", "-y", "-n", "one", "-L", "64m", "lab")
+    assert sh("lvs", "--noheadings", "--units", "b", "--nosuffix", "-o", "lv_size", "lab").strip() == str(64 << 20)
+    assert os.path.exists("/dev/lab/one")  # left there: the fixture cleans up
+
+
+@pytest.mark.lab
+def test_disks_are_empty_again(lab_disks: list[str]) -> None:
+    assert len(lab_disks) == 4
+    assert sh("vgs", "--noheadings") == ""
+    for disk in lab_disks:
+        assert sh("wipefs", disk) == ""
+        with open(disk, "rb") as handle:
+            assert not any(handle.read(1 << 20))
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("version", ["3", "4.2"])
+def test_nfs(lab_nfs: NfsServer, version: str, tmp_path: Path) -> None:
+    path = lab_nfs.export("vols")
+    assert path in sh("showmount", "--no-headers", "--exports", "127.0.0.1")
+    sh("mount", "-t", "nfs", "-o", f"vers={version}", f"127.0.0.1:{path}", str(tmp_path))
+    (tmp_path / "file").write_text("over the wire")
+    assert Path(path, "file").read_text() == "over the wire"
+
+
+@pytest.mark.lab
+def test_scsi(lab_scsi) -> None:
+    first, second = lab_scsi(luns=2, hosts=2)
+    assert isinstance(first, ScsiHost)
+    assert len(first.disks) == len(second.disks) == 2
+    assert Path(f"/sys/class/scsi_host/{first.name}").is_dir()
+
+
+@pytest.mark.lab
+def test_scsi_disks(lab_scsi_disks: list[str]) -> None:
+    paths = {os.path.realpath(path) for path in Path("/dev/disk/by-path").glob("*-scsi-*")}
+    assert {os.path.realpath(disk) for disk in lab_scsi_disks} <= paths
+
+
+@pytest.mark.lab
+@pytest.mark.tools("lvs", "mount.cifs", "glusterd", "multipathd", "tgtd", "targetcli", "libvirtd", "virsh", "xorriso")
+def test_programs() -> None:
+    assert sh("uname", "-r").startswith("6.")
+
+
+SUITE = """
+import os, signal, time
+import pytest
+
+@pytest.mark.lab
+def test_passes(capsys):
+    assert os.path.exists("/lab")
+
+@pytest.mark.lab
+def test_fails():
+    print("seen by the guest alone")
+    left, right = 1, 2
+    assert left == right, "as it should"
+
+@pytest.mark.lab
+def test_skips():
+    pytest.skip("its own reason")
+
+@pytest.mark.lab
+@pytest.mark.xfail(reason="known")
+def test_xfails():
+    assert False
+
+@pytest.mark.lab(timeout=3)
+def test_slow():
+    time.sleep(600)
+
+@pytest.mark.lab(timeout=2)
+def test_hangs():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    time.sleep(600)
+
+@pytest.mark.lab
+def test_after_the_hang():
+    pass
+
+@pytest.mark.lab
+def test_panics():
+    open("/proc/sysrq-trigger", "w").write("c")
+    time.sleep(60)
+
+@pytest.mark.lab
+def test_dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@pytest.mark.lab
+def test_after_the_crash():
+    pass
+
+def test_on_the_host():
+    assert not os.path.exists("/lab/chosen.json")
+"""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A suite of its own with the plugin, run as a process of its own."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    pytester.makepyfile(test_suite=SUITE)
+    pytester.makeini("[pytest]\naddopts = -p tests.lab.plugin --strict-markers\n")
+    return pytester
+
+
+def outer(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run pytest on the suite."""
+    return suite.run(sys.executable, "-m", "pytest", *arguments, timeout=280)
+
+
+def lab_or_skip() -> None:
+    """Skip (fail in continuous integration) where no guest can be had."""
+    from ..conftest import unavailable
+    from . import image
+
+    try:
+        image.ensure()
+    except image.LabUnavailable as error:
+        unavailable(f"needs the lab: {error}")
+
+
+def test_reports(suite: pytest.Pytester) -> None:
+    lab_or_skip()
+    result = outer(suite, "-v", "-rA", "-k", "not hang and not panics and not dies and not crash")
+    result.assert_outcomes(passed=2, failed=2, skipped=1, xfailed=1, deselected=5)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*test_suite.py::test_passes PASSED*",
+            "*left, right = 1, 2*",
+            "*AssertionError: as it should*",
+            "*seen by the guest alone*",
+            "*SKIPPED*its own reason*",
+            "*XFAIL*known*",
+            "*FAILED*::test_slow - Failed: Timeout*",
+        ]
+    )
+
+
+def test_hangs_and_crashes_cost_one_test_each(suite: pytest.Pytester) -> None:
+    lab_or_skip()
+    result = outer(suite, "-v", "-o", "lab_grace=3", "-k", "hang or panics or dies or crash")
+    result.assert_outcomes(passed=2, failed=3, deselected=6)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*FAILED*::test_hangs - the guest lab was killed, for the test took too long*",
+            "*FAILED*::test_panics - the guest lab died*",
+            "*Kernel panic*",
+            "*FAILED*::test_dies - the guest's pytest ended without finishing this test*",
+            "*::test_after_the_hang PASSED*",
+            "*::test_after_the_crash PASSED*",
+        ]
+    )
+
+
+def test_node_ids_and_first_failure(suite: pytest.Pytester) -> None:
+    lab_or_skip()
+    result = outer(suite, "-x", "test_suite.py::test_fails", "test_suite.py::test_passes")
+    result.assert_outcomes(failed=1)
+
+
+def test_collect_only_needs_no_guest(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(suite.path))
+    result = outer(suite, "--co", "-q", "-m", "lab")
+    assert "test_suite.py::test_panics" in result.outlines
+    assert "test_suite.py::test_on_the_host" not in result.outlines
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_no_qemu_is_a_named_skip(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("POOLKIT_LAB_PATH", str(suite.path))
+    result = outer(suite, "-ra", "-k", "passes or host")
+    if ci:
+        result.assert_outcomes(passed=1, errors=1, deselected=9)
+    else:
+        result.assert_outcomes(passed=1, skipped=1, deselected=9)
+    result.stdout.fnmatch_lines(["*needs the lab: qemu-system-x86_64*not installed*"])
+
+
+def test_two_guests_share_a_disk(lab_guest, tmp_path: Path) -> None:
+    disk = tmp_path / "shared"
+    with disk.open("wb") as handle:
+        handle.truncate(64 << 20)
+    one = lab_guest("one", shared=disk, ip="10.0.0.1/24", disks=0)
+    two = lab_guest("two", shared=disk, ip="10.0.0.2/24", disks=0)
+    path = "/dev/disk/by-id/virtio-SHARED"
+    one.exec(f"echo written by one | dd of={path} bs=512 conv=sync oflag=direct")
+    assert two.exec(f"dd if={path} bs=512 count=1 iflag=direct status=none").output.startswith("written by one")
+    two.exec(f"echo written by two | dd of={path} bs=512 seek=8 conv=sync oflag=direct")
+    assert one.exec(f"dd if={path} bs=512 skip=8 count=1 iflag=direct status=none").output.startswith("written by two")
+    one.exec("ping -c 1 -W 10 10.0.0.2")
