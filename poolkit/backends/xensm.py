@@ -48,7 +48,7 @@ class XenRepository(Element):
 class XenSource(Element):
     """The host's API, the repository and its device configuration."""
 
-    rules = (exactly_one("hosts", "socket", paths=("host", "socket")),)
+    rules = (exactly_one("hosts", "socket", paths=("host", "socket/@path")),)
     hosts: tuple[SourceHost, ...] = xml(
         "host", default=(), doc="Hosts of the pool; one is enough, the master is found."
     )

@@ -14,10 +14,19 @@ from .element import REQUIRED, Element, diff, foreign, replace, without_reports,
 
 if TYPE_CHECKING:
     from ..errors import InvalidDefinition, Problem
+    from .grammar import files, relaxng, rng_validator, xsd, xsd_validator
     from .reader import DEFAULT_LIMITS, Limits, read, read_file
+    from .reference import Row, reference
     from .writer import escape, escape_attribute, write
 
 _LAZY = {
+    "Row": "reference",
+    "reference": "reference",
+    "files": "grammar",
+    "relaxng": "grammar",
+    "rng_validator": "grammar",
+    "xsd": "grammar",
+    "xsd_validator": "grammar",
     "DEFAULT_LIMITS": "reader",
     "Limits": "reader",
     "read": "reader",
@@ -45,14 +54,21 @@ __all__ = [
     "InvalidDefinition",
     "Limits",
     "Problem",
+    "Row",
     "diff",
     "escape",
     "escape_attribute",
+    "files",
     "foreign",
     "read",
     "read_file",
+    "reference",
+    "relaxng",
     "replace",
+    "rng_validator",
     "without_reports",
     "write",
     "xml",
+    "xsd",
+    "xsd_validator",
 ]

@@ -128,7 +128,7 @@ class _Reader:
         try:
             return use.simple.parse(text)
         except ValueError as error:
-            message = f"{quoted(text)} {error}" if text else f"is empty; expected {use.simple.expected}"
+            message = f"{quoted(text)} {error}" if text.strip(BLANK) else f"is empty; expected {use.simple.expected}"
             if use.simple.words:
                 message += suggestion(text.strip(BLANK), list(use.simple.words))
             where = self.attribute_place(offset, attribute) if attribute else self.text_place(offset)
@@ -235,7 +235,7 @@ class _Reader:
                 if node is None:
                     skip, skip_offset, keep = 1, offset, False
                     body = above[0]
-                    if body.rest is not None and (key == "metadata" or key[0] == "{"):
+                    if body.rest is not None and (key == "metadata" or body.foreign(key)):
                         keep, inner = True, before
                         outside.clear()
                         kept_prefixes(tag, attributes)
@@ -389,7 +389,7 @@ class _Reader:
     def unknown(self, offset: int, path: str, tag: str, key: str, node: Node) -> None:
         known = [kid.name for kid in node.kids.values()]
         if key[0] == "{":
-            message = "an element of another name space is kept only directly below the root"
+            message = "unknown element; one of another name space is kept only directly below the root"
         elif known:
             message = f"unknown element; expected {'one of ' if len(known) > 1 else ''}{', '.join(known)}"
         else:
@@ -432,7 +432,7 @@ class _Reader:
                 )
 
     def text(self, owner: _Owner, use: Use, text: str, offset: int, path: str, unit: str | None) -> None:
-        if not text and not use.required and not use.many:
+        if not use.required and not use.many and not text.strip(BLANK):
             return  # libvirt takes an empty element as absent
         value = self.value(use, text, offset, path)
         if unit and value is not _BAD:

@@ -27,7 +27,7 @@ class Rule:
         """Whether the rule holds; ``given`` maps the dotted fields that the document contains to their values."""
         for variant in self.variants:
             for field, change in variant.items():
-                value = given.get(field)
+                value = given.get(field) or None  # an empty tuple is nothing given
                 if change == "absent":
                     ok = value is None
                 elif change == "required":
@@ -47,7 +47,7 @@ def exactly_one(one: str, other: str, *, paths: tuple[str, str]) -> Rule:
         "exactly one",
         (one, other),
         ({one: "required", other: "absent"}, {one: "absent", other: "required"}),
-        f"count(({paths[0]}, {paths[1]})) = 1",
+        f"exists({paths[0]}) != exists({paths[1]})",
         f"needs either {paths[0]} or {paths[1]}, not both",
     )
 
@@ -58,7 +58,7 @@ def at_least_one(one: str, other: str, *, paths: tuple[str, str]) -> Rule:
         "at least one",
         (one, other),
         ({one: "required"}, {one: "absent", other: "required"}),
-        f"exists({paths[0]}[string()]) or exists({paths[1]}[string()])",
+        f"exists({paths[0]}[normalize-space()]) or exists({paths[1]}[normalize-space()])",
         f"needs {paths[0]} or {paths[1]}",
     )
 

@@ -21,7 +21,7 @@ BLANK = " \t\r\n"  # XML's white space, which is less than Python's
 class Simple:
     """One simple type. ``words`` and ``low``/``high`` narrow ``pattern``; an empty pattern with words means the words."""
 
-    __slots__ = ("_match", "check", "collapse", "expected", "form", "high", "low", "name", "pattern", "to", "words")
+    __slots__ = ("_match", "collapse", "expected", "form", "high", "low", "name", "pattern", "to", "words")
 
     def __init__(
         self,
@@ -35,11 +35,10 @@ class Simple:
         collapse: bool = True,
         to: Callable[[str], Any] | None = None,
         form: Callable[[Any], str] | None = None,
-        check: Callable[[Any], str | None] | None = None,
     ) -> None:
         self.name, self.pattern, self.expected, self.words = name, pattern, expected, words
         self.low, self.high, self.collapse = low, high, collapse
-        self.to, self.form, self.check = to, form, check
+        self.to, self.form = to, form
         self._match: Callable[[str], object] | None = None
         if words and not expected:
             self.expected = "one of " + ", ".join(words)
@@ -61,10 +60,6 @@ class Simple:
             (self.low is not None and value < self.low) or (self.high is not None and value > self.high)
         ):
             raise ValueError(f"is not {self.expected}")
-        if self.check is not None:
-            wrong = self.check(value)
-            if wrong:
-                raise ValueError(wrong)
         return value
 
 
@@ -100,15 +95,29 @@ def _number(text: str) -> int:
     return int(text, 8) if len(text) > 1 and text[0] == "0" else int(text)
 
 
-Text = Simple("text", pattern=f"[^{CONTROL}]+", expected="a text without control characters", collapse=False)
-Free = Simple("free", pattern="[^\x7f-\x9f]+", expected="a text", collapse=False)
-Name = Simple("name", pattern=f"[^/{CONTROL}]+", expected="a name (no '/', no control characters)", collapse=False)
+Text = Simple(
+    "text", pattern=f" *[^ {CONTROL}][^{CONTROL}]*", expected="a text without control characters", collapse=False
+)
+Free = Simple("free", pattern=f"[ \t\n\r]*[^ {CONTROL}][^\x7f-\x9f]*", expected="a text", collapse=False)
+Name = Simple(
+    "name",
+    pattern=f" *[^ /{CONTROL}][^/{CONTROL}]*",
+    expected="a name (no '/', no control characters)",
+    collapse=False,
+)
 VolumeName = Simple(
     "volumeName",
-    pattern=f"[^/{CONTROL}]+",
+    # Not "." and not "..": another first character, or a dot and something else, or two dots and something more.
+    pattern="|".join(
+        (
+            f"( +[^ /{CONTROL}][^/{CONTROL}]*)",
+            f"([^ ./{CONTROL}][^/{CONTROL}]*)",
+            f"([.][^./{CONTROL}][^/{CONTROL}]*)",
+            f"([.][.][^/{CONTROL}]+)",
+        )
+    ),
     expected="a file name (no '/', no control characters, not '.' or '..')",
     collapse=False,
-    check=lambda name: "is not a name that a file can have" if name in (".", "..") else None,
 )
 AbsPath = Simple(
     "absPath",
@@ -117,7 +126,7 @@ AbsPath = Simple(
     collapse=False,
     to=_clean_path,
 )
-Path = Simple("path", pattern=f"[^{CONTROL}]+", expected="a path", collapse=False, to=_clean_path)
+Path = Simple("path", pattern=f" *[^ {CONTROL}][^{CONTROL}]*", expected="a path", collapse=False, to=_clean_path)
 UInt = Simple(
     "uint", pattern=r"\+?[0-9]+", low=0, high=2**32 - 1, expected="a whole number from 0 to 4294967295", to=int
 )
@@ -127,7 +136,7 @@ Size = Simple(
 )
 Unit = Simple(
     "unit",
-    pattern="([bB]([yY][tT][eE][sS]?)?)|([kKmMgGtTpPeE]([iI]?[bB])?)",
+    pattern="([bB]([yY][tT][eE][sS]?)?)?|([kKmMgGtTpPeE]([iI]?[bB])?)",
     expected="a unit: bytes, KiB, MiB, GiB, TiB, PiB, EiB or KB, MB, GB, TB, PB, EB",
 )
 Port = Simple("port", pattern=r"-?[0-9]+", low=-1, high=65535, expected="a port from -1 to 65535", to=int)
@@ -187,7 +196,7 @@ Function = Simple(
     form=lambda value: f"0x{value:x}",
 )
 NfsVersion = Simple(
-    "nfsVersion", pattern=f"[^,{CONTROL}]+", expected="a version such as 4.2 (no comma)", collapse=False
+    "nfsVersion", pattern=f" *[^ ,{CONTROL}][^,{CONTROL}]*", expected="a version such as 4.2 (no comma)", collapse=False
 )
 Version = Simple("version", pattern=r"[0-9]+\.[0-9]+", expected="a version such as 1.1")
 

@@ -105,6 +105,10 @@ class Node:
         self.uses: dict[str, Use] = {}
         self.rest: Field | None = None
 
+    def foreign(self, key: str) -> bool:
+        """Whether a child belongs to a name space of which nothing is mapped here."""
+        return key[0] == "{" and all(not kid.uri or not key.startswith(f"{{{kid.uri}}}") for kid in self.kids.values())
+
     def body(self, kind: str | None) -> Node | None:
         """The content for a value of the ``type`` attribute, where several classes share the element."""
         if kind is None:

@@ -1,0 +1,49 @@
+"""RELAX NG and XSD 1.1 schemas of all documents, generated from the mapping by ``python -m poolkit.schemas``.
+
+The files here are those of the pool types that come with poolkit. ``poolkit schema`` prints the grammar of what is
+installed, which includes the pool types of other packages.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+
+def pool_classes() -> list[type]:
+    """The definition classes of the pool types that come with poolkit, in the order of their modules' names."""
+    from poolkit import backends
+    from poolkit.model import Pool
+
+    found: list[type] = []
+    for module in sorted(one.name for one in iter_modules(backends.__path__) if not one.name.startswith("_")):
+        loaded = import_module(f"poolkit.backends.{module}")
+        found += [
+            cls
+            for cls in vars(loaded).values()
+            if isinstance(cls, type) and issubclass(cls, Pool) and cls.__module__ == loaded.__name__
+        ]
+    return found
+
+
+def documents() -> dict[str, list[type]]:
+    """The classes of every kind of document, by the stem of its schema files (libvirt's names)."""
+    from poolkit import documents, model
+
+    return {
+        "storagepool": pool_classes(),
+        "storagevol": [model.Volume],
+        "secret": [documents.Secret],
+        "storagepoolcaps": [documents.StoragePoolCapabilities, documents.PoolCapabilities],
+        "sources": [documents.Sources, documents.FoundSource],
+    }
+
+
+def generate() -> dict[str, str]:
+    """Every schema file by name."""
+    from poolkit.xmlmap.grammar import files
+
+    made: dict[str, str] = {}
+    for stem, classes in documents().items():
+        made |= files(classes, stem)
+    return made

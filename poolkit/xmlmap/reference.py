@@ -1,0 +1,109 @@
+"""The mapping as rows for people: the XML reference of the documentation and of ``poolkit schema --reference``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from .element import REQUIRED
+from .grammar import _must
+from .tree import Flag, Node, Use, compile_class
+
+
+class Row(NamedTuple):
+    """One element or attribute.
+
+    ``document`` is the document's kind (``pool dir``, ``volume``), ``path`` its place, ``kind`` ``element`` or
+    ``attribute``, ``type`` what a value is, ``default`` what is taken when it is missing, ``cardinality`` ``1``,
+    ``0..1``, ``0..n`` or ``1..n``, ``since`` the version of libvirt that brought it (empty for poolkit's own),
+    ``reported`` whether it is printed but never defined.
+    """
+
+    document: str
+    path: str
+    kind: str
+    type: str
+    default: str
+    cardinality: str
+    since: str
+    reported: bool
+    doc: str
+
+
+def _type(use: Use) -> str:
+    simple = use.simple
+    if simple is Flag:
+        return "an empty element"
+    expected: str = simple.expected
+    return expected + (", with @unit" if use.sized else "")
+
+
+def _default(use: Use) -> str:
+    field = use.field
+    if field.source:
+        return field.source.replace(".", "/")
+    if field.default is REQUIRED or field.default in (None, ()) or use.simple is Flag:
+        return ""
+    value = field.initial()
+    return str(use.simple.form(value) if use.simple.form is not None else value)
+
+
+def _row(document: str, path: str, kind: str, use: Use, cardinality: str) -> Row:
+    field = use.field
+    return Row(
+        document,
+        path,
+        kind,
+        _type(use),
+        _default(use),
+        cardinality,
+        field.since,
+        not field.compare,
+        field.doc,
+    )
+
+
+def _walk(document: str, node: Node, path: str) -> Iterator[Row]:
+    for name, use in node.attrs.items():
+        yield _row(document, f"{path}/@{name}", "attribute", use, "1" if use.required else "0..1")
+    for kid in node.kids.values():
+        place = f"{path}/{kid.name}"
+        low = "1" if _must(kid, {}) else "0"
+        cardinality = f"{low}..n" if kid.many else "1" if low == "1" else "0..1"
+        if kid.use is not None:
+            field = kid.use.field
+            kinds = " or ".join(filter(None, kid.bodies)) if len(kid.bodies) > 1 else ""
+            what = f"an element of @type {kinds}" if kinds else "an element"
+            yield Row(document, place, "element", what, "", cardinality, field.since, not field.compare, field.doc)
+            for kind, body in kid.bodies.items():
+                yield from _walk(document, body, f"{place}[@type='{kind}']" if kinds else place)
+        elif kid.flag is not None:
+            doc = kid.flag.field.doc
+            since = kid.flag.field.since
+            yield Row(document, place, "element", "an empty element", "", "0..1", since, False, doc)
+        elif kid.text is not None:
+            yield _row(document, place, "element", kid.text, cardinality)
+            yield from _walk(document, kid, place)
+        else:
+            yield Row(document, place, "element", "an element", "", cardinality, "", False, "")
+            yield from _walk(document, kid, place)
+    if node.rest is not None:
+        yield Row(document, f"{path}/*", "element", "any", "", "0..n", "", False, node.rest.doc)
+
+
+def reference(classes: Sequence[type]) -> list[Row]:
+    """The rows of all documents of ``classes``, in the order in which they are printed."""
+    rows: list[Row] = []
+    for cls in classes:
+        node = compile_class(cls)
+        document = f"{node.name} {node.cls.xml_kind}".rstrip()
+        if node.cls.xml_kind:
+            kind = node.cls.xml_kind
+            rows.append(
+                Row(document, f"/{node.name}/@type", "attribute", kind, "", "1", "", False, (cls.__doc__ or "").strip())
+            )
+        rows += _walk(document, node, f"/{node.name}")
+    return rows
+
+
+__all__ = ["Row", "reference"]
