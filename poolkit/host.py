@@ -89,7 +89,9 @@ class Host:
         self.abort = threading.Event()
         self.journal: Journal | None = None
         self.on_progress: Callable[[int, int, str], None] | None = None
+        self.on_step: Callable[[str], None] | None = None
         self.on_adopt: Callable[[str, int, str], None] | None = None
+        self.on_secret: Callable[[str | None, str | None], bytes] | None = None
         self.files = Files(self)
         self._shared: dict[Any, Any] = {}
         self._secrets: list[str] = []
@@ -106,7 +108,9 @@ class Host:
         view = self._view()
         view.journal = journal
         view.abort = abort or self.abort
-        view.on_progress = progress
+        view.on_progress = progress or self.on_progress
+        view.on_step = self.on_step
+        view.on_secret = self.on_secret
         view._programs = self._programs
         return view
 
@@ -151,20 +155,23 @@ class Host:
         input: bytes | None = None,
         untrusted: bool = False,
         pass_fds: Sequence[int] = (),
+        limits: Mapping[str, int] | None = None,
+        poll: Callable[[], None] | None = None,
     ) -> Result:
         """Run a program that changes something; ``undo`` takes the change back.
 
         ``undo`` is an argv (or an :class:`~poolkit.undo.Undo`) that is recorded durably before the program runs
         and performed if a later step of the operation fails or the process dies. It must be harmless when the
-        change never happened. In a dry run nothing is run and the answer is empty. Otherwise as ``query``.
+        change never happened. In a dry run nothing is run and the answer is empty. ``limits`` (names of prlimit(1), with
+        ``untrusted``) replaces single limits; ``poll`` is called four times a second while it runs. Otherwise as ``query``.
         """
         self._step(argv[0], undo)
         step = Step(argv=tuple(argv))
-        self.plan.append(step)
+        self._plan(step)
         self._shared.clear()
         if self.dry_run:
             return Result(step.argv, ok[0], "", "")
-        return self._run(argv, ok, timeout, input, untrusted, pass_fds)
+        return self._run(argv, ok, timeout, input, untrusted, pass_fds, limits=limits, poll=poll)
 
     def run_undo(self, argv: Sequence[str]) -> None:
         """Run the argv of an undo step; raises as ``query``. An abort does not stop it."""
@@ -204,14 +211,16 @@ class Host:
         untrusted: bool,
         pass_fds: Sequence[int],
         abortable: bool = True,
+        limits: Mapping[str, int] | None = None,
+        poll: Callable[[], None] | None = None,
     ) -> Result:
         import subprocess
 
         argv = tuple(argv)
         full = [self.program(argv[0]), *argv[1:]]
         if untrusted:
-            limits = [f"--{name}={value}" for name, value in _UNTRUSTED_LIMITS.items()]
-            full = [self.program("prlimit"), *limits, "--", *full]
+            all_limits = {**_UNTRUSTED_LIMITS, **(limits or {})}
+            full = [self.program("prlimit"), *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full]
         try:
             process = subprocess.Popen(
                 full,
@@ -227,7 +236,7 @@ class Host:
         except OSError as error:
             raise errors.from_os_error(error, f"run '{argv[0]}'") from error
         with process:
-            out, err = self._converse(process, argv, input, timeout, abortable)
+            out, err = self._converse(process, argv, input, timeout, abortable, poll)
         result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
         if result.status in ok:
             return result
@@ -251,6 +260,7 @@ class Host:
         input: bytes | None,
         timeout: float,
         abortable: bool,
+        poll: Callable[[], None] | None,
     ) -> tuple[bytes, bytes]:
         import subprocess
 
@@ -264,6 +274,9 @@ class Host:
             except BaseException:
                 _kill_group(process)
                 raise
+            if poll is not None:
+                with _killed_on_error(process):
+                    poll()
             if abortable and self.abort.is_set():
                 _kill_group(process)
                 raise errors.Aborted(f"stopped while '{argv[0]}' was running")
@@ -278,9 +291,14 @@ class Host:
     def step(self, label: str, undo: Undo | None = None) -> bool:
         """Announce a change by system call: records ``undo``, shows it in the plan; False means: do not do it (dry run)."""
         self._step(label, undo)
-        self.plan.append(Step(text=label))
+        self._plan(Step(text=label))
         self._shared.clear()
         return not self.dry_run
+
+    def _plan(self, step: Step) -> None:
+        self.plan.append(step)
+        if self.on_step is not None:
+            self.on_step(self.redact(str(step)))
 
     def _step(self, label: str, undo: Sequence[str] | Undo | None) -> None:
         self.check_abort()
@@ -289,9 +307,14 @@ class Host:
         if undo is not None and self.journal is not None and not self.dry_run:
             from poolkit import undo as steps
 
-            self.journal.record(undo if isinstance(undo, steps.Undo) else steps.run(undo))
+            self.record(undo if isinstance(undo, steps.Undo) else steps.run(undo))
             if self.fault is not None:
                 self.fault(f"{label} (undo recorded)")
+
+    def record(self, undo: Undo) -> None:
+        """Record an undo step durably, for a change that is made in the next moment."""
+        if self.journal is not None and not self.dry_run:
+            self.journal.record(undo)
 
     # -- facts -------------------------------------------------------------------------------------------------
 
@@ -351,6 +374,14 @@ class Host:
     def _redacted(self, argv: Sequence[str]) -> list[str]:
         return [self.redact(word) for word in argv]
 
+    def secret(self, *, uuid: str | None = None, usage: str | None = None) -> bytes:
+        """The value of a secret by its uuid or its usage, hidden from all messages from now on; ``SecretNotFound``."""
+        if self.on_secret is None:
+            raise errors.SecretNotFound(f"there is no secret '{uuid or usage}': this host has no store of secrets")
+        value = self.on_secret(uuid, usage)
+        self.hide(value.decode("utf-8", "backslashreplace"))
+        return value
+
     @contextmanager
     def secret_file(self, value: bytes) -> Iterator[tuple[str, int]]:
         """A path and a descriptor from which a child can read ``value``: memory only, never on a disk, never in argv.
@@ -380,6 +411,15 @@ def _text(data: bytes) -> str:
 def _last_words(result: Result) -> str:
     lines = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
     return f": {'; '.join(lines[-3:])[:500]}" if lines else ""
+
+
+@contextmanager
+def _killed_on_error(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        _kill_group(process)
+        raise
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
