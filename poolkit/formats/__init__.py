@@ -58,6 +58,8 @@ _READERS: dict[str, Callable[[Reader, bytes, ImageInfo], None]] = {"qcow2": qcow
 
 _ZERO = bytes(HEAD)
 _QFI = b"QFI\xfb"
+_QCOW2_V3 = b"QFI\xfb\0\0\0\3"  # what nearly every image that is not raw starts with
+_ENDS = frozenset((b"cone", b"koly"))
 _VDI = b"\x7f\x10\xda\xbe"
 _BY_MAGIC: dict[bytes, tuple[str, bytes | tuple[bytes, ...]]] = {
     b"QED\0": ("qed", b"QED\0"),
@@ -82,20 +84,20 @@ def probe(reader: Reader) -> ImageInfo:
     into its raw disk.
     """
     try:
-        head = reader.pread(HEAD, 0)
-        name = None if head == _ZERO else _sniff(head)
         size = reader.size
-        far = reader.pread(7, 32768) if size > 32774 else b""
+        head = reader.pread(HEAD, 0)
+        far = reader.pread(5, 32769) if size > 32774 else b""
+        name = None if head == _ZERO else "qcow2" if head[:8] == _QCOW2_V3 else _sniff(head)
         if name is None:
             return _raw(reader, head, far)
         info = ImageInfo(name)
     except OSError as error:
         return ImageInfo("raw", error=f"cannot be read: {error.strerror or error}")
     _fill(reader, head, info)
-    if far[1:6] == b"CD001":
+    if far == b"CD001":
         info.also = (*info.also, "iso")
         info.ambiguous = True
-    if name != "vdi" and head[64:68] == _VDI:
+    if head[64:68] == _VDI and name != "vdi":
         info.also = (*info.also, "vdi")
         info.ambiguous = True
     return info
@@ -185,25 +187,22 @@ def sniff_all(head: bytes) -> tuple[str, ...]:
 def _raw(reader: Reader, head: bytes, far: bytes) -> ImageInfo:
     """No magic at the start: an ISO, one of the formats known by the end of the file, or raw content."""
     size = reader.size
-    if far[1:6] == b"CD001":
+    if far == b"CD001":
         info = ImageInfo("iso", size)
         _fill(reader, head, info)
         return info
     if size >= 512:
         tail = reader.pread(512, size - 512)
-        name = None
-        if tail.startswith(b"conectix"):
-            name = "vpc"
-        elif tail.startswith(b"koly"):
-            name = "dmg"
-        if name is not None:
-            info = ImageInfo(name, tail=True)
-            _fill(reader, head, info)
-            return info
+        if tail[:4] in _ENDS:
+            name = "dmg" if tail.startswith(b"koly") else "vpc" if tail.startswith(b"conectix") else None
+            if name is not None:
+                info = ImageInfo(name, tail=True)
+                _fill(reader, head, info)
+                return info
     info = ImageInfo("raw", size)
     if head != _ZERO:
         _fill(reader, head, info)
-    if far[1:6] == b"BEA01":
+    if far == b"BEA01":
         info.also = ("udf",)
         info.hints = (*info.hints, "udf")
     return info

@@ -156,13 +156,14 @@ def _escape(char: str) -> str:
 
 def backing(raw: bytes, format: str | None = None) -> Backing:
     """The record for a stored backing name; the kind is told as QEMU tells it (a colon before the first slash)."""
-    name = clean(raw)
-    entry = Backing(name, raw, "file", format)
-    colon = raw.find(b":")
-    if colon >= 0 and b"/" not in raw[:colon]:
-        entry.kind = "json" if colon == 4 and raw.startswith(b"json") else "protocol"
-    if len(name) != len(raw) or "\\" in name:
-        entry.clean = name.encode() == raw
+    try:
+        name = raw.decode()
+        exact = name.isprintable()
+    except UnicodeDecodeError:
+        name, exact = "", False
+    entry = Backing(name if exact else clean(raw), raw, "file", format, exact)
+    if b":" in raw and b"/" not in raw[: raw.index(b":")]:
+        entry.kind = "json" if raw.startswith(b"json:") else "protocol"
     return entry
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from struct import Struct
 
-from poolkit.formats._info import ImageInfo, Malformed, Reader, UnknownFeature, backing, clean, fetch, size_of
+from poolkit.formats._info import MAX_SIZE, ImageInfo, Malformed, Reader, UnknownFeature, backing, clean, fetch
 
-# magic version backing_offset backing_size cluster_bits size crypt l1_size l1_offset refcount_offset
-# refcount_clusters snapshots snapshots_offset
-_V2 = Struct(">4sIQIIQIIQQIIQ").unpack_from
+# version backing_offset backing_size cluster_bits size crypt snapshots
+_V2 = Struct(">4xIQIIQI24xI").unpack_from
 # incompatible compatible autoclear refcount_order header_length
 _V3 = Struct(">QQQII").unpack_from
 _EXTENSION = Struct(">II").unpack_from
 _CRYPTO = Struct(">QQ").unpack_from
 
 _BACKING_FORMAT = 0xE2792ACA
+_FEATURE_NAMES = 0x6803F857
 _DATA_FILE = 0x44415441
 _ENCRYPTION = 0x0537BE77
 
@@ -22,6 +24,7 @@ _DATA_FILE_BIT = 1 << 2
 _COMPRESSION_BIT = 1 << 3
 _INCOMPATIBLE = ("dirty", "corrupt", "data_file", "compression_type", "extended_l2")
 _MAX_NAME = 1023
+_USUAL_LENGTH = 512  # QEMU writes some 410 bytes of extensions
 _MAX_EXTENSIONS = 64  # QEMU writes five at most; a longer list is made to waste time
 
 
@@ -29,28 +32,17 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
     """Fill ``info`` from the header, its extensions and the backing file's name; usually nothing more is read."""
     if len(head) < 72:
         raise Malformed(f"truncated: a qcow2 header has at least 72 bytes, {len(head)} are there")
-    (
-        _,
-        version,
-        name_offset,
-        name_size,
-        cluster_bits,
-        size,
-        crypt,
-        _,
-        _,
-        _,
-        _,
-        snapshots,
-        _,
-    ) = _V2(head)
-    incompatible = autoclear = 0
+    version, name_offset, name_size, cluster_bits, size, crypt, snapshots = _V2(head)
+    incompatible = 0
     header_length = 72
+    problem = None
     if version == 3:
         info.compat = "1.1"
         if len(head) < 104:
             raise Malformed(f"truncated: a version 3 header has at least 104 bytes, {len(head)} are there")
         incompatible, compatible, autoclear, refcount_order, header_length = _V3(head, 72)
+        if header_length < 104:
+            raise Malformed(f"a header of {header_length} bytes (version 3 has at least 104)")
         if incompatible or compatible or autoclear:
             _features(info, incompatible, compatible, autoclear)
         if refcount_order > 6:
@@ -63,7 +55,7 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
         raise Malformed(f"clusters of 2^{cluster_bits} bytes (2^9 to 2^21 are possible)")
     info.cluster_size = cluster_size = 1 << cluster_bits
     info.snapshots = snapshots
-    if not 72 <= header_length <= cluster_size or (version == 3 and header_length < 104):
+    if header_length > cluster_size:
         raise Malformed(f"a header of {header_length} bytes in a cluster of {cluster_size}")
     if crypt:
         if crypt > 2:
@@ -72,7 +64,6 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
     if size & 511:
         info.note(f"virtual size {size} is no multiple of 512; QEMU shows {size & ~511}")
     end = cluster_size
-    problem = None
     if name_offset and name_size:
         if name_offset > cluster_size or name_size > _MAX_NAME or name_size > cluster_size - name_offset:
             raise Malformed(f"a backing file name of {name_size} bytes at {name_offset}")
@@ -84,27 +75,74 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
         if b"\0" in name:
             problem = "the backing file name contains a NUL byte"
         end = name_offset
-    found_crypto = _extensions(reader, head, info, header_length, end, incompatible)
-    if incompatible & _COMPRESSION_BIT:
-        if header_length <= 104:
-            raise Malformed("a compression type is announced and missing")
-        kind = fetch(reader, head, 1, 104)
-        if kind > b"\1":
-            raise UnknownFeature(f"compression type {kind[0]}")
-        if kind == b"\1":
-            info.features = tuple("zstd" if f == "compression_type" else f for f in info.features)
-    if incompatible >> 5:
-        bits = ", ".join(str(bit) for bit in range(5, 64) if incompatible >> bit & 1)
-        raise UnknownFeature(f"unknown incompatible feature bits: {bits}")
-    if incompatible & 16 and cluster_bits < 14:
-        raise Malformed("extended L2 entries need clusters of at least 16 KiB")
-    if incompatible & _DATA_FILE_BIT and not info.data_file:
-        raise Malformed("an external data file is announced and not named")
-    info.capacity = size_of(size)
-    if crypt == 2 and not found_crypto:
+    usual = _usual(head[header_length : min(end, header_length + _USUAL_LENGTH)])
+    if usual is None or incompatible:
+        _unusual(reader, head, info, header_length, end, incompatible)
+    elif usual and info.backing is not None:
+        info.backing.format = usual
+    if size > MAX_SIZE:
+        raise Malformed(f"virtual size {size} is beyond what any file can hold")
+    if crypt == 2 and not _has_luks(reader, head, header_length, end, cluster_size):
         raise Malformed("LUKS encryption is announced and its header is missing")
     if problem:
         raise Malformed(problem)
+    info.capacity = size
+
+
+def _unusual(reader: Reader, head: bytes, info: ImageInfo, start: int, end: int, incompatible: int) -> None:
+    """What one image in a thousand has: extensions to look at one by one, or incompatible features."""
+    name = None
+    for kind, offset, length in _extensions(reader, head, start, end):
+        if kind == _BACKING_FORMAT:
+            if length >= 16:
+                raise Malformed(f"a backing format name of {length} bytes (15 at most)")
+            if info.backing is not None:
+                info.backing.format = clean(fetch(reader, head, length, offset)) or None
+        elif kind == _DATA_FILE:
+            if length > _MAX_NAME:
+                raise Malformed(f"a data file name of {length} bytes ({_MAX_NAME} at most)")
+            name = clean(fetch(reader, head, length, offset))
+    if name is not None and not incompatible & _DATA_FILE_BIT:
+        info.note("a data file name is stored, but the image does not use one")
+    elif incompatible & _DATA_FILE_BIT:
+        info.data_file = name or ""
+    if incompatible >> 5:
+        bits = ", ".join(str(bit) for bit in range(5, 64) if incompatible >> bit & 1)
+        raise UnknownFeature(f"unknown incompatible feature bits: {bits}")
+    if incompatible & _COMPRESSION_BIT:
+        if start <= 104:
+            raise Malformed("a compression type is announced and missing")
+        compression = fetch(reader, head, 1, 104)
+        if compression > b"\1":
+            raise UnknownFeature(f"compression type {compression[0]}")
+        if compression == b"\1":
+            info.features = tuple("zstd" if f == "compression_type" else f for f in info.features)
+    if incompatible & 16 and (info.cluster_size or 0) < 16384:
+        raise Malformed("extended L2 entries need clusters of at least 16 KiB")
+    if incompatible & _DATA_FILE_BIT and not name:
+        raise Malformed("an external data file is announced and not named")
+
+
+@lru_cache(maxsize=128)
+def _usual(area: bytes) -> str | None:
+    """The backing format (or nothing) in an area of extensions that ends and says no more than that; None otherwise.
+
+    The overlays of a pool share a few such areas, byte for byte, which makes this worth remembering.
+    """
+    offset, end, format = 0, len(area), ""
+    while offset + 8 <= end:
+        kind, length = _EXTENSION(area, offset)
+        if kind == 0:
+            return format
+        offset += 8
+        if length > end - offset:
+            return None
+        if kind == _BACKING_FORMAT and length < 16:
+            format = clean(area[offset : offset + length])
+        elif kind != _FEATURE_NAMES:
+            return None
+        offset += (length + 7) & ~7
+    return None
 
 
 def _features(info: ImageInfo, incompatible: int, compatible: int, autoclear: int) -> None:
@@ -118,48 +156,33 @@ def _features(info: ImageInfo, incompatible: int, compatible: int, autoclear: in
     info.features = tuple(names)
 
 
-def _extensions(reader: Reader, head: bytes, info: ImageInfo, offset: int, end: int, incompatible: int) -> bool:
-    """Walk the header extensions; true when a sound encryption header was seen. A file that ends early ends them."""
-    found_crypto = False
-    have = len(head)
+def _extensions(reader: Reader, head: bytes, offset: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Each header extension's kind, offset and length; a file that ends early ends them."""
     for _ in range(_MAX_EXTENSIONS):
-        if offset + 8 > end:
-            break
-        if offset + 8 <= have:
-            kind, length = _EXTENSION(head, offset)
-        else:
-            start = fetch(reader, head, 8, offset)
-            if len(start) < 8:
-                break
-            kind, length = _EXTENSION(start)
+        start = fetch(reader, head, 8, offset) if offset + 8 <= end else b""
+        if len(start) < 8:
+            return
+        kind, length = _EXTENSION(start)
         if kind == 0:
-            break
+            return
         offset += 8
         if length > end - offset:
             raise Malformed(f"header extension {kind:#010x} of {length} bytes does not fit")
-        if kind == _BACKING_FORMAT:
-            if length >= 16:
-                raise Malformed(f"a backing format name of {length} bytes (15 at most)")
-            if info.backing is not None:
-                info.backing.format = clean(fetch(reader, head, length, offset)) or None
-        elif kind == _DATA_FILE:
-            name = clean(fetch(reader, head, min(length, _MAX_NAME), offset))
-            if incompatible & _DATA_FILE_BIT:
-                info.data_file = name
-                if length > _MAX_NAME:
-                    raise Malformed(f"a data file name of {length} bytes ({_MAX_NAME} at most)")
-            else:
-                info.note("a data file name is stored, but the image does not use one")
-        elif kind == _ENCRYPTION:
+        yield kind, offset, length
+        offset += (length + 7) & ~7
+    raise Malformed(f"more than {_MAX_EXTENSIONS} header extensions")
+
+
+def _has_luks(reader: Reader, head: bytes, start: int, end: int, cluster_size: int) -> bool:
+    """True when the extension that points at the LUKS header is there and points at one."""
+    for kind, offset, length in _extensions(reader, head, start, end):
+        if kind == _ENCRYPTION:
             if length != 16:
                 raise Malformed(f"an encryption header pointer of {length} bytes (16 expected)")
             pointer = fetch(reader, head, 16, offset)
-            if len(pointer) == 16 and info.encryption == "luks":
+            if len(pointer) == 16:
                 where, size = _CRYPTO(pointer)
-                if where % (info.cluster_size or 1) or where + size > reader.size:
+                if where % cluster_size or where + size > reader.size:
                     raise Malformed(f"an encryption header of {size} bytes at {where}")
-                found_crypto = fetch(reader, head, 6, where) == b"LUKS\xba\xbe"
-        offset += (length + 7) & ~7
-    else:
-        raise Malformed(f"more than {_MAX_EXTENSIONS} header extensions")
-    return found_crypto
+                return fetch(reader, head, 6, where) == b"LUKS\xba\xbe"
+    return False
