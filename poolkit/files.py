@@ -131,6 +131,7 @@ class Files:
         if self._host.step(f"mkdir {path}", Undo("rmdir", (path,))):
             os.mkdir(path, mode)
             os.chmod(path, mode)  # whatever the umask is
+            self._fault(f"fsync directory of {path}")
             self.sync(parent)
         return True
 
@@ -140,6 +141,7 @@ class Files:
             return False
         if self._host.step(f"rmdir {path}"):
             os.rmdir(path)
+            self._fault(f"fsync directory of {path}")
             self.sync(os.path.dirname(path))
         return True
 
@@ -203,6 +205,7 @@ class Files:
             pass
         if self._host.step(f"symlink {path} -> {target}", Undo("unlink", (path,))):
             os.symlink(target, path)
+            self._fault(f"fsync directory of {path}")
             self.sync(os.path.dirname(path))
         return True
 
@@ -217,6 +220,7 @@ class Files:
         undo = None if target is None else Undo("symlink", (target, path))
         if self._host.step(f"unlink {path}", undo):
             os.unlink(path)
+            self._fault(f"fsync directory of {path}")
             self.sync(os.path.dirname(path))
         return True
 
@@ -226,6 +230,7 @@ class Files:
             return False
         if self._host.step(f"unlink {directory.join(name)}"):
             os.unlink(name, dir_fd=directory.fd)
+            self._fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
         return True
 
@@ -266,6 +271,7 @@ class Files:
         os.fsync(new.fd)
         self._host.adopt(new.name, facts.st_ino, format)
         self._host.check_abort()
+        self._host.record(Undo("unlink", (new.directory.join(new.name), facts.st_ino)))
         self._fault(f"rename {new.name}")
         _rename_noreplace(new)
         self._fault(f"fsync directory of {new.name}")

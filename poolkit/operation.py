@@ -80,7 +80,7 @@ class Operations:
         Whatever the body raises, the changes it made through the host are undone, newest first, and the error
         leaves as one of poolkit's. ``Busy`` after ``wait`` seconds.
         """
-        abort = abort or threading.Event()
+        abort = abort or self.host.abort
         with self._worded(pool, verb, volume):
             with self._lock(pool, verb, volume, shared, wait, abort):
                 if not self.host.dry_run:
@@ -124,7 +124,7 @@ class Operations:
         except OSError as error:
             what = f"volume '{volume}' of pool '{pool}'" if volume else f"pool '{pool}'"
             where = f" ('{error.filename}')" if error.filename and not isinstance(error.filename, int) else ""
-            raise errors.from_os_error(error, f"{verb} {what}{where}", pool=pool, volume=volume) from error
+            raise errors.from_os_error(error, f"{verb.removeprefix('vol-')} {what}{where}", pool=pool, volume=volume) from error
 
     # -- recovery -------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ that never happened must therefore be harmless; every kind below is.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -44,9 +45,11 @@ def perform(step: Undo, host: Host) -> None:
         if kind == "run":
             host.run_undo(args)
         elif kind == "unlink":
-            os.unlink(args[0])
+            # With an inode number: only if it is still the file that we made.
+            if len(args) == 1 or os.lstat(args[0]).st_ino == args[1]:
+                os.unlink(args[0])
         elif kind == "rmdir":
-            os.rmdir(args[0])
+            _rmdir_empty(args[0])
         elif kind == "chmod":
             os.chmod(args[0], args[1])
         elif kind == "chown":
@@ -132,6 +135,15 @@ def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
             elif isinstance(value, list) and value:
                 steps.append(Undo(str(value[0]), tuple(value[1:])))
     return head, steps
+
+
+def _rmdir_empty(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        # Somebody uses it by now: then it is not ours to remove.
 
 
 def _sync_directory(path: str) -> None:

@@ -1,0 +1,181 @@
+"""The dir backend keeps the contract, on a real file system."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors
+from poolkit.engine import Engine
+from poolkit.testing import BackendContract
+
+
+def pool(path: Path, extra: str = "", name: str = "images") -> str:
+    return f"<pool type='dir'><name>{name}</name><target><path>{path}</path>{extra}</target></pool>"
+
+
+class TestContract(BackendContract):
+    @pytest.fixture
+    def pool_xml(self, tmp_path: Path) -> str:
+        return pool(tmp_path / "images")
+
+
+def test_build_gives_mode_and_owner(engine: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "images"
+    owner = os.getuid()
+    made = engine.define(
+        pool(place, f"<permissions><mode>0750</mode><owner>{owner}</owner><group>{os.getgid()}</group></permissions>")
+    )
+    made.build()
+    assert stat.S_IMODE(place.stat().st_mode) == 0o750
+    place.chmod(0o700)
+    assert made.build()
+    assert stat.S_IMODE(place.stat().st_mode) == 0o750
+    assert not made.build()
+
+
+def test_the_dump_has_the_real_permissions(engine: Engine, tmp_path: Path) -> None:
+    made = engine.define(pool(tmp_path / "images"))
+    made.build()
+    made.start()
+    assert made.definition().target.permissions.mode == 0o711
+    assert made.definition(inactive=True).target.permissions.mode is None
+
+
+def test_start_without_build_says_what_to_do(engine: Engine, tmp_path: Path) -> None:
+    made = engine.define(pool(tmp_path / "images"))
+    with pytest.raises(errors.HostError) as caught:
+        made.start()
+    assert str(caught.value) == f"pool 'images': the directory '{tmp_path}/images' does not exist"
+    assert caught.value.hint == "make it: poolkit build images"
+    assert not made.info.active
+
+
+def test_a_directory_that_vanishes_makes_the_pool_inactive_with_the_reason(engine: Engine, tmp_path: Path) -> None:
+    made = engine.define(pool(tmp_path / "images"))
+    made.build()
+    made.start()
+    (tmp_path / "images").rmdir()
+    assert not made.info.active
+    assert made.info.reason == f"the directory '{tmp_path}/images' does not exist"
+    with pytest.raises(errors.InvalidState, match="does not exist"):
+        made.volumes()
+    (tmp_path / "images").mkdir()
+    assert made.info.active
+
+
+def test_delete_refuses_what_is_not_empty(engine: Engine, tmp_path: Path) -> None:
+    made = engine.define(pool(tmp_path / "images"))
+    made.build()
+    (tmp_path / "images" / "keep").write_text("precious")
+    with pytest.raises(errors.Unsafe, match="it is not empty"):
+        made.delete()
+    (tmp_path / "images" / "keep").unlink()
+    assert made.delete()
+    assert not made.delete()
+
+
+def test_only_plain_entries_are_listed(engine: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    (place / "file").write_bytes(b"x" * 10)
+    (place / "folder").mkdir()
+    (place / "link").symlink_to("/etc/passwd")
+    (place / "dangling").symlink_to("nowhere")
+    os.mkfifo(place / "fifo")
+    (place / ".poolkit-0123").write_bytes(b"unfinished")
+    (place / "new\nline").write_bytes(b"")
+    Path(os.fsdecode(os.fsencode(place) + b"/not-utf8-\xff")).write_bytes(b"")
+    made = engine.define(pool(place))
+    made.start()
+    assert [v.name for v in made.volumes()] == ["file", "folder"]
+    assert {v.name: v.info.type for v in made.volumes()} == {"file": "file", "folder": "dir"}
+
+
+def test_an_entry_that_cannot_be_read_is_listed_with_its_error(engine: Engine, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        os.setegid(65534)
+        os.seteuid(65534)
+    try:
+        place = Path("/tmp") / f"poolkit-unreadable-{os.getpid()}"  # noqa: S108 - removed below
+        place.mkdir()
+        (place / "bad").write_bytes(b"x" * 5000)
+        (place / "bad").chmod(0)
+        (place / "good").write_bytes(b"x" * 5000)
+        with Engine(place / ".root") as mine:
+            made = mine.define(pool(place))
+            made.start()
+            listed = {v.name: v.info for v in made.volumes()}
+        assert listed["bad"].detail == {"error": "cannot be opened: Permission denied"}
+        assert listed["bad"].capacity == 5000
+        assert listed["good"].detail is None
+    finally:
+        import shutil
+
+        shutil.rmtree(place)
+        if os.getuid() == 0:
+            os.seteuid(0)
+            os.setegid(0)
+
+
+def test_new_volumes_take_the_pools_defaults(engine: Engine, tmp_path: Path) -> None:
+    xml = pool(tmp_path / "images").replace(
+        "</pool>",
+        "<pk:volumes xmlns:pk='urn:poolkit:pool:1'><pk:permissions><pk:mode>0640</pk:mode></pk:permissions></pk:volumes></pool>",
+    )
+    made = engine.define(xml)
+    made.build()
+    made.start()
+    first = made.create_volume("<volume><name>a</name><capacity>1</capacity></volume>")
+    assert first.info.mode == 0o640
+    own = "<volume><name>b</name><capacity>1</capacity><target><permissions><mode>0600</mode></permissions></target></volume>"
+    assert made.create_volume(own).info.mode == 0o600
+
+
+def test_allocation_decides_what_is_reserved(engine: Engine, tmp_path: Path) -> None:
+    made = engine.define(pool(tmp_path / "images"))
+    made.build()
+    made.start()
+    size = 4 << 20
+    xml = "<volume><name>{}</name><capacity>{}</capacity>{}</volume>"
+    full = made.create_volume(xml.format("full", size, ""))
+    sparse = made.create_volume(xml.format("sparse", size, "<allocation>0</allocation>"))
+    assert full.info.allocation >= size
+    assert sparse.info.allocation < size
+    assert full.info.capacity == sparse.info.capacity == size
+
+
+def test_more_than_is_free_is_refused_before_anything_is_written(engine: Engine, tmp_path: Path) -> None:
+    made = engine.define(pool(tmp_path / "images"))
+    made.build()
+    made.start()
+    facts = os.statvfs(tmp_path)
+    more = facts.f_bavail * facts.f_frsize + (1 << 30)
+    with pytest.raises(errors.NoSpace, match="are free"):
+        made.create_volume(f"<volume><name>huge</name><capacity>{more}</capacity></volume>")
+    assert os.listdir(tmp_path / "images") == []
+    assert made.volumes() == []
+
+
+def test_a_name_that_appeared_meanwhile_is_not_replaced(engine: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    made = engine.define(pool(place))
+    made.build()
+    made.start()
+    (place / "taken").write_text("precious")
+    with pytest.raises(errors.VolumeExists):
+        made.create_volume("<volume><name>taken</name><capacity>1</capacity></volume>")
+    assert (place / "taken").read_text() == "precious"
+
+
+def test_a_listed_volume_that_is_gone_can_be_made_again(engine: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    made = engine.define(pool(place))
+    made.build()
+    made.start()
+    made.create_volume("<volume><name>v</name><capacity>1</capacity></volume>")
+    (place / "v").unlink()
+    assert made.create_volume("<volume><name>v</name><capacity>2</capacity></volume>").info.capacity == 2

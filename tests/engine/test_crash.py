@@ -1,0 +1,183 @@
+"""Killed or failing at any step, nothing is half-made, nothing is lost, and the same call succeeds afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors
+from poolkit.engine import Engine
+from poolkit.host import Host
+
+Verb = Callable[[Engine, Path], object]
+
+
+def _pool_xml(place: Path, extra: str = "") -> str:
+    return f"<pool type='dir'><name>p</name>{extra}<target><path>{place}/images</path></target></pool>"
+
+
+def _volume_xml(name: str, size: int = 1 << 20) -> str:
+    return f"<volume><name>{name}</name><capacity>{size}</capacity></volume>"
+
+
+def _nothing(engine: Engine, place: Path) -> None:
+    pass
+
+
+def _defined(engine: Engine, place: Path) -> None:
+    engine.define(_pool_xml(place)).autostart()
+
+
+def _built(engine: Engine, place: Path) -> None:
+    _defined(engine, place)
+    engine.pool("p").build()
+
+
+def _active(engine: Engine, place: Path) -> None:
+    _built(engine, place)
+    engine.pool("p").start()
+    engine.pool("p").create_volume(_volume_xml("old"))
+
+
+# name -> (what was done before, the verb, what must hold after it succeeded)
+VERBS: dict[str, tuple[Verb, Verb, Callable[[Engine], bool]]] = {
+    "define": (_nothing, lambda e, d: e.define(_pool_xml(d)), lambda e: not e.pool("p").info.active),
+    "redefine": (
+        _defined,
+        lambda e, d: e.define(_pool_xml(d, "<features><cow state='no'/></features>")),
+        lambda e: e.pool("p").definition().cow is False,
+    ),
+    "build": (_defined, lambda e, d: e.pool("p").build(), lambda e: bool(e.pool("p").start())),
+    "start": (_built, lambda e, d: e.pool("p").start(), lambda e: e.pool("p").info.active),
+    "refresh": (_active, lambda e, d: e.pool("p").refresh(), lambda e: len(e.pool("p").volumes()) == 1),
+    "vol-create": (
+        _active,
+        lambda e, d: e.pool("p").create_volume(_volume_xml("new")),
+        lambda e: e.pool("p").volume("new").info.capacity == 1 << 20,
+    ),
+    "vol-resize": (
+        _active,
+        lambda e, d: e.pool("p").volume("old").resize(2 << 20, allocate=True),
+        lambda e: e.pool("p").volume("old").look().info.capacity == 2 << 20,
+    ),
+    "vol-delete": (
+        _active,
+        lambda e, d: e.pool("p").volume("old").delete(),
+        lambda e: e.pool("p").volumes() == [],
+    ),
+    "destroy": (_active, lambda e, d: e.pool("p").destroy(), lambda e: not e.pool("p").info.active),
+    "autostart": (_built, lambda e, d: e.pool("p").autostart(False), lambda e: not e.pool("p").info.autostart),
+    "undefine": (_built, lambda e, d: e.pool("p").undefine(), lambda e: e.pools() == []),
+    "delete": (_built, lambda e, d: e.pool("p").delete(), lambda e: e.pool("p").build().changed),
+}
+
+
+def _leftovers(place: Path) -> list[str]:
+    found = [str(p.relative_to(place)) for p in place.rglob("*") if p.name.startswith(".poolkit-")]
+    found += [str(p.relative_to(place)) for p in place.rglob("*.journal*")]
+    return found
+
+
+def _run_and_die(place: Path, verb: Verb, step: int) -> bool:
+    """Run ``verb`` in a child that is killed at its ``step``-th fault point; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def fault(label: str) -> None:
+            nonlocal count
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        status = 1
+        try:
+            with Engine(place / "root", host=Host(fault=fault)) as engine:
+                verb(engine, place)
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    assert os.WEXITSTATUS(status) == 0, f"the verb failed by itself at step {step}"
+    return False
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
+    before, verb, after = VERBS[name]
+    steps = 0
+    for step in range(1, 200):
+        place = tmp_path / str(step)
+        place.mkdir()
+        with Engine(place / "root") as engine:
+            before(engine, place)
+            known = [p.name for p in engine.pools()]
+        if not _run_and_die(place, verb, step):
+            break
+        steps = step
+        with Engine(place / "root") as engine:
+            assert _leftovers(place) == [], f"killed at step {step}"
+            if name != "undefine":
+                assert set(known) <= {p.name for p in engine.pools()}, f"lost a definition at step {step}"
+            for pool in engine.pools():
+                assert pool.state in ("active", "inactive")
+                if pool.active:
+                    engine.pool(pool.name).refresh()
+            try:
+                verb(engine, place)
+            except errors.AlreadyExists:
+                assert name == "vol-create"  # it had just come under its name
+            except errors.NotFound:
+                assert name in ("undefine", "vol-delete")  # it was gone already
+            assert after(engine), f"killed at step {step}"
+        assert _leftovers(place) == []
+    assert steps >= (1 if name in ("refresh",) else 2), "the verb has no fault points: nothing was tested"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", VERBS)
+def test_failing_at_every_step(name: str, number: int, tmp_path: Path) -> None:
+    before, verb, after = VERBS[name]
+    for step in range(1, 200):
+        place = tmp_path / str(step)
+        place.mkdir()
+        count = 0
+        armed = True
+
+        def fault(label: str) -> None:
+            nonlocal count
+            count += 1
+            if armed and count == step:  # noqa: B023 - called within this turn of the loop
+                raise OSError(number, os.strerror(number))
+
+        with Engine(place / "root") as engine:
+            before(engine, place)
+        with Engine(place / "root", host=Host(fault=fault)) as engine:
+            try:
+                verb(engine, place)
+            except errors.HostError as error:
+                failed = True
+                assert os.strerror(number) in str(error)
+                kinds = {errno.ENOSPC: errors.NoSpace, errno.EACCES: errors.PermissionDenied}
+                assert type(error) is kinds.get(number, errors.HostError)
+            else:
+                failed = False
+            armed = False
+            assert _leftovers(place) == [], f"failed at step {step}"
+            try:
+                verb(engine, place)
+            except errors.AlreadyExists:
+                assert name == "vol-create"
+            except errors.NotFound:
+                assert name in ("undefine", "vol-delete")
+            assert after(engine), f"failed at step {step}"
+        if not failed:
+            break
+    assert step > 1
