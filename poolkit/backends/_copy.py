@@ -1,0 +1,317 @@
+"""Moving bytes between descriptors: copies that keep holes as holes, and streams in and out.
+
+Everything here works on descriptors of regular files and of block devices alike, reports progress, and stops on abort.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from poolkit import _libc, errors
+from poolkit.backend import Transfer
+from poolkit.host import Host
+
+_FICLONE = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
+_BLKGETSIZE64 = 0x80081272  # linux/fs.h, _IOR(0x12, 114, size_t)
+_BLKZEROOUT = 0x127F  # linux/fs.h, _IO(0x12, 127)
+_BLOCK = 1 << 20  # of pread and pwrite: larger ones gain nothing on warm or cold caches
+_SLICE = 1 << 27  # of copy_file_range between two looks at the abort switch
+_HOLE = 1 << 16  # smallest run of zeros that becomes a hole when a stream is written sparsely
+_Read = Callable[[memoryview], int]
+_CANNOT = frozenset(
+    (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY, errno.EBADF)
+)
+
+
+def size_of(fd: int) -> int:
+    """Bytes of a regular file or block device; ``Unsafe`` for anything else."""
+    facts = os.fstat(fd)
+    if stat.S_ISREG(facts.st_mode):
+        return facts.st_size
+    if stat.S_ISBLK(facts.st_mode):
+        return int.from_bytes(fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)), "little")
+    raise errors.Unsafe("neither a regular file nor a block device")
+
+
+def stamp_of(fd: int) -> tuple[int, ...]:
+    """What changes when a file is written: compare before and after a copy. A block device has no such thing."""
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode):
+        return ()
+    return (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def duplicate(
+    host: Host, source: int, target: int, length: int, *, reflink: bool | None = None, blank: bool = True
+) -> None:
+    """Copy the first ``length`` bytes of ``source`` to ``target``, whose size the caller sets afterwards.
+
+    Shared blocks first (FICLONE), then copy_file_range(2) of each run of data, then reading and writing. ``reflink``
+    True raises ``Unsupported`` where blocks cannot be shared; False really copies. ``blank`` says that ``target``
+    reads as zeros, so that holes need not be written. Raises ``NoSpace`` before copying where the data cannot fit.
+    """
+    if reflink is not False:
+        host.files.fault("reflink")
+        if _reflink(source, target):
+            host.progress(length, length, "copy")
+            return
+        if reflink:
+            raise errors.Unsupported(
+                "the file system cannot share blocks between the two volumes",
+                hint="leave out --reflink to copy the data",
+            )
+    require_space(target, _allocated(source, length))
+    offload = reflink is None
+    done = 0
+    position = 0
+    for start, end in runs(source, length):
+        if not blank:
+            zero(target, position, start - position)
+        position = start
+        while position < end:
+            host.files.fault("copy")
+            count = 0
+            if offload:
+                try:
+                    count = os.copy_file_range(source, target, min(_SLICE, end - position), position, position)
+                except OSError as error:
+                    if error.errno not in _CANNOT:
+                        raise
+                offload = count > 0  # 0 for files whose kernel side does not do it
+            if not count:
+                count = _copy_block(source, target, position, min(_BLOCK, end - position))
+                if not count:
+                    return  # shorter than it was: the caller's comparison of stamps tells
+            position += count
+            done += count
+            host.progress(position, length, "copy")
+    if not blank:
+        zero(target, position, length - position)
+    host.progress(length, length, "copy")
+
+
+def runs(fd: int, length: int) -> Iterator[tuple[int, int]]:
+    """The ranges of a file that hold data (lseek(2) SEEK_DATA); all of it where that cannot be told."""
+    position = 0
+    while position < length:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            start, end = position, length
+        if start >= length:
+            return
+        if end <= start:  # a block device answers so on some kernels
+            end = length
+        yield start, min(end, length)
+        position = end
+
+
+def zero(fd: int, offset: int, length: int) -> None:
+    """Make a range of a file or device read as zeros, giving its space back where possible."""
+    if length <= 0:
+        return
+    try:
+        if stat.S_ISBLK(os.fstat(fd).st_mode):
+            import struct
+
+            fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
+        else:
+            _libc.fallocate(fd, _libc.FALLOC_FL_PUNCH_HOLE | _libc.FALLOC_FL_KEEP_SIZE, offset, length)
+        return
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+    zeros = bytes(min(_BLOCK, length))
+    end = offset + length
+    while offset < end:
+        offset += os.pwrite(fd, zeros[: min(len(zeros), end - offset)], offset)
+
+
+def free_space(fd: int) -> int | None:
+    """Bytes an ordinary user may still write on the file system of a regular file; None for a device."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return None
+    facts = os.fstatvfs(fd)
+    return facts.f_bavail * facts.f_frsize
+
+
+def require_space(fd: int, length: int) -> None:
+    """``NoSpace`` if ``length`` more bytes cannot fit on the file system of ``fd``."""
+    free = free_space(fd)
+    if free is not None and length > free:
+        raise errors.NoSpace(f"{length} bytes are needed and {free} are free")
+
+
+def upload(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, limit: int | None) -> int:
+    """Write ``stream`` into ``fd`` from ``transfer.offset`` on, at most ``transfer.length`` bytes (0: to its end).
+
+    ``limit`` is the end that must not be passed, None for a file that may grow: a stream that is longer is refused
+    when that shows, with what was written so far in place. With ``sparse`` runs of zeros become holes. Returns the
+    number of bytes.
+    """
+    position = transfer.offset
+    end = position + transfer.length if transfer.length else None
+    total = transfer.length or (limit - position if limit is not None else 0)
+    buffer = bytearray(_BLOCK)
+    view = memoryview(buffer)
+    read = _reader(stream)
+    while end is None or position < end:
+        wanted = _BLOCK if end is None else min(_BLOCK, end - position)
+        count = read(view[:wanted])
+        if not count:
+            break
+        if limit is not None and position + count > limit:
+            raise errors.InvalidArgument(
+                f"more data than the volume has room for: it ends at byte {limit}",
+                hint="resize the volume first, or give a length",
+            )
+        host.files.fault("upload")
+        _put(fd, view[:count], position, transfer.sparse)
+        position += count
+        host.progress(position - transfer.offset, total, "upload")
+    if end is not None and position < end:
+        raise errors.InvalidArgument(
+            f"the data ended after {position - transfer.offset} of {transfer.length} bytes; those are written"
+        )
+    return position - transfer.offset
+
+
+def download(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, size: int) -> int:
+    """Write the bytes of a range of ``fd`` to ``stream``; returns how many.
+
+    With ``sparse`` a stream that is a regular file gets holes where the volume has them.
+    """
+    end = size if not transfer.length else transfer.offset + transfer.length
+    length = end - transfer.offset
+    out = _descriptor(stream)
+    if out is not None:
+        stream.flush()
+    if transfer.sparse and out is not None and stat.S_ISREG(os.fstat(out).st_mode):
+        _download_sparse(host, fd, out, transfer.offset, end)
+        return length
+    position = transfer.offset
+    send = out is not None
+    while position < end:
+        count = 0
+        if send and out is not None:
+            try:
+                count = os.sendfile(out, fd, position, min(_BLOCK, end - position))
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
+                send = False
+                continue
+        else:
+            data = os.pread(fd, min(_BLOCK, end - position), position)
+            count = len(data)
+            _write(stream, data)
+        if not count:
+            raise errors.HostError(f"the volume ended at byte {position}, before the {end} that were there")
+        position += count
+        host.progress(position - transfer.offset, length, "download")
+    return length
+
+
+def _download_sparse(host: Host, fd: int, out: int, offset: int, end: int) -> None:
+    base = os.lseek(out, 0, os.SEEK_CUR)
+    if os.fstat(out).st_size < base + end - offset:
+        os.ftruncate(out, base + end - offset)
+    position = offset
+    for start, stop in runs(fd, end):
+        start = max(start, offset)
+        if stop <= start:
+            continue
+        zero(out, base + position - offset, start - position)
+        position = start
+        while position < stop:
+            data = os.pread(fd, min(_BLOCK, stop - position), position)
+            if not data:
+                break
+            os.pwrite(out, data, base + position - offset)
+            position += len(data)
+            host.progress(position - offset, end - offset, "download")
+    zero(out, base + position - offset, end - position)
+    os.lseek(out, base + end - offset, os.SEEK_SET)
+
+
+def _reflink(source: int, target: int) -> bool:
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+def _allocated(fd: int, length: int) -> int:
+    facts = os.fstat(fd)
+    return min(facts.st_blocks * 512, length) if stat.S_ISREG(facts.st_mode) else length
+
+
+def _copy_block(source: int, target: int, position: int, length: int) -> int:
+    data = os.pread(source, length, position)
+    view = memoryview(data)
+    written = 0
+    while written < len(data):
+        written += os.pwrite(target, view[written:], position + written)
+    return len(data)
+
+
+def _put(fd: int, data: memoryview, position: int, sparse: bool) -> None:
+    if sparse and len(data) >= _HOLE and not any(memoryview(data)[:64]) and bytes(data) == bytes(len(data)):
+        zero(fd, position, len(data))
+        size = os.fstat(fd).st_size
+        if stat.S_ISREG(os.fstat(fd).st_mode) and position + len(data) > size:
+            os.ftruncate(fd, position + len(data))
+        return
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], position + written)
+
+
+def _reader(stream: BinaryIO) -> _Read:
+    """How to fill a buffer from ``stream``: its own readinto, or reads for streams that lack it."""
+    raw = getattr(stream, "readinto", None)
+    if raw is not None:
+
+        def into(view: memoryview) -> int:
+            # A pipe gives what is there; whole blocks make holes and progress regular.
+            filled = 0
+            while filled < len(view):
+                count = raw(view[filled:])
+                if not count:
+                    break
+                filled += count
+            return filled
+
+        return into
+
+    def plain(view: memoryview) -> int:
+        data = stream.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    return plain
+
+
+def _descriptor(stream: BinaryIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _write(stream: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        count = stream.write(view)
+        view = view[len(view) if count is None else count :]
