@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint format bench docs lab-shell setup clean
+.PHONY: help demo test quick lint format schemas bench docs lab-shell setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ format: ## let ruff format and fix what it can
 	@$(PYTHON) scripts/setup lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schemas: ## write poolkit/schemas anew from the mapping
+	@$(PYTHON) scripts/setup run
+	$(BIN)/python -m poolkit.schemas
 
 bench: ## measure beside the C floor and, where installed, libvirtd; ARGS=--quick for a short run
 	@$(PYTHON) scripts/setup run
