@@ -8,6 +8,7 @@ sees no states, no locks, no files of ours and no events; it talks to the machin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ class Backend:
         """What no other pool may claim: ``target DIR``, ``device PATH`` ... Asked at define; must not touch the host."""
         target = getattr(self.pool, "target", None)
         path = getattr(target, "path", None)
-        return (f"target {path.rstrip('/') or '/'}",) if path and self.file_backed else ()
+        return (f"target {os.path.normpath(path)}",) if path and self.file_backed else ()
 
     def check(self) -> bool:
         """Whether the pool's storage is up now. Asks the host, changes nothing; sets ``down`` when it is not."""

@@ -282,7 +282,8 @@ class Inventory:
             pinned = self._db.execute(
                 "SELECT name, inode, format FROM formats WHERE place = ?", (record.target,)
             ).fetchall()
-            extra = {n: VolumeInfo(n, inode=i, format=f) for n, i, f in pinned if n not in listing}
+            # Not empty: an empty file would have no format yet.
+            extra = {n: VolumeInfo(n, inode=i, format=f, physical=1) for n, i, f in pinned if n not in listing}
             if extra:
                 listing = {**listing, **extra}
         return version, listing

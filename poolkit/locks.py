@@ -38,10 +38,14 @@ class Work:
         return f"{what} by process {self.pid} ({self.user}) since {started}"
 
     def conflicts(self, other: Work) -> bool:
-        """Whether the two may not run at once. Shared work (reading) only excludes work on the whole pool."""
-        if self.volume is None or other.volume is None:
-            return not (self.shared and other.shared)
-        return self.volume == other.volume and not (self.shared and other.shared)
+        """Whether the two may not run at once.
+
+        Unshared work on the whole pool excludes everything; otherwise only work on the same volume conflicts, unless
+        both only read it.
+        """
+        if (self.volume is None and not self.shared) or (other.volume is None and not other.shared):
+            return True
+        return self.volume is not None and self.volume == other.volume and not (self.shared and other.shared)
 
 
 class Locks:

@@ -1,0 +1,432 @@
+"""What the engine promises about definitions, states and look-ups."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors
+from poolkit.engine import Engine
+from poolkit.events import Event
+from poolkit.host import Host
+
+
+def xml(path: Path | str, name: str = "p", extra: str = "", body: str = "") -> str:
+    return f"<pool type='dir'><name>{name}</name>{extra}{body}<target><path>{path}</path></target></pool>"
+
+
+def volume(name: str, size: int = 4096) -> str:
+    return f"<volume><name>{name}</name><capacity>{size}</capacity></volume>"
+
+
+UUID = "11111111-2222-3333-4444-555555555555"
+OTHER = "99999999-2222-3333-4444-555555555555"
+
+
+# -- define -------------------------------------------------------------------------------------------------------
+
+
+def test_define_again_is_unchanged_with_or_without_uuid(engine: Engine, tmp_path: Path) -> None:
+    first = engine.define(xml(tmp_path))
+    assert first.outcome
+    stamp = engine.store.stamp("p")
+    assert not engine.define(xml(tmp_path)).outcome
+    assert not engine.define(first.xml()).outcome
+    assert engine.define(xml(tmp_path)).uuid == first.uuid
+    assert engine.store.stamp("p") == stamp, "an unchanged definition was written again"
+
+
+def test_a_changed_definition_of_an_active_pool_says_what_waits(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path))
+    pool.start()
+    other = tmp_path / "other"
+    other.mkdir()
+    changed = engine.define(xml(other))
+    assert changed.outcome
+    assert [(f, str(a), str(b)) for f, a, b in changed.outcome.pending] == [("target.path", str(tmp_path), str(other))]
+    assert pool.definition().target.path == str(tmp_path)
+    assert pool.definition(inactive=True).target.path == str(other)
+    pool.destroy()
+    pool.start()
+    assert pool.definition().target.path == str(other)
+
+
+def test_a_uuid_belongs_to_one_name(engine: Engine, tmp_path: Path) -> None:
+    engine.define(xml(tmp_path, extra=f"<uuid>{UUID}</uuid>"))
+    with pytest.raises(errors.PoolExists, match="belongs to pool 'p'"):
+        engine.define(xml(tmp_path / "q", "q", f"<uuid>{UUID}</uuid>"))
+    with pytest.raises(errors.PoolExists, match=f"exists already with the uuid {UUID}"):
+        engine.define(xml(tmp_path, extra=f"<uuid>{OTHER}</uuid>"))
+    assert [p.name for p in engine.pools()] == ["p"]
+
+
+@pytest.mark.parametrize("other", ["{}", "{}/", "{}/../images"])
+def test_two_pools_on_one_target_conflict_by_name(engine: Engine, tmp_path: Path, other: str) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    engine.define(xml(place))
+    with pytest.raises(errors.Conflict) as caught:
+        engine.define(xml(other.format(place), "q"))
+    assert "which belongs to pool 'p'" in str(caught.value)
+    with pytest.raises(errors.Conflict):
+        engine.create(xml(other.format(place), "q"))
+
+
+@pytest.mark.parametrize("name", ["../x", "-p", ".p", "a/b", "x" * 201, "a\x07b"])
+def test_names_that_cannot_be_files_are_refused(engine: Engine, tmp_path: Path, name: str) -> None:
+    from poolkit.xmlmap import replace
+
+    definition = replace(engine.parse(xml(tmp_path)), name=name)
+    with pytest.raises(errors.InvalidArgument, match="cannot be the name of a pool"):
+        engine.define(definition)
+    assert not engine.pools()
+
+
+def test_bad_documents_lose_nothing(engine: Engine, tmp_path: Path) -> None:
+    engine.define(xml(tmp_path))
+    before = engine.store.read("p")
+    with pytest.raises(errors.InvalidDefinition) as caught:
+        engine.define("<pool type='dir'>\n<name>p</name><target><pth>/x</pth></target></pool>", filename="p.xml")
+    assert any(p.line == 2 and "did you mean 'path'" in str(p) for p in caught.value.problems)
+    assert engine.store.read("p") == before
+
+
+def test_a_definition_damaged_by_hand_does_not_hide_the_others(engine: Engine, tmp_path: Path) -> None:
+    engine.define(xml(tmp_path))
+    Path(engine.store.path("bad")).write_text("<pool type='dir'><name>bad")
+    states = {p.name: p.state for p in engine.pools()}
+    assert states == {"bad": "invalid", "p": "inactive"}
+    with pytest.raises(errors.InvalidDefinition):
+        engine.pool("bad").start()
+    # A good definition of that name repairs it.
+    engine.define(xml(tmp_path / "bad", "bad"))
+    assert {p.state for p in engine.pools()} == {"inactive"}
+
+
+def test_a_file_put_into_the_folder_is_a_definition(engine: Engine, tmp_path: Path) -> None:
+    engine.define(xml(tmp_path))
+    Path(engine.store.path("q")).write_text(xml(tmp_path / "q", "q", f"<uuid>{UUID}</uuid>"))
+    assert engine.pool("q").uuid == UUID
+    assert engine.pool(UUID).name == "q"
+    Path(engine.store.path("q")).unlink()
+    with pytest.raises(errors.PoolNotFound):
+        engine.pool("q")
+
+
+# -- states -------------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_pool_stays_stopped_and_an_active_one_active(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path))
+    pool.start()
+    with Engine(tmp_path / "root") as other:
+        assert other.pool("p").info.active
+        other.pool("p").destroy()
+    with Engine(tmp_path / "root") as third:
+        assert not third.pool("p").info.active
+
+
+def test_nothing_is_active_after_a_reboot(engine: Engine, tmp_path: Path) -> None:
+    engine.define(xml(tmp_path)).start()
+    with Engine(tmp_path / "root") as after:
+        after._boot = "another boot"
+        assert not after.pool("p").info.active
+        assert after.pool("p").start()
+
+
+def test_autostart_starts_what_is_marked(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path))
+    engine.define(xml(tmp_path / "gone", "broken")).autostart()
+    assert pool.autostart()
+    assert not pool.autostart()
+    results = dict(engine.start_autostart())
+    assert results["p"]
+    assert isinstance(results["broken"], errors.HostError)
+    assert pool.info.active
+    assert pool.info.autostart
+    assert pool.autostart(False)
+    assert [p.name for p in engine.pools(autostart=True)] == ["broken"]
+
+
+def test_a_transient_pool_vanishes_when_it_stops(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.create(xml(tmp_path))
+    assert not pool.info.persistent
+    assert not engine.create(xml(tmp_path)).outcome
+    with pytest.raises(errors.InvalidState, match="transient"):
+        pool.autostart()
+    with pytest.raises(errors.InvalidState, match="no stored definition"):
+        pool.xml(inactive=True)
+    pool.destroy()
+    with pytest.raises(errors.PoolNotFound):
+        engine.pool("p")
+
+
+def test_a_transient_pool_that_cannot_start_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(errors.HostError):
+        engine.create(xml(tmp_path / "gone"))
+    assert engine.pools() == []
+    assert engine.create(xml(tmp_path / "gone"), build=True).info.active
+
+
+def test_defining_a_transient_pool_makes_it_persistent(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.create(xml(tmp_path))
+    engine.define(xml(tmp_path))
+    assert pool.info.persistent
+    assert pool.info.active
+    pool.destroy()
+    assert not engine.pool("p").info.active
+
+
+def test_verbs_that_do_not_fit_the_state(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path))
+    for verb in (pool.refresh, pool.volumes, lambda: pool.volume("v"), lambda: pool.create_volume(volume("v"))):
+        with pytest.raises(errors.InvalidState) as caught:
+            verb()
+        assert caught.value.hint == "start it: poolkit start p"
+    pool.start()
+    for verb in (pool.build, pool.delete, pool.undefine):
+        with pytest.raises(errors.InvalidState, match="while it is active"):
+            verb()
+
+
+def test_a_failed_refresh_keeps_pool_and_listing(engine: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    pool = engine.define(xml(place))
+    pool.build()
+    pool.start()
+    pool.create_volume(volume("v"))
+    failing = Host()
+    failing.directory = lambda path: (_ for _ in ()).throw(OSError(5, "Input/output error", path))  # type: ignore[method-assign]
+    failing._view = lambda: failing  # type: ignore[method-assign]
+    with Engine(tmp_path / "root", host=failing) as broken, pytest.raises(errors.HostError, match="Input/output"):
+        broken.pool("p").refresh()
+    assert pool.info.active
+    assert [v.name for v in pool.volumes()] == ["v"]
+    assert "the last refresh failed" in pool.info.reason
+    pool.refresh()
+    assert pool.info.reason == ""
+
+
+# -- listing and look-up ---------------------------------------------------------------------------------------------
+
+
+def test_volumes_are_found_by_name_key_and_path(engine: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    pool = engine.define(xml(place))
+    pool.build()
+    pool.start()
+    made = pool.create_volume(volume("v"))
+    assert engine.volume_by_path(f"{place}/v").name == "v"
+    assert engine.volume_by_key(made.key).pool.name == "p"
+    assert engine.pool_by_target(f"{place}/").name == "p"
+    for missing in (f"{place}/w", "v", "/", "", "../v", f"{place}/../images/w", "a\nb"):
+        with pytest.raises(errors.VolumeNotFound):
+            engine.volume_by_path(missing)
+    pool.destroy()
+    with pytest.raises(errors.VolumeNotFound):
+        engine.volume_by_path(f"{place}/v")
+
+
+def test_suggestions(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path, "images"))
+    pool.start()
+    pool.create_volume(volume("debian.raw"))
+    with pytest.raises(errors.PoolNotFound) as caught:
+        engine.pool("imagse")
+    assert caught.value.hint == "did you mean 'images'?"
+    with pytest.raises(errors.VolumeNotFound) as missing:
+        pool.volume("debian.rwa")
+    assert missing.value.hint == "did you mean 'debian.raw'?"
+
+
+def test_a_refresh_keeps_what_was_made_meanwhile(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path / "images"))
+    pool.build()
+    pool.start()
+    pool.create_volume(volume("old"))
+    record = engine.inventory.record("p")
+    assert record is not None
+    scanned, known = engine.inventory.known(record)
+    listing = list(known.values())
+    usage = engine.backend(pool.definition()).usage()
+    with Engine(tmp_path / "root") as other:
+        other.pool("p").create_volume(volume("new"))
+        other.pool("p").volume("old").delete()
+    engine.inventory.save_listing(record.id, listing, scanned, usage)
+    assert [v.name for v in pool.volumes()] == ["new"]
+
+
+def test_an_unchanged_file_is_not_opened_again(tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    for name in "abc":
+        (place / name).write_bytes(name.encode() * 8192)
+        os.utime(place / name, (1, 1))
+    script = f"""
+import os, sys, time
+from poolkit.engine import Engine
+with Engine({str(tmp_path / "root")!r}) as engine:
+    pool = engine.define({xml(place)!r})
+    time.sleep(0.1)  # a file as young as the clock's tick is read again
+    pool.start()
+    opened = []
+    sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
+    pool.refresh()
+    print([o for o in opened if o in ("a", "b", "c")])
+    with open({str(place / "b")!r}, "ab") as file:
+        file.write(b"x")
+    del opened[:]
+    pool.refresh()
+    print([o for o in opened if o in ("a", "b", "c")], pool.volume("b").info.capacity)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["[]", "['b'] 8193"]
+
+
+def test_a_file_without_blocks_is_not_read(tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    with (place / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+    script = f"""
+import sys
+from poolkit.engine import Engine
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
+with Engine({str(tmp_path / "root")!r}) as engine:
+    pool = engine.define({xml(place)!r})
+    pool.start()
+    print("sparse" in opened, pool.volume("sparse").info.capacity)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out == f"False {1 << 30}\n"
+
+
+def test_what_a_guest_writes_does_not_change_the_recorded_format(engine: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    pool = engine.define(xml(place))
+    pool.build()
+    pool.start()
+    made = pool.create_volume(volume("disk", 1 << 20))
+    header = b"QFI\xfb\0\0\0\3" + bytes(96)
+    with open(made.path, "r+b") as disk:
+        disk.write(header)
+    pool.refresh()
+    assert pool.volume("disk").info.format == "raw"
+    assert pool.volume("disk").info.capacity == 1 << 20
+    assert "looks like qcow2" in pool.volume("disk").warning
+    # ... nor does it after the pool was forgotten and defined again, under another uuid.
+    pool.destroy()
+    pool.undefine()
+    again = engine.define(xml(place))
+    assert again.uuid != pool.uuid
+    again.start()
+    assert again.volume("disk").info.format == "raw"
+
+
+# -- events, threads, dry run -----------------------------------------------------------------------------------------
+
+
+def test_events_tell_what_happened_in_order(engine: Engine, tmp_path: Path) -> None:
+    seen: list[Event] = []
+    cancel = engine.subscribe(seen.append)
+    engine.subscribe(lambda event: 1 / 0)  # a broken subscriber stops nobody
+    pool = engine.define(xml(tmp_path / "images"))
+    engine.define(xml(tmp_path / "images"))
+    pool.build()
+    pool.start()
+    made = pool.create_volume(volume("v"))
+    made.resize(8192)
+    made.delete()
+    pool.refresh()
+    pool.destroy()
+    pool.delete()
+    pool.undefine()
+    cancel()
+    engine.define(xml(tmp_path / "images"))
+    assert [(e.kind, e.volume) for e in seen] == [
+        ("defined", None), ("created", None), ("started", None), ("volume-created", "v"), ("volume-changed", "v"),
+        ("volume-deleted", "v"), ("refreshed", None), ("stopped", None), ("deleted", None), ("undefined", None),
+    ]  # fmt: skip
+    assert {e.pool for e in seen} == {"p"}
+    assert {e.uuid for e in seen} == {pool.uuid}
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(engine: Engine, tmp_path: Path) -> None:
+    with Engine(tmp_path / "root", dry_run=True) as dry:
+        assert dry.define(xml(tmp_path / "images")).outcome
+        assert dry.pools() == []
+    pool = engine.define(xml(tmp_path / "images"))
+    with Engine(tmp_path / "root", dry_run=True) as dry:
+        outcome = dry.pool("p").build()
+        assert outcome.plan == (f"mkdir {tmp_path}/images",)
+        assert not (tmp_path / "images").exists()
+    pool.build()
+    pool.start()
+    with Engine(tmp_path / "root", dry_run=True) as dry:
+        made = dry.pool("p").create_volume(volume("v"))
+        assert made.outcome is not None
+        assert made.outcome.plan
+        dry.pool("p").refresh()
+        dry.pool("p").destroy()
+        dry.pool("p").autostart()
+    assert pool.info.active
+    assert not pool.info.autostart
+    assert pool.volumes() == []
+    assert os.listdir(tmp_path / "images") == []
+
+
+def test_threads_share_one_engine(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path / "images"))
+    pool.build()
+    pool.start()
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(10):
+                made = pool.create_volume(volume(f"{number}-{turn}"), wait=60)
+                assert engine.volume_by_path(made.path).name == made.name
+                pool.refresh(wait=60)
+                made.delete(wait=60)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert pool.volumes() == []
+
+
+def test_listing_leaks_no_descriptor(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path / "images"))
+    pool.build()
+    pool.start()
+    pool.create_volume(volume("v"))
+    engine.pools()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(300):
+        engine.pools()
+        pool.volumes()
+        pool.refresh()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_damaged_inventory_is_set_aside(tmp_path: Path) -> None:
+    with Engine(tmp_path / "root") as engine:
+        engine.define(xml(tmp_path / "images")).build()
+    inventory = tmp_path / "root" / "state" / "inventory.sqlite"
+    for extra in inventory.parent.glob("inventory.sqlite-*"):
+        extra.unlink()
+    inventory.write_bytes(b"this is not a database at all" * 100)
+    with Engine(tmp_path / "root") as engine:
+        assert engine.pool("p").start()
+    assert inventory.with_name("inventory.sqlite.damaged").exists()
