@@ -126,15 +126,37 @@ def as_format(reader: Reader, format: str) -> ImageInfo:
     if format not in FORMATS:
         raise InvalidArgument(f"image format {clean(format.encode(errors='replace'))!r} is not known")
     seen = probe(reader)
+    looks = (seen.format, *(name for name in seen.also if name != format))
     if seen.format == format:
         seen.ambiguous = False
         return seen
-    return ImageInfo(
-        format,
-        also=(seen.format, *seen.also),
-        hints=seen.hints,
-        error=f"the format on record is {format}; the content looks like {seen.format}",
-    )
+    info = ImageInfo(format, also=looks, hints=seen.hints)
+    info.note(f"the format on record is {format}; the content looks like {seen.format}")
+    try:
+        head = reader.pread(HEAD, 0)
+        if not _claims(reader, head, info):
+            info.error, info.notes = info.notes[0], ()
+            return info
+    except OSError as error:
+        info.error = f"cannot be read: {error.strerror or error}"
+        return info
+    _fill(reader, head, info)
+    info.also = tuple(dict.fromkeys((*looks, *info.also)))
+    return info
+
+
+def _claims(reader: Reader, head: bytes, info: ImageInfo) -> bool:
+    """Whether the mark of ``info.format`` is there although that of another comes before it.
+
+    A guest can write at the start of a fixed VHD or of a disc image; the mark that counts is elsewhere.
+    """
+    if info.format == "iso":
+        return reader.pread(5, 32769) == b"CD001"
+    if info.format == "vdi":
+        return head[64:68] == _VDI
+    mark = {"vpc": b"conectix", "dmg": b"koly"}.get(info.format)
+    info.tail = mark is not None and reader.size >= 512 and reader.pread(512, reader.size - 512).startswith(mark)
+    return info.tail
 
 
 def content(reader: Reader) -> tuple[str, ...]:

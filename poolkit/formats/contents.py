@@ -21,8 +21,7 @@ _SIGNS: tuple[tuple[int, bytes, str], ...] = (
     (3, b"-FVE-FS-", "BitLocker"),
     (1024, b"\xe2\xe1\xf5\xe0", "erofs"),
     (1024, b"\x10\x20\xf5\xf2", "f2fs"),
-    (1024, b"BD", "hfs"),
-    (1030, b"\x34\x34", "nilfs2"),
+    (1024, b"\2\0\0\0\0\0\x34\x34", "nilfs2"),
     (1024, b"OCFSV2", "ocfs2"),
     (2048, b"OCFSV2", "ocfs2"),
     (4096, b"OCFSV2", "ocfs2"),
@@ -86,6 +85,9 @@ def _all(reader: Reader) -> Iterator[str]:
 
 
 def _disklabels(head: bytes) -> Iterator[str]:
+    block = int.from_bytes(head[1044:1048], "big")
+    if head[1024:1026] == b"BD" and block and block % 512 == 0:  # two letters alone would find it in any text
+        yield "hfs"
     if head[:2] == b"ER" and head[512:514] == b"PM":
         yield "mac"
     if head[508:510] == b"\xda\xbe":

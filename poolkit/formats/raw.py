@@ -32,7 +32,7 @@ def hints(head: bytes) -> tuple[str, ...]:
     found += [name for offset, magic, name in _SIGNS if head.startswith(magic, offset)]
     if fat:
         found.append("vfat")
-    if head[1080:1082] == b"\x53\xef":
+    if head[1080:1082] == b"\x53\xef" and head[1048] <= 6 and head[1028:1032] != bytes(4):  # block size, blocks
         found.append(_ext(head))
     if any(
         head.startswith(b"LABELONE", sector) and head.startswith(b"LVM2 001", sector + 24)

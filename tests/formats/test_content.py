@@ -156,6 +156,8 @@ def test_zfs(label: int, magic: bytes) -> None:
         ({0: b"bluestore block device\n"}, "ceph_bluestore"),
         ({3: b"EXFAT   "}, "exfat"),
         ({1024: b"H+\0\4"}, "hfsplus"),
+        ({1024: b"BD", 1044: b"\0\0\x10\0"}, "hfs"),
+        ({1024: b"\2\0\0\0\0\0\x34\x34"}, "nilfs2"),
         ({1024: b"HX\0\5"}, "hfsplus"),
         ({1024: b"\x10\x20\xf5\xf2"}, "f2fs"),
         ({65588: b"ReIsEr2Fs"}, "reiserfs"),
@@ -197,6 +199,10 @@ def test_nothing_is_nothing(size: int) -> None:
 
 def test_random_text_is_nothing() -> None:
     assert content(Sparse({0: b"The quick brown fox. " * 200_000})) == ()
+
+
+def test_two_letters_are_no_file_system() -> None:
+    assert content(Sparse({1024: b"BD", 1080: b"\x53\xef"}, MIB)) == ()
 
 
 def test_an_unreadable_device_is_not_an_empty_one() -> None:

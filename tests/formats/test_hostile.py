@@ -282,6 +282,28 @@ def test_a_format_on_record_is_never_guessed() -> None:
     assert info.notes == ("the format on record is raw; the content looks like qcow2",)
 
 
+def test_a_format_on_record_is_read_where_its_mark_is() -> None:
+    """The guest of a fixed VHD owns the first sector, not the footer."""
+    guest = samples.qcow2(backing=b"/etc/shadow")
+    fixed = as_format(Sparse({0: guest, 8 * MIB: samples.vhd_footer(kind=2, size=8 * MIB)}, 8 * MIB + 512), "vpc")
+    assert (fixed.format, fixed.capacity, fixed.subtype, fixed.backing, fixed.error) == (
+        "vpc",
+        8 * MIB,
+        "fixed",
+        None,
+        None,
+    )
+    assert fixed.also == ("qcow2",)
+    disc = as_format(samples.iso(guest), "iso")
+    assert (disc.format, disc.capacity, disc.backing, disc.ambiguous, disc.error) == ("iso", 204800, None, False, None)
+    trailer = as_format(Sparse({0: guest, 4096: samples.koly()}), "dmg")
+    assert (trailer.format, trailer.capacity, trailer.tail, trailer.error) == ("dmg", 51200, True, None)
+    inner = as_format(Sparse({0: samples.parallels() + samples.vdi()[64:]}), "vdi")
+    assert (inner.format, inner.capacity, inner.also, inner.error) == ("vdi", MIB, ("ploop",), None)
+    wrong = as_format(Sparse({0: guest}, MIB), "vdi")
+    assert (wrong.capacity, wrong.error) == (None, "the format on record is vdi; the content looks like qcow2")
+
+
 TWO_FILES = """
 import os, sys
 from poolkit.formats import FORMATS, FdReader, as_format, content, describe, probe
