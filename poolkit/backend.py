@@ -131,6 +131,8 @@ class Backend:
         self.host = host
         self.down = ""
         """After ``check`` answered False: why, as the end of a sentence ("nothing is mounted at '/x'")."""
+        self.whole = True
+        """After ``check`` answered True: False when a part may be down, so that starting the pool has work to do."""
 
     # -- the pool -------------------------------------------------------------------------------------------------
 
@@ -206,6 +208,10 @@ class Backend:
         """The volume as something that another volume, of any pool type, can be made from."""
         path = info.path or f"{getattr(getattr(self.pool, 'target', None), 'path', None) or ''}/{info.name}"
         return Source(self.pool, info, path, lambda: self.open_volume(info))
+
+    def rounded(self, capacity: int) -> int:
+        """The capacity in bytes that a volume really gets when ``capacity`` is asked for; asked before ``resize``."""
+        return capacity
 
     def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
         """Set the capacity of a volume, in bytes; growing keeps all data, shrinking needs ``shrink``."""

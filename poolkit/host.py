@@ -178,6 +178,10 @@ class Host:
         self._shared.clear()
         self._run(argv, (0,), 120, None, False, (), abortable=False)
 
+    def ask_undo(self, argv: Sequence[str]) -> str:
+        """What a program prints that an undo step depends on, whatever its status; an abort does not stop it."""
+        return self._run(argv, range(256), 120, None, False, (), abortable=False).stdout
+
     def program(self, name: str) -> str:
         """The absolute path of a program on the fixed search path; raises ``ToolMissing`` with the package to install."""
         found = self._programs.get(name)

@@ -138,7 +138,7 @@ class Pool:
             if op.dry:
                 backend.start()
             else:
-                if not backend.check():
+                if not (backend.check() and backend.whole):
                     backend.start()
                 _, known = engine.inventory.known(record) if record is not None else (0, {})
                 volumes, usage = _scan(backend, known)

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """One step: ``kind`` is ``run``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink`` or ``restore``."""
+    """One step: ``kind`` is ``run``, ``run-if``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink`` or ``restore``."""
 
     kind: str
     args: tuple[Any, ...]
 
     def __str__(self) -> str:
+        if self.kind == "run-if":
+            return f"run {' '.join(self.args[2])} (if {' '.join(self.args[0])} says '{self.args[1]}')"
         return " ".join([self.kind, *map(str, self.args)])
 
 
@@ -38,12 +40,23 @@ def run(argv: Sequence[str]) -> Undo:
     return Undo("run", tuple(argv))
 
 
+def run_if(question: Sequence[str], answer: str, argv: Sequence[str]) -> Undo:
+    """As ``run``, but only if the program ``question``, which reads, prints ``answer`` (but for white space).
+
+    For what others may have replaced since: it is left alone unless it is still what this operation made.
+    """
+    return Undo("run-if", (list(question), answer, list(argv)))
+
+
 def perform(step: Undo, host: Host) -> None:
     """Run one undo step. What is already gone is fine; raises ``OSError`` or ``ToolError`` for anything else."""
     kind, args = step.kind, step.args
     try:
         if kind == "run":
             host.run_undo(args)
+        elif kind == "run-if":
+            if host.ask_undo(args[0]).split() == args[1].split():
+                host.run_undo(args[2])
         elif kind == "unlink":
             # With an inode number: only if it is still the file that we made.
             if len(args) == 1 or os.lstat(args[0]).st_ino == args[1]:

@@ -106,6 +106,7 @@ class Volume:
             wanted = capacity if not delta else now.capacity - abs(capacity) if shrink else now.capacity + capacity
             if wanted < 0 or (delta and capacity < 0 and not shrink):
                 raise errors.InvalidArgument(f"volume '{self.name}' cannot have {wanted} bytes", volume=self.name)
+            wanted = backend.rounded(wanted)
             if wanted < now.capacity and not shrink:
                 raise errors.InvalidArgument(
                     f"volume '{self.name}' has {now.capacity} bytes; making it {wanted} would cut off data",
