@@ -1,3 +1,71 @@
-"""libvirt's storage management as a library: pool and volume XML in, working storage out, with no daemon."""
+"""libvirt's storage management as a library: pool and volume XML in, working storage out, with no daemon.
+
+    with poolkit.Engine() as engine:
+        pool = engine.define(xml)
+        pool.build()
+        pool.start()
+
+The names below are loaded when they are first used, so that ``import poolkit`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poolkit import errors
+    from poolkit.backend import Backend, Usage, VolumeInfo
+    from poolkit.engine import Engine
+    from poolkit.errors import PoolkitError
+    from poolkit.events import Event
+    from poolkit.host import Host
+    from poolkit.operation import Outcome
+    from poolkit.pool import Pool, PoolInfo
+    from poolkit.volume import Volume
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "Engine",
+    "Event",
+    "Host",
+    "Outcome",
+    "Pool",
+    "PoolInfo",
+    "PoolkitError",
+    "Usage",
+    "Volume",
+    "VolumeInfo",
+    "__version__",
+    "errors",
+]
+
+_PLACES = {
+    "Backend": "backend",
+    "Engine": "engine",
+    "Event": "events",
+    "Host": "host",
+    "Outcome": "operation",
+    "Pool": "pool",
+    "PoolInfo": "pool",
+    "PoolkitError": "errors",
+    "Usage": "backend",
+    "Volume": "volume",
+    "VolumeInfo": "backend",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "errors":
+        return import_module("poolkit.errors")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'poolkit' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"poolkit.{_PLACES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,181 @@
+"""The command ``poolkit``: the verb table (:mod:`poolkit.cli.verbs`) and what runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+from poolkit.cli import arguments
+from poolkit.cli.verbs import Verb, find, verbs, words
+
+if TYPE_CHECKING:
+    from poolkit.cli.session import Session
+
+__all__ = ["Verb", "main", "verbs"]
+
+INTERNAL = 70
+"""Exit status after an error of poolkit itself (EX_SOFTWARE of sysexits.h)."""
+PIPE = 141
+"""Exit status when the reader of the output went away: that of a program killed by SIGPIPE, as shells show it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (by default the process's own) and return the exit status; raises nothing."""
+    if sys.stdout is None or sys.stderr is None:  # started with a closed descriptor
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # What is left in the buffer would fail again when Python ends, with a message.
+        with open(os.devnull, "wb") as sink:
+            os.dup2(sink.fileno(), sys.stdout.fileno())
+        return PIPE
+    except OSError as error:
+        sys.stderr.write(f"error: cannot write the answer: {error.strerror or error}\n")
+        return errors.from_os_error(error, "write").exit_code
+
+
+def _main(argv: list[str]) -> int:
+    word, rest = arguments.split(argv)
+    early = {"json": "--json" in argv, "debug": "--debug" in argv}
+    if word is None:
+        return _without_verb(rest, early)
+    if word == "_complete":
+        from poolkit.cli.complete import answer
+
+        return answer(rest)
+    verb = find(word)
+    try:
+        if verb is None:
+            raise arguments.usage_error(
+                f"there is no verb '{arguments.shown(word)}'",
+                hint=arguments.near(word, words()) or "poolkit help lists the verbs",
+            )
+        values = arguments.parse(verb.arguments, rest, verb.name)
+    except errors.PoolkitError as error:
+        return _refuse(error, early)
+    if values.help:
+        from poolkit.cli.shell import explain
+
+        explain(verb)
+        return 0
+    if values.version:
+        return _version()
+    return _run(verb, values)
+
+
+def _without_verb(rest: list[str], early: dict[str, bool]) -> int:
+    from poolkit.cli.shell import overview
+
+    try:
+        values = arguments.parse((), rest)
+    except errors.PoolkitError as error:
+        return _refuse(error, early)
+    if values.version:
+        return _version()
+    overview(sys.stdout if values.help else sys.stderr)
+    return 0 if values.help else errors.InvalidArgument.exit_code
+
+
+def _version() -> int:
+    from poolkit import __version__
+
+    sys.stdout.write(f"poolkit {__version__}\n")
+    return 0
+
+
+def _refuse(error: errors.PoolkitError, early: dict[str, bool]) -> int:
+    """Report an error of the command line itself: the options are not known yet."""
+    from poolkit.cli.session import Session
+
+    values = arguments.Values(arguments.GLOBAL)
+    values.json, values.debug = early["json"], early["debug"]
+    session = Session(values, "")
+    session.fail(error)
+    return session.code
+
+
+def function(verb: Verb) -> Any:
+    """The function that a verb's entry names."""
+    module, _, name = verb.run.partition(":")
+    return getattr(import_module(f"poolkit.cli.{module}"), name)
+
+
+def _run(verb: Verb, values: arguments.Values) -> int:
+    from poolkit.cli.session import Session
+
+    session = Session(values, verb.name)
+    restore = _catch_signals(session)
+    try:
+        function(verb)(session, values)
+    except errors.PoolkitError as error:
+        session.fail(error)
+    except KeyboardInterrupt:
+        session.fail(errors.Aborted("stopped on request"))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        session.fail(errors.from_os_error(error, f"finish '{verb.name}'"))
+    except Exception as error:
+        _internal(session, error)
+    finally:
+        restore()
+        session.close()
+    return session.code
+
+
+def _internal(session: Session, error: Exception) -> None:
+    import traceback
+
+    from poolkit import __version__
+
+    session.code = INTERNAL
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" at {os.path.basename(last[0].filename)}:{last[0].lineno}" if last else ""
+    message = (
+        f"internal error: {type(error).__name__}{place}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    )
+    hint = (
+        f"this is a bug in poolkit {__version__}: please report it with the command line and the output of --debug; "
+        "what was under way has been undone"
+    )
+    if session.options.debug:
+        session.err.write("".join(traceback.format_exception(error)))
+    if session.json:
+        session.error_object({"error": "internal", "message": message, "hint": hint, "exit_code": INTERNAL})
+    else:
+        session.say("error", message)
+        session.say("hint", hint)
+
+
+def _catch_signals(session: Session) -> Any:
+    """Let the first Ctrl-C (or SIGTERM) stop the work at its next safe point, and the second at once."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+
+    def stop(number: int, frame: object) -> None:
+        if not session.opened or session.stopping:
+            raise KeyboardInterrupt
+        session.stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, stop) for number in numbers]
+
+    def restore() -> None:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+    return restore

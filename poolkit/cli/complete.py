@@ -1,0 +1,136 @@
+"""What the completion scripts ask: the words that may stand at the end of a command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from poolkit.cli.arguments import GLOBAL, Argument, is_option
+from poolkit.cli.verbs import VERBS, Verb, find
+
+
+def answer(line: Sequence[str]) -> int:
+    """Print the candidates for the last of ``line``'s words; never an error, for nobody could read it."""
+    try:
+        sys.stdout.write("".join(f"{c}\n" for c in candidates(line)))
+    except BrokenPipeError:
+        raise
+    except Exception:
+        return 1
+    return 0
+
+
+def candidates(line: Sequence[str]) -> list[str]:
+    """Candidates as ``word TAB description``, or the single line ``:file`` or ``:directory``."""
+    # bash splits --pool=x into three words; to others it is one.
+    parts: list[str] = []
+    for at, part in enumerate(line):
+        if part.startswith("--") and "=" in part:
+            parts += part.split("=", 1)
+        elif part != "=" or not at or not line[at - 1].startswith("--"):
+            parts.append(part)
+        elif at == len(line) - 1:
+            parts.append("")
+    *before, last = parts or [""]
+    verb, values, wanted = _place(before)
+    if wanted is None and last.startswith("-"):
+        options = [a for a in (*(verb.arguments if verb else ()), *GLOBAL) if not a.placed or verb is None]
+        given = set(before)
+        found: Iterable[str] = (f"{a.name}\t{a.help}" for a in options if a.name not in given)
+    elif verb is None and wanted is None:
+        found = _verbs(last)
+    else:
+        found = [] if wanted is None else _values(wanted, values)
+    found = list(found)
+    if found in ([":file"], [":directory"]):
+        return found
+    return [c for c in found if c.startswith(last) and c.replace("\t", "").isprintable()]
+
+
+def _place(before: Sequence[str]) -> tuple[Verb | None, dict[str, str], Argument | None]:
+    """The verb, the values so far, and the argument whose value comes next (None: a verb, an option, or nothing)."""
+    verb: Verb | None = None
+    values: dict[str, str] = {}
+    pending: Argument | None = None
+    only_data = False
+    for word in before:
+        if pending is not None:
+            values[pending.key] = word
+            pending = None
+        elif word == "--" and not only_data:
+            only_data = True
+        elif is_option(word) and not only_data:
+            options = {a.option: a for a in (*GLOBAL, *(verb.arguments if verb else ()))}
+            argument = options.get(word)
+            pending = argument if argument is not None and argument.kind != "flag" else None
+        elif verb is None:
+            verb = find(word)
+            if verb is None:
+                return None, values, Argument("", "", "nothing")
+        else:
+            place = _next(verb, values)
+            if place is not None:
+                values[place.key] = word
+    if pending is not None or verb is None:
+        return verb, values, pending
+    return verb, values, _next(verb, values)
+
+
+def _next(verb: Verb, values: dict[str, str]) -> Argument | None:
+    for argument in verb.arguments:
+        if argument.placed and (argument.times in "*+" or argument.key not in values):
+            return argument
+    return None
+
+
+def _verbs(last: str) -> Iterator[str]:
+    for verb in VERBS:
+        yield f"{verb.name}\t{verb.help}"
+        # virsh's names double the list: they are offered to who begins to type one.
+        for alias in verb.aliases:
+            if last and alias.startswith(last) and not verb.name.startswith(last):
+                yield f"{alias}\t{verb.help}"
+
+
+def _values(argument: Argument, values: dict[str, str]) -> Iterable[str]:
+    kind = argument.kind
+    if kind in ("file", "directory"):
+        return [f":{kind}"]
+    if kind in ("word", "words"):
+        return argument.choices or (_types() if argument.key == "type" else ())
+    if kind == "verb":
+        return [f"{verb.name}\t{verb.help}" for verb in VERBS]
+    if kind == "pool":
+        return _pools(values.get("root"))
+    if kind == "volume":
+        return _volumes(values.get("root"), values.get("pool"))
+    if argument.key == "type":
+        return _types()
+    if argument.key in ("format", "backing_vol_format"):
+        from poolkit.model import FILE_FORMATS
+
+        return FILE_FORMATS
+    return ()
+
+
+def _types() -> Iterable[str]:
+    from poolkit import registry
+
+    return registry.types()
+
+
+def _pools(root: str | None) -> list[str]:
+    from poolkit.store import Locations, Store
+
+    # The stored ones only: a directory read, where asking the engine would bring up the whole house at each key.
+    return sorted(name for name, _ in Store(Locations.choose(root)).names())
+
+
+def _volumes(root: str | None, pool: str | None) -> list[str]:
+    from poolkit.engine import Engine
+
+    # A dry run, so that pressing a key recovers and changes nothing.
+    with Engine(root, dry_run=True) as engine:
+        if pool is not None:
+            return [volume.name for volume in engine.pool(pool).volumes()]
+        return [v.path for info in engine.pools(active=True) for v in engine.pool(info.name).volumes()]

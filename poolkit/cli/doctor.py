@@ -1,0 +1,193 @@
+"""What ``doctor`` looks at: folders, programs, definitions, pools that are not what they should be, left-over work."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+
+if TYPE_CHECKING:
+    from poolkit.cli.session import Session
+    from poolkit.engine import Engine
+    from poolkit.store import Locations
+
+Check = dict[str, Any]
+
+
+def check(name: str, status: str, message: str, hint: str | None = None) -> Check:
+    """One finding; ``status`` is ``ok``, ``note`` (works, but people should know) or ``problem`` (something cannot work)."""
+    return {"name": name, "status": status, "message": message, "hint": hint}
+
+
+def examine(session: Session) -> list[Check]:
+    """All findings. Each part stands alone, so that a broken one does not hide the rest."""
+    from poolkit.store import Locations
+
+    locations = Locations.choose(session.options.root)
+    found = [*_machine(), *_folders(locations)]
+    try:
+        engine = session.engine
+    except errors.PoolkitError as error:
+        return [*found, check("engine", "problem", str(error), error.hint), *_programs({})]
+    for part in (_left_over, _inventory, _pools):
+        try:
+            found += part(engine)
+        except errors.PoolkitError as error:
+            found.append(check(part.__name__.strip("_").replace("_", "-"), "problem", str(error), error.hint))
+    return [*found, *_programs(_used(engine))]
+
+
+def _machine() -> Iterator[Check]:
+    import platform
+
+    from poolkit import __version__
+
+    user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    yield check(
+        "version", "ok",
+        f"poolkit {__version__}, Python {platform.python_version()}, Linux {platform.release()}, running as {user}",
+    )  # fmt: skip
+
+
+def _folders(locations: Locations) -> Iterator[Check]:
+    for name in ("storage", "state", "run", "secrets"):
+        yield _folder(f"folder {name}", getattr(locations, name))
+
+
+def _folder(name: str, path: str) -> Check:
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        while not os.path.lexists(parent):
+            parent = os.path.dirname(parent)
+        if os.access(parent, os.W_OK | os.X_OK) and os.path.isdir(parent):
+            return check(name, "ok", f"{path} is not there yet and is made when it is needed")
+        return check(
+            name, "problem", f"{path} cannot be made: '{parent}' is not a folder you may write", "use --root DIR"
+        )
+    except OSError as error:
+        return check(name, "problem", f"{path}: {error.strerror}")
+    if not stat.S_ISDIR(facts.st_mode):
+        return check(name, "problem", f"{path} is not a folder", "move it away")
+    if facts.st_mode & stat.S_IWOTH:
+        return check(name, "problem", f"{path} can be written by everybody", f"chmod o-w {path}")
+    if facts.st_uid not in (0, os.geteuid()):
+        return check(name, "problem", f"{path} belongs to user {facts.st_uid}", "use --root DIR, or change its owner")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return check(name, "problem", f"{path} cannot be read and written by you")
+    return check(name, "ok", path)
+
+
+def _left_over(engine: Engine) -> Iterator[Check]:
+    for line in engine.recovered:
+        yield check("recovered", "note", line)
+    failed = engine.operations.failed()
+    for path in failed:
+        yield check(
+            "journal", "problem", f"work of a dead process could not be undone completely: {path}",
+            "look at its steps, put the storage right, and remove the file",
+        )  # fmt: skip
+    if not failed:
+        yield check("journal", "ok", "no work is left half done")
+    for path in _temporaries(engine):
+        yield check("temporary file", "note", f"{path} is left over from a command that died", "it can be removed")
+
+
+def _temporaries(engine: Engine) -> list[str]:
+    from poolkit.files import TEMPORARY
+
+    try:
+        names = os.listdir(engine.locations.storage)
+    except OSError:
+        return []
+    return [f"{engine.locations.storage}/{n}" for n in sorted(names) if n.startswith(TEMPORARY)]
+
+
+def _inventory(engine: Engine) -> Iterator[Check]:
+    import sqlite3
+
+    path = engine.inventory.path
+    try:
+        # Opened on its own, for reading only, since the answer must not depend on what the engine has in memory.
+        db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, timeout=10)
+        try:
+            answer = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        answer = str(error)
+    if answer == "ok":
+        yield check("inventory", "ok", path)
+    else:
+        yield check(
+            "inventory", "problem", f"{path}: {answer}", "it is derived data: remove it, then start the pools again"
+        )
+    if os.path.lexists(f"{path}.damaged"):
+        yield check(
+            "inventory",
+            "note",
+            f"a damaged one was put aside as {path}.damaged",
+            "remove it when you have looked at it",
+        )
+
+
+def _quote(path: str) -> str:
+    from urllib.parse import quote
+
+    return quote(path, errors="surrogateescape")
+
+
+def _pools(engine: Engine) -> Iterator[Check]:
+    infos = engine.pools()
+    for info in infos:
+        name = f"pool {info.name}"
+        if not info.type:
+            problem = info.reason or "its definition cannot be read"
+            yield check(name, "problem", problem, f"put it right: poolkit edit {info.name}")
+        elif info.reason:
+            hint = f"poolkit refresh {info.name}" if info.active else f"poolkit start {info.name}"
+            yield check(name, "note", info.reason, hint)
+        for work in engine.locks.current(info.name):
+            yield check(name, "note", f"work in progress: {work}")
+    yield check("pools", "ok", f"{len(infos)} known, {sum(i.active for i in infos)} active")
+    known = {info.name for info in infos}
+    for name in sorted(engine.store.autostart_names() - known):
+        yield check("autostart", "note", f"'{name}' is marked for autostart, but is not defined")
+
+
+def _used(engine: Engine) -> dict[str, list[str]]:
+    """The pools of each type."""
+    try:
+        found: dict[str, list[str]] = {}
+        for info in engine.pools():
+            found.setdefault(info.type, []).append(info.name)
+        return found
+    except errors.PoolkitError:
+        return {}
+
+
+def _programs(used: dict[str, list[str]]) -> Iterator[Check]:
+    from poolkit.cli.host import pool_types
+    from poolkit.host import PACKAGES, Host
+
+    host = Host()
+    for facts in pool_types():
+        name = f"type {facts['type']}"
+        pools = used.get(facts["type"], [])
+        bad = "problem" if pools else "note"
+        needed = f"; needed by pool '{pools[0]}'" if pools else ""
+        if facts["error"]:
+            yield check(name, bad, f"cannot be used: {facts['error']}{needed}")
+            continue
+        missing = [tool for tool in facts["tools"] if not host.has_program(tool)]
+        if missing:
+            packages = sorted({PACKAGES.get(tool, tool.split(".")[0]) for tool in missing})
+            yield check(
+                name, bad, f"missing: {', '.join(missing)}{needed}", f"on Debian: apt install {' '.join(packages)}"
+            )
+        else:
+            yield check(name, "ok", f"has {', '.join(facts['tools'])}" if facts["tools"] else "needs no programs")

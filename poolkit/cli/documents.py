@@ -1,0 +1,194 @@
+"""The verbs of documents: reading them for other verbs, validating, normalising, and printing their grammar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+from poolkit.cli import output
+from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.errors import InvalidDefinition, Problem
+
+if TYPE_CHECKING:
+    from poolkit.cli.session import Session
+
+_ROOTS = {
+    "pool": "pool", "volume": "volume", "secret": "secret", "sources": "sources", "source": "sources",
+    "storagepoolCapabilities": "capabilities", "poolCapabilities": "capabilities",
+}  # fmt: skip
+
+
+def classes(kind: str) -> list[type]:
+    """The classes of one kind of document, those of installed packages included."""
+    if kind == "pool":
+        return pool_classes()
+    if kind == "volume":
+        from poolkit.model import Volume
+
+        return [Volume]
+    from poolkit import documents
+
+    others: dict[str, list[type]] = {
+        "secret": [documents.Secret],
+        "sources": [documents.Sources, documents.FoundSource],
+        "capabilities": [documents.StoragePoolCapabilities, documents.PoolCapabilities],
+    }
+    return others[kind]
+
+
+def pool_classes() -> list[type]:
+    """The definitions of all pool types. A package whose backend cannot be loaded is left out; ``doctor`` names it."""
+    from poolkit import registry
+
+    found = []
+    for name in registry.types():
+        try:
+            found.append(registry.backend(name).definition)
+        except Exception:  # noqa: S112 - other people's code
+            continue
+    return found
+
+
+def kind_of(data: bytes) -> str:
+    """Which kind of document this is, by its root element; ``pool`` if that cannot be seen."""
+    import re
+
+    # Comments and processing instructions may come first; the reader judges whatever is odd about them.
+    text = re.sub(r"<!--.*?-->|<\?.*?\?>", "", data[:65536].decode("utf-8", "replace"), flags=re.DOTALL)
+    match = re.search(r"<\s*([A-Za-z][\w.-]*)", text)
+    return _ROOTS.get(match[1] if match else "", "pool")
+
+
+def _reading_classes(data: bytes, kind: str) -> list[type]:
+    if kind != "pool":
+        return classes(kind)
+    import re
+
+    from poolkit import registry
+
+    # Importing the eleven other backends for a document that says its type at once would be waste.
+    match = re.search(r"<pool\b[^>]*?\stype\s*=\s*['\"]([a-z-]+)['\"]", data[:4096].decode("utf-8", "replace"))
+    if match:
+        try:
+            return [registry.backend(match[1]).definition]
+        except errors.Unsupported:
+            pass
+    return pool_classes()
+
+
+def read(session: Session, data: bytes, filename: str, kind: str, *, lenient: bool = False) -> Any:
+    """The object that a document describes; ``InvalidDefinition``."""
+    from poolkit import xmlmap
+
+    def warn(problem: Problem) -> None:
+        session.warn(str(problem))
+
+    return xmlmap.read(data, _reading_classes(data, kind), filename=filename, strict=not lenient, warn=warn)
+
+
+def load(session: Session, file: str, kind: str, *, lenient: bool = False, validate: bool = False) -> Any:
+    """The object that the document in ``file`` describes; with ``validate`` both grammars must accept it, too."""
+    data, filename = session.read(file)
+    definition = read(session, data, filename, kind, lenient=lenient)
+    if validate:
+        problems = [p for judge in judge_by_grammars(data, filename, kind).values() for p in judge]
+        if problems:
+            raise InvalidDefinition(problems)
+    return definition
+
+
+# -- validate ---------------------------------------------------------------------------------------------------------
+
+
+def judge_by_grammars(data: bytes, filename: str, kind: str) -> dict[str, list[Problem]]:
+    """What the RELAX NG and the XSD grammar have against a document that the reader accepted."""
+    from lxml import etree
+
+    from poolkit import xmlmap
+
+    of = _reading_classes(data, kind)
+    # The reader has refused a DOCTYPE already; these settings keep it so should the order ever change.
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    try:
+        tree = etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        line, column = error.position
+        return {"rng": [Problem(filename, line, column, "", f"libxml2: {error.msg}")], "xsd": []}
+    rng = xmlmap.rng_validator(of)
+    rng.validate(tree)
+    by_rng = [Problem(filename, e.line, e.column, "", f"RELAX NG: {shown(e.message)}") for e in rng.error_log]
+    by_xsd = [
+        Problem(filename, getattr(e, "sourceline", 0) or 0, 1, e.path or "", f"XSD: {shown(str(e.reason))}")
+        for e in xmlmap.xsd_validator(of).iter_errors(tree)
+    ]
+    return {"rng": by_rng, "xsd": by_xsd}
+
+
+def validate(session: Session, values: Values) -> None:
+    """``validate FILE...``."""
+    verdicts = []
+    for file in values.file:
+        try:
+            verdict = _verdict(session, file)
+        except errors.HostError as error:
+            session.code = session.code or error.exit_code
+            problem = Problem(shown(file, 4096), 0, 0, "", str(error))
+            verdict = {"file": file, "valid": False, "kind": None, "problems": [problem], "judges": {}}
+        verdicts.append(verdict)
+        if not session.json:
+            for problem in verdict["problems"]:
+                session.say("error", str(problem))
+            if verdict["valid"] and not session.quiet:
+                session.print(f"{file}: valid")
+        if not verdict["valid"]:
+            session.code = session.code or InvalidDefinition.exit_code
+    if session.json:
+        session.value([v | {"problems": [p._asdict() for p in v["problems"]]} for v in verdicts])
+
+
+def _verdict(session: Session, file: str) -> dict[str, Any]:
+    data, filename = session.read(file)
+    kind = kind_of(data)
+    judges: dict[str, bool] = {}
+    problems: list[Problem] = []
+    try:
+        read(session, data, filename, kind)
+        judges["reader"] = True
+    except InvalidDefinition as error:
+        # Its problems say place, cause and remedy; what the grammars say of the same document would bury them.
+        judges["reader"] = False
+        problems = list(error.problems)
+    else:
+        for judge, found in judge_by_grammars(data, filename, kind).items():
+            judges[judge] = not found
+            problems += found
+    return {"file": file, "valid": not problems, "kind": kind, "problems": problems, "judges": judges}
+
+
+def normalize(session: Session, values: Values) -> None:
+    """``normalize FILE...``."""
+    from poolkit import xmlmap
+
+    made = []
+    for file in values.file:
+        data, filename = session.read(file)
+        made.append((filename, xmlmap.write(read(session, data, filename, kind_of(data), lenient=values.lenient))))
+    if session.json:
+        session.value([{"file": filename, "xml": text} for filename, text in made])
+        return
+    for _, text in made:
+        session.xml(text)
+
+
+def schema(session: Session, values: Values) -> None:
+    """``schema``."""
+    from poolkit import xmlmap
+
+    if values.rng and values.xsd:
+        raise usage_error("--rng and --xsd exclude each other", "schema")
+    of = classes(values.document or "pool")
+    text = xmlmap.xsd(of) if values.xsd else xmlmap.relaxng(of)
+    if session.json:
+        session.value({"xml": text})
+        return
+    session.out.write(output.xml_for_terminal(text))

@@ -1,0 +1,242 @@
+"""One run of the command: its options, its engine, and everything it says to people and programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from poolkit import errors
+from poolkit.cli import output
+from poolkit.cli.arguments import Values, shown
+
+if TYPE_CHECKING:
+    from poolkit.cli.progress import Reporter
+    from poolkit.engine import Engine
+    from poolkit.operation import Outcome
+
+
+class Session:
+    """What a verb's function works with. ``code`` becomes the exit status."""
+
+    def __init__(self, options: Values, verb: str) -> None:
+        self.options = options
+        self.verb = verb
+        self.json: bool = options.json
+        self.quiet: bool = options.quiet
+        self.code = 0
+        self.stopping = False
+        self.out: IO[str] = sys.stdout
+        self.err: IO[str] = sys.stderr
+        self.paint = output.Paint(self.out, not options.no_color)
+        self._engine: Engine | None = None
+        self._reporter: Reporter | None = None
+
+    # -- the engine -----------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this run, opened when first asked for."""
+        if self._engine is None:
+            from poolkit.engine import Engine
+
+            options = self.options
+            engine = self._engine = Engine(options.root, wait=options.wait or 0.0, dry_run=options.dry_run)
+            if options.log_json or (not self.quiet and self.err.isatty()):
+                from poolkit.cli.progress import Reporter
+
+                self._reporter = Reporter(self.err, self.verb, json=options.log_json)
+                self._reporter.watch(engine)
+            for line in engine.recovered:
+                self.note(f"after a command that was killed: {line}")
+        return self._engine
+
+    @property
+    def opened(self) -> bool:
+        """Whether there is an engine that could have work under way."""
+        return self._engine is not None
+
+    def stop(self) -> None:
+        """Ask the work under way to stop; it is undone."""
+        self.stopping = True
+        if self._engine is not None:
+            self.note("stopping; once more to stop at once")
+            self._engine.host.abort.set()
+
+    def close(self) -> None:
+        """End the progress display and close the engine."""
+        if self._reporter is not None:
+            self._reporter.close()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    # -- what it says -----------------------------------------------------------------------------------------------
+
+    def print(self, text: str = "") -> None:
+        """A line on standard output, with nothing in it that a terminal would obey."""
+        self.out.write("\n".join(shown(line, 1 << 30) for line in text.split("\n")) + "\n")
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Lines that are clean already, and may be coloured."""
+        self.out.write("".join(f"{line}\n" for line in lines))
+
+    def xml(self, text: str) -> None:
+        """A document on standard output; with ``--json`` in an object."""
+        if self.json:
+            self.value({"xml": text})
+        else:
+            text = output.xml_for_terminal(text)
+            self.out.write(text if text.endswith("\n") else text + "\n")
+
+    def value(self, value: Any) -> None:
+        """One JSON value on standard output. Only ASCII is written, so that any name passes any terminal."""
+        import json
+
+        self.out.write(json.dumps(value, indent=2) + "\n")
+
+    def text(self, name: str, value: str) -> None:
+        """The one value that was asked for."""
+        if self.json:
+            self.value({name: value})
+        else:
+            self.print(value)
+
+    def rows(
+        self, heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), colour: str = ""
+    ) -> None:
+        """A table."""
+        self.lines(output.table(heads, rows, self.paint, right=right, colour=colour))
+
+    def facts(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Names and values."""
+        self.lines(output.facts(pairs, self.paint))
+
+    def note(self, text: str) -> None:
+        """A line on standard error for people; not with ``--json`` or ``--quiet``."""
+        if not self.quiet and not self.json:
+            self.say("note", text)
+
+    def warn(self, text: str) -> None:
+        """A warning on standard error; with ``--json`` it is the caller's to put it into the answer."""
+        if not self.json:
+            self.say("warning", text)
+
+    def say(self, kind: str, text: str) -> None:
+        """A line on standard error with a word before it."""
+        paint = output.Paint(self.err, not self.options.no_color)
+        code = {"error": output.RED, "warning": output.YELLOW}.get(kind, output.DIM)
+        self.err.write(f"{paint(kind + ':', code)} {shown(text, 1 << 16)}\n")
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    def outcome_facts(self, outcome: Outcome) -> dict[str, Any]:
+        """An outcome as plain values."""
+        result: dict[str, Any] = {"changed": outcome.changed, "message": outcome.message}
+        if outcome.pending:
+            result["pending"] = [{"path": p, "running": a, "new": b} for p, a, b in outcome.pending]
+        if outcome.warnings:
+            result["warnings"] = list(outcome.warnings)
+        if self.options.dry_run:
+            result["dry_run"] = True
+            result["plan"] = list(outcome.plan)
+        return result
+
+    def done(self, outcome: Outcome | None, pool: str, **more: Any) -> None:
+        """Report what a verb did; ``more`` is for JSON only."""
+        from poolkit.operation import Outcome
+
+        outcome = outcome or Outcome(False)
+        if self.json:
+            self.value({"verb": self.verb, "pool": pool, **self.outcome_facts(outcome), **more})
+            return
+        if self.options.dry_run:
+            for line in outcome.plan:
+                self.print(line)
+            if outcome.plan:
+                self.note("nothing was changed; these are the steps")
+            else:
+                self.note(
+                    "there is nothing to do" if not outcome.changed else "no step of this verb changes the machine"
+                )
+            return
+        if not self.quiet:
+            self.print(outcome.message)
+        for path, running, new in outcome.pending:
+            self.note(f"waits for the next start: {path}: {_word(running)} becomes {_word(new)}")
+        for warning in outcome.warnings:
+            self.warn(warning)
+
+    def fail(self, error: errors.PoolkitError) -> None:
+        """Report an error; its exit code becomes that of the command unless there is one already."""
+        self.code = self.code or error.exit_code
+        if self._reporter is not None:
+            self._reporter.pause()
+        if self.options.debug:
+            import traceback
+
+            self.err.write(
+                "".join(shown(line, 1 << 16) + "\n" for line in "".join(traceback.format_exception(error)).split("\n"))
+            )
+        if self.json:
+            self.error_object(error.as_dict() | {"exit_code": error.exit_code})
+            return
+        for line in str(error).split("\n"):
+            self.say("error", line)
+        if error.hint:
+            self.say("hint", error.hint)
+
+    def error_object(self, facts: Mapping[str, Any]) -> None:
+        """One JSON object on standard error."""
+        import json
+
+        self.err.write(json.dumps(facts, default=str) + "\n")
+
+    # -- input --------------------------------------------------------------------------------------------------------
+
+    def read(self, file: str) -> tuple[bytes, str]:
+        """A document's bytes and the name for messages; ``-`` is standard input."""
+        from poolkit.xmlmap import DEFAULT_LIMITS
+
+        # One byte more than the reader takes is enough for it to say that the document is too large.
+        limit = DEFAULT_LIMITS.size + 1
+        if file == "-":
+            return sys.stdin.buffer.read(limit), "<stdin>"
+        try:
+            # A FIFO or process substitution is welcome here: the caller named it.
+            with open(file, "rb") as stream:
+                return stream.read(limit), shown(file, 4096)
+        except OSError as error:
+            raise errors.from_os_error(error, f"read '{shown(file, 4096)}'") from error
+
+    def question(self, text: str, answers: Mapping[str, str]) -> str:
+        """Ask on the terminal; the first letter of an answer. The first answer stands for an empty line and for the end."""
+        words = ", ".join(f"[{key}] {meaning}" for key, meaning in answers.items())
+        while True:
+            self.err.write(f"{text} {words}: ")
+            self.err.flush()
+            line = sys.stdin.readline()
+            if not line:
+                return "k" if "k" in answers else next(iter(answers))
+            key = line.strip().lower()[:1] or next(iter(answers))
+            if key in answers:
+                return key
+
+
+def _word(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def editor() -> str:
+    """The command line of the user's editor."""
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+
+
+Function = Callable[[Session, Values], None]
+"""What a verb's entry names."""

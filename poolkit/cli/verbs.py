@@ -1,0 +1,262 @@
+"""Every verb of the command, as data. The parser, ``--help``, shell completion and the reference page read this table.
+
+To add a verb, add an entry here and the function it names (``module:function`` below ``poolkit.cli``). The function gets
+the :class:`~poolkit.cli.session.Session` and the parsed values, and reports through the session alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from poolkit.cli.arguments import Argument, data, flag, option
+
+
+class Verb(NamedTuple):
+    """One verb. ``aliases`` has virsh's name first; ``json`` says what ``--json`` prints, ``more`` ends the long help."""
+
+    name: str
+    run: str
+    help: str
+    arguments: tuple[Argument, ...] = ()
+    aliases: tuple[str, ...] = ()
+    group: str = "pools"
+    json: str = "outcome"
+    more: str = ""
+
+
+GROUPS = {
+    "pools": "Pools",
+    "volumes": "Volumes",
+    "documents": "Documents",
+    "host": "This machine",
+    "shell": "The command itself",
+}
+"""The sections of the help and of the reference page, in order."""
+
+SHAPES = {
+    "outcome": "object: verb, pool, changed, message; and where they apply uuid, volume (as vol-info prints it), pending "
+    "(list of path, running, new), warnings (list), dry_run and plan (list of lines)",
+    "outcomes": "list of objects: pool, changed, message; or pool and error (an error object)",
+    "pool": "object: name, uuid, type, state, active, persistent, autostart, target, capacity, allocation, available (bytes), "
+    "refreshed (seconds since 1970 or null), reason",
+    "pools": "list of the objects that info prints",
+    "volume": "object: pool, name, key, path, type, format, capacity, allocation, physical (bytes), mode (octal text), owner, "
+    "group, atime, mtime, ctime (seconds since 1970 as text), and rarer facts where known: backing, backing_format, "
+    "backing_kind, data_file, encryption, compat, cluster_size, features, extents, content, also, ambiguous, warning, error",
+    "volumes": "list of the objects that vol-info prints",
+    "document": "object: xml (text)",
+    "documents": "list of objects: file, xml",
+    "verdicts": "list of objects: file, valid, kind, problems (list of source, line, column, path, message), judges",
+    "text": "object: the one value that was asked for, by its name",
+    "types": "list of objects: type, supported, verbs, source_formats, volume_formats, tools, error",
+    "sources": "list of objects: xml, and the fields of the source",
+    "images": "list of objects: path, format, virtual_size, actual_size (bytes), backing_file, backing_format, backing_kind, "
+    "data_file, encrypted, encryption, compat, cluster_size, also, ambiguous, error, and more; null where unknown",
+    "health": "object: ok, checks (list of name, status ok|note|problem, message, hint)",
+    "recovered": "object: recovered (list of lines), failed (list of files)",
+    "verbs": "list of objects: name, aliases, group, help, arguments, json",
+    "none": "nothing",
+}
+"""What ``--json`` prints, by the name that a verb's ``json`` has."""
+
+_POOL = data("pool", "name or uuid of the pool", "pool")
+_VOLUME = data("vol", "the volume: its name with --pool, else its key or path", "volume")
+_IN_POOL = option("--pool", "the pool (name or uuid) the volume is in", "pool")
+_FILE = data("file", "the XML document; - is standard input", "file")
+_LENIENT = flag("--lenient", "drop unknown elements with a warning instead of refusing them")
+_VALIDATE = flag("--validate", "check the document with the RELAX NG and XSD grammars as well")
+_BUILD = flag("--build", "build the pool's storage first")
+_OVERWRITE = flag("--overwrite", "let build destroy what the source holds")
+_NO_OVERWRITE = flag(
+    "--no-overwrite", "let build refuse a source that holds anything (this is the rule without options, too)"
+)
+_BYTES = flag("--bytes", "print sizes in bytes")
+_NAME_ONLY = flag("--name", "print names only, one per line")
+_UUID_ONLY = flag("--uuid", "print uuids only, one per line")
+
+VERBS: tuple[Verb, ...] = (
+    # -- pools -------------------------------------------------------------------------------------------------
+    Verb(
+        "define", "pools:define", "store a pool's definition, or change it; its state stays",
+        (_FILE, _VALIDATE, _LENIENT), ("pool-define",),
+        more="Defining what is defined already changes nothing. For an active pool the answer lists the fields that wait for "
+        "the next start.",
+    ),
+    Verb("undefine", "pools:undefine", "forget a pool's definition; storage and data stay", (_POOL,), ("pool-undefine",)),
+    Verb(
+        "build", "pools:build", "make the storage that the definition describes",
+        (_POOL, _OVERWRITE, _NO_OVERWRITE), ("pool-build",),
+    ),
+    Verb(
+        "start", "pools:start", "bring a pool up and list its volumes",
+        (
+            data("pool", "name or uuid of the pool", "pool", "?"), _BUILD, _OVERWRITE, _NO_OVERWRITE,
+            flag("--autostart", "start every pool that is marked for autostart, instead of one"),
+        ),
+        ("pool-start",), json="outcome; with --autostart outcomes",
+        more="With --autostart, a pool that fails does not stop the others; the exit status is that of the first failure. "
+        "This is what a boot service runs.",
+    ),
+    Verb(
+        "create", "pools:create", "start a pool from a document without storing it; it vanishes when it is stopped",
+        (_FILE, _BUILD, _OVERWRITE, _NO_OVERWRITE, _VALIDATE, _LENIENT), ("pool-create",),
+    ),
+    Verb("refresh", "pools:refresh", "list the volumes of a pool anew", (_POOL,), ("pool-refresh",)),
+    Verb("destroy", "pools:destroy", "take a pool down; no data changes", (_POOL,), ("pool-destroy",)),
+    Verb("delete", "pools:delete", "delete the storage that build made; the definition stays", (_POOL,), ("pool-delete",)),
+    Verb(
+        "autostart", "pools:autostart", "mark a pool to be started at boot",
+        (_POOL, flag("--disable", "clear the mark")), ("pool-autostart",),
+    ),
+    Verb(
+        "list", "pools:list_pools", "list pools: the active ones, unless told otherwise",
+        (
+            flag("--inactive", "list inactive pools"), flag("--all", "list active and inactive pools"),
+            flag("--transient", "only pools without a stored definition"), flag("--persistent", "only stored pools"),
+            flag("--autostart", "only pools that are started at boot"),
+            flag("--no-autostart", "only pools that are not started at boot"),
+            option("--type", "only these types, with commas between", "words"),
+            flag("--details", "all facts, with sizes"), _BYTES, _NAME_ONLY, _UUID_ONLY,
+        ),
+        ("pool-list",), json="pools",
+    ),
+    Verb("info", "pools:info", "show the facts of a pool", (_POOL, _BYTES), ("pool-info",), json="pool"),
+    Verb(
+        "dumpxml", "pools:dumpxml", "print a pool's definition as libvirt prints it",
+        (_POOL, flag("--inactive", "the stored definition, even of an active pool")), ("pool-dumpxml",), json="document",
+    ),
+    Verb(
+        "edit", "pools:edit", "change a pool's stored definition in an editor", (_POOL,), ("pool-edit",),
+        more="The editor is $VISUAL, $EDITOR or vi. A document with errors is offered again, and is never lost.",
+    ),
+    Verb("uuid", "pools:uuid", "print a pool's uuid", (_POOL,), ("pool-uuid",), json="text"),
+    Verb("name", "pools:name", "print a pool's name", (_POOL,), ("pool-name",), json="text"),
+    # -- volumes -----------------------------------------------------------------------------------------------
+    Verb(
+        "vol-create", "volumes:create", "make a volume from a document",
+        (_POOL, _FILE, flag("--prealloc-metadata", "reserve the metadata of an image format"), _VALIDATE, _LENIENT),
+        group="volumes",
+    ),
+    Verb(
+        "vol-create-as", "volumes:create_as", "make a volume from arguments",
+        (
+            _POOL, data("name", "name of the new volume"),
+            data("capacity", "its size, such as 20GiB; bytes without a unit", "size"),
+            option("--allocation", "how much of it to reserve: all by default, 0 for a sparse volume", "size"),
+            option("--format", "its format; the pool type's default otherwise"),
+            option("--backing-vol", "the volume or image to be an overlay of: name in the pool, key or path", "volume"),
+            option("--backing-vol-format", "format of the backing image"),
+            flag("--prealloc-metadata", "reserve the metadata of an image format"),
+            flag("--print-xml", "print the document, and make nothing"),
+        ),
+        group="volumes",
+    ),
+    Verb(
+        "vol-list", "volumes:list_volumes", "list the volumes of a pool",
+        (_POOL, flag("--details", "more facts"), _BYTES, _NAME_ONLY), group="volumes", json="volumes",
+    ),
+    Verb(
+        "vol-info", "volumes:info", "show the facts of a volume as they are now",
+        (_VOLUME, _IN_POOL, _BYTES, flag("--physical", "show the size on the host instead of the space in use")),
+        group="volumes", json="volume",
+    ),
+    Verb(
+        "vol-dumpxml", "volumes:dumpxml", "print the facts of a volume as libvirt prints them", (_VOLUME, _IN_POOL),
+        group="volumes", json="document",
+    ),
+    Verb("vol-delete", "volumes:delete", "delete a volume and its data", (_VOLUME, _IN_POOL), group="volumes"),
+    Verb(
+        "vol-resize", "volumes:resize", "change the capacity of a volume",
+        (
+            _VOLUME, data("capacity", "the new size, such as 30GiB; bytes without a unit", "size"), _IN_POOL,
+            flag("--allocate", "reserve the space that is added"), flag("--delta", "change the size by so much"),
+            flag("--shrink", "allow it to become smaller, which cuts off data"),
+        ),
+        group="volumes",
+    ),
+    Verb("vol-path", "volumes:path", "print a volume's path", (_VOLUME, _IN_POOL), group="volumes", json="text"),
+    Verb("vol-key", "volumes:key", "print a volume's key", (_VOLUME, _IN_POOL), group="volumes", json="text"),
+    Verb("vol-name", "volumes:name", "print a volume's name", (_VOLUME, _IN_POOL), group="volumes", json="text"),
+    Verb(
+        "vol-pool", "volumes:pool", "print the pool a volume is in",
+        (_VOLUME, _IN_POOL, flag("--uuid", "print its uuid instead of its name")), group="volumes", json="text",
+    ),
+    # -- documents ---------------------------------------------------------------------------------------------
+    Verb(
+        "validate", "documents:validate", "check documents: the reader's rules, the RELAX NG and the XSD grammar",
+        (data("file", "XML documents; - is standard input", "file", "+"),), group="documents", json="verdicts",
+    ),
+    Verb(
+        "normalize", "documents:normalize", "print documents as poolkit and libvirt would dump them",
+        (data("file", "XML documents; - is standard input", "file", "+"), _LENIENT), group="documents", json="documents",
+    ),
+    Verb(
+        "schema", "documents:schema", "print the grammar of documents, with all installed pool types",
+        (
+            flag("--rng", "RELAX NG (the default)"), flag("--xsd", "XML Schema 1.1"),
+            option("--document", "which kind of document (pool by default)", "word",
+                   ("pool", "volume", "secret", "sources", "capabilities")),
+        ),
+        group="documents", json="document",
+    ),
+    # -- this machine ------------------------------------------------------------------------------------------
+    Verb(
+        "capabilities", "host:capabilities", "print the pool types and formats there are, as libvirt prints them",
+        (data("type", "show what pools of one type can do, as a table", times="?"),), ("pool-capabilities",), "host", "types",
+    ),
+    Verb(
+        "find-sources", "host:find_sources", "search for sources of pools",
+        (data("type", "pool type"), data("srcSpec", "document with the <source> to search, such as a server", "file", "?")),
+        ("find-storage-pool-sources",), "host", "sources",
+    ),
+    Verb(
+        "find-sources-as", "host:find_sources_as", "search for sources of pools on a server",
+        (
+            data("type", "pool type"), data("host", "server", times="?"), data("port", "its port", "number", "?"),
+            option("--initiator", "iSCSI initiator name to search as"),
+        ),
+        ("find-storage-pool-sources-as",), "host", "sources",
+    ),
+    Verb(
+        "probe", "host:probe", "say what the headers of image files or devices say; needs no pool",
+        (data("file", "image files or block devices", "file", "+"), _BYTES), group="host", json="images",
+        more="Nothing but the file itself is opened. The answer is advice: whoever wrote the file wrote the header.",
+    ),
+    Verb(
+        "recover", "host:recover", "finish or undo what commands that were killed had left", group="host", json="recovered",
+        more="Every command does this first for what it touches; this one reports it.",
+    ),
+    Verb(
+        "doctor", "host:doctor", "check folders, programs, definitions and left-over work", group="host", json="health",
+        more="The exit status is 1 if something is wrong that keeps poolkit from working.",
+    ),
+    # -- the command itself ------------------------------------------------------------------------------------
+    Verb(
+        "completion", "shell:completion", "print the completion script of a shell",
+        (data("shell", "which shell", "word", choices=("bash", "zsh", "fish")),), group="shell", json="none",
+        more="For bash: source <(poolkit completion bash). For zsh: the same, after compinit. For fish: poolkit completion fish "
+        "| source.",
+    ),
+    Verb(
+        "help", "shell:help_verb", "explain poolkit or a verb",
+        (data("verb", "the verb to explain", "verb", "?"),), group="shell", json="verbs",
+    ),
+)  # fmt: skip
+
+
+def verbs() -> tuple[Verb, ...]:
+    """All verbs in the order of the help."""
+    return VERBS
+
+
+def find(word: str) -> Verb | None:
+    """The verb of that name or alias."""
+    for verb in VERBS:
+        if word == verb.name or word in verb.aliases:
+            return verb
+    return None
+
+
+def words() -> list[str]:
+    """All names and aliases."""
+    return [w for verb in VERBS for w in (verb.name, *verb.aliases)]
