@@ -43,6 +43,6 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
         raise Malformed(f"{blocks} blocks for {size} bytes ({_MAX_BLOCKS} blocks at most)")
     if size > blocks * block:
         raise Malformed(f"{blocks} blocks of {block} bytes cannot hold {size} bytes")
-    info.capacity = size_of(size)
     if info.subtype is None:
         raise UnknownFeature(f"VDI image type {kind}")
+    info.capacity = size_of(size)

@@ -496,6 +496,17 @@ def test_dmg() -> None:
     fails(probe(Sparse({4096: samples.koly(version=5)})), "dmg", "version 5")
 
 
+def test_images_not_closed_cleanly_say_so() -> None:
+    for data in (samples.qed(features=2), samples.parallels(in_use=0x746F6E59), samples.qcow2(incompatible=1)):
+        info = look(data)
+        assert (info.features, info.error) == (("dirty",), None)
+    assert look(samples.qcow2(incompatible=2, compatible=1, autoclear=1)).features == (
+        "corrupt",
+        "lazy_refcounts",
+        "bitmaps",
+    )
+
+
 def test_a_name_ending_in_dmg_means_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.dmg"
     path.write_bytes(b"no disk image" * 100)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from poolkit import formats
 from poolkit.errors import InvalidArgument
-from poolkit.formats import FdReader, as_format, describe, probe_fd
+from poolkit.formats import FdReader, ImageInfo, as_format, describe, probe, probe_fd
 from tests.formats import samples
 from tests.formats.samples import Sparse
 from tests.formats.test_hostile import vhdx
@@ -129,6 +130,32 @@ def test_a_file_cut_while_it_is_read() -> None:
             assert info.format == "raw"
 
 
+def test_a_disk_that_fails_in_the_middle() -> None:
+    """The first page is read, what it points at is not."""
+
+    class Late(Sparse):
+        def pread(self, length: int, offset: int) -> bytes:
+            if offset > 40_000:
+                raise OSError(5, "Input/output error")
+            return super().pread(length, offset)
+
+    info = probe(Late({0: samples.vhd(offset=50_000)}, 100_000))
+    assert (info.format, info.capacity, info.error) == ("vpc", None, "cannot be read: Input/output error")
+    pinned = as_format(Late({0: samples.qcow2()}, 100_000), "dmg")
+    assert (pinned.format, pinned.error) == ("dmg", "cannot be read: Input/output error")
+
+
+def test_the_net_under_the_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a reader forget a check, its exception still stays inside."""
+
+    def careless(reader: object, head: bytes, info: ImageInfo) -> None:
+        info.capacity = 1 // len(head[:0])
+
+    monkeypatch.setitem(formats._READERS, "qed", careless)
+    info = probe(Sparse({0: samples.qed()}))
+    assert (info.format, info.capacity, info.error) == ("qed", None, "malformed header (ZeroDivisionError)")
+
+
 def test_unknown_formats_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="'q\\\\\\\\x1b' is not known"):
         as_format(Sparse({}), "q\x1b")
@@ -142,8 +169,10 @@ def test_rare_formats_are_loaded_when_they_turn_up() -> None:
         "print(*names()); f.probe_fd(0, 5); print(*names())\n"
         "print(*[n for n in ('lxml', 'json', 'asyncio', 'subprocess', 'rich') if n in sys.modules])"
     )
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE")}  # it imports json
+    argv = [sys.executable, "-c", code]
     with open(__file__, "rb") as file:
-        done = subprocess.run([sys.executable, "-c", code], stdin=file, capture_output=True, text=True, check=True)
+        done = subprocess.run(argv, stdin=file, capture_output=True, text=True, check=True, env=plain)
     first, second, heavy = done.stdout.split("\n")[:3]
     assert first == second == "poolkit.formats._info poolkit.formats.qcow2 poolkit.formats.raw"
     assert heavy == ""

@@ -107,6 +107,11 @@ BAD = {
     "bochs-extent-max": (samples.bochs(extent=1 << 31), "extents"),
     "bochs-size-max": (samples.bochs(size=U64), "virtual size"),
     "bochs-size-beyond": (samples.bochs(size=1 << 40), "cannot hold"),
+    "bochs-version": (samples.bochs(version=0x30000), "version 0x30000"),
+    "bochs-sparse-version": (struct.pack("<IIIIQ", 0x02468ACE, 3, 4096, 1, 4096), "version 3"),
+    "bochs-sparse-page": (struct.pack("<IIIIQ", 0x02468ACE, 2, 0, 1, 4096), "pages of 0"),
+    "qed-name-behind": (samples.qed(features=1, backing_size=9, backing_offset=5000), "truncated"),
+    "vdi-type-9": (samples.vdi(kind=9), "image type 9"),
     "bochs-type": (samples.bochs(kind=b"Other"), "type Other"),
     "cloop-block-0": (samples.cloop(block=0), "blocks of 0"),
     "cloop-block-513": (samples.cloop(block=513), "blocks of 513"),
@@ -187,6 +192,23 @@ def test_a_vhdx_put_together_by_hand() -> None:
     )  # fmt: skip
     assert probe(vhdx(table=256 << 10)).capacity == 1 << 30, "the second region table serves as well"
     assert "512" in probe(vhdx(sector=4096)).notes[0]
+
+
+def test_vhdx_with_a_dirty_log() -> None:
+    header = struct.pack("<4sIQ", b"head", 0, 9).ljust(48, b"\0") + b"g" * 16 + struct.pack("<HH", 0, 1)
+    info = probe(vhdx(extra={128 << 10: header}))
+    assert (info.features, info.capacity, info.error) == (("dirty",), 1 << 30, None)
+
+
+@pytest.mark.parametrize("place", [192 << 10, 1 << 20])
+def test_vhdx_that_needs_what_nobody_knows(place: int) -> None:
+    if place == 192 << 10:
+        extra = {place + 16: b"?" * 16 + struct.pack("<QII", 0, 0, 1)}
+    else:
+        extra = {place + 32: b"?" * 16 + struct.pack("<IIII", 0, 0, 4, 0)}
+    info = probe(vhdx(extra=extra))
+    assert (info.unsupported, info.capacity) == (True, None)
+    assert "required" in str(info.error)
 
 
 def test_vhdx_with_a_parent() -> None:
