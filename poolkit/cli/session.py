@@ -147,7 +147,7 @@ class Session:
         """Report what a verb did; ``more`` is for JSON only."""
         from poolkit.operation import Outcome
 
-        outcome = outcome or Outcome(False)
+        outcome = Outcome(False) if outcome is None else outcome  # an unchanged one is false
         if self.json:
             self.value({"verb": self.verb, "pool": pool, **self.outcome_facts(outcome), **more})
             return
