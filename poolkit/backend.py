@@ -189,11 +189,11 @@ class Backend:
         """Make a volume. It appears whole or not at all; ``VolumeExists`` if the name is taken."""
         raise self.unsupported("create", "vol-create")
 
-    def clone(self, volume: Volume, source: Source, **options: Any) -> VolumeInfo:
+    def clone(self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None) -> VolumeInfo:
         """Make a volume with the content of ``source``; whole or not at all, ``VolumeExists`` if the name is taken.
 
-        A capacity larger than the source's is honoured, a smaller one refused. ``options``: ``linked`` makes an overlay or
-        snapshot that shares the source's data; ``reflink`` True demands shared blocks, False demands a copy.
+        ``volume.capacity`` is that of the source or larger. ``linked`` makes an overlay or snapshot that shares the
+        source's data; ``reflink`` True demands shared blocks, False demands a copy.
         """
         raise self.unsupported("clone", "vol-clone")
 
@@ -221,8 +221,8 @@ class Backend:
         """Delete a volume and its data."""
         raise self.unsupported("delete", "vol-delete")
 
-    def wipe(self, info: VolumeInfo, algorithm: str) -> None:
-        """Overwrite or discard the data of a volume; it keeps its name and size."""
+    def wipe(self, info: VolumeInfo, algorithm: str) -> VolumeInfo | None:
+        """Overwrite or discard the data of a volume; it keeps its name and size. None: the caller looks at it anew."""
         raise self.unsupported("wipe", "vol-wipe")
 
     def upload(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> VolumeInfo:
@@ -264,6 +264,21 @@ class Backend:
     def verbs(cls) -> tuple[str, ...]:
         """The optional verbs that this class has: those it overrides, so the answer cannot disagree with the code."""
         return tuple(v for v in VERBS if _function(cls, v) is not _function(Backend, v))
+
+
+class DefinitionOnly(Backend):
+    """A pool type whose definitions are read, checked and kept, and whose storage this version cannot drive."""
+
+    def check(self) -> bool:
+        """Never up."""
+        return False
+
+    def start(self) -> None:
+        """Says that the type cannot be started."""
+        raise errors.Unsupported(
+            f"pool '{self.pool.name}': this version can keep definitions of type '{self.type}', not start them",
+            pool=self.pool.name,
+        )
 
 
 def _function(cls: type, name: str) -> object:

@@ -262,6 +262,43 @@ class Files:
         finally:
             os.close(new.fd)
 
+    @contextmanager
+    def rewrite(self, directory: Directory, name: str, *, format: str) -> Iterator[NewFile]:
+        """A new file that takes the place of the regular file ``name`` at once, with its owner and mode, or not at all.
+
+        Other names of the old file keep the old content. Otherwise as :meth:`new`.
+        """
+        with directory.regular(name) as fd:
+            old = os.fstat(fd)
+        temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
+        self._host.step(f"replace {directory.join(name)}", Undo("unlink", (directory.join(temporary),)))
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        new = NewFile(directory, name, temporary, os.open(temporary, flags, 0o600, dir_fd=directory.fd))
+        try:
+            yield new
+            facts = os.fstat(new.fd)
+            if (facts.st_uid, facts.st_gid) != (old.st_uid, old.st_gid):
+                os.fchown(new.fd, old.st_uid, old.st_gid)
+            os.fchmod(new.fd, stat.S_IMODE(old.st_mode))
+            self._fault(f"fsync {name}")
+            os.fsync(new.fd)
+            if directory.lstat(name).st_ino != old.st_ino:
+                raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
+            self._host.adopt(name, facts.st_ino, format)
+            self._host.check_abort()
+            self._fault(f"rename {name}")
+            os.replace(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+            self._fault(f"fsync directory of {name}")
+            os.fsync(directory.fd)
+        except BaseException:
+            try:
+                os.unlink(temporary, dir_fd=directory.fd)
+            except FileNotFoundError:
+                pass
+            raise
+        finally:
+            os.close(new.fd)
+
     def _publish(self, new: NewFile, format: str, mode: int, owner: int, group: int) -> None:
         facts = os.fstat(new.fd)
         if (owner not in (-1, facts.st_uid)) or (group not in (-1, facts.st_gid)):

@@ -1,157 +1,405 @@
-"""What the file-backed pool types share: volumes are the entries of one directory.
+"""What the file-backed pool types share: everything one does to a volume that is a file of a directory.
 
-Every entry is reached through the directory's descriptor and never through a symbolic link; devices, FIFOs, sockets,
-links and names that no document can carry are not listed. One entry that cannot be read is listed with its error.
+Every entry is reached through the directory's descriptor and never through a symbolic link; what is checked is what is
+worked on, because both go through one descriptor. A new volume appears under its name whole or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import stat
-import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
-from poolkit import errors
-from poolkit.backend import Backend, Usage, VolumeInfo
-from poolkit.files import TEMPORARY, Directory
-from poolkit.formats import FdReader, ImageInfo, as_format, probe_fd
+from poolkit import _libc, errors
+from poolkit.backend import Source, Transfer, VolumeInfo
+from poolkit.backends import _copy, _images, _wipe
+from poolkit.backends._listing import DirectoryBackend
+from poolkit.files import Directory, NewFile
+from poolkit.formats import ImageInfo
 from poolkit.host import Host
-from poolkit.model import Permissions, Volume
-from poolkit.xmlmap import replace
+from poolkit.model import FILE_FORMATS, Permissions, Volume
 
-# A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
-# Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
-_TICK = 50_000_000
-_SECOND = 2_000_000_000
+__all__ = ["FileBackend", "reserve"]
 
 
-class FileBackend(Backend):
+class FileBackend(DirectoryBackend):
     """The base of dir, fs and netfs: everything about volumes; the subclasses bring the directory up and down."""
 
-    file_backed = True
-    trust_blocks = True
-    """Whether st_blocks counts what was written but is not on the disk yet; network clients may lag."""
+    volume_formats = ("raw", *(f for f in FILE_FORMATS if f != "raw"))
 
-    @property
-    def place(self) -> str:
-        """The directory of the volumes."""
-        path: str = self.pool.target.path
-        return path
+    # -- making -------------------------------------------------------------------------------------------------------
 
-    def open(self) -> Directory:
-        """The open directory; an error in words if it is not there."""
-        try:
-            return self.host.directory(self.place)
-        except FileNotFoundError:
-            raise errors.HostError(
-                f"pool '{self.pool.name}': the directory '{self.place}' does not exist",
-                pool=self.pool.name,
-                hint=f"make it: poolkit build {self.pool.name}",
-            ) from None
-        except NotADirectoryError:
-            raise errors.HostError(
-                f"pool '{self.pool.name}': '{self.place}' is not a directory", pool=self.pool.name
-            ) from None
+    def create(self, volume: Volume, *, preallocation: str | None = None) -> VolumeInfo:
+        """Make a volume of any format in ``_images.PREALLOCATION``.
 
-    def build_directory(self) -> bool:
-        """Make the target directory and give it the definition's mode (0711 by default), owner and group."""
-        wanted = self.pool.target.permissions
-        files = self.host.files
-        made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
-        if made and self.host.dry_run:
-            return True
-        changed = made
-        if wanted.mode is not None:
-            changed |= files.chmod(self.place, wanted.mode)
-        owner, group = _or_any(wanted.owner), _or_any(wanted.group)
-        if owner != -1 or group != -1:
-            changed |= files.chown(self.place, owner, group)
-        return changed
+        A raw one is sparse but for ``allocation`` bytes, which are reserved (all of them when it is not given);
+        ``preallocation`` off, metadata, falloc or full says otherwise for every format. ``NoSpace`` before anything is
+        written if what is to be reserved does not fit.
+        """
+        backing = self._backing_of(volume)
+        wanted = _images.recipe(
+            self.host, volume, self._capacity_of(volume, backing), default="raw", preallocation=preallocation
+        )
+        if self.host.dry_run:
+            self.host.step(f"create {self.place}/{volume.name} {wanted.format} {wanted.capacity} bytes")
+            return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
+        with self.open() as directory, self._new(directory, volume, wanted.format) as new:
+            if wanted.format in _images.BYTES:
+                self._fill(new.fd, volume, wanted.capacity, preallocation)
+            else:
+                if wanted.preallocation in ("falloc", "full"):
+                    _copy.require_space(new.fd, wanted.capacity)
+                _images.create(self.host, new.fd, volume.name, wanted)
+        return self._made(volume.name, wanted.format)
 
-    def erase_directory(self) -> bool:
-        """Remove the target directory; ``Unsafe`` if anything is in it."""
-        try:
-            return self.host.files.rmdir(self.place)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
-                raise
-            why = "something is mounted there" if error.errno == errno.EBUSY else "it is not empty"
+    def clone(
+        self,
+        volume: Volume,
+        source: Source,
+        *,
+        linked: bool = False,
+        reflink: bool | None = None,
+        preallocation: str | None = None,
+        chain: Sequence[tuple[str, str]] = (),
+        secret: bytes | None = None,
+    ) -> VolumeInfo:
+        """Make a volume with the content of ``source``: a copy of its bytes, or a conversion when the format differs.
+
+        ``linked`` makes a qcow2 overlay on the source instead. ``reflink`` is as for ``_copy.duplicate``. ``chain`` has the
+        path and format of each image below the source that a conversion may read; ``secret`` opens an encrypted source.
+        Raises ``HostError`` if the source was changed while it was read, and then leaves nothing.
+        """
+        if source.info.type == "dir":
+            raise errors.Unsupported(f"{source} is a directory and cannot be cloned", volume=source.info.name)
+        if (source.info.detail or {}).get("ambiguous"):
             raise errors.Unsafe(
-                f"pool '{self.pool.name}': the directory '{self.place}' was not removed: {why}",
-                pool=self.pool.name,
-                hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
-            ) from None
+                f"{source} passes for several formats, so it is not used", volume=source.info.name,
+                hint="say which one it is: poolkit vol-adopt --format FORMAT",
+            )  # fmt: skip
+        with source.open() as fd:
+            size = _copy.size_of(fd)
+            before = _copy.stamp_of(fd)
+            image = _images.examine(fd, size, source.format, str(source))
+            have = source.capacity if image.capacity is None else image.capacity
+            wanted = _images.recipe(
+                self.host, volume, max(volume.capacity or 0, have),
+                default="qcow2" if linked else source.format, preallocation=preallocation,
+            )  # fmt: skip
+            if self.host.dry_run:
+                how = "link" if linked else "copy"
+                self.host.step(f"{how} {source.path} to {self.place}/{volume.name} {wanted.format}")
+                return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
+            with self.open() as directory, self._new(directory, volume, wanted.format) as new:
+                if linked:
+                    self._link(new, volume, source, wanted)
+                elif self._same(source, wanted, preallocation):
+                    self._copy(new, volume, source, fd, size, image, wanted, reflink)
+                else:
+                    if reflink:
+                        raise errors.Unsupported(
+                            f"{source} is {source.format}, and the new volume {wanted.format}: blocks cannot be shared"
+                        )
+                    self._convert(new, volume, source, fd, wanted, chain, secret)
+                if _copy.stamp_of(fd) != before and not linked:
+                    raise errors.HostError(
+                        f"{source} was changed while it was copied; the copy was removed",
+                        hint="stop what writes to it, and try again",
+                    )
+        return self._made(volume.name, wanted.format)
 
-    def live(self) -> Any:
-        """The definition with the directory's real mode, owner and group, as libvirt prints it."""
-        facts = os.stat(self.place)
-        found = Permissions(mode=stat.S_IMODE(facts.st_mode), owner=facts.st_uid, group=facts.st_gid)
-        return replace(self.pool, target=replace(self.pool.target, permissions=found))
+    def _same(self, source: Source, wanted: _images.Recipe, preallocation: str | None) -> bool:
+        bytes_only = source.format in _images.BYTES and wanted.format in _images.BYTES
+        # A container is copied as it is: its snapshots, bitmaps and encryption are kept.
+        return bytes_only or (source.format == wanted.format and preallocation is None and wanted.backing is None)
 
-    # -- volumes ----------------------------------------------------------------------------------------------------
+    def _link(self, new: NewFile, volume: Volume, source: Source, wanted: _images.Recipe) -> None:
+        import dataclasses
 
-    def create(self, volume: Volume) -> VolumeInfo:
-        """Make a raw volume: sparse up to ``allocation`` bytes, which are reserved; all of them when it is not given."""
-        capacity = self.capacity_of(volume)
-        allocation = capacity if volume.allocation is None else min(volume.allocation, capacity)
-        format = volume.target.format or "raw"
-        if format != "raw":
+        if wanted.format not in _images.OVERLAYS:
+            raise errors.InvalidArgument(
+                f"volume '{volume.name}': a linked clone has the format qcow2, not {wanted.format}", volume=volume.name
+            )
+        if not source.path.startswith("/"):
+            raise errors.Unsupported(f"{source} has no path that an overlay could name")
+        wanted = dataclasses.replace(wanted, backing=(source.path, source.format))
+        _images.create(self.host, new.fd, volume.name, wanted)
+
+    def _copy(
+        self, new: NewFile, volume: Volume, source: Source, fd: int, size: int, image: ImageInfo,
+        wanted: _images.Recipe, reflink: bool | None,
+    ) -> None:  # fmt: skip
+        folder = os.path.dirname(source.path)
+        backing = image.backing
+        if backing is not None and backing.kind == "file" and not backing.raw.startswith(b"/") and folder != self.place:
+            raise errors.Unsafe(
+                f"{source} names its backing image relative to its own folder, '{backing.name[:200]}': "
+                f"in '{self.place}' that would be another file",
+                hint="clone it in its own pool, or convert it to another format",
+            )
+        grown = wanted.capacity > (size if image.capacity is None else image.capacity)
+        if grown and wanted.format not in _images.BYTES:
+            _images.check_resize(fd, wanted.format, wanted.capacity, shrink=False)
+        if wanted.format in _images.BYTES:
+            os.ftruncate(new.fd, size)
+            if wanted.preallocation != "off" or (volume.allocation or 0) >= wanted.capacity:
+                _copy.require_space(new.fd, wanted.capacity)
+        self.host.files.fault("copying")
+        _copy.duplicate(self.host, fd, new.fd, size, reflink=reflink)
+        os.ftruncate(new.fd, max(size, wanted.capacity) if wanted.format in _images.BYTES else size)
+        if wanted.format in _images.BYTES:
+            reserve(self.host, new.fd, 0, min(volume.allocation or 0, wanted.capacity), full=wanted.preallocation)
+        elif grown:
+            key = self._secret(source.info, source.path) if image.encryption else None
+            _images.resize(
+                self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=key
+            )  # fmt: skip
+
+    def _convert(
+        self, new: NewFile, volume: Volume, source: Source, fd: int, wanted: _images.Recipe,
+        chain: Sequence[tuple[str, str]], secret: bytes | None,
+    ) -> None:  # fmt: skip
+        encryption = (source.info.detail or {}).get("encryption")
+        if encryption and secret is None:
+            secret = self._secret(source.info, source.path)
+        if wanted.preallocation in ("falloc", "full") or (volume.allocation or 0) >= wanted.capacity:
+            _copy.require_space(new.fd, wanted.capacity)
+        with contextlib.ExitStack() as stack:
+            below, fds = self._below(stack, source.path, fd, source.format, str(source), list(chain))
+            nodes = _images.node(fd, source.format, backing=below, encryption=encryption)
+            _images.convert(
+                self.host, nodes, (fd, *fds), source.format, secret, new.fd, volume.name, wanted,
+                max(source.allocation, 1),
+            )  # fmt: skip
+        if wanted.format in _images.BYTES:
+            if os.fstat(new.fd).st_size < wanted.capacity:
+                os.ftruncate(new.fd, wanted.capacity)
+            reserve(self.host, new.fd, 0, min(volume.allocation or 0, wanted.capacity), full=wanted.preallocation)
+        elif wanted.capacity > source.capacity:
+            _images.resize(
+                self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=wanted.secret
+            )  # fmt: skip
+
+    def _below(
+        self, stack: contextlib.ExitStack, path: str, fd: int, format: str, what: str, chain: list[tuple[str, str]]
+    ) -> tuple[Any, list[int]]:
+        """The node of the image that the open image stands on, all below it included, and the descriptors of them."""
+        image = _images.examine(fd, _copy.size_of(fd), format, what)
+        if image.backing is None:
+            return None, []
+        name = image.backing.name[:200]
+        if not chain or image.backing.kind != "file" or _images.resolve(image.backing.raw, path) != chain[0][0]:
+            raise errors.Unsafe(
+                f"{what} stands on '{name}', which is no volume of an active pool; it was not opened",
+                hint="make a pool of its folder, or convert the image where its chain is known",
+            )
+        below, kind = chain[0]
+        under = stack.enter_context(_images.opened(below, "the backing image"))
+        node, fds = self._below(stack, below, under, kind, f"the backing image '{below}'", chain[1:])
+        return _images.node(under, kind, backing=node), [under, *fds]
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def resize(
+        self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False
+    ) -> VolumeInfo:
+        """Set the capacity; ``allocate`` reserves what is added. ``force`` works on files with several names as well."""
+        if info.format not in _images.RESIZABLE and info.format not in _images.BYTES:
             raise errors.Unsupported(
-                f"volume '{volume.name}': the format '{format}' cannot be created", volume=volume.name
-            )
-        mode, owner, group = self.ownership(volume.target.permissions)
+                f"volume '{info.name}': images of format {info.format} cannot be resized", volume=info.name,
+                hint="clone it to qcow2 or raw with a larger capacity",
+            )  # fmt: skip
         if self.host.dry_run:
-            self.host.step(f"create {self.place}/{volume.name} raw {capacity} bytes, {allocation} reserved")
-            return VolumeInfo(volume.name, "file", "raw", capacity, allocation)
-        with self.open() as directory:
-            with self.host.files.new(directory, volume.name, format="raw", mode=mode, owner=owner, group=group) as new:
-                os.ftruncate(new.fd, capacity)
-                self.host.files.fault("truncated")
-                reserve(self.host, new.fd, 0, allocation)
-            return self.look(
-                volume.name, VolumeInfo(volume.name, format="raw", inode=_inode(directory, volume.name), capacity=1)
-            )
-
-    def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
-        """Set the size of a raw file; ``allocate`` reserves what is added."""
-        if info.format != "raw":
-            raise errors.Unsupported(
-                f"volume '{info.name}': format '{info.format}' cannot be resized", volume=info.name
-            )
-        if self.host.dry_run:
-            self.host.step(f"truncate {self.place}/{info.name} to {capacity} bytes")
+            self.host.step(f"resize {self.place}/{info.name} {info.format} to {capacity} bytes")
             return info
-        with self.open() as directory, directory.regular(info.name, write=True) as fd:
-            size = os.fstat(fd).st_size
-            self.host.step(f"truncate {self.place}/{info.name} to {capacity} bytes")
-            if allocate and capacity > size:
-                reserve(self.host, fd, size, capacity - size)
-            os.ftruncate(fd, capacity)
-            self.host.files.fault("truncated")
+        with self.open_volume(info, write=True, force=force) as fd:
+            self.host.step(f"resize {self.place}/{info.name} {info.format} to {capacity} bytes")
+            if info.format in _images.BYTES:
+                size = os.fstat(fd).st_size
+                try:
+                    if allocate and capacity > size:
+                        reserve(self.host, fd, size, capacity - size, beyond=True)
+                    os.ftruncate(fd, capacity)
+                    self.host.files.fault("truncated")
+                except BaseException:
+                    if capacity > size:
+                        os.ftruncate(fd, size)  # nothing was cut off yet; give back what was reserved
+                    raise
+            else:
+                if allocate and capacity > info.capacity:
+                    _copy.require_space(fd, capacity - info.capacity)
+                encrypted = (info.detail or {}).get("encryption")
+                key = self._secret(info, f"{self.place}/{info.name}") if encrypted else None
+                _images.resize(self.host, fd, info.format, capacity, shrink=shrink, allocate=allocate, key=key)
             os.fsync(fd)
         return self.look(info.name, info)
 
     def delete(self, info: VolumeInfo) -> None:
         """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already."""
         with self.open() as directory:
-            if info.type == "dir":
-                if self.host.step(f"rmdir {directory.join(info.name)}"):
+            if info.type != "dir":
+                if not self.host.files.remove(directory, info.name):
+                    raise self.missing(info.name)
+            elif self.host.step(f"rmdir {directory.join(info.name)}"):
+                try:
                     os.rmdir(info.name, dir_fd=directory.fd)
-            elif not self.host.files.remove(directory, info.name):
-                raise self.missing(info.name)
+                except FileNotFoundError:
+                    raise self.missing(info.name) from None
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                        raise
+                    raise errors.Unsafe(
+                        f"volume '{info.name}' is a directory that is not empty; it was left alone", volume=info.name
+                    ) from None
 
-    def capacity_of(self, volume: Volume) -> int:
-        """The capacity a new volume is given; ``InvalidArgument`` without one."""
-        if volume.capacity is None:
-            raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
-        if volume.capacity >= 1 << 63:
-            raise errors.InvalidArgument(
-                f"volume '{volume.name}' cannot have {volume.capacity} bytes: a file has less than 2^63",
-                volume=volume.name,
+    def wipe(self, info: VolumeInfo, algorithm: str = "zero", *, force: bool = False) -> VolumeInfo:
+        """Wipe every byte of the file. A container is then made anew, empty; where that cannot be it becomes raw."""
+        _wipe.check_algorithm(algorithm)
+        if self.host.dry_run:
+            self.host.step(f"wipe {self.place}/{info.name} with {algorithm}")
+            return info
+        with self.open_volume(info, write=True, force=force) as fd:
+            self.host.step(f"wipe {self.place}/{info.name} with {algorithm}")
+            _wipe.wipe(self.host, fd, os.fstat(fd).st_size, algorithm)
+            if info.format in _images.BYTES:
+                return self.look(info.name, info)
+            encrypted = (info.detail or {}).get("encryption")
+            format = info.format if info.format in _images.PREALLOCATION and not encrypted else "raw"
+            if format != "raw":
+                detail = info.detail or {}
+                os.ftruncate(fd, 0)
+                _images.create(
+                    self.host, fd, info.name,
+                    _images.Recipe(
+                        format, info.capacity,
+                        cluster_size=detail.get("cluster_size") if format in ("qcow2", "qed") else None,
+                        compat=detail.get("compat") if format == "qcow2" else None,
+                    ),
+                )  # fmt: skip
+            os.fsync(fd)
+            self.host.adopt(info.name, os.fstat(fd).st_ino, format)
+        return self._made(info.name, format)
+
+    def upload(
+        self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer, *, backing: bool = False, force: bool = False
+    ) -> VolumeInfo:
+        """Write the bytes of ``stream``. A raw volume is written in place and keeps its size.
+
+        A container is replaced as a whole, and only by a sound image of its recorded format that needs no other file
+        (``backing`` allows one that stands on a backing image): until the last byte is there the old one stays.
+        """
+        if info.type == "dir":
+            raise errors.Unsupported(f"volume '{info.name}' is a directory", volume=info.name)
+        if self.host.dry_run:
+            self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")
+            return info
+        if info.format in _images.BYTES:
+            with self.open_volume(info, write=True, force=force) as fd:
+                self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")
+                _copy.upload(self.host, fd, stream, transfer, check_range(info.name, transfer, os.fstat(fd).st_size))
+                self.host.files.fault(f"fsync {info.name}")
+                os.fsync(fd)
+            return self.look(info.name, info)
+        if transfer.offset:
+            raise errors.Unsupported(
+                f"volume '{info.name}' is {info.format}: it can only be uploaded as a whole", volume=info.name
             )
-        return volume.capacity
+        with self.open() as directory, self.host.files.rewrite(directory, info.name, format=info.format) as new:
+            _copy.require_space(new.fd, transfer.length)
+            _copy.upload(self.host, new.fd, stream, transfer, None)
+            what = f"what was uploaded to volume '{info.name}'"
+            _images.examine(new.fd, os.fstat(new.fd).st_size, info.format, what, backing=backing)
+        return self._made(info.name, info.format)
+
+    def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
+        """Write the bytes of the file, as they are, to ``stream``."""
+        with self.open_volume(info) as fd:
+            size = os.fstat(fd).st_size
+            check_range(info.name, transfer, size)
+            return _copy.download(self.host, fd, stream, transfer, size)
+
+    # -- parts ----------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
+        """A descriptor of the listed file; ``Unsafe`` if something else has its name now.
+
+        For writing a file with several names is refused: another user may have linked it here. ``force`` allows it.
+        """
+        with self.open() as directory:
+            try:
+                with directory.regular(info.name, write=write) as fd:
+                    facts = os.fstat(fd)
+                    if info.inode and facts.st_ino != info.inode:
+                        raise errors.Unsafe(
+                            f"'{directory.join(info.name)}' was replaced since it was listed; it was left alone",
+                            volume=info.name, hint=f"list it anew: poolkit refresh {self.pool.name}",
+                        )  # fmt: skip
+                    if write and facts.st_nlink > 1 and not force:
+                        raise errors.Unsafe(
+                            f"volume '{info.name}' has {facts.st_nlink} names (hard links): "
+                            "changing it would change the others",
+                            volume=info.name, hint="if that is meant, add --force",
+                        )  # fmt: skip
+                    yield fd
+            except FileNotFoundError:
+                raise self.missing(info.name) from None
+
+    @contextlib.contextmanager
+    def _new(self, directory: Directory, volume: Volume, format: str) -> Iterator[NewFile]:
+        mode, owner, group = self.ownership(volume.target.permissions)
+        files = self.host.files
+        with files.new(directory, volume.name, format=format, mode=mode, owner=owner, group=group) as new:
+            if volume.target.nocow:
+                _images.no_cow(new.fd)
+            yield new
+
+    def _fill(self, fd: int, volume: Volume, capacity: int, preallocation: str | None) -> None:
+        allocation = capacity if volume.allocation is None else min(volume.allocation, capacity)
+        if preallocation is not None:
+            allocation = 0 if preallocation == "off" else capacity
+        os.ftruncate(fd, capacity)
+        self.host.files.fault("truncated")
+        reserve(self.host, fd, 0, allocation, full=preallocation)
+
+    def _made(self, name: str, format: str) -> VolumeInfo:
+        with self.open() as directory:
+            inode = directory.lstat(name).st_ino
+        return self.look(name, VolumeInfo(name, format=format, inode=inode, capacity=1))
+
+    def _backing_of(self, volume: Volume) -> ImageInfo | None:
+        """The header of the image that a new overlay is to stand on, checked."""
+        backing = volume.backing_store
+        if backing is None or backing.format is None:
+            return None  # without a format the recipe is refused
+        with _images.opened(backing.path, "the backing store") as fd:
+            size = _copy.size_of(fd)
+            info = _images.examine(fd, size, backing.format, f"the backing store '{backing.path}'")
+            if info.capacity is None:
+                info.capacity = size
+            return info
+
+    def _capacity_of(self, volume: Volume, backing: ImageInfo | None) -> int:
+        capacity = volume.capacity
+        if not capacity and backing is not None:
+            capacity = backing.capacity
+        if capacity is None:
+            raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
+        if capacity >= 1 << 63:
+            raise errors.InvalidArgument(
+                f"volume '{volume.name}' cannot have {capacity} bytes: a file has less than 2^63", volume=volume.name
+            )
+        return capacity
+
+    def _secret(self, info: VolumeInfo, path: str) -> bytes:
+        try:
+            return self.host.secret(usage=path)
+        except errors.SecretNotFound as error:
+            raise errors.SecretNotFound(
+                f"volume '{info.name}' is encrypted, and no secret has its path as usage", volume=info.name,
+                hint=f"define one with <usage type='volume'><volume>{path}</volume></usage>, or name it with --secret",
+            ) from error  # fmt: skip
 
     def ownership(self, given: Permissions) -> tuple[int, int, int]:
         """Mode, owner and group of a new volume: its own, else the pool's defaults, else 0600 and this process's."""
@@ -161,122 +409,36 @@ class FileBackend(Backend):
         group = given.group if given.group is not None else default.group
         return 0o600 if mode is None else mode, _or_any(owner), _or_any(group)
 
-    def usage(self) -> Usage:
-        """Sizes of the file system that holds the directory (statvfs(3)), counted as libvirt does."""
-        with self.open() as directory:
-            facts = os.fstatvfs(directory.fd)
-        capacity = facts.f_blocks * facts.f_frsize
-        available = facts.f_bavail * facts.f_frsize
-        return Usage(capacity, capacity - available, available)
 
-    def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
-        """All entries; one whose stamp is unchanged costs one fstatat(2), any other one open, fstat and pread."""
-        with self.open() as directory:
-            now = time.time_ns()
-            check = 0
-            with os.scandir(directory.fd) as entries:
-                for entry in entries:
-                    name = entry.name
-                    try:
-                        facts = entry.stat(follow_symlinks=False)
-                    except OSError:
-                        continue  # deleted while we looked
-                    old = known.get(name)
-                    stamp = _stamp(facts)
-                    if old is not None and old.stamp == stamp:
-                        yield old
-                        continue
-                    info = self._entry(directory, name, facts, stamp, old, now)
-                    if info is not None:
-                        yield info
-                    check += 1
-                    if not check & 0xFF:
-                        self.host.check_abort()
+def reserve(host: Host, fd: int, offset: int, length: int, *, full: str | None = None, beyond: bool = False) -> None:
+    """Back a range of a file with space: fallocate(2), or zeros written where the file system lacks it.
 
-    def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
-        """One entry as it is now; its recorded format stays."""
-        with self.open() as directory:
-            try:
-                facts = directory.lstat(name)
-            except (FileNotFoundError, ValueError):
-                raise self.missing(name) from None
-            info = self._entry(directory, name, facts, _stamp(facts), known, time.time_ns())
-        if info is None:
-            raise self.missing(name)
-        return info
-
-    def _entry(
-        self, directory: Directory, name: str, facts: os.stat_result, stamp: int, old: VolumeInfo | None, now: int
-    ) -> VolumeInfo | None:
-        mode = facts.st_mode
-        if not name.isprintable() and not _presentable(name):
-            return None
-        ctime = facts.st_ctime_ns
-        if ctime > now - _TICK or (ctime > now - _SECOND and not ctime % 1_000_000_000):
-            stamp = 0
-        size = facts.st_size
-        allocation = facts.st_blocks * 512
-        detail: dict[str, Any] | None = None
-        if stat.S_ISREG(mode):
-            if name.startswith(TEMPORARY):
-                return None
-            kind = "file"
-            # A recorded format stays with its file, whatever a guest writes; an empty file has no format yet.
-            recorded = (
-                old.format if old is not None and old.inode == facts.st_ino and old.physical + old.capacity else None
-            )
-            capacity: int = size
-            if not allocation and size > 4096 and self.trust_blocks and recorded in (None, "raw"):
-                format = "raw"
-            else:
-                format, capacity, detail = self._examine(directory, name, recorded, size)
-        elif stat.S_ISDIR(mode):
-            kind = format = "dir"
-            capacity = 0
-        else:
-            return None
-        return VolumeInfo(
-            name, kind, format, capacity, allocation, size, stamp, facts.st_ino, stat.S_IMODE(mode), facts.st_uid,
-            facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime, None, None, detail,
-        )  # fmt: skip
-
-    def _examine(
-        self, directory: Directory, name: str, recorded: str | None, size: int
-    ) -> tuple[str, int, dict[str, Any] | None]:
-        try:
-            fd = directory.open(name)
-        except OSError as error:
-            return recorded or "raw", size, {"error": f"cannot be opened: {error.strerror}"}
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return recorded or "raw", size, {"error": "it is not a regular file any more"}
-            image = probe_fd(fd, size) if recorded is None else as_format(FdReader(fd, size), recorded)
-        except OSError as error:
-            return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
-        finally:
-            os.close(fd)
-        return image.format, size if image.capacity is None else image.capacity, detail_of(image)
-
-
-def reserve(host: Host, fd: int, offset: int, length: int) -> None:
-    """Back a range of a file with space: fallocate(2), or zeros written where the file system lacks it. ``NoSpace`` early."""
+    ``NoSpace`` before anything is written. ``full`` is the preallocation asked for: "full" writes zeros in any case, "falloc"
+    and "full" cover the whole file. ``beyond`` leaves the file's size alone.
+    """
+    if full in ("falloc", "full"):
+        offset, length = 0, os.fstat(fd).st_size
     if length <= 0:
         return
-    facts = os.fstatvfs(fd)
-    if length > facts.f_bavail * facts.f_frsize:
+    facts = os.fstat(fd)
+    held = facts.st_blocks * 512 if offset == 0 else 0
+    room = os.fstatvfs(fd)
+    free = room.f_bavail * room.f_frsize
+    if length - held > free:
         raise errors.NoSpace(
-            f"{length} bytes were asked for and {facts.f_bavail * facts.f_frsize} are free",
+            f"{length} bytes were asked for and {free} are free",
             hint="give <allocation>0</allocation> for a sparse volume",
         )
-    from poolkit import _libc
-
     host.files.fault("fallocate")
-    try:
-        _libc.fallocate(fd, 0, offset, length)
-        return
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            raise
+    if full != "full" or held:
+        try:
+            _libc.fallocate(fd, _libc.FALLOC_FL_KEEP_SIZE if beyond else 0, offset, length)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+    if held:
+        return  # it holds data: zeros must not be written over it
     zeros = bytes(1 << 20)
     done = 0
     while done < length:
@@ -284,58 +446,16 @@ def reserve(host: Host, fd: int, offset: int, length: int) -> None:
         done += os.pwrite(fd, zeros[: min(len(zeros), length - done)], offset + done)
 
 
-def detail_of(image: ImageInfo) -> dict[str, Any] | None:
-    """The rarer facts of an image as plain values, only those that say something."""
-    detail: dict[str, Any] = {}
-    if image.compat is not None:
-        detail["compat"] = image.compat
-    if image.cluster_size is not None:
-        detail["cluster_size"] = image.cluster_size
-    if image.features:
-        detail["features"] = list(image.features)
-    backing = image.backing
-    if backing is not None:
-        detail["backing"] = backing.name
-        detail["backing_kind"] = backing.kind
-        if backing.format is not None:
-            detail["backing_format"] = backing.format
-    if image.data_file is not None:
-        detail["data_file"] = image.data_file
-    if image.encryption is not None:
-        detail["encryption"] = image.encryption
-    if image.hints:
-        detail["content"] = list(image.hints)
-    if image.also:
-        detail["also"] = list(image.also)
-    if image.ambiguous:
-        detail["ambiguous"] = True
-    if image.unsupported:
-        detail["unsupported"] = True
-    if image.error is not None:
-        detail["error"] = image.error
-    if image.notes:
-        detail["warning"] = "; ".join(image.notes)
-    return detail or None
+def check_range(name: str, transfer: Transfer, size: int) -> int:
+    """``size`` if the range lies within it, else ``InvalidArgument``."""
+    if transfer.offset > size or transfer.offset + transfer.length > size:
+        raise errors.InvalidArgument(
+            f"volume '{name}' has {size} bytes; "
+            f"the range from {transfer.offset} of {transfer.length or 'all further'} bytes is not within it",
+            volume=name,
+        )
+    return size
 
 
 def _or_any(number: int | None) -> int:
     return -1 if number is None else number
-
-
-def _inode(directory: Directory, name: str) -> int:
-    return directory.lstat(name).st_ino
-
-
-def _stamp(facts: os.stat_result) -> int:
-    return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
-
-
-def _presentable(name: str) -> bool:
-    """Whether XML can carry the name: no control characters, and UTF-8."""
-    if any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
-        return False
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

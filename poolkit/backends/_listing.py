@@ -1,0 +1,246 @@
+"""The directory of a file-backed pool: making it, its sizes, and the listing of its entries as volumes.
+
+Every entry is reached through the directory's descriptor and never through a symbolic link; devices, FIFOs, sockets,
+links and names that no document can carry are not listed. One entry that cannot be read is listed with its error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from poolkit import errors
+from poolkit.backend import Backend, Usage, VolumeInfo
+from poolkit.files import TEMPORARY, Directory
+from poolkit.formats import FdReader, ImageInfo, as_format, probe_fd
+from poolkit.model import Permissions
+from poolkit.xmlmap import replace
+
+# A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
+# Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
+_TICK = 50_000_000
+_SECOND = 2_000_000_000
+
+
+class DirectoryBackend(Backend):
+    """A backend whose volumes are the entries of one directory; what it can do to them is in ``_files``."""
+
+    file_backed = True
+    trust_blocks = True
+    """Whether st_blocks counts what was written but is not on the disk yet; network clients may lag."""
+
+    @property
+    def place(self) -> str:
+        """The directory of the volumes."""
+        path: str = self.pool.target.path
+        return path
+
+    def open(self) -> Directory:
+        """The open directory; an error in words if it is not there."""
+        try:
+            return self.host.directory(self.place)
+        except FileNotFoundError:
+            raise errors.HostError(
+                f"pool '{self.pool.name}': the directory '{self.place}' does not exist",
+                pool=self.pool.name,
+                hint=f"make it: poolkit build {self.pool.name}",
+            ) from None
+        except NotADirectoryError:
+            raise errors.HostError(
+                f"pool '{self.pool.name}': '{self.place}' is not a directory", pool=self.pool.name
+            ) from None
+
+    def build_directory(self) -> bool:
+        """Make the target directory and give it the definition's mode (0711 by default), owner and group."""
+        wanted = self.pool.target.permissions
+        files = self.host.files
+        made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
+        if made and self.host.dry_run:
+            return True
+        changed = made
+        if wanted.mode is not None:
+            changed |= files.chmod(self.place, wanted.mode)
+        owner, group = _or_any(wanted.owner), _or_any(wanted.group)
+        if owner != -1 or group != -1:
+            changed |= files.chown(self.place, owner, group)
+        return changed
+
+    def erase_directory(self) -> bool:
+        """Remove the target directory; ``Unsafe`` if anything is in it."""
+        try:
+            return self.host.files.rmdir(self.place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
+                raise
+            why = "something is mounted there" if error.errno == errno.EBUSY else "it is not empty"
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': the directory '{self.place}' was not removed: {why}",
+                pool=self.pool.name,
+                hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
+            ) from None
+
+    def live(self) -> Any:
+        """The definition with the directory's real mode, owner and group, as libvirt prints it."""
+        facts = os.stat(self.place)
+        found = Permissions(mode=stat.S_IMODE(facts.st_mode), owner=facts.st_uid, group=facts.st_gid)
+        return replace(self.pool, target=replace(self.pool.target, permissions=found))
+
+    # -- listing ----------------------------------------------------------------------------------------------------
+
+    def usage(self) -> Usage:
+        """Sizes of the file system that holds the directory (statvfs(3)), counted as libvirt does."""
+        with self.open() as directory:
+            facts = os.fstatvfs(directory.fd)
+        capacity = facts.f_blocks * facts.f_frsize
+        available = facts.f_bavail * facts.f_frsize
+        return Usage(capacity, capacity - available, available)
+
+    def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
+        """All entries; one whose stamp is unchanged costs one fstatat(2), any other one open, fstat and pread."""
+        with self.open() as directory:
+            now = time.time_ns()
+            check = 0
+            with os.scandir(directory.fd) as entries:
+                for entry in entries:
+                    name = entry.name
+                    try:
+                        facts = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        continue  # deleted while we looked
+                    old = known.get(name)
+                    stamp = _stamp(facts)
+                    if old is not None and old.stamp == stamp:
+                        yield old
+                        continue
+                    info = self._entry(directory, name, facts, stamp, old, now)
+                    if info is not None:
+                        yield info
+                    check += 1
+                    if not check & 0xFF:
+                        self.host.check_abort()
+
+    def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
+        """One entry as it is now; its recorded format stays."""
+        with self.open() as directory:
+            try:
+                facts = directory.lstat(name)
+            except (FileNotFoundError, ValueError):
+                raise self.missing(name) from None
+            info = self._entry(directory, name, facts, _stamp(facts), known, time.time_ns())
+        if info is None:
+            raise self.missing(name)
+        return info
+
+    def _entry(
+        self, directory: Directory, name: str, facts: os.stat_result, stamp: int, old: VolumeInfo | None, now: int
+    ) -> VolumeInfo | None:
+        mode = facts.st_mode
+        if not name.isprintable() and not _presentable(name):
+            return None
+        ctime = facts.st_ctime_ns
+        if ctime > now - _TICK or (ctime > now - _SECOND and not ctime % 1_000_000_000):
+            stamp = 0
+        size = facts.st_size
+        allocation = facts.st_blocks * 512
+        detail: dict[str, Any] | None = None
+        if stat.S_ISREG(mode):
+            if name.startswith(TEMPORARY):
+                return None
+            kind = "file"
+            recorded = None
+            if old is not None and old.inode == facts.st_ino and (old.physical or old.capacity):
+                # A recorded format stays with its file, whatever a guest writes. An empty file has no format yet, and
+                # an ambiguous one none until somebody adopts it.
+                recorded = None if old.detail is not None and old.detail.get("ambiguous") else old.format
+            capacity: int = size
+            if not allocation and size > 4096 and self.trust_blocks and recorded in (None, "raw"):
+                format = "raw"
+            else:
+                format, capacity, detail = self._examine(directory, name, recorded, size)
+        elif stat.S_ISDIR(mode):
+            kind = format = "dir"
+            capacity = 0
+        else:
+            return None
+        return VolumeInfo(
+            name, kind, format, capacity, allocation, size, stamp, facts.st_ino, stat.S_IMODE(mode), facts.st_uid,
+            facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime, None, None, detail,
+        )  # fmt: skip
+
+    def _examine(
+        self, directory: Directory, name: str, recorded: str | None, size: int
+    ) -> tuple[str, int, dict[str, Any] | None]:
+        try:
+            fd = directory.open(name)
+        except OSError as error:
+            return recorded or "raw", size, {"error": f"cannot be opened: {error.strerror}"}
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return recorded or "raw", size, {"error": "it is not a regular file any more"}
+            image = probe_fd(fd, size) if recorded is None else as_format(FdReader(fd, size), recorded)
+        except OSError as error:
+            return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
+        finally:
+            os.close(fd)
+        return image.format, size if image.capacity is None else image.capacity, detail_of(image)
+
+
+def detail_of(image: ImageInfo) -> dict[str, Any] | None:
+    """The rarer facts of an image as plain values, only those that say something."""
+    detail: dict[str, Any] = {}
+    if image.compat is not None:
+        detail["compat"] = image.compat
+    if image.cluster_size is not None:
+        detail["cluster_size"] = image.cluster_size
+    if image.features:
+        detail["features"] = list(image.features)
+    backing = image.backing
+    if backing is not None:
+        detail["backing"] = backing.name
+        detail["backing_kind"] = backing.kind
+        if backing.format is not None:
+            detail["backing_format"] = backing.format
+    if image.data_file is not None:
+        detail["data_file"] = image.data_file
+    if image.encryption is not None:
+        detail["encryption"] = image.encryption
+    if image.hints:
+        detail["content"] = list(image.hints)
+    if image.also:
+        detail["also"] = list(image.also)
+    if image.ambiguous:
+        detail["ambiguous"] = True
+    if image.unsupported:
+        detail["unsupported"] = True
+    if image.error is not None:
+        detail["error"] = image.error
+    if image.notes:
+        detail["warning"] = "; ".join(image.notes)
+    return detail or None
+
+
+def _or_any(number: int | None) -> int:
+    return -1 if number is None else number
+
+
+def _inode(directory: Directory, name: str) -> int:
+    return directory.lstat(name).st_ino
+
+
+def _stamp(facts: os.stat_result) -> int:
+    return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
+
+
+def _presentable(name: str) -> bool:
+    """Whether XML can carry the name: no control characters, and UTF-8."""
+    if any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
+        return False
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
