@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
 from poolkit.files import Directory, Files
+from poolkit.record import record
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,6 +26,8 @@ SEARCH_PATH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/us
 
 # Limits for tools that read images nobody should trust: a 1 KiB VDI header makes qemu-img 7.2 take 2 GiB.
 _UNTRUSTED_LIMITS = {"as": 1 << 30, "cpu": 30, "nofile": 256, "core": 0}
+
+_LAST_WAIT = 5.0  # seconds that a killed program has to end; one that waits for a dead server may not even then
 
 # Debian's package for a program, where the two differ in name.
 PACKAGES = {
@@ -61,7 +63,7 @@ class Mount(NamedTuple):
     options: str
 
 
-@dataclass(slots=True)
+@record()
 class Step:
     """One change of an operation, as a dry run shows it: an argv, or a sentence for a system call."""
 
@@ -86,6 +88,7 @@ class Host:
         self.dry_run = dry_run
         self.fault = fault
         self.plan: list[Step] = []
+        self.warnings: list[str] = []
         self.abort = threading.Event()
         self.journal: Journal | None = None
         self.on_progress: Callable[[int, int, str], None] | None = None
@@ -165,13 +168,16 @@ class Host:
         change never happened. In a dry run nothing is run and the answer is empty. ``limits`` (names of prlimit(1), with
         ``untrusted``) replaces single limits; ``poll`` is called four times a second while it runs. Otherwise as ``query``.
         """
-        self._step(argv[0], undo)
-        step = Step(argv=tuple(argv))
-        self._plan(step)
-        self._shared.clear()
+        self.announce(argv, undo)
         if self.dry_run:
-            return Result(step.argv, ok[0], "", "")
+            return Result(tuple(argv), ok[0], "", "")
         return self._run(argv, ok, timeout, input, untrusted, pass_fds, limits=limits, poll=poll)
+
+    def announce(self, argv: Sequence[str], undo: Sequence[str] | Undo | None = None) -> None:
+        """What ``change`` does before it runs the program: for one that somebody else runs."""
+        self._step(argv[0], undo)
+        self._plan(Step(argv=tuple(argv)))
+        self._shared.clear()
 
     def run_undo(self, argv: Sequence[str]) -> None:
         """Run the argv of an undo step; raises as ``query``. An abort does not stop it."""
@@ -320,6 +326,10 @@ class Host:
         if self.journal is not None and not self.dry_run:
             self.journal.record(undo)
 
+    def warn(self, text: str) -> None:
+        """Say something that the caller should know although the work succeeded; it is in the outcome's warnings."""
+        self.warnings.append(self.redact(text))
+
     # -- facts -------------------------------------------------------------------------------------------------
 
     def shared(self, key: object, ask: Callable[[], Any]) -> Any:
@@ -334,13 +344,14 @@ class Host:
         return mounts
 
     def mount_at(self, path: str) -> Mount | None:
-        """The topmost mount whose mount point is exactly ``path`` (symbolic links resolved), or None."""
-        real = os.path.realpath(path)
-        found = None
-        for mount in self.mounts():
-            if mount.target == real:
-                found = mount
-        return found
+        """The topmost mount whose mount point is exactly ``path`` (symbolic links resolved), or None.
+
+        Nothing that is mounted is touched, so a dead server cannot make this hang.
+        """
+        from poolkit.mounts import locate
+
+        real, mount = locate(path, self.mounts())
+        return mount if mount is not None and mount.target == real else None
 
     def directory(self, path: str) -> Directory:
         """Open a directory for the fast path of plain system calls; use as a context manager."""
@@ -433,7 +444,12 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    process.wait()
+    import subprocess
+
+    try:
+        process.wait(_LAST_WAIT)
+    except subprocess.TimeoutExpired:
+        process.returncode = -signal.SIGKILL  # it hangs in the kernel; who waited for it could hang as long
 
 
 def _unescape(field: str) -> str:

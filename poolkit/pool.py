@@ -354,7 +354,7 @@ class Pool:
     def _done(self, op: Operation, event: str | None, message: str, changed: bool = True) -> Outcome:
         if event is not None:
             self.emit(event, None, op)
-        return Outcome(changed, message, plan=op.plan())
+        return Outcome(changed, message, warnings=tuple(op.host.warnings), plan=op.plan())
 
 
 def _scan(backend: Backend, known: Any) -> tuple[list[VolumeInfo], Usage]:

@@ -13,18 +13,21 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
+from poolkit.record import record
 
 if TYPE_CHECKING:
     from poolkit.host import Host
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Undo:
-    """One step: ``kind`` is ``run``, ``run-if``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink`` or ``restore``."""
+    """One step.
+
+    ``kind`` is ``run``, ``run-if``, ``unmount``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink`` or ``restore``.
+    """
 
     kind: str
     args: tuple[Any, ...]
@@ -48,8 +51,33 @@ def run_if(question: Sequence[str], answer: str, argv: Sequence[str]) -> Undo:
     return Undo("run-if", (list(question), answer, list(argv)))
 
 
+def unmount(target: str, source: str) -> Undo:
+    """Unmount ``target`` if ``source`` is what is mounted there: the text of the mount table, or the same block device."""
+    return Undo("unmount", (target, source))
+
+
 def perform(step: Undo, host: Host) -> None:
-    """Run one undo step. What is already gone is fine; raises ``OSError`` or ``ToolError`` for anything else."""
+    """Run one undo step. What is already gone is fine; raises ``OSError`` or ``PoolkitError`` for anything else.
+
+    A step on a network file system is done by a child process, which is given up when the server does not answer.
+    """
+    if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "restore"):
+        from poolkit.mounts import is_network, locate
+
+        path = str(step.args[1] if step.kind == "symlink" else step.args[0])
+        mount = locate(path, host.mounts())[1]
+        if mount is not None and is_network(mount.fstype):
+            from poolkit import worker
+            from poolkit.host import Host as Machine
+
+            # A host of its own: neither an abort nor a fault that a test injects may stop an undo.
+            worker.result(worker.run(Machine(), "poolkit.undo:perform_here", (step,), answers=lambda: False))
+            return
+    perform_here(host, step)
+
+
+def perform_here(host: Host, step: Undo) -> None:
+    """``perform`` in this process, wherever the step's path is."""
     kind, args = step.kind, step.args
     try:
         if kind == "run":
@@ -57,6 +85,8 @@ def perform(step: Undo, host: Host) -> None:
         elif kind == "run-if":
             if host.ask_undo(args[0]).split() == args[1].split():
                 host.run_undo(args[2])
+        elif kind == "unmount":
+            _unmount(args[0], args[1], host)
         elif kind == "unlink":
             # With an inode number: only if it is still the file that we made.
             if len(args) == 1 or os.lstat(args[0]).st_ino == args[1]:
@@ -148,6 +178,24 @@ def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
             elif isinstance(value, list) and value:
                 steps.append(Undo(str(value[0]), tuple(value[1:])))
     return head, steps
+
+
+def _unmount(target: str, source: str, host: Host) -> None:
+    from poolkit.mounts import is_network
+
+    mount = host.mount_at(target)
+    if mount is None:
+        return
+    if mount.source != source:
+        # A device has several names, and /dev/dm-3 is mounted as /dev/mapper/NAME.
+        try:
+            same = os.stat(mount.source).st_rdev == os.stat(source).st_rdev != 0
+        except OSError:
+            same = False
+        if not same:
+            return
+    lazy = ("--internal-only", "--force", "--lazy") if is_network(mount.fstype) else ()
+    host.run_undo(["umount", *lazy, "--", mount.target])
 
 
 def _rmdir_empty(path: str) -> None:
