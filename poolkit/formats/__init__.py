@@ -8,6 +8,7 @@ file, follows a name found in a header, or raises for what a header contains: th
 from __future__ import annotations
 
 from importlib import import_module
+from os import pread
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ _CONTENT_ONLY = ("fat", "none", "dir", "unknown")  # libvirt's names for what is
 _READERS: dict[str, Callable[[Reader, bytes, ImageInfo], None]] = {"qcow2": qcow2.read, "raw": raw.read}
 
 _ZERO = bytes(HEAD)
+_BLANK = bytes(5)
 _QFI = b"QFI\xfb"
 _QCOW2_V3 = b"QFI\xfb\0\0\0\3"  # what nearly every image that is not raw starts with
 _ENDS = frozenset((b"cone", b"koly"))
@@ -84,28 +86,31 @@ def probe(reader: Reader) -> ImageInfo:
     into its raw disk.
     """
     try:
-        size = reader.size
         head = reader.pread(HEAD, 0)
-        far = reader.pread(5, 32769) if size > 32774 else b""
-        name = None if head == _ZERO else "qcow2" if head[:8] == _QCOW2_V3 else _sniff(head)
-        if name is None:
-            return _raw(reader, head, far)
-        info = ImageInfo(name)
+        far = reader.pread(5, 32769) if reader.size > 32774 else b""
+        return _judge(reader, head, far)
     except OSError as error:
         return ImageInfo("raw", error=f"cannot be read: {error.strerror or error}")
-    _fill(reader, head, info)
-    if far == b"CD001":
-        info.also = (*info.also, "iso")
-        info.ambiguous = True
-    if head[64:68] == _VDI and name != "vdi":
-        info.also = (*info.also, "vdi")
-        info.ambiguous = True
-    return info
 
 
 def probe_fd(fd: int, size: int) -> ImageInfo:
-    """``probe`` for an open file or device of ``size`` bytes; the descriptor stays the caller's."""
-    return probe(FdReader(fd, size))
+    """``probe`` for an open file or device of ``size`` bytes; the descriptor stays the caller's.
+
+    Blank raw disks and plain qcow2 images, of which a pool has ten thousand, get the same answer in fewer steps.
+    """
+    try:
+        head = pread(fd, HEAD, 0)
+        far = pread(fd, 5, 32769) if size > 32774 else b""
+        if head == _ZERO:
+            if (not far or far == _BLANK) and pread(fd, 4, size - 512) not in _ENDS:
+                return ImageInfo("raw", size)
+        elif head[:8] == _QCOW2_V3 and far != b"CD001" and head[64:68] != _VDI:
+            info = ImageInfo("qcow2")
+            _fill(FdReader(fd, size), head, info)
+            return info
+        return _judge(FdReader(fd, size), head, far)
+    except OSError as error:
+        return ImageInfo("raw", error=f"cannot be read: {error.strerror or error}")
 
 
 def as_format(reader: Reader, format: str) -> ImageInfo:
@@ -175,6 +180,22 @@ def describe(path: str) -> dict[str, Any]:
     from poolkit.formats.description import describe as answer
 
     return answer(path)
+
+
+def _judge(reader: Reader, head: bytes, far: bytes) -> ImageInfo:
+    """The answer, given the first page and the five letters that would make it a disc."""
+    name = None if head == _ZERO else "qcow2" if head[:8] == _QCOW2_V3 else _sniff(head)
+    if name is None:
+        return _raw(reader, head, far)
+    info = ImageInfo(name)
+    _fill(reader, head, info)
+    if far == b"CD001":
+        info.also = (*info.also, "iso")
+        info.ambiguous = True
+    if head[64:68] == _VDI and name != "vdi":
+        info.also = (*info.also, "vdi")
+        info.ambiguous = True
+    return info
 
 
 def _sniff(head: bytes) -> str | None:

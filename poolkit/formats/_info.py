@@ -8,8 +8,9 @@ facts read before stay known.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Protocol
+
+from poolkit.record import record
 
 HEAD = 4096
 """Bytes of the first read: one page, in which every magic number that stands near the start has its place."""
@@ -51,7 +52,7 @@ class UnknownFeature(Malformed):
     """A header that may be right for a newer program: ``ImageInfo.unsupported`` is set besides the error."""
 
 
-@dataclass(slots=True)
+@record()
 class Backing:
     r"""The file an overlay stands on, as its header names it.
 
@@ -67,7 +68,7 @@ class Backing:
     clean: bool = True
 
 
-@dataclass(slots=True)
+@record()
 class Extent:
     """One line of a VMDK descriptor: ``size`` in bytes, ``file`` as cleaned text (None for ``ZERO``)."""
 
@@ -78,7 +79,7 @@ class Extent:
     offset: int = 0
 
 
-@dataclass(slots=True)
+@record()
 class ImageInfo:
     """What the header of one file says. Nothing here is proven: a header is written by whoever wrote the image.
 

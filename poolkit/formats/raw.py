@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from poolkit.formats._info import ImageInfo, Reader
 
-# offset, magic, name: the signatures that have their place in the first page
-_SIGNS = (
-    (512, b"EFI PART", "gpt"),
-    (0, b"XFSB", "xfs"),
-    (3, b"NTFS    ", "ntfs"),
-    (0, b"hsqs", "squashfs"),
-    (1024, b"H+\0\4", "hfsplus"),
-    (1024, b"HX\0\5", "hfsplus"),
-    (4086, b"SWAPSPACE2", "swap"),
-    (0, b"\xfc\x4e\x2b\xa9\1\0\0\0", "linux_raid_member"),
-)
+_START = {b"XFSB": "xfs", b"hsqs": "squashfs"}
+_RAID_1_1 = b"\xfc\x4e\x2b\xa9\1\0\0\0"
+_HFSPLUS = (b"H+\0\4", b"HX\0\5")
 
 
 def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
@@ -26,18 +18,29 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
 def hints(head: bytes) -> tuple[str, ...]:
     """What the first page looks like, partition tables first."""
     found = []
-    fat = _fat(head)
-    if head[510:512] == b"\x55\xaa" and not fat and head[3:11] != b"NTFS    ":
+    boot = head[510:512] == b"\x55\xaa"
+    ntfs = head[3:11] == b"NTFS    "
+    fat = boot and _fat(head)
+    if boot and not fat and not ntfs:
         found.append("mbr")
-    found += [name for offset, magic, name in _SIGNS if head.startswith(magic, offset)]
+    if head[512:520] == b"EFI PART":
+        found.append("gpt")
+    if head[:4] in _START:
+        found.append(_START[head[:4]])
+    if ntfs:
+        found.append("ntfs")
     if fat:
         found.append("vfat")
+    if head[1024:1028] in _HFSPLUS:
+        found.append("hfsplus")
     if head[1080:1082] == b"\x53\xef" and head[1048] <= 6 and head[1028:1032] != bytes(4):  # block size, blocks
         found.append(_ext(head))
-    if any(
-        head.startswith(b"LABELONE", sector) and head.startswith(b"LVM2 001", sector + 24)
-        for sector in (0, 512, 1024, 1536)
-    ):
+    if head[4086:] == b"SWAPSPACE2":
+        found.append("swap")
+    if head[:8] == _RAID_1_1:
+        found.append("linux_raid_member")
+    label = head.find(b"LABELONE", 0, 1544)  # in one of the first four sectors
+    if label >= 0 and label % 512 == 0 and head.startswith(b"LVM2 001", label + 24):
         found.append("LVM2_member")
     return tuple(found)
 

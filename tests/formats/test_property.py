@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+from tempfile import TemporaryFile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poolkit.errors import PoolkitError
-from poolkit.formats import FORMATS, ImageInfo, as_format, content, probe
+from poolkit.formats import FORMATS, ImageInfo, as_format, content, probe, probe_fd
 from poolkit.formats._info import MAX_SIZE, Malformed
 from poolkit.formats.description import _answer
 from tests.formats import samples
@@ -119,6 +120,11 @@ def test_any_header_gets_an_answer(reader: Sparse) -> None:
     assert reader.bytes <= 1 << 20
     sane(info)
     assert probe(reader) == info, "the same bytes get the same answer"
+    if reader.size <= 1 << 20:
+        with TemporaryFile() as file:
+            file.write(reader.pread(reader.size, 0))
+            file.flush()
+            assert probe_fd(file.fileno(), reader.size) == info, "the fast way gives the same answer"
     for format in ("raw", info.format):
         sane_pin = as_format(reader, format)
         assert sane_pin.format == format
