@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
 from poolkit import errors
+from poolkit.record import record
 
 if TYPE_CHECKING:
     from poolkit.host import Host
@@ -72,7 +72,7 @@ class Transfer(NamedTuple):
     sparse: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Source:
     """What a new volume is made from: a volume of this or another pool, handed over by its own backend.
 

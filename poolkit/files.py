@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,7 +176,7 @@ class Files:
         if self._host.dry_run:
             self._host.step(f"write {path}")
             return
-        temporary = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
+        temporary = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
         self._host.step(f"write {path}", Undo("unlink", (temporary,)))
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -246,7 +245,7 @@ class Files:
         """
         if directory.exists(name):
             raise _exists(directory, name)
-        temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
+        temporary = f"{TEMPORARY}{os.urandom(8).hex()}"
         self._host.step(f"create {directory.join(name)}", Undo("unlink", (directory.join(temporary),)))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         new = NewFile(directory, name, temporary, os.open(temporary, flags, 0o600, dir_fd=directory.fd))
@@ -270,7 +269,7 @@ class Files:
         """
         with directory.regular(name) as fd:
             old = os.fstat(fd)
-        temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
+        temporary = f"{TEMPORARY}{os.urandom(8).hex()}"
         self._host.step(f"replace {directory.join(name)}", Undo("unlink", (directory.join(temporary),)))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         new = NewFile(directory, name, temporary, os.open(temporary, flags, 0o600, dir_fd=directory.fd))

@@ -11,16 +11,15 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from poolkit import errors
+from poolkit.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Work:
     """One piece of work in progress. ``volume`` is None for work on the whole pool; ``since`` is seconds since 1970."""
 
@@ -129,10 +128,10 @@ class Locks:
 
     def _enter(self, folder: str, work: Work) -> tuple[str, int]:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        path = os.path.join(folder, f"{work.pid}-{secrets.token_hex(6)}")
+        path = os.path.join(folder, f"{work.pid}-{os.urandom(6).hex()}")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
-        facts = {name: getattr(work, name) for name in Work.__slots__}
+        facts = {name: getattr(work, name) for name in Work.__annotations__}
         os.write(fd, json.dumps(facts).encode())
         return path, fd
 

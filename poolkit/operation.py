@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from poolkit import errors, undo
 from poolkit.host import Host
 from poolkit.inventory import Inventory
 from poolkit.locks import Locks
+from poolkit.record import record
 
 Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, ignore=("plan",))
 class Outcome:
     """What a verb did. True in a condition when it changed something.
 
@@ -31,13 +30,13 @@ class Outcome:
     message: str = ""
     pending: tuple[tuple[str, Any, Any], ...] = ()
     warnings: tuple[str, ...] = ()
-    plan: tuple[str, ...] = field(default=(), compare=False)
+    plan: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.changed
 
 
-@dataclass(slots=True)
+@record()
 class Operation:
     """Handed to the body of a verb. ``id`` marks the inventory's transaction that completes it (None in a dry run)."""
 
@@ -85,7 +84,7 @@ class Operations:
             with self._lock(pool, verb, volume, shared, wait, abort):
                 if not self.host.dry_run:
                     self.recover(pool)
-                ident = secrets.token_hex(8)
+                ident = os.urandom(8).hex()
                 journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
                 host = self.host.operation(journal=journal, abort=abort, progress=progress)
                 try:

@@ -13,16 +13,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from poolkit import errors
 from poolkit.host import Host
+from poolkit.record import record
 
 _SUFFIX = ".xml"
 LARGEST = 1 << 20  # bytes of a definition; the reader's own limit
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Locations:
     """The folders of one engine; all absolute."""
 
