@@ -21,7 +21,7 @@ class RbdSource(Element):
     """The monitors, the Ceph pool and how to log in."""
 
     hosts: tuple[SourceHost, ...] = xml("host", min=1, since="0.9.13", doc="Monitors of the cluster.")
-    name: str = xml("name", type=simple.Text, since="0.9.13", doc="Ceph pool, or pool/namespace.")
+    name: str = xml("name", type=simple.Name, since="0.9.13", doc="Name of the Ceph pool.")
     auth: Auth | None = xml("auth", default=None, since="0.9.13", doc="cephx login.")
     vendor: str | None = xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; for information.")
     product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")

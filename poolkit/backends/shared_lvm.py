@@ -1,4 +1,4 @@
-"""Pools of type ``logical-shared``: an LVM volume group on storage that several hosts see."""
+"""Pools of type ``shared-lvm``: an LVM volume group on storage that several hosts see."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SharedLvmSource(Element):
 class SharedLvmPool(Pool):
     """A volume group that several hosts share."""
 
-    type: ClassVar[str] = "logical-shared"
+    type: ClassVar[str] = "shared-lvm"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml("name", type=simple.Name, source="source.name", doc="Name; the source's by default.")
     source: SharedLvmSource = xml("source", default=SharedLvmSource, doc="The volume group and its devices.")

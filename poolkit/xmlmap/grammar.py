@@ -84,14 +84,13 @@ def _inside(node: Node) -> Iterable[Use]:
 
 def _must(node: Node, changes: Changes) -> bool:
     """Whether a child element must be there."""
-    if node.use is not None or node.many:
-        return _needed(node.use or node.text, changes)  # type: ignore[arg-type]
+    if node.use is not None:
+        return _needed(node.use, changes) or "required" in _nested(changes, node.use.name).values()
+    if node.many and node.text is not None:
+        return _needed(node.text, changes)
     if node.flag is not None:
         return False
-    if any(_needed(use, changes) for use in _inside(node)):
-        return True
-    nested = [change for use in _inside(node) if use.classes for change in _nested(changes, use.name).values()]
-    return "required" in nested
+    return any(_needed(use, changes) for use in _inside(node))
 
 
 # -- RELAX NG ----------------------------------------------------------------------------------------------------

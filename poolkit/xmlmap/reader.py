@@ -126,7 +126,8 @@ class _Reader:
 
     def value(self, use: Use, text: str, offset: int, path: str, attribute: str = "") -> Any:
         try:
-            return use.simple.parse(text)
+            value = use.simple.parse(text)
+            return value if use.field.skip is None or value != use.field.skip else use.field.initial()
         except ValueError as error:
             message = f"{quoted(text)} {error}" if text.strip(BLANK) else f"is empty; expected {use.simple.expected}"
             if use.simple.words:
@@ -435,7 +436,7 @@ class _Reader:
         if not use.required and not use.many and not text.strip(BLANK):
             return  # libvirt takes an empty element as absent
         value = self.value(use, text, offset, path)
-        if unit and value is not _BAD:
+        if unit and value is not _BAD and value is not None:
             value *= factor(unit)
             if value > LIMIT:
                 self.problem(self.text_place(offset), path, f"{quoted(text)} {shown(unit)} is more than 2^64 bytes")
