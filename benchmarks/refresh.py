@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Bench, Row, best, seconds
-from benchmarks.libvirtd import PrivateLibvirtd
 from benchmarks.pools import started_pool
 
 BARS = {"first refresh": 3.0, "unchanged refresh": 1.0}
@@ -41,9 +40,13 @@ def cost(bench: Bench, size: int) -> dict[str, float]:
             "unchanged refresh, new engine": partial(another, bench, files, root),
         }
         if libvirtd := bench.libvirtd():
-            calls["libvirtd pool-refresh"] = partial(peer, libvirtd, libvirtd.pool(files))
-        times = best(bench.rounds, *calls.values())
-    return {what: 1e6 * total / size for what, total in zip(calls, times, strict=True)}
+            name = libvirtd.pool(files)
+            calls["libvirtd pool-refresh"] = lambda: seconds(lambda: libvirtd.virsh("pool-refresh", name))
+            calls["virsh"] = lambda: seconds(lambda: libvirtd.virsh("uri"))
+        times = dict(zip(calls, best(bench.rounds, *calls.values()), strict=True))
+    if libvirtd:  # the time that virsh needs to start and connect is none of the refresh's
+        times["libvirtd pool-refresh"] -= times.pop("virsh")
+    return {what: 1e6 * total / size for what, total in times.items()}
 
 
 def first(bench: Bench, files: Path) -> float:
@@ -61,9 +64,3 @@ def another(bench: Bench, files: Path, root: Path) -> float:
     """Seconds of a refresh by an engine that has just been opened, as that of a new process: it reads the inventory."""
     with started_pool(bench, files, root=root) as pool:
         return seconds(pool.refresh)
-
-
-def peer(libvirtd: PrivateLibvirtd, name: str) -> float:
-    """The same for libvirtd, less the time that virsh needs to connect."""
-    connect = seconds(lambda: libvirtd.virsh("uri"))
-    return max(0.0, seconds(lambda: libvirtd.virsh("pool-refresh", name)) - connect)
