@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
 from poolkit.backend import Backend
@@ -17,6 +17,9 @@ from poolkit.operation import Operations, Outcome
 from poolkit.pool import Pool, PoolInfo
 from poolkit.store import Locations, Store, check_pool_name
 from poolkit.volume import Volume
+
+if TYPE_CHECKING:
+    from poolkit.secrets import Secret, Secrets
 
 
 class Engine:
@@ -44,6 +47,8 @@ class Engine:
         self.locks = Locks(f"{self.locations.run}/work")
         self.operations = Operations(self.host, self.locks, self.inventory, f"{self.locations.state}/journal")
         self.events = Subscriptions()
+        self._secrets: Secrets | None = None
+        self.host.on_secret = lambda uuid, usage: self._secret_store.lookup(uuid, usage)
         self._boot: str | None = None
         self._mutex = threading.Lock()
         self.recovered: list[str] = [] if self.host.dry_run else self.operations.recover()
@@ -90,7 +95,8 @@ class Engine:
             try:
                 return [registry.backend(match[1]).definition]
             except errors.Unsupported:
-                pass
+                if match[1] in registry.types():
+                    raise  # a package offers it, and is broken
         return registry.definitions()
 
     def load(self, name: str) -> Any:
@@ -429,6 +435,34 @@ class Engine:
             hint="a file that appeared behind poolkit is listed after the next refresh",
         )
 
+    # -- secrets ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _secret_store(self) -> Secrets:
+        if self._secrets is None:
+            from poolkit.secrets import Secrets
+
+            self._secrets = Secrets(self.locations, self.host)
+        return self._secrets
+
+    def define_secret(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
+        """Store the description of a secret; its value is set on what this returns. Repeatable.
+
+        Raises ``InvalidDefinition``, and ``SecretExists`` when its uuid or usage belong to another secret.
+        """
+        if self.host.dry_run:
+            return self._secret_store.define(source, filename=filename, strict=strict)
+        with self.locks.definitions():
+            return self._secret_store.define(source, filename=filename, strict=strict)
+
+    def secret(self, key: str) -> Secret:
+        """A secret by uuid or by the name of its usage; ``SecretNotFound``."""
+        return self._secret_store.find(key)
+
+    def secrets(self) -> list[Secret]:
+        """All secrets, by uuid."""
+        return self._secret_store.list()
+
     # -- the whole ----------------------------------------------------------------------------------------------------
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
@@ -454,9 +488,9 @@ class Engine:
 
 
 def _with_uuid(definition: Any, uuid: str) -> Any:
-    import dataclasses
+    from poolkit.xmlmap import replace
 
-    return dataclasses.replace(definition, uuid=uuid)
+    return replace(definition, uuid=uuid)
 
 
 def _claims(record: Record) -> Iterable[str]:

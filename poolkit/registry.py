@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from functools import cache
 
 from poolkit import errors
-from poolkit.backend import Backend
+from poolkit.backend import Backend, DefinitionOnly
 
 BUILT_IN = (
     "dir", "fs", "netfs", "logical", "disk", "iscsi", "scsi", "mpath", "rbd", "sheepdog", "xensm", "shared-lvm",
@@ -16,31 +17,30 @@ GROUP = "poolkit.backends"
 
 
 @cache
-def backend(type: str) -> type[Backend]:
-    """The backend class for pools of ``type``; raises ``Unsupported`` with the types there are.
+def backend(name: str) -> type[Backend]:
+    """The backend class for pools of type ``name``; raises ``Unsupported`` with the types there are.
 
     A package adds a type with an entry point in the group ``poolkit.backends``, named as the type, whose
     value is the class. It cannot replace one of poolkit's own.
     """
-    if type in BUILT_IN:
-        module = importlib.import_module(f"poolkit.backends.{type.replace('-', '_')}")
-        for value in vars(module).values():
-            if isinstance(value, _class) and issubclass(value, Backend) and getattr(value, "type", None) == type:
-                return value
-        raise AssertionError(f"{module.__name__} has no backend of type {type}")
-    point = _entry_points().get(type)
+    if name in BUILT_IN:
+        return _built_in(name)
+    point = _entry_points().get(name)
     if point is None:
         import difflib
 
-        near = difflib.get_close_matches(type, types(), 1)
+        near = difflib.get_close_matches(name, types(), 1)
         raise errors.Unsupported(
-            f"there is no pool type '{type[:60]}'",
+            f"there is no pool type '{name[:60]}'",
             hint=f"did you mean '{near[0]}'?" if near else f"the types are: {', '.join(types())}",
         )
-    loaded = point.load()
-    if not (isinstance(loaded, _class) and issubclass(loaded, Backend) and getattr(loaded, "type", None) == type):
+    try:
+        loaded = point.load()
+    except Exception as error:
+        raise errors.Unsupported(f"pool type '{name}': {point.value} cannot be loaded: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Backend) and getattr(loaded, "type", None) == name):
         raise errors.Unsupported(
-            f"the installed package '{point.dist.name if point.dist else point.value}' offers pool type '{type}', but "
+            f"the installed package '{point.dist.name if point.dist else point.value}' offers pool type '{name}', but "
             f"{point.value} is not a Backend of that type"
         )
     return loaded
@@ -52,8 +52,27 @@ def types() -> tuple[str, ...]:
 
 
 def definitions() -> list[type]:
-    """The definition classes of all types, for reading a document whose type is not known yet."""
-    return [backend(type).definition for type in types()]
+    """The definition classes of all types, for reading a document whose type is not known yet.
+
+    A broken package is left out here: its own type says why, the others must not suffer.
+    """
+    found = [backend(name).definition for name in BUILT_IN]
+    for name in types()[len(BUILT_IN) :]:
+        with contextlib.suppress(errors.Unsupported, AttributeError):
+            found.append(backend(name).definition)
+    return found
+
+
+def _built_in(name: str) -> type[Backend]:
+    from poolkit.model import Pool
+
+    module = importlib.import_module(f"poolkit.backends.{name.replace('-', '_')}")
+    classes = [v for v in vars(module).values() if isinstance(v, type) and getattr(v, "type", None) == name]
+    for found in classes:
+        if issubclass(found, Backend):
+            return found
+    definition = next(c for c in classes if issubclass(c, Pool))
+    return type(f"{definition.__name__}Only", (DefinitionOnly,), {"type": name, "definition": definition})
 
 
 @cache
@@ -61,6 +80,3 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     import importlib.metadata
 
     return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
-
-
-_class = type

@@ -40,13 +40,7 @@ def pool_classes() -> list[type]:
     """The definitions of all pool types. A package whose backend cannot be loaded is left out; ``doctor`` names it."""
     from poolkit import registry
 
-    found = []
-    for name in registry.types():
-        try:
-            found.append(registry.backend(name).definition)
-        except Exception:  # noqa: S112 - other people's code
-            continue
-    return found
+    return registry.definitions()
 
 
 def kind_of(data: bytes) -> str:
@@ -72,7 +66,8 @@ def _reading_classes(data: bytes, kind: str) -> list[type]:
         try:
             return [registry.backend(match[1]).definition]
         except errors.Unsupported:
-            pass
+            if match[1] in registry.types():
+                raise  # a package offers it, and is broken
     return pool_classes()
 
 

@@ -28,7 +28,7 @@ def _worker(place: str, seed: int, failures: multiprocessing.Queue[str]) -> None
         with Engine(f"{place}/root", wait=60) as engine:
             # A pool of this process's own must survive everything the others do.
             own = engine.define(_xml(place, f"own{seed}"))
-            for turn in range(VERBS):
+            for _ in range(VERBS):
                 name = chance.choice(names)
                 verb = chance.randrange(10)
                 try:
@@ -41,8 +41,9 @@ def _worker(place: str, seed: int, failures: multiprocessing.Queue[str]) -> None
                     elif verb == 3:
                         engine.pool(name).destroy()
                     elif verb in (4, 5):
+                        size = chance.randrange(1, 9999)
                         engine.pool(name).create_volume(
-                            f"<volume><name>v{chance.randrange(8)}</name><capacity>{chance.randrange(1, 9999)}</capacity></volume>"
+                            f"<volume><name>v{chance.randrange(8)}</name><capacity>{size}</capacity></volume>"
                         )
                     elif verb == 6:
                         engine.pool(name).volume(f"v{chance.randrange(8)}").delete()
