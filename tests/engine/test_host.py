@@ -1,0 +1,257 @@
+"""The host port: programs are run safely, and every failure is a typed error that carries the call."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors, undo
+from poolkit.files import Directory
+from poolkit.host import Host
+
+host = Host()
+
+
+def sh(script: str, **how: object) -> str:
+    # A shell here plays the part of a misbehaving tool; poolkit itself never starts one.
+    return Host().query(["sh", "-c", script], **how).stdout  # type: ignore[arg-type]
+
+
+def test_the_environment_is_built_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVIL", "1")
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    names = {line.partition("=")[0] for line in sh("env").splitlines()}
+    assert names <= {"PATH", "LC_ALL", "HOME", "LVM_SUPPRESS_FD_WARNINGS", "PWD", "SHLVL", "_"}
+    assert "LC_ALL=C.UTF-8" in sh("env")
+
+
+def test_children_have_a_private_umask_a_closed_stdin_and_no_descriptors(tmp_path: Path) -> None:
+    assert sh("umask").strip() == "0077"
+    assert sh("cat").strip() == ""
+    leak = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(leak, True)
+    assert str(leak) not in sh("ls /proc/self/fd").split()
+    os.close(leak)
+
+
+def test_a_missing_program_names_its_package() -> None:
+    with pytest.raises(errors.ToolMissing) as caught:
+        host.query(["mkfs.nosuchfs", "/x"])
+    assert str(caught.value) == "the program 'mkfs.nosuchfs' is not installed"
+    assert "apt install" in (caught.value.hint or "")
+
+
+def test_a_relative_path_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = tmp_path / "evil"
+    evil.write_text("#!/bin/sh\necho evil\n")
+    evil.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(errors.ToolMissing):
+        host.query(["evil"])
+
+
+def test_a_failure_carries_the_call_and_the_last_words() -> None:
+    with pytest.raises(errors.ToolFailed) as caught:
+        host.query(["sh", "-c", "echo one >&2; echo two >&2; exit 5"])
+    error = caught.value
+    assert (error.status, error.stderr) == (5, "one\ntwo\n")
+    assert str(error) == "'sh' failed with status 5: one; two"
+    assert error.argv[:2] == ("sh", "-c")
+    assert host.query(["sh", "-c", "exit 5"], ok=(0, 5)).status == 5
+
+
+def test_death_by_a_signal_is_a_crash() -> None:
+    with pytest.raises(errors.ToolCrashed, match="SIGSEGV"):
+        host.query(["sh", "-c", "kill -SEGV $$"])
+
+
+def test_a_time_out_kills_the_whole_group(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    with pytest.raises(errors.ToolTimeout, match=r"did not end within 0\.5 seconds"):
+        host.query(["sh", "-c", f"sleep 300 & echo $! >{pid}; wait"], timeout=0.5)
+    deadline = time.monotonic() + 30
+    while _alive(int(pid.read_text())):
+        assert time.monotonic() < deadline, "the grandchild lives on"
+        time.sleep(0.01)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_abort_stops_a_running_program() -> None:
+    mine = Host()
+    threading.Timer(0.2, mine.abort.set).start()
+    with pytest.raises(errors.Aborted):
+        mine.query(["sleep", "300"])
+
+
+def test_input_reaches_the_program_whatever_its_size() -> None:
+    data = b"0123456789" * 100_000
+    assert host.query(["wc", "-c"], input=data).stdout.strip() == str(len(data))
+
+
+def test_output_that_is_not_text_is_shown_escaped() -> None:
+    assert sh(r"printf 'a\377b'") == r"a\xffb"
+
+
+def test_untrusted_tools_have_limits() -> None:
+    assert sh("ulimit -v", untrusted=True).strip() == str((1 << 30) // 1024)
+    assert sh("ulimit -c", untrusted=True).strip() == "0"
+
+
+def test_a_secret_is_never_shown() -> None:
+    mine = Host()
+    with mine.secret_file(b"hunter2") as (path, fd):
+        assert mine.query(["cat", path], pass_fds=[fd]).stdout == "hunter2"
+        with pytest.raises(errors.ToolFailed) as caught:
+            mine.query(["sh", "-c", f"cat {path} >&2; exit 1"], pass_fds=[fd])
+    assert "hunter2" not in str(caught.value) + repr(caught.value.as_dict())
+    assert "***" in caught.value.stderr
+
+
+def test_a_shared_question_is_asked_once_until_a_change(tmp_path: Path) -> None:
+    mine = Host()
+    ask = ["sh", "-c", f"echo x >>{tmp_path}/asked"]
+    for _ in range(3):
+        mine.query(ask, shared=True)
+    assert (tmp_path / "asked").read_text() == "x\n"
+    mine.change(["true"])
+    mine.query(ask, shared=True)
+    assert (tmp_path / "asked").read_text() == "x\nx\n"
+
+
+def test_a_dry_run_runs_no_change(tmp_path: Path) -> None:
+    dry = Host(dry_run=True)
+    assert dry.change(["touch", f"{tmp_path}/made"]).status == 0
+    assert dry.files.mkdir(f"{tmp_path}/folder")
+    assert list(tmp_path.iterdir()) == []
+    assert [str(s) for s in dry.plan] == [f"touch {tmp_path}/made", f"mkdir {tmp_path}/folder"]
+
+
+def test_the_mount_table_is_read_whole() -> None:
+    mounts = {m.target: m for m in host.mounts()}
+    assert mounts["/proc"].fstype == "proc"
+    assert host.mount_at("/proc") is not None
+    assert host.mount_at("/proc/self") is None
+
+
+# -- undo -----------------------------------------------------------------------------------------------------------
+
+
+def _journal(tmp_path: Path) -> undo.Journal:
+    return undo.Journal(str(tmp_path / "journal"), "op", {"pool": "p", "verb": "test"})
+
+
+def test_undo_runs_newest_first_and_goes_on_after_a_failure(tmp_path: Path) -> None:
+    mine = Host().operation(journal=_journal(tmp_path))
+    for name in ("a", "b", "c"):
+        mine.change(["touch", f"{tmp_path}/{name}"], undo=["sh", "-c", f"echo {name} >>{tmp_path}/order; [ {name} != b ]"])
+    assert mine.journal is not None
+    failures = mine.journal.roll_back(mine)
+    assert (tmp_path / "order").read_text().split() == ["c", "b", "a"]
+    assert len(failures) == 1
+    assert "could not undo" in failures[0]
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_undo_is_on_disk_before_the_change(tmp_path: Path) -> None:
+    seen: list[list[undo.Undo]] = []
+    mine = Host(fault=lambda label: None).operation(journal=_journal(tmp_path))
+    mine.change(["true"], undo=["rm", "-f", "--", "/nowhere"])
+    assert mine.journal is not None
+    seen.append(undo.read(mine.journal.path)[1])
+    assert seen == [[undo.run(["rm", "-f", "--", "/nowhere"])]]
+
+
+def test_a_torn_journal_ends_at_its_last_whole_line(tmp_path: Path) -> None:
+    journal = _journal(tmp_path)
+    journal.record(undo.Undo("unlink", ("/a",)))
+    journal.record(undo.Undo("unlink", ("/b",)))
+    text = Path(journal.path).read_bytes()
+    for cut in range(len(text)):
+        Path(journal.path).write_bytes(text[:cut])
+        steps = undo.read(journal.path)[1]
+        assert steps in ([], [undo.Undo("unlink", ("/a",))], journal.steps)
+    journal.close()
+
+
+def test_undo_of_what_never_happened_is_harmless(tmp_path: Path) -> None:
+    keep = tmp_path / "keep"
+    keep.write_text("precious")
+    inode = keep.stat().st_ino
+    steps = [
+        undo.Undo("unlink", (str(tmp_path / "absent"),)),
+        undo.Undo("unlink", (str(keep), inode + 1)),
+        undo.Undo("rmdir", (str(tmp_path),)),
+        undo.Undo("chmod", (str(tmp_path / "absent"), 0o700)),
+    ]
+    assert undo.undo_all(steps, host) == []
+    assert keep.read_text() == "precious"
+    assert undo.undo_all([undo.Undo("explode", ())], host) != []
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "socket"])
+def test_only_a_regular_file_is_opened_as_one(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "x"
+    if kind == "link":
+        (tmp_path / "secret").write_text("s")
+        target.symlink_to(tmp_path / "secret")
+    elif kind == "fifo":
+        os.mkfifo(target)
+    elif kind == "folder":
+        target.mkdir()
+    else:
+        import socket
+
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(target))
+        listener.close()
+    with Directory(str(tmp_path)) as directory:
+        for write in (False, True):
+            with pytest.raises(errors.Unsafe) as caught, directory.regular("x", write=write):
+                pass
+            assert str(target) in str(caught.value)
+
+
+def test_a_new_file_has_its_final_mode_before_its_name(tmp_path: Path) -> None:
+    seen = []
+
+    def fault(label: str) -> None:
+        names = [p for p in tmp_path.iterdir() if p.is_file()]
+        seen.extend((p.name, p.stat().st_mode & 0o777) for p in names)
+
+    mine = Host(fault=fault)
+    os.umask(0)
+    try:
+        with Directory(str(tmp_path)) as directory, mine.files.new(directory, "final", format="raw", mode=0o640) as new:
+            os.write(new.fd, b"x")
+    finally:
+        os.umask(0o022)
+    assert {mode for name, mode in seen if name == "final"} == {0o640}
+    assert {mode for name, mode in seen if name != "final"} <= {0o600, 0o640}
+
+
+def test_writing_a_file_keeps_the_old_one_until_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def fault(label: str) -> None:
+        if "fsync" in label and "directory" not in label:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        Host(fault=fault).files.write(str(path), b"new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
