@@ -64,7 +64,8 @@ class Inside:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Take part only where the outer side left its choice."""
+    """Take part, and know the lab's marker where no configuration file does."""
+    config.addinivalue_line("markers", "lab: runs inside the lab's virtual machine")
     config.pluginmanager.register(Inside(config), "lab-inside")
 
 

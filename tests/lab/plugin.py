@@ -185,6 +185,11 @@ class Outer:
 
     def report(self, item: pytest.Item, data: dict[str, Any]) -> str:
         """Publish a report that came from the guest; returns the phase that follows it."""
+        for name in ("user_properties", "sections"):  # JSON made lists of what pytest wants as tuples
+            data[name] = [tuple(entry) for entry in data.get(name) or ()]
+        data["location"] = tuple(data["location"])
+        if isinstance(data["longrepr"], list):
+            data["longrepr"] = tuple(data["longrepr"])
         report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
         item.ihook.pytest_runtest_logreport(report=report)
         return {"setup": "call" if report.passed else "teardown", "call": "teardown"}.get(report.when, "teardown")

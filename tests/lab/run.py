@@ -50,6 +50,7 @@ class GuestRun:
         argv = [*python, *plugins, "-o", "addopts=", "--strict-markers", f"--rootdir={root}", *options, "--", *files]
         variables = {key: value for key, value in os.environ.items() if key.startswith(FORWARDED)}
         variables |= {"PYTHONDONTWRITEBYTECODE": "1", "POOLKIT_LAB_GUEST": "1"}
+        variables["HYPOTHESIS_STORAGE_DIRECTORY"] = "/tmp/hypothesis"  # beside the source it could not be written
         words = [f"{key}={shlex.quote(value)}" for key, value in variables.items()]
         tail = "; status=$?; mkdir -p /lab/coverage; cp /tmp/coverage/data* /lab/coverage/ 2>/dev/null; exit $status"
         self.job = guest.submit(f"cd {shlex.quote(str(root))} && env {' '.join(words)} {shlex.join(argv)}{tail}")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import unavailable
+from . import image
 from .fixtures import NfsServer, ScsiHost, sh
-
-pytestmark = []
 
 
 @pytest.mark.lab
@@ -129,12 +129,25 @@ def test_on_the_host():
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def suite(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A suite of its own with the plugin, run as a process of its own."""
+    cache = image.cache()  # asked before pytester gives us another home
+    pytester: pytest.Pytester = request.getfixturevalue("pytester")
+    monkeypatch.setenv("POOLKIT_LAB_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "200")  # the summary's lines are cut at the width of the terminal
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pytester.makepyfile(test_suite=SUITE)
     pytester.makeini("[pytest]\naddopts = -p tests.lab.plugin --strict-markers\n")
     return pytester
+
+
+@pytest.fixture
+def bootable() -> None:
+    """Skip (fail in continuous integration) where no guest can be had."""
+    try:
+        image.ensure()
+    except image.LabUnavailable as error:
+        unavailable(f"needs the lab: {error}")
 
 
 def outer(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
@@ -142,19 +155,7 @@ def outer(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     return suite.run(sys.executable, "-m", "pytest", *arguments, timeout=280)
 
 
-def lab_or_skip() -> None:
-    """Skip (fail in continuous integration) where no guest can be had."""
-    from ..conftest import unavailable
-    from . import image
-
-    try:
-        image.ensure()
-    except image.LabUnavailable as error:
-        unavailable(f"needs the lab: {error}")
-
-
-def test_reports(suite: pytest.Pytester) -> None:
-    lab_or_skip()
+def test_reports(bootable: None, suite: pytest.Pytester) -> None:
     result = outer(suite, "-v", "-rA", "-k", "not hang and not panics and not dies and not crash")
     result.assert_outcomes(passed=2, failed=2, skipped=1, xfailed=1, deselected=5)
     result.stdout.fnmatch_lines_random(
@@ -170,8 +171,7 @@ def test_reports(suite: pytest.Pytester) -> None:
     )
 
 
-def test_hangs_and_crashes_cost_one_test_each(suite: pytest.Pytester) -> None:
-    lab_or_skip()
+def test_hangs_and_crashes_cost_one_test_each(bootable: None, suite: pytest.Pytester) -> None:
     result = outer(suite, "-v", "-o", "lab_grace=3", "-k", "hang or panics or dies or crash")
     result.assert_outcomes(passed=2, failed=3, deselected=6)
     result.stdout.fnmatch_lines_random(
@@ -186,8 +186,7 @@ def test_hangs_and_crashes_cost_one_test_each(suite: pytest.Pytester) -> None:
     )
 
 
-def test_node_ids_and_first_failure(suite: pytest.Pytester) -> None:
-    lab_or_skip()
+def test_node_ids_and_first_failure(bootable: None, suite: pytest.Pytester) -> None:
     result = outer(suite, "-x", "test_suite.py::test_fails", "test_suite.py::test_passes")
     result.assert_outcomes(failed=1)
 
