@@ -48,7 +48,7 @@ class Engine:
         self.operations = Operations(self.host, self.locks, self.inventory, f"{self.locations.state}/journal")
         self.events = Subscriptions()
         self._secrets: Secrets | None = None
-        self.host.on_secret = lambda uuid, usage: self._secret_store.lookup(uuid, usage)
+        self.host.on_secret = self._secret_value
         self._boot: str | None = None
         self._mutex = threading.Lock()
         self.recovered: list[str] = [] if self.host.dry_run else self.operations.recover()
@@ -444,6 +444,9 @@ class Engine:
 
             self._secrets = Secrets(self.locations, self.host)
         return self._secrets
+
+    def _secret_value(self, uuid: str | None, usage: str | None) -> bytes:
+        return self._secret_store.lookup(uuid, usage)
 
     def define_secret(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
         """Store the description of a secret; its value is set on what this returns. Repeatable.

@@ -250,10 +250,15 @@ class Pool:
     ) -> Volume:
         """Make a volume from XML or from a :class:`poolkit.model.Volume`; whole or not at all.
 
-        ``Volume.outcome`` is changed unless it is a dry run. Raises ``VolumeExists``, ``NoSpace``,
+        ``options`` are the backend's own; file pools know ``preallocation`` ("off", "metadata", "falloc", "full"), which a
+        definition cannot say. ``Volume.outcome`` is changed unless it is a dry run. Raises ``VolumeExists``, ``NoSpace``,
         ``InvalidDefinition``, ``InvalidState`` unless the pool is active.
         """
         definition = self.parse_volume(source, filename=filename, strict=strict)
+        if getattr(definition, "backing_store", None) is not None:
+            from poolkit.cloning import pinned
+
+            definition = pinned(self.engine, definition)
         name = check_volume_name(definition.name, self.name)
         with self.volume_work("vol-create", name, wait=wait, abort=abort, progress=progress) as (op, backend, record):
             if not op.dry and self.engine.inventory.volume(record.id, name) is not None:
@@ -263,6 +268,37 @@ class Pool:
                 self.engine.inventory.put_volume(record.id, info, op.id)
         self.emit("volume-created", name, op)
         return Volume(self, info, record.target, Outcome(True, f"volume '{name}' is created", plan=op.plan()))
+
+    def create_volume_from(
+        self,
+        definition: str | bytes | Any,
+        source: Volume,
+        *,
+        linked: bool = False,
+        reflink: bool | None = None,
+        secret: str | None = None,
+        filename: str = "<string>",
+        strict: bool = True,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Volume:
+        """Make a volume with the content of ``source``, a volume of this or another pool; whole or not at all.
+
+        ``definition`` is XML, a :class:`poolkit.model.Volume`, or just the new name. Another format converts; a larger capacity
+        is honoured, a smaller one becomes the source's. ``linked`` makes an overlay on the source instead of a copy.
+        ``reflink`` True demands that blocks are shared, False that they are copied; None does what is fastest. ``secret``
+        (uuid or usage) opens an encrypted source; without it the one whose usage is the source's path. Raises as
+        ``create_volume``; ``Unsafe`` for a source that is damaged, ambiguous, or needs files that are no volumes of active pools;
+        ``HostError`` if the source was changed meanwhile.
+        """
+        from poolkit.cloning import create_from
+
+        return create_from(
+            self, definition, source, linked=linked, reflink=reflink, secret=secret, filename=filename,
+            strict=strict, wait=wait, abort=abort, progress=progress, **options,
+        )  # fmt: skip
 
     def _still_there(self, backend: Backend, record: Record, name: str) -> None:
         try:

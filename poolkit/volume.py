@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from poolkit import errors
-from poolkit.backend import VolumeInfo
-from poolkit.operation import Outcome, Progress
+from poolkit.backend import Backend, Transfer, VolumeInfo
+from poolkit.operation import Operation, Outcome, Progress
 
 if TYPE_CHECKING:
+    from poolkit.chain import Link
+    from poolkit.inventory import Record
     from poolkit.pool import Pool
+
+_END = 1 << 63  # the first byte that no file offset reaches
 
 
 class Volume:
@@ -90,6 +94,7 @@ class Volume:
         delta: bool = False,
         allocate: bool = False,
         shrink: bool = False,
+        force: bool = False,
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
@@ -97,14 +102,14 @@ class Volume:
         """Set the capacity in bytes, or change it by so many with ``delta``; ``allocate`` backs the growth with space.
 
         Less than now needs ``shrink``: the data beyond the new end is lost. With ``shrink`` and ``delta`` the size is
-        reduced by ``capacity``. Repeatable without ``delta``.
+        reduced by ``capacity``. ``force`` works on a file with several names as well. Repeatable without ``delta``.
         """
         inventory = self.pool.engine.inventory
         with self.pool.volume_work("vol-resize", self.name, wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
             now = backend.look(self.name, inventory.volume(record.id, self.name))
             wanted = capacity if not delta else now.capacity - abs(capacity) if shrink else now.capacity + capacity
-            if wanted < 0 or (delta and capacity < 0 and not shrink):
+            if not 0 <= wanted < _END or (delta and capacity < 0 and not shrink):
                 raise errors.InvalidArgument(f"volume '{self.name}' cannot have {wanted} bytes", volume=self.name)
             wanted = backend.rounded(wanted)
             if wanted < now.capacity and not shrink:
@@ -115,8 +120,175 @@ class Volume:
                 )
             if wanted == now.capacity and not allocate:
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
-            self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink)
+            self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **_forced(force))
             if not op.dry:
                 inventory.put_volume(record.id, self.info, op.id)
         self.pool.emit("volume-changed", self.name, op)
         return Outcome(True, f"volume '{self.name}' has {wanted} bytes", plan=op.plan())
+
+    def clone(
+        self,
+        definition: str | bytes | Any,
+        *,
+        pool: Pool | None = None,
+        linked: bool = False,
+        reflink: bool | None = None,
+        secret: str | None = None,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Volume:
+        """Make a volume with this one's content, in ``pool`` or in this one's; see :meth:`Pool.create_volume_from`."""
+        return (pool or self.pool).create_volume_from(
+            definition, self, linked=linked, reflink=reflink, secret=secret, wait=wait, abort=abort,
+            progress=progress, **options,
+        )  # fmt: skip
+
+    def wipe(
+        self,
+        algorithm: str = "zero",
+        *,
+        force: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """Make the data unreadable; the volume keeps its name and capacity, and an image becomes an empty one.
+
+        ``algorithm`` is zero, nnsa, dod, bsi, gutmann, schneier, pfitzner7, pfitzner33, random or trim; the outcome's message
+        says what it promises. Cannot be undone: an abort leaves the volume partly wiped. ``force`` works on a file with
+        several names as well.
+        """
+        from poolkit.backends._wipe import PROMISES, check_algorithm
+
+        check_algorithm(algorithm)
+        with self.pool.volume_work("vol-wipe", self.name, wait=wait, abort=abort, progress=progress) as work:
+            op, backend, record = work
+            now = self._now(backend, record)
+            found = backend.wipe(now, algorithm, **_forced(force))
+            self._store(work, backend, found, now)
+        self.pool.emit("volume-changed", self.name, op)
+        return Outcome(True, f"volume '{self.name}' is wiped: {PROMISES[algorithm]}", plan=op.plan())
+
+    def upload(
+        self,
+        stream: BinaryIO,
+        *,
+        offset: int = 0,
+        length: int = 0,
+        sparse: bool = False,
+        force: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Write the bytes of a binary stream into the volume's storage, from ``offset`` on, ``length`` bytes (0: all).
+
+        The recorded format stays. A raw volume is written in place, and never beyond its capacity. An image is replaced as
+        a whole when the last byte has arrived and its header was found sound; ``backing=True`` accepts one that stands on a
+        backing image. ``sparse`` makes holes of zeros. Raises ``InvalidArgument`` for a range outside of the volume.
+        """
+        transfer = self._transfer(offset, length, sparse)
+        with self.pool.volume_work("vol-upload", self.name, wait=wait, abort=abort, progress=progress) as work:
+            op, backend, record = work
+            now = self._now(backend, record)
+            found = backend.upload(now, stream, transfer, **_forced(force), **options)
+            self._store(work, backend, found, now)
+        self.pool.emit("volume-changed", self.name, op)
+        return Outcome(True, f"volume '{self.name}' is uploaded", plan=op.plan())
+
+    def download(
+        self,
+        stream: BinaryIO,
+        *,
+        offset: int = 0,
+        length: int = 0,
+        sparse: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write the bytes of the volume's storage, as they are, to a binary stream; returns how many.
+
+        ``length`` 0 means to the end. ``sparse`` makes holes in a stream that is a regular file. Changes nothing.
+        """
+        transfer = self._transfer(offset, length, sparse)
+        with self.pool.volume_work(
+            "vol-download", self.name, shared=True, wait=wait, abort=abort, progress=progress
+        ) as (_, backend, record):
+            return backend.download(self._now(backend, record), stream, transfer)
+
+    def chain(self) -> list[Link]:
+        """The images this volume stands on, itself first; see :func:`poolkit.chain.walk`. Changes nothing."""
+        from poolkit.chain import walk
+
+        return walk(self.pool.engine, self)
+
+    def adopt(self, format: str | None = None, *, wait: float | None = None) -> Outcome:
+        """Record the format of the volume; from now on it is never guessed again. Repeatable.
+
+        Without ``format`` the header decides, now; ``Unsafe`` if it passes for several formats. A volume that poolkit made
+        needs no adoption; one whose recorded format is wrong gets the right one this way.
+        """
+        from poolkit.formats import FORMATS
+
+        if format is not None and format not in FORMATS:
+            raise errors.InvalidArgument(
+                f"'{format[:60]}' is no format of an image", volume=self.name, hint=f"one of: {', '.join(FORMATS)}"
+            )
+        with self.pool.volume_work("vol-adopt", self.name, wait=wait) as work:
+            op, backend, record = work
+            if not backend.file_backed:
+                raise errors.Unsupported(
+                    f"pool '{self.pool.name}': volumes of type '{backend.type}' have no format of their own"
+                )
+            known = self.pool.engine.inventory.volume(record.id, self.name)
+            now = backend.look(self.name, None)
+            if now.type == "dir":
+                raise errors.Unsupported(f"volume '{self.name}' is a directory", volume=self.name)
+            if format is not None:
+                now = backend.look(self.name, VolumeInfo(self.name, format=format, inode=now.inode, physical=1))
+            detail = now.detail or {}
+            if format is None and detail.get("ambiguous"):
+                raise errors.Unsafe(
+                    f"volume '{self.name}' passes for {now.format} and for {', '.join(detail.get('also', ()))}",
+                    volume=self.name, hint="say which one it is with --format",
+                )  # fmt: skip
+            if format not in (None, "raw") and detail.get("error"):
+                raise errors.Unsafe(f"volume '{self.name}' is not {format}: {detail['error']}", volume=self.name)
+            self._store(work, backend, now, now)
+        before = (known.format, bool((known.detail or {}).get("ambiguous"))) if known is not None else None
+        changed = before != (now.format, False)
+        if changed:
+            self.pool.emit("volume-changed", self.name, op)
+        return Outcome(changed, f"the format of volume '{self.name}' is on record: {now.format}", plan=op.plan())
+
+    # -- parts ----------------------------------------------------------------------------------------------------------
+
+    def _now(self, backend: Backend, record: Record) -> VolumeInfo:
+        return backend.look(self.name, self.pool.engine.inventory.volume(record.id, self.name))
+
+    def _store(
+        self, work: tuple[Operation, Backend, Record], backend: Backend, found: VolumeInfo | None, before: VolumeInfo
+    ) -> None:
+        op, _, record = work
+        if op.dry:
+            return
+        self.info = backend.look(self.name, before) if found is None else found
+        self.pool.engine.inventory.put_volume(record.id, self.info, op.id)
+
+    def _transfer(self, offset: int, length: int, sparse: bool) -> Transfer:
+        for what, value in (("offset", offset), ("length", length)):
+            if not 0 <= value < _END:
+                raise errors.InvalidArgument(
+                    f"volume '{self.name}': the {what} {value} is no number of bytes from 0 to 2^63 - 1",
+                    volume=self.name,
+                )
+        return Transfer(offset, length, sparse)
+
+
+def _forced(force: bool) -> dict[str, bool]:
+    # Only file volumes can have several names; other backends need not know the word.
+    return {"force": True} if force else {}

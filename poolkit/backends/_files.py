@@ -85,7 +85,7 @@ class FileBackend(DirectoryBackend):
             have = source.capacity if image.capacity is None else image.capacity
             wanted = _images.recipe(
                 self.host, volume, max(volume.capacity or 0, have),
-                default="qcow2" if linked else source.format, preallocation=preallocation,
+                default="qcow2" if linked else source.format, preallocation=preallocation, copied=source.format,
             )  # fmt: skip
             if self.host.dry_run:
                 how = "link" if linked else "copy"
@@ -94,7 +94,7 @@ class FileBackend(DirectoryBackend):
             with self.open() as directory, self._new(directory, volume, wanted.format) as new:
                 if linked:
                     self._link(new, volume, source, wanted)
-                elif self._same(source, wanted, preallocation):
+                elif self._same(source.format, image, wanted):
                     self._copy(new, volume, source, fd, size, image, wanted, reflink)
                 else:
                     if reflink:
@@ -109,10 +109,19 @@ class FileBackend(DirectoryBackend):
                     )
         return self._made(volume.name, wanted.format)
 
-    def _same(self, source: Source, wanted: _images.Recipe, preallocation: str | None) -> bool:
-        bytes_only = source.format in _images.BYTES and wanted.format in _images.BYTES
-        # A container is copied as it is: its snapshots, bitmaps and encryption are kept.
-        return bytes_only or (source.format == wanted.format and preallocation is None and wanted.backing is None)
+    @staticmethod
+    def _same(format: str, image: ImageInfo, wanted: _images.Recipe) -> bool:
+        """Whether a copy of the bytes is what is wanted: it keeps snapshots, bitmaps and encryption."""
+        if wanted.format in _images.BYTES:
+            return format in _images.BYTES
+        return (
+            format == wanted.format
+            and wanted.preallocation == "off"
+            and wanted.secret is None
+            and wanted.cluster_size in (None, image.cluster_size)
+            and wanted.compat in (None, image.compat)
+            and set(wanted.features) <= set(image.features)
+        )
 
     def _link(self, new: NewFile, volume: Volume, source: Source, wanted: _images.Recipe) -> None:
         import dataclasses
@@ -143,13 +152,14 @@ class FileBackend(DirectoryBackend):
             _images.check_resize(fd, wanted.format, wanted.capacity, shrink=False)
         if wanted.format in _images.BYTES:
             os.ftruncate(new.fd, size)
-            if wanted.preallocation != "off" or (volume.allocation or 0) >= wanted.capacity:
+            if _whole(volume, wanted):
                 _copy.require_space(new.fd, wanted.capacity)
         self.host.files.fault("copying")
         _copy.duplicate(self.host, fd, new.fd, size, reflink=reflink)
         os.ftruncate(new.fd, max(size, wanted.capacity) if wanted.format in _images.BYTES else size)
         if wanted.format in _images.BYTES:
-            reserve(self.host, new.fd, 0, min(volume.allocation or 0, wanted.capacity), full=wanted.preallocation)
+            if _whole(volume, wanted):
+                reserve(self.host, new.fd, 0, wanted.capacity)
         elif grown:
             key = self._secret(source.info, source.path) if image.encryption else None
             _images.resize(
@@ -163,7 +173,7 @@ class FileBackend(DirectoryBackend):
         encryption = (source.info.detail or {}).get("encryption")
         if encryption and secret is None:
             secret = self._secret(source.info, source.path)
-        if wanted.preallocation in ("falloc", "full") or (volume.allocation or 0) >= wanted.capacity:
+        if _whole(volume, wanted):
             _copy.require_space(new.fd, wanted.capacity)
         with contextlib.ExitStack() as stack:
             below, fds = self._below(stack, source.path, fd, source.format, str(source), list(chain))
@@ -175,7 +185,8 @@ class FileBackend(DirectoryBackend):
         if wanted.format in _images.BYTES:
             if os.fstat(new.fd).st_size < wanted.capacity:
                 os.ftruncate(new.fd, wanted.capacity)
-            reserve(self.host, new.fd, 0, min(volume.allocation or 0, wanted.capacity), full=wanted.preallocation)
+            if _whole(volume, wanted):
+                reserve(self.host, new.fd, 0, wanted.capacity)
         elif wanted.capacity > source.capacity:
             _images.resize(
                 self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=wanted.secret
@@ -408,6 +419,11 @@ class FileBackend(DirectoryBackend):
         owner = given.owner if given.owner is not None else default.owner
         group = given.group if given.group is not None else default.group
         return 0o600 if mode is None else mode, _or_any(owner), _or_any(group)
+
+
+def _whole(volume: Volume, wanted: _images.Recipe) -> bool:
+    """Whether all space of a copy is to be reserved; without a word it takes what its data takes."""
+    return wanted.preallocation in ("falloc", "full") or 0 < wanted.capacity <= (volume.allocation or 0)
 
 
 def reserve(host: Host, fd: int, offset: int, length: int, *, full: str | None = None, beyond: bool = False) -> None:

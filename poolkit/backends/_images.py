@@ -72,12 +72,22 @@ def format_of(volume: Volume, default: str = "raw") -> str:
 
 
 def recipe(
-    host: Host, volume: Volume, capacity: int, *, default: str = "raw", preallocation: str | None = None
+    host: Host,
+    volume: Volume,
+    capacity: int,
+    *,
+    default: str = "raw",
+    preallocation: str | None = None,
+    copied: str | None = None,
 ) -> Recipe:
-    """What is to be made for a definition; ``InvalidArgument`` or ``Unsupported`` with the reason where that cannot be."""
+    """What is to be made for a definition; ``InvalidArgument`` or ``Unsupported`` with the reason where that cannot be.
+
+    ``copied`` is the format of the volume it is made from: a copy of its bytes needs no secret, and may have a format
+    that cannot be made anew.
+    """
     name, target = volume.name, volume.target
     format = format_of(volume, default)
-    if format not in PREALLOCATION and format != "iso":
+    if format not in PREALLOCATION and format not in BYTES and format != copied:
         raise errors.Unsupported(
             f"volume '{name}': the format '{format}' cannot be created",
             volume=name,
@@ -120,12 +130,15 @@ def recipe(
             )  # fmt: skip
         if wanted != "off" and "extended_l2" not in target.features:
             raise _wrong(name, "an overlay is preallocated only with the feature extended_l2")
-    secret = _secret_for(host, name, format, target.encryption)
+    encryption = target.encryption
+    if format == copied and encryption is not None and not encryption.secrets:
+        encryption = None
+    secret = _secret_for(host, name, format, encryption)
     if format not in BYTES:
         capacity = -(-capacity // 512) * 512  # images have whole sectors
     return Recipe(
         format, capacity, wanted, size, target.compat, target.features,
-        target.encryption if secret is not None else None, secret,
+        encryption if secret is not None else None, secret,
         None if backing is None or backing.format is None else (backing.path, backing.format),
     )  # fmt: skip
 

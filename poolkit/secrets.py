@@ -1,0 +1,251 @@
+"""Secrets: what opens an encrypted volume or proves who we are to a server, found by uuid or by what they are for.
+
+The description of a secret is a document (:class:`poolkit.documents.Secret`); its value is in a file of its own, mode 0600 in
+a folder of mode 0700. An *ephemeral* secret is kept below the run folder, which does not survive a reboot. The value of
+a *private* secret is used by poolkit and given to nobody.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import stat
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from poolkit import errors
+
+if TYPE_CHECKING:
+    from poolkit.host import Host
+    from poolkit.store import Locations
+
+LARGEST = 65536
+"""Bytes of a value, as in libvirt's protocol (VIR_SECRET_VALUE_MAX)."""
+
+
+class Passphrase:
+    """A value that never prints itself: not in messages, not in tracebacks, not pickled. ``reveal`` gives the bytes."""
+
+    __slots__ = ("__value",)
+
+    def __init__(self, value: bytes) -> None:
+        self.__value = bytes(value)
+
+    def reveal(self) -> bytes:
+        """The bytes."""
+        return self.__value
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "<secret>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Passphrase) and hmac.compare_digest(self.__value, other.__value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+class Secret:
+    """One defined secret; every call looks at the files as they are."""
+
+    __slots__ = ("_store", "changed", "definition")
+
+    def __init__(self, store: Secrets, definition: Any, changed: bool = False) -> None:
+        self._store = store
+        self.definition = definition
+        self.changed = changed
+
+    def __repr__(self) -> str:
+        return f"<Secret {self.uuid}>"
+
+    @property
+    def uuid(self) -> str:
+        """The identity, in canonical form."""
+        return str(self.definition.uuid)
+
+    @property
+    def usage(self) -> tuple[str, str] | None:
+        """What it is for: (type, name), such as ("volume", "/srv/a.img"); None for nothing in particular."""
+        usage = self.definition.usage
+        return None if usage is None else (usage.type, usage.id)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether a value was set."""
+        return os.path.exists(self._store.value_path(self.definition))
+
+    def xml(self) -> str:
+        """The description as libvirt prints it, without the value."""
+        from poolkit import xmlmap
+
+        return xmlmap.write(self.definition)
+
+    def set_value(self, value: bytes | Passphrase) -> bool:
+        """Set the value, 1 to 65536 bytes. Returns whether it differs from what was there. Durable; repeatable."""
+        data = value.reveal() if isinstance(value, Passphrase) else value
+        if not 0 < len(data) <= LARGEST:
+            raise errors.InvalidArgument(f"the value of a secret has 1 to {LARGEST} bytes, not {len(data)}")
+        return self._store.write(self.definition, data)
+
+    def value(self) -> Passphrase:
+        """The value; ``SecretNotFound`` if none was set, ``Unsafe`` for a private secret."""
+        if self.definition.private:
+            raise errors.Unsafe(f"secret {self.uuid} is private: its value is not given out")
+        return Passphrase(self._store.read(self.definition))
+
+    def undefine(self) -> bool:
+        """Delete the value and the description. False if it was gone already."""
+        return self._store.remove(self.definition)
+
+
+class Secrets:
+    """The store of secrets of one engine."""
+
+    def __init__(self, locations: Locations, host: Host) -> None:
+        self.directory = locations.secrets
+        self.memory = f"{locations.run}/secrets"
+        self.host = host
+
+    def define(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
+        """Store a description; a uuid is made where none is given. ``changed`` tells whether anything did.
+
+        Repeatable. Raises ``InvalidDefinition``, and ``SecretExists`` when uuid or usage belong to another secret.
+        """
+        import dataclasses
+        import uuid
+
+        definition: Any = source
+        if isinstance(source, (str, bytes)):
+            from poolkit import documents, xmlmap
+
+            definition = xmlmap.read(source, [documents.Secret], filename=filename, strict=strict)
+        known = self.list()
+        usage = definition.usage
+        same_usage = next((s for s in known if usage is not None and s.definition.usage == usage), None)
+        if definition.uuid is None:
+            made = same_usage.uuid if same_usage is not None else str(uuid.uuid4())
+            definition = dataclasses.replace(definition, uuid=made)
+        old = next((s for s in known if s.uuid == definition.uuid), None)
+        if same_usage is not None and same_usage.uuid != definition.uuid:
+            raise errors.SecretExists(
+                f"secret {same_usage.uuid} is for {usage.type} '{usage.id}' already", hint="undefine that one first"
+            )
+        if old is not None:
+            if old.definition.usage != usage:
+                raise errors.SecretExists(
+                    f"secret {old.uuid} exists and is for something else",
+                    hint="undefine it first, or leave out the uuid",
+                )
+            if old.definition.private and not definition.private:
+                raise errors.Unsafe(f"secret {old.uuid} is private and stays so", hint="undefine it first")
+            if old.definition.ephemeral != definition.ephemeral:
+                raise errors.SecretExists(f"secret {old.uuid} exists and is kept elsewhere", hint="undefine it first")
+            if old.definition == definition:
+                return old
+        from poolkit import xmlmap
+
+        host = self.host.operation()
+        host.files.mkdir(self._folder(definition), 0o700)
+        host.files.write(self._path(definition, "xml"), xmlmap.write(definition).encode(), 0o600)
+        return Secret(self, definition, True)
+
+    def list(self) -> list[Secret]:
+        """All secrets, by uuid."""
+        from poolkit import documents, xmlmap
+
+        found = []
+        for folder in (self.directory, self.memory):
+            try:
+                names = sorted(os.listdir(folder))
+            except FileNotFoundError:
+                continue
+            for name in names:
+                if not name.endswith(".xml") or name[0] == ".":
+                    continue
+                path = f"{folder}/{name}"
+                try:
+                    with open(path, "rb") as file:
+                        data = file.read(1 << 20)
+                except FileNotFoundError:
+                    continue
+                found.append(Secret(self, xmlmap.read(data, [documents.Secret], filename=path, strict=False)))
+        return sorted(found, key=lambda s: s.uuid)
+
+    def find(self, key: str) -> Secret:
+        """A secret by uuid, or by the name of its usage; ``SecretNotFound``."""
+        import uuid
+
+        try:
+            canonical = str(uuid.UUID(key))
+        except ValueError:
+            canonical = ""
+        known = self.list()
+        for secret in known:
+            if secret.uuid == canonical:
+                return secret
+        for secret in known:
+            if secret.usage is not None and secret.usage[1] == key:
+                return secret
+        shown = key[:200] if key.isprintable() else key[:200].encode("unicode_escape").decode("ascii")
+        raise errors.SecretNotFound(f"there is no secret '{shown}'", hint="define it: poolkit secret-define FILE")
+
+    def lookup(self, uuid: str | None, usage: str | None) -> bytes:
+        """The value, for a backend at work; private ones as well. ``SecretNotFound``."""
+        return self.read(self.find(uuid or usage or "").definition)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def _folder(self, definition: Any) -> str:
+        return self.memory if definition.ephemeral else self.directory
+
+    def _path(self, definition: Any, kind: str) -> str:
+        return f"{self._folder(definition)}/{definition.uuid}.{kind}"
+
+    def value_path(self, definition: Any) -> str:
+        """The file of the value, whether or not it exists."""
+        return self._path(definition, "value")
+
+    def read(self, definition: Any) -> bytes:
+        """The value; ``SecretNotFound`` without one, ``Unsafe`` if others than the owner could read or replace it."""
+        path = self.value_path(definition)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise errors.SecretNotFound(
+                f"secret {definition.uuid} has no value", hint=f"set it: poolkit secret-set-value {definition.uuid}"
+            ) from None
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the value of secret {definition.uuid}") from error
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode) or stat.S_IMODE(facts.st_mode) & 0o077:
+                raise errors.Unsafe(
+                    f"the value of secret {definition.uuid} can be read by others", hint=f"chmod 600 '{path}'"
+                )
+            return os.read(fd, LARGEST)
+        finally:
+            os.close(fd)
+
+    def write(self, definition: Any, data: bytes) -> bool:
+        """Store a value durably; False if it is that already."""
+        try:
+            if hmac.compare_digest(self.read(definition), data):
+                return False
+        except (errors.SecretNotFound, errors.Unsafe):
+            pass
+        host = self.host.operation()
+        host.files.mkdir(self._folder(definition), 0o700)
+        host.files.write(self.value_path(definition), data, 0o600)
+        return True
+
+    def remove(self, definition: Any) -> bool:
+        """Remove value and description; False if there was no description any more."""
+        host = self.host.operation()
+        host.files.unlink(self.value_path(definition))
+        return host.files.unlink(self._path(definition, "xml"))
