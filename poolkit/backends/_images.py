@@ -42,6 +42,7 @@ OVERLAYS = frozenset(("qcow2", "qed", "qcow", "vmdk"))
 
 RESIZABLE = frozenset(("raw", "qcow2", "qed", "luks"))
 _SECRET = "key0"  # noqa: S105 - the name of an object of qemu-img, not a secret
+_ATTEMPTS = 5  # qemu-img measures the processor to make LUKS slow to guess, and on a busy machine that may fail
 _FLOOR = (5, 1)  # -o extent_size_hint and compression types
 _WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 
@@ -408,15 +409,18 @@ def _run(
         argv[2:2] = objects
         # Room for all tables of an image with small clusters; what grows beyond that is not what was asked for.
         room = capacity + capacity // 8 + (64 << 20)
-        try:
-            host.change(
-                argv, untrusted=True, pass_fds=passed, poll=poll, timeout=600 + capacity / (1 << 20),
-                limits={"fsize": min(room, (1 << 63) - 1), "cpu": 600 + capacity // (4 << 20)},
-            )  # fmt: skip
-        except errors.ToolFailed as error:
-            if "No space left on device" in error.stderr or "Disk quota exceeded" in error.stderr:
-                raise errors.NoSpace(error.message) from error
-            raise
+        limits = {"fsize": min(room, (1 << 63) - 1), "cpu": 600 + capacity // (4 << 20)}
+        for attempt in range(_ATTEMPTS):
+            try:
+                host.change(
+                    argv, untrusted=True, pass_fds=passed, poll=poll, limits=limits, timeout=600 + capacity / (1 << 20)
+                )  # fmt: skip
+                return
+            except errors.ToolFailed as error:
+                if "No space left on device" in error.stderr or "Disk quota exceeded" in error.stderr:
+                    raise errors.NoSpace(error.message) from error
+                if "accurate CPU usage" not in error.stderr or attempt == _ATTEMPTS - 1:
+                    raise
 
 
 def _driver(format: str) -> str:
