@@ -228,7 +228,7 @@ class Guest:
 
     def obituary(self, what: str) -> str:
         """One sentence and the end of the console."""
-        tail = "\n".join(self.console().splitlines()[-40:])
+        tail = "\n".join(self.console().splitlines()[-100:])
         return f"the guest {self.name} {what}; the end of its console:\n{tail or '(empty)'}"
 
     def _prepare_folder(self) -> None:
