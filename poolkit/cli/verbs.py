@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 GROUPS = {
     "pools": "Pools",
     "volumes": "Volumes",
+    "secrets": "Secrets",
     "documents": "Documents",
     "host": "This machine",
     "shell": "The command itself",
@@ -44,6 +45,9 @@ SHAPES = {
     "group, atime, mtime, ctime (seconds since 1970 as text), and rarer facts where known: backing, backing_format, "
     "backing_kind, data_file, encryption, compat, cluster_size, features, extents, content, also, ambiguous, warning, error",
     "volumes": "list of the objects that vol-info prints",
+    "links": "list of objects: path, format, pool, volume, capacity (null where unknown), kind, problem (empty if none)",
+    "secrets": "list of objects: uuid, usage_type, usage, has_value, ephemeral, private, description",
+    "secret-outcome": "object: verb, changed, message, secret (as secret-list prints it)",
     "document": "object: xml (text)",
     "documents": "list of objects: file, xml",
     "verdicts": "list of objects: file, valid, kind, problems (list of source, line, column, path, message), judges",
@@ -69,6 +73,24 @@ _BUILD = flag("--build", "build the pool's storage first")
 _OVERWRITE = flag("--overwrite", "let build destroy what the source holds")
 _NO_OVERWRITE = flag(
     "--no-overwrite", "let build refuse a source that holds anything (this is the rule without options, too)"
+)
+_PREALLOC = (
+    option("--prealloc", "what to reserve: nothing, the metadata, the space, or space that is written", "word",
+           ("off", "metadata", "falloc", "full")),
+    flag("--prealloc-metadata", "the same as --prealloc metadata"),
+)  # fmt: skip
+_COPY = (
+    flag("--linked", "make an overlay that stands on the source, instead of a copy"),
+    flag("--reflink", "share blocks with the source, or fail"),
+    flag("--no-reflink", "copy every block, even where blocks could be shared"),
+    option("--secret", "uuid or usage of the secret that opens an encrypted source"),
+)
+_FORCE = flag("--force", "even if the file has several names (hard links), which all change")
+_SECRET = data("secret", "uuid of the secret, or the name of its usage")
+_RANGE = (
+    option("--offset", "first byte of the volume (0 by default)", "size"),
+    option("--length", "how many bytes (all by default)", "size"),
+    flag("--sparse", "keep holes as holes"),
 )
 _BYTES = flag("--bytes", "print sizes in bytes")
 _NAME_ONLY = flag("--name", "print names only, one per line")
@@ -134,7 +156,7 @@ VERBS: tuple[Verb, ...] = (
     # -- volumes -----------------------------------------------------------------------------------------------
     Verb(
         "vol-create", "volumes:create", "make a volume from a document",
-        (_POOL, _FILE, flag("--prealloc-metadata", "reserve the metadata of an image format"), _VALIDATE, _LENIENT),
+        (_POOL, _FILE, *_PREALLOC, _VALIDATE, _LENIENT),
         group="volumes",
     ),
     Verb(
@@ -146,7 +168,7 @@ VERBS: tuple[Verb, ...] = (
             option("--format", "its format; the pool type's default otherwise"),
             option("--backing-vol", "the volume or image to be an overlay of: name in the pool, key or path", "volume"),
             option("--backing-vol-format", "format of the backing image"),
-            flag("--prealloc-metadata", "reserve the metadata of an image format"),
+            *_PREALLOC,
             flag("--print-xml", "print the document, and make nothing"),
         ),
         group="volumes",
@@ -181,6 +203,82 @@ VERBS: tuple[Verb, ...] = (
         "vol-pool", "volumes:pool", "print the pool a volume is in",
         (_VOLUME, _IN_POOL, flag("--uuid", "print its uuid instead of its name")), group="volumes", json="text",
     ),
+    Verb(
+        "vol-clone", "contents:clone", "make a volume with the content of another one",
+        (
+            _VOLUME, data("newname", "name of the new volume"), _IN_POOL,
+            option("--to-pool", "the pool for the new volume; that of the source otherwise", "pool"),
+            option("--format", "its format; that of the source otherwise"),
+            option("--capacity", "its size, if larger than that of the source", "size"),
+            *_COPY, *_PREALLOC, flag("--print-xml", "print the document, and make nothing"),
+        ),
+        group="volumes",
+        more="In the same format the bytes are copied, with shared blocks where the file system can. Another format is a "
+        "conversion, which reads a backing image only if it is a volume of an active pool.",
+    ),
+    Verb(
+        "vol-create-from", "contents:create_from", "make a volume from a document, with the content of another volume",
+        (
+            _POOL, _FILE, _VOLUME, option("--inputpool", "the pool (name or uuid) the source is in", "pool"),
+            *_COPY, *_PREALLOC, _VALIDATE, _LENIENT,
+        ),
+        group="volumes",
+    ),
+    Verb(
+        "vol-wipe", "contents:wipe", "make the data of a volume unreadable; it stays, empty",
+        (
+            _VOLUME, _IN_POOL,
+            option("--algorithm", "how; zero by default", "word",
+                   ("zero", "nnsa", "dod", "bsi", "gutmann", "schneier", "pfitzner7", "pfitzner33", "random", "trim")),
+            _FORCE,
+        ),
+        group="volumes",
+        more="zero makes the volume read as zeros; its blocks may be freed instead of overwritten, and trim always frees "
+        "them. The others write over the blocks. On copy-on-write file systems, SSDs and shared blocks old data may survive "
+        "any of them.",
+    ),
+    Verb(
+        "vol-upload", "contents:upload", "write a file's bytes into a volume",
+        (
+            _VOLUME, data("file", "the file; - is standard input", "file"), _IN_POOL, *_RANGE,
+            flag("--allow-backing", "accept an image that stands on a backing image"), _FORCE,
+        ),
+        group="volumes",
+        more="A raw volume is written in place and keeps its size and format, whatever the bytes look like. An image is replaced "
+        "as a whole once all of it has arrived and its header is sound.",
+    ),
+    Verb(
+        "vol-download", "contents:download", "write a volume's bytes, as they are, into a file",
+        (_VOLUME, data("file", "the file; - is standard output", "file"), _IN_POOL, *_RANGE), group="volumes",
+    ),
+    Verb(
+        "vol-chain", "contents:chain", "show the images a volume stands on", (_VOLUME, _IN_POOL, _BYTES),
+        group="volumes", json="links",
+        more="Only regular files and block devices are opened. The exit status is 9 if the chain cannot be followed to its end.",
+    ),
+    Verb(
+        "vol-adopt", "contents:adopt", "record the format of a volume, so that it is never guessed again",
+        (_VOLUME, _IN_POOL, option("--format", "the format; what the header says otherwise")), group="volumes",
+    ),
+    # -- secrets -----------------------------------------------------------------------------------------------
+    Verb("secret-define", "secrets:define", "store the description of a secret", (_FILE, _VALIDATE, _LENIENT),
+         group="secrets", json="secret-outcome"),
+    Verb(
+        "secret-set-value", "secrets:set_value", "set the value of a secret: typed, from standard input, or from a file",
+        (
+            _SECRET, option("--file", "the file with the value; - is standard input", "file"),
+            flag("--base64", "the value is given in base64"), flag("--exact", "keep a newline at the end"),
+        ),
+        group="secrets", json="secret-outcome",
+    ),
+    Verb(
+        "secret-get-value", "secrets:get_value", "print the value of a secret in base64",
+        (_SECRET, flag("--show", "really print it")), group="secrets", json="text",
+    ),
+    Verb("secret-list", "secrets:list_secrets", "list the secrets, without their values", group="secrets", json="secrets"),
+    Verb("secret-dumpxml", "secrets:dumpxml", "print the description of a secret", (_SECRET,), group="secrets", json="document"),
+    Verb("secret-undefine", "secrets:undefine", "delete a secret and its value", (_SECRET,), group="secrets",
+         json="secret-outcome"),
     # -- documents ---------------------------------------------------------------------------------------------
     Verb(
         "validate", "documents:validate", "check documents: the reader's rules, the RELAX NG and the XSD grammar",

@@ -84,9 +84,10 @@ def _format(word: str | None) -> str | None:
 
 
 def _create(session: Session, values: Values, definition: Any) -> None:
-    options: dict[str, Any] = {"prealloc_metadata": True} if values.prealloc_metadata else {}
+    from poolkit.cli.contents import preallocation
+
     pool = session.engine.pool(values.pool)
-    volume = pool.create_volume(definition, **options)
+    volume = pool.create_volume(definition, **preallocation(values))
     session.done(volume.outcome, pool.name, volume=facts(volume))
 
 
