@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from typing import ClassVar, Literal
 
+from poolkit import errors, undo
+from poolkit.backends import _block, _mkfs, _mount, _options
+from poolkit.backends._files import FileBackend
+from poolkit.host import Mount
 from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice
 from poolkit.xmlmap import Element, simple, xml
 
@@ -23,7 +29,21 @@ class FsSource(Element):
         "device", min=1, since="0.4.1", doc="Block device that holds the file system."
     )
     format: Literal[
-        "auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf", "gfs", "gfs2", "vfat", "hfs+", "xfs", "ocfs2", "vmfs"
+        "auto",
+        "ext2",
+        "ext3",
+        "ext4",
+        "ufs",
+        "iso9660",
+        "udf",
+        "gfs",
+        "gfs2",
+        "vfat",
+        "hfs+",
+        "xfs",
+        "ocfs2",
+        "vmfs",
+        "btrfs",
     ] = xml("format/@type", default="auto", since="0.4.1", doc="File system; auto leaves it to mount.")
     vendor: str | None = xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; for information.")
     product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")
@@ -43,3 +63,197 @@ class FsPool(Pool):
     volume_defaults: Permissions | None = xml(
         "pk:volumes/pk:permissions", default=None, doc="Mode, owner and group of new volumes that do not say their own."
     )
+
+
+class FsBackend(FileBackend):
+    """Files of a file system that the pool mounts."""
+
+    type = "fs"
+    definition = FsPool
+    tools = ("mount", "umount")
+    source_formats = (
+        "auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf", "gfs", "gfs2", "vfat", "hfs+", "xfs", "ocfs2", "vmfs",
+        "btrfs",
+    )  # fmt: skip
+
+    @property
+    def device(self) -> str:
+        """The path of the source as the definition has it."""
+        path: str = self.pool.source.devices[0].path
+        return path
+
+    @property
+    def format(self) -> str:
+        """The definition's file system, or ``auto``."""
+        format: str = self.pool.source.format
+        return format
+
+    def claims(self) -> Iterable[str]:
+        """The target and the device. Refuses what could never be mounted."""
+        name = self.pool.name
+        if len(self.pool.source.devices) != 1:
+            raise errors.InvalidArgument(
+                f"pool '{name}': a pool of type fs has one device, not {len(self.pool.source.devices)}", pool=name
+            )
+        if not self.device.startswith("/"):
+            raise errors.InvalidArgument(
+                f"pool '{name}': the device '{self.device}' is not an absolute path", pool=name
+            )
+        self.options()
+        return (*super().claims(), f"device {self.device}")
+
+    def options(self) -> list[str]:
+        """The definition's mount options, checked, and those that this file system needs."""
+        given = _options.check(self.pool.name, self.format, (option.name for option in self.pool.mount_options))
+        return [*_mkfs.OPTIONS.get(self.format, ()), *given]
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def mounted(self) -> Mount | None:
+        """Our mount, or None with the reason in ``down``."""
+        mount = _mount.at(self.host, self.place)
+        if mount is None:
+            self.down = f"nothing is mounted at '{self.place}'"
+        elif not self._ours(mount):
+            self.down = f"{_mount.words(mount)} is mounted at '{self.place}', not '{self.device}'"
+            return None
+        return mount
+
+    def _ours(self, mount: Mount) -> bool:
+        """Whether it is of our device or directory: by number and not by name, unless the device is gone."""
+        try:
+            facts = os.stat(self.device)
+        except OSError:
+            return mount.source in (self.device, os.path.realpath(self.device))
+        if os.path.isdir(self.device):
+            return os.path.samestat(facts, os.stat(mount.target))
+        number = _block.number(self.device)
+        return number != "" and (mount.device == number or _mkfs.btrfs_has(mount, number))
+
+    def check(self) -> bool:
+        """Whether the device is mounted at the target: as the kernel's table of mounts has it."""
+        return self.mounted() is not None
+
+    def start(self) -> None:
+        """Make the target directory if need be, and mount the device there with nosuid, nodev and noexec."""
+        if self.mounted() is not None:
+            return
+        name, target = self.pool.name, self.place
+        _mount.require_free(self.host, name, target, f"'{self.device}'")
+        source = os.path.realpath(self.device)
+        bind = self._is_directory()
+        kind = None if bind else self._kind()
+        options = self.options()
+        self.build_directory()
+        try:
+            _mount.mount(self.host, source, target, kind=kind, options=options, bind=bind)
+        except errors.ToolFailed as error:
+            raise self._refused(error) from error
+        if not self.host.dry_run and self.mounted() is None:
+            raise errors.HostError(f"pool '{name}': mount ended well, but {self.down}", pool=name)
+
+    def _is_directory(self) -> bool:
+        if not os.path.isdir(self.device):
+            return False
+        if self.format != "auto":
+            raise errors.InvalidArgument(
+                f"pool '{self.pool.name}': '{self.device}' is a directory, which cannot hold a file system '{self.format}'",
+                pool=self.pool.name, hint="leave the format out to mount the directory itself at the target",
+            )  # fmt: skip
+        return True
+
+    def _kind(self) -> str | None:
+        """The kernel's name of the file system to mount: never left to a guess of mount(8)."""
+        if self.format != "auto":
+            if not _block.number(self.device):
+                with _block.opened(self.host, self.device):  # raises in the right words
+                    pass
+            return _mkfs.KERNEL.get(self.format, self.format)
+        with _block.opened(self.host, self.device) as fd:
+            found = _mkfs.content(fd)
+        if len(found) == 1 and found[0] in _mkfs.MOUNTABLE:
+            return _mkfs.MOUNTABLE[found[0]]
+        raise errors.Unsafe(
+            f"pool '{self.pool.name}': which file system '{self.device}' has cannot be told: {_mkfs.words(found)}",
+            pool=self.pool.name, hint="name the file system: <format type='ext4'/>",
+        )  # fmt: skip
+
+    def _refused(self, error: errors.ToolFailed) -> errors.ToolFailed:
+        """The error of mount(8) in our words, with what the device really holds."""
+        said = "; ".join(line.strip() for line in error.stderr.splitlines() if line.strip() and "dmesg(1)" not in line)
+        hint = None
+        try:
+            with _block.opened(self.host, self.device) as fd:
+                found = _mkfs.content(fd)
+        except (OSError, errors.PoolkitError):
+            found = (self.format,)
+        if not found:
+            hint = f"nothing known is on the device; make the file system: poolkit build {self.pool.name}"
+        elif self.format not in ("auto", *found):
+            hint = f"the device holds {', '.join(found)}, and the definition says {self.format}"
+        return errors.ToolFailed(
+            f"pool '{self.pool.name}': '{self.device}' could not be mounted at '{self.place}': {said or error.message}",
+            argv=error.argv, status=error.status, stdout=error.stdout, stderr=error.stderr, pool=self.pool.name, hint=hint,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """Unmount; ``Busy`` with who uses it. What somebody else has mounted at the target is left alone."""
+        mount = self.mounted()
+        if mount is not None:
+            _mount.unmount(self.host, self.pool.name, mount)
+
+    # -- making -------------------------------------------------------------------------------------------------------
+
+    def build(self, *, overwrite: bool = False) -> bool:
+        """Make the file system and the target directory.
+
+        A device that holds anything is refused, unless it is the file system that ``build`` made for this very pool, which
+        is left as it is. ``overwrite`` erases whatever is there. With format ``auto``, or one that cannot be made here, the
+        device must have a file system already, and only the directory is made.
+        """
+        name = self.pool.name
+        made = False
+        if not self._is_directory():
+            found = _block.holds(self.host, self.device)
+            wanted = _mkfs.KERNEL.get(self.format, self.format)
+            have = found[0] if len(found) == 1 else ""
+            if self.format == "auto" or self.format not in _mkfs.MAKERS:
+                right = have in _mkfs.MOUNTABLE if self.format == "auto" else have == wanted
+                if not right:
+                    what = "auto names no file system" if self.format == "auto" else f"{self.format} cannot be made"
+                    raise errors.Unsupported(
+                        f"pool '{name}': '{self.device}' {_mkfs.words(found)}, and {what}", pool=name,
+                        hint="name a file system that can be made: " + ", ".join(_mkfs.MAKERS),
+                    )  # fmt: skip
+            elif overwrite or not found:
+                self._make(found)
+                made = True
+            elif have != wanted or _mkfs.identity(self.host, self.device) != self._mark[1]:
+                raise errors.Unsafe(
+                    f"pool '{name}': '{self.device}' {_mkfs.words(found)}; making a file system would destroy that",
+                    pool=name, hint="if that is meant: poolkit build --overwrite; to use it as it is, start the pool",
+                )  # fmt: skip
+        return self._build_target() or made
+
+    def _build_target(self) -> bool:
+        return _mount.at(self.host, self.place) is None and self.build_directory()
+
+    @property
+    def _mark(self) -> tuple[str, str]:
+        mark = _mkfs.mark(self.format, self.pool.uuid)
+        return mark, _mkfs.shown(self.format, mark)
+
+    def _make(self, found: tuple[str, ...]) -> None:
+        device = os.path.realpath(self.device)
+        if found:
+            self.host.change(["wipefs", "--all", "--quiet", "--", device])  # or leftovers could pass for what is there
+        mark, shown = self._mark
+        self.host.change(
+            _mkfs.argv(self.format, mark, device, force=bool(found)),
+            undo=undo.run_if(_mkfs.question(device), shown, ["wipefs", "--all", "--quiet", "--", device]),
+            timeout=3600,  # a large device without discard
+        )
+
+    def erase(self) -> bool:
+        """Remove the target directory, which must be empty; the file system and its files stay on the device."""
+        return _mount.erase_target(self)

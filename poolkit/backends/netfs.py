@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, ClassVar, Literal
 
+from poolkit import errors
+from poolkit.backend import Source, Transfer, Usage, VolumeInfo
+from poolkit.backends import _away, _mount, _options, _servers
+from poolkit.backends._files import FileBackend
 from poolkit.backends.fs import FS_NAMESPACE, MountOption
-from poolkit.model import Permissions, Pool, PoolTarget, SourceHost
+from poolkit.host import Host, Mount
+from poolkit.model import Permissions, Pool, PoolTarget, SourceHost, Volume
 from poolkit.xmlmap import Element, simple, xml
 from poolkit.xmlmap.rules import only_with
 
@@ -51,3 +59,215 @@ class NetfsPool(Pool):
     volume_defaults: Permissions | None = xml(
         "pk:volumes/pk:permissions", default=None, doc="Mode, owner and group of new volumes that do not say their own."
     )
+
+
+_FSTYPES = {"nfs": ("nfs", "nfs4"), "cifs": ("cifs", "smb3"), "glusterfs": ("fuse.glusterfs",)}
+MOUNT_TIMEOUT = 30.0
+"""Seconds for mount(8), which may try several protocols one after another."""
+
+
+class NetfsBackend(FileBackend):
+    """Files of a server's directory that the pool mounts.
+
+    Whatever touches the mounted directory is done by a child process (see :mod:`poolkit.worker`), because nothing else can
+    be given up when the server stops answering. What only asks the kernel's table of mounts is done here.
+    """
+
+    type = "netfs"
+    definition = NetfsPool
+    tools = ("mount", "umount")
+    source_formats = ("auto", "nfs", "glusterfs", "cifs")
+    trust_blocks = False
+
+    def __init__(self, definition: Any, host: Host) -> None:
+        super().__init__(definition, host)
+        self._usage: Usage | None = None
+
+    @property
+    def kind(self) -> str:
+        """The protocol; ``auto`` means nfs."""
+        format: str = self.pool.source.format
+        return "nfs" if format == "auto" else format
+
+    def claims(self) -> Iterable[str]:
+        """The target, and the directory on each of its servers. Refuses what could never be mounted."""
+        self.options(None)
+        return (*super().claims(), *(f"export {source}" for source in self.sources()))
+
+    def sources(self) -> list[str]:
+        """What mount(8) is told to mount, from each of the servers in order."""
+        dir = _servers.check_dir(self.pool.name, self.kind, self.pool.source.dir)
+        return [
+            _servers.spell(self.kind, _servers.check_host(self.pool.name, host.name), dir)
+            for host in self.pool.source.hosts
+        ]
+
+    def options(self, host: SourceHost | None) -> list[str]:
+        """The definition's mount options, checked, with what the definition says elsewhere and the protocol needs."""
+        given = _options.check(self.pool.name, self.kind, (option.name for option in self.pool.mount_options))
+        names = {option.partition("=")[0] for option in given}
+        version = self.pool.source.protocol_version
+        if version:
+            _options.check(self.pool.name, "nfs", [f"nfsvers={version}"])
+            given.append(f"nfsvers={version}")
+        if host is not None and host.port:
+            given.append(f"port={host.port}" if self.kind != "glusterfs" else f"server-port={host.port}")
+        if self.kind == "nfs" and "retry" not in names:
+            given.append("retry=0")  # mount.nfs would try for two minutes
+        if self.kind == "cifs" and not names & {"guest", "sec"}:
+            given.append("guest")  # or mount.cifs asks for a password
+        if self.kind == "glusterfs" and len(self.pool.source.hosts) > 1 and not any("volfile" in n for n in names):
+            others = (_servers.check_host(self.pool.name, other.name) for other in self.pool.source.hosts[1:])
+            given.append(f"backup-volfile-servers={':'.join(others)}")
+        return given
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def mounted(self) -> Mount | None:
+        """Our mount, or None with the reason in ``down``. Asks no server."""
+        mount = _mount.at(self.host, self.place)
+        if mount is None:
+            self.down = f"nothing is mounted at '{self.place}'"
+        elif mount.fstype not in _FSTYPES[self.kind] or mount.source not in self.sources():
+            self.down = f"{_mount.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
+            return None
+        return mount
+
+    def check(self) -> bool:
+        """Whether the server's directory is mounted at the target. A server that is down does not change that."""
+        return self.mounted() is not None
+
+    def start(self) -> None:
+        """Make the target directory if need be, and mount the first server that lets us, with nosuid, nodev and noexec."""
+        if self.mounted() is not None:
+            return
+        sources = self.sources()
+        _mount.require_free(self.host, self.pool.name, self.place, f"'{sources[0]}'")
+        self.options(None)
+        self.build_directory()
+        failures: list[tuple[str, errors.ToolError]] = []
+        for host, source in zip(self.pool.source.hosts, sources, strict=True):
+            try:
+                _mount.mount(
+                    self.host, source, self.place, kind=self.kind, options=self.options(host), timeout=MOUNT_TIMEOUT
+                )
+                break
+            except (errors.ToolFailed, errors.ToolTimeout) as error:
+                failures.append((source, error))
+        else:
+            raise self._refused(failures)
+        if not self.host.dry_run and self.mounted() is None:
+            raise errors.HostError(f"pool '{self.pool.name}': mount ended well, but {self.down}", pool=self.pool.name)
+
+    def _refused(self, failures: Sequence[tuple[str, errors.ToolError]]) -> errors.PoolkitError:
+        """One error for all servers that were tried: ``Unreachable`` if none of them answered."""
+        parts = []
+        for source, error in failures:
+            lines = [line.strip() for line in error.stderr.splitlines() if line.strip() and "dmesg(1)" not in line]
+            late = f"no answer within {MOUNT_TIMEOUT:g} seconds"
+            parts.append(
+                f"'{source}': {late if isinstance(error, errors.ToolTimeout) else '; '.join(lines) or error.message}"
+            )
+        message = f"pool '{self.pool.name}': could not mount " + ", nor ".join(parts)
+        if all(isinstance(e, errors.ToolTimeout) or _SILENT.search(e.stderr) for _, e in failures):
+            return errors.Unreachable(
+                message, pool=self.pool.name, hint="is the server up, and does a firewall let it answer?"
+            )
+        last = failures[-1][1]
+        return errors.ToolFailed(
+            message, argv=last.argv, status=last.status, stdout=last.stdout, stderr=last.stderr, pool=self.pool.name
+        )
+
+    def stop(self) -> None:
+        """Unmount; by force, with a warning, when the server does not answer. ``Busy`` with who uses it."""
+        mount = self.mounted()
+        if mount is None:
+            return
+        if self.host.dry_run or _away.answers(self.host, mount.target):
+            try:
+                _mount.unmount(self.host, self.pool.name, mount, timeout=120)
+                return
+            except errors.ToolTimeout:
+                if _away.answers(self.host, mount.target):
+                    raise
+        _mount.force(self.host, self.pool.name, mount, timeout=_away.DEADLINE)
+
+    def build(self, *, overwrite: bool = False) -> bool:
+        """Make the target directory; on the server nothing is made."""
+        return _mount.at(self.host, self.place) is None and self.build_directory()
+
+    def erase(self) -> bool:
+        """Remove the target directory, which must be empty; what is on the server stays."""
+        return _mount.erase_target(self)
+
+    @classmethod
+    def discover(cls, host: Host, source: Any) -> Iterable[Any]:
+        """What the server named in ``source`` exports by nfs and, where the program gluster is installed, its volumes."""
+        return _servers.discover(host, source)
+
+    # -- what touches the mount -----------------------------------------------------------------------------------------
+
+    def live(self) -> Any:
+        """The definition with the directory's real mode and owner; as it is when the server does not answer."""
+        try:
+            return _away.call(self, "live")
+        except errors.Unreachable:
+            return self.pool
+
+    def usage(self) -> Usage:
+        """As for dir; known already when the volumes have just been listed."""
+        found, self._usage = self._usage, None
+        usage: Usage = found or _away.call(self, "usage")
+        return usage
+
+    def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
+        """As for dir. The child lists everything; what is unchanged comes back as its name alone."""
+        self._usage = yield from _away.listing(self, known)
+
+    def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
+        """As for dir."""
+        return _info(_away.call(self, "look", name, known))
+
+    def create(self, volume: Volume, **options: Any) -> VolumeInfo:
+        """As for dir."""
+        return _info(_away.call(self, "create", volume, **options))
+
+    def clone(self, volume: Volume, source: Source, **options: Any) -> VolumeInfo:
+        """As for dir. The source is opened here and read there."""
+        return _info(_away.clone(self, volume, source, options))
+
+    def resize(self, info: VolumeInfo, capacity: int, **options: Any) -> VolumeInfo:
+        """As for dir."""
+        return _info(_away.call(self, "resize", info, capacity, **options))
+
+    def delete(self, info: VolumeInfo) -> None:
+        """As for dir."""
+        _away.call(self, "delete", info)
+
+    def wipe(self, info: VolumeInfo, algorithm: str = "zero", **options: Any) -> VolumeInfo:
+        """As for dir."""
+        return _info(_away.call(self, "wipe", info, algorithm, **options))
+
+    def upload(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer, **options: Any) -> VolumeInfo:
+        """As for dir."""
+        return _info(_away.transfer(self, "upload", info, stream, transfer, **options))
+
+    def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
+        """As for dir."""
+        count: int = _away.transfer(self, "download", info, stream, transfer)
+        return count
+
+    @contextmanager
+    def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
+        """As for dir, after the server has answered. What reads the descriptor in this process may still come to hang."""
+        _away.require(self)
+        with super().open_volume(info, write=write, force=force) as fd:
+            yield fd
+
+
+_SILENT = re.compile("timed out|No route to host|Network is unreachable|Host is down|Connection refused", re.IGNORECASE)
+
+
+def _info(info: Any) -> VolumeInfo:
+    found: VolumeInfo = info
+    return found
