@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ __all__ = ["Verb", "main", "verbs"]
 
 INTERNAL = 70
 """Exit status after an error of poolkit itself (EX_SOFTWARE of sysexits.h)."""
+_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what writing the answer can meet
 PIPE = 141
 """Exit status when the reader of the output went away: that of a program killed by SIGPIPE, as shells show it."""
 
@@ -36,13 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # What is left in the buffer would fail again when Python ends, with a message.
-        with open(os.devnull, "wb") as sink:
-            os.dup2(sink.fileno(), sys.stdout.fileno())
+        _drop_output()
         return PIPE
     except OSError as error:
+        _drop_output()
         sys.stderr.write(f"error: cannot write the answer: {error.strerror or error}\n")
         return errors.from_os_error(error, "write").exit_code
+
+
+def _drop_output() -> None:
+    # What is left in the buffer would fail again when Python ends, with a message of Python's own.
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as sink:
+        os.dup2(sink.fileno(), sys.stdout.fileno())
 
 
 def _main(argv: list[str]) -> int:
@@ -125,7 +133,10 @@ def _run(verb: Verb, values: arguments.Values) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        session.fail(errors.from_os_error(error, f"finish '{verb.name}'"))
+        if error.filename is None and error.errno in _OUTPUT:
+            raise
+        where = f" ('{arguments.shown(str(error.filename))}')" if error.filename else ""
+        session.fail(errors.from_os_error(error, f"{verb.name}{where}"))
     except Exception as error:
         _internal(session, error)
     finally:

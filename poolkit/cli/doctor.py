@@ -30,13 +30,14 @@ def examine(session: Session) -> list[Check]:
     found = [*_machine(), *_folders(locations)]
     try:
         engine = session.engine
-    except errors.PoolkitError as error:
-        return [*found, check("engine", "problem", str(error), error.hint), *_programs({})]
+    except (errors.PoolkitError, OSError) as error:
+        return [*found, check("engine", "problem", str(error), getattr(error, "hint", None)), *_programs({})]
     for part in (_left_over, _inventory, _pools):
         try:
             found += part(engine)
-        except errors.PoolkitError as error:
-            found.append(check(part.__name__.strip("_").replace("_", "-"), "problem", str(error), error.hint))
+        except (errors.PoolkitError, OSError) as error:
+            name = part.__name__.strip("_").replace("_", "-")
+            found.append(check(name, "problem", str(error), getattr(error, "hint", None)))
     return [*found, *_programs(_used(engine))]
 
 

@@ -135,7 +135,7 @@ class Session:
         """An outcome as plain values."""
         result: dict[str, Any] = {"changed": outcome.changed, "message": outcome.message}
         if outcome.pending:
-            result["pending"] = [{"path": p, "running": a, "new": b} for p, a, b in outcome.pending]
+            result["pending"] = [{"path": p, "running": _plain(a), "new": _plain(b)} for p, a, b in outcome.pending]
         if outcome.warnings:
             result["warnings"] = list(outcome.warnings)
         if self.options.dry_run:
@@ -222,6 +222,10 @@ class Session:
             key = line.strip().lower()[:1] or next(iter(answers))
             if key in answers:
                 return key
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def _word(value: Any) -> str:

@@ -1,0 +1,199 @@
+"""validate, normalize, schema, and the editor."""
+
+from __future__ import annotations
+
+import io
+import stat
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from .conftest import Command
+
+VOLUME = "<volume><name>d</name><capacity unit='KiB'>1</capacity></volume>"
+
+
+def test_validate_asks_all_three_judges(poolkit: Command) -> None:
+    volume = poolkit.folder / "volume.xml"
+    volume.write_text(VOLUME)
+    pool = poolkit.document()
+    assert poolkit("validate", pool, volume).out == f"{pool}: valid\n{volume}: valid\n"
+    verdicts = poolkit("validate", pool, volume, "--json").json
+    assert [v["kind"] for v in verdicts] == ["pool", "volume"]
+    for verdict in verdicts:
+        assert verdict["valid"] is True and verdict["problems"] == []
+        assert verdict["judges"] == {"reader": True, "rng": True, "xsd": True}
+
+
+def test_validate_goes_on_after_a_bad_document(poolkit: Command) -> None:
+    bad = poolkit.folder / "bad.xml"
+    bad.write_text("<pool type='dri'><name>x</name></pool>")
+    answer = poolkit("validate", bad, poolkit.document(), status=3)
+    assert answer.out == f"{poolkit.folder / 'images.xml'}: valid\n"
+    assert answer.err.startswith(f"error: {bad}:1:") and "dri" in answer.err
+    verdicts = poolkit("validate", bad, "missing.xml", "--json", status=3).json
+    assert [v["valid"] for v in verdicts] == [False, False]
+    assert verdicts[0]["judges"] == {"reader": False}
+
+
+def test_the_grammars_have_a_say_of_their_own(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit import xmlmap
+    from poolkit.cli import documents
+
+    nothing = etree.RelaxNG(etree.fromstring(
+        '<element name="none" xmlns="http://relaxng.org/ns/structure/1.0"><empty/></element>'
+    ))  # fmt: skip
+    monkeypatch.setattr(xmlmap, "rng_validator", lambda _: nothing)
+    found = documents.judge_by_grammars(VOLUME.encode(), "v.xml", "volume")
+    assert found["xsd"] == [] and found["rng"][0].message.startswith("RELAX NG: ")
+
+
+def test_normalize_prints_documents_as_they_are_dumped(poolkit: Command) -> None:
+    volume = poolkit.folder / "volume.xml"
+    volume.write_text(VOLUME)
+    text = poolkit("normalize", volume).out
+    assert "  <capacity unit='bytes'>1024</capacity>\n" in text
+    volume.write_text(text)
+    assert poolkit("normalize", volume).out == text
+    assert poolkit("normalize", volume, "--json").json == [{"file": str(volume), "xml": text}]
+    volume.write_text("<!-- a pool --><?x?><pool type='dir'><name/></pool>")
+    assert "error: " in poolkit("normalize", volume, status=3).err
+
+
+def test_normalize_never_hands_a_terminal_what_it_obeys(poolkit: Command) -> None:
+    secret = poolkit.folder / "secret.xml"
+    secret.write_text("<secret><description>b\u202ec</description></secret>")
+    assert "<description>b&#x202e;c</description>" in poolkit("normalize", secret).out
+
+
+@pytest.mark.parametrize("document", ["pool", "volume", "secret", "sources", "capabilities"])
+def test_schema_prints_both_grammars(poolkit: Command, document: str) -> None:
+    rng = etree.fromstring(poolkit("schema", "--document", document).out.encode())
+    assert etree.QName(rng).localname == "grammar"
+    xsd = etree.fromstring(poolkit("schema", "--document", document, "--xsd").out.encode())
+    assert etree.QName(xsd).localname == "schema"
+    assert poolkit("schema", "--rng", "--document", document, "--json").json["xml"].startswith("<?xml")
+
+
+def test_schema_of_what_is_no_document(poolkit: Command) -> None:
+    assert "did you mean 'pool'" in poolkit("schema", "--document", "pol", status=2).err
+
+
+# -- edit -----------------------------------------------------------------------------------------------------------
+
+
+class Editor:
+    """A program that edits as told: one sed script per call."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.program = folder / "an editor"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        monkeypatch.setenv("VISUAL", f"'{self.program}'")
+        monkeypatch.setattr("tempfile.tempdir", str(self.temporary))
+
+    def does(self, *scripts: str, status: int = 0) -> None:
+        lines = [f'{n}) sed -i {script!r} "$1";;' for n, script in enumerate(scripts)]
+        self.program.write_text(
+            f'#!/bin/sh\nn=$(cat "$0.count" 2>/dev/null || echo 0)\necho $((n + 1)) >"$0.count"\n'
+            f"case $n in\n{chr(10).join(lines)}\nesac\nexit {status}\n"
+        )
+        self.program.chmod(0o755)
+        self.program.with_name(f"{self.program.name}.count").unlink(missing_ok=True)
+
+    @property
+    def left(self) -> list[Path]:
+        return sorted(self.temporary.iterdir())
+
+
+@pytest.fixture
+def editor(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> Editor:
+    poolkit("define", poolkit.document())
+    return Editor(poolkit.folder, monkeypatch)
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Sit at the terminal and answer."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    monkeypatch.setattr("poolkit.cli.editor.terminal", lambda: True)
+
+
+def test_edit_stores_the_change_and_leaves_no_file(poolkit: Command, editor: Editor) -> None:
+    editor.does("s,/images<,/other<,")
+    assert poolkit("edit", "images").out == "pool 'images' is defined\n"
+    assert "/other</path>" in poolkit("dumpxml", "images").out
+    assert editor.left == []
+    editor.does("")
+    assert poolkit("edit", "images", "--json").json["changed"] is False
+    assert editor.left == []
+
+
+def test_edit_without_a_terminal_keeps_the_text_and_says_where(poolkit: Command, editor: Editor) -> None:
+    editor.does("s,<path>,<paht>,")
+    answer = poolkit("edit", "images", status=3)
+    [file] = editor.left
+    assert f"your text is kept in {file}" in answer.err
+    assert "<paht>" in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "paht" not in poolkit("dumpxml", "images").out
+
+
+def test_edit_offers_the_text_again(poolkit: Command, editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, "what?\ne\n")
+    editor.does("s,<path>.*images,<path>relative,", "s,relative,/right,")
+    assert poolkit("edit", "images").out == "pool 'images' is defined\n"
+    assert "<path>/right</path>" in poolkit("dumpxml", "images").out
+    assert editor.left == []
+
+
+@pytest.mark.parametrize("last", ["k\n", ""])
+def test_edit_keeps_the_text_if_told_or_left_alone(
+    poolkit: Command, editor: Editor, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    answers(monkeypatch, last)
+    editor.does("s,<path>.*images,<path>relative,")
+    answer = poolkit("edit", "images", status=3)
+    assert f"your text is in {editor.left[0]}" in answer.err
+
+
+def test_edit_discards_the_text_if_told(poolkit: Command, editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, "d\n")
+    editor.does("s,<name>images,<name>other,")
+    assert "cannot be renamed to 'other'" in poolkit("edit", "images", status=2).err
+    assert editor.left == []
+    assert poolkit("list", "--all", "--name").out == "images\n"
+
+
+def test_edit_does_not_take_back_what_others_changed(poolkit: Command, editor: Editor) -> None:
+    editor.does("s,/images<,/mine<,")
+    others = poolkit.root / "storage" / "images.xml"
+    with editor.program.open("a") as file:
+        file.write("")
+    text = editor.program.read_text().replace("exit 0", f"sed -i s,/images,/theirs, '{others}'; exit 0")
+    editor.program.write_text(text)
+    assert "was changed by others" in poolkit("edit", "images", status=7).err
+    assert "/theirs</path>" in poolkit("dumpxml", "images").out
+    assert "/mine</path>" in editor.left[0].read_text()
+
+
+def test_edit_repairs_a_damaged_definition(poolkit: Command, editor: Editor) -> None:
+    stored = poolkit.root / "storage" / "images.xml"
+    stored.write_text(stored.read_text().replace("<target>", "<taget>"))
+    assert "invalid" in poolkit("list", "--all").out
+    editor.does("s,<taget>,<target>,")
+    answer = poolkit("edit", "images")
+    assert "damaged" in answer.err
+    assert poolkit("list", "--all", "--json").json[0]["state"] == "inactive"
+
+
+def test_an_editor_that_fails_or_is_missing_saves_nothing(
+    poolkit: Command, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor.does("s,/images<,/other<,", status=3)
+    assert "ended with status 3" in poolkit("edit", "images", status=130).err
+    monkeypatch.setenv("VISUAL", "/no/such/editor")
+    assert "set $VISUAL or $EDITOR" in poolkit("edit", "images", status=2).err
+    monkeypatch.setenv("VISUAL", "vi 'unbalanced")
+    assert "cannot be run" in poolkit("edit", "images", status=2).err
+    assert "/other" not in poolkit("dumpxml", "images").out

@@ -1,0 +1,193 @@
+"""capabilities, find-sources, probe, recover and doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from lxml import etree
+
+from poolkit import errors, registry
+from poolkit.documents import FoundDevice, FoundSource
+
+from .conftest import Command
+
+
+def test_capabilities_name_every_type(poolkit: Command) -> None:
+    for verb in ("capabilities", "pool-capabilities"):
+        tree = etree.fromstring(poolkit(verb).out)
+        assert tree.tag == "storagepoolCapabilities"
+        assert tree.xpath("pool/@type") == list(registry.types())
+        assert tree.xpath("pool[@type='dir']/@supported") == ["yes"]
+    facts = {t["type"]: t for t in poolkit("capabilities", "--json").json}
+    assert {"build", "start", "erase", "create", "resize", "delete"} <= set(facts["dir"]["verbs"])
+    assert facts["dir"].keys() == {"type", "supported", "verbs", "source_formats", "volume_formats", "tools", "error"}
+
+
+def test_capabilities_of_one_type(poolkit: Command) -> None:
+    assert "Type:            dir\n" in poolkit("capabilities", "dir").out
+    assert "did you mean 'dir'?" in poolkit("capabilities", "dirr", status=8).err
+
+
+def test_a_broken_package_is_reported_and_hides_nothing(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = registry.backend
+
+    def broken(name: str) -> object:
+        if name == "dir":
+            raise ImportError("no module named 'gone'")
+        return real(name)
+
+    monkeypatch.setattr(registry, "backend", broken)
+    facts = poolkit("capabilities", "--json").json
+    assert facts[0]["supported"] is False and facts[0]["error"] == "no module named 'gone'"
+    assert len(facts) == len(registry.types())
+    doctor = poolkit("doctor", "--json", status=None).json
+    assert any(c["name"] == "type dir" and "gone" in c["message"] for c in doctor["checks"])
+
+
+def test_sources_that_cannot_be_searched(poolkit: Command) -> None:
+    assert "cannot be searched" in poolkit("find-sources", "dir", status=8).err
+    assert "there is no pool type 'none'" in poolkit("find-storage-pool-sources", "none", status=8).err
+    bad = poolkit.folder / "bad.xml"
+    bad.write_text("<source><hots name='x'/></source>")
+    assert f"error: {bad}:1:9:" in poolkit("find-sources", "dir", bad, status=3).err
+
+
+def test_found_sources_are_printed_as_libvirt_does(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit.backends.dir import DirBackend
+
+    asked = []
+
+    def discover(cls: type, host: object, source: FoundSource | None) -> list[FoundSource]:
+        asked.append(source)
+        return [FoundSource(name="vg", devices=(FoundDevice(path="/dev/sda"),))]
+
+    monkeypatch.setattr(DirBackend, "discover", classmethod(discover))
+    text = poolkit("find-sources-as", "dir", "server", "2049", "--initiator", "iqn.2001-04.com.example:x").out
+    assert etree.fromstring(text).xpath("/sources/source/name/text()") == ["vg"]
+    assert asked[0].hosts[0].name == "server" and asked[0].hosts[0].port == 2049
+    file = poolkit.folder / "source.xml"
+    file.write_text("<source><host name='other'/></source>")
+    found = poolkit("find-sources", "dir", file, "--json").json
+    assert "<name>vg</name>" in found[0]["xml"]
+    assert asked[1].hosts[0].name == "other"
+    assert "'x' is not a whole number" in poolkit("find-sources-as", "dir", "server", "x", status=2).err
+
+
+def test_probe_says_what_headers_say(poolkit: Command) -> None:
+    raw = poolkit.folder / "raw"
+    raw.write_bytes(bytes(8192))
+    answer = poolkit("probe", raw, "--bytes")
+    assert answer.out.splitlines()[1].split()[:3] == [str(raw), "raw", "8192"]
+    [facts] = poolkit("probe", raw, "--json").json
+    assert {
+        "path", "format", "virtual_size", "backing_file", "backing_format", "data_file", "encrypted", "compat", "cluster_size",
+        "also", "ambiguous", "error",
+    } <= facts.keys()  # fmt: skip
+    assert not poolkit.root.exists(), "probing needs no pool and leaves nothing behind"
+
+
+def test_probe_warns_of_polyglots_and_reports_bad_files(poolkit: Command) -> None:
+    both = bytearray(65536)
+    both[0:8] = b"QFI\xfb\0\0\0\3"
+    both[32769:32774] = b"CD001"
+    file = poolkit.folder / "both\x1b[31m"
+    file.write_bytes(both)
+    answer = poolkit("probe", file)
+    assert "it could also be iso" in answer.err
+    assert "\x1b" not in answer.out + answer.err and "\\x1b[31m" in answer.out
+    answer = poolkit("probe", poolkit.folder / "missing", file, status=10)
+    assert "missing: No such file or directory" in answer.err
+
+
+def test_recover_finishes_what_a_killed_command_left(poolkit: Command) -> None:
+    poolkit("define", poolkit.document())
+    assert poolkit("recover").out == "nothing was left over\n"
+    script = (
+        "import os, signal, sys\n"
+        "from poolkit import Engine, Host\n"
+        "def fault(label):\n"
+        "    if 'undo recorded' in label and 'images' in label:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "host = Host(fault=fault)\n"
+        "Engine(sys.argv[1], host=host).pool('images').build()\n"
+    )
+    code = subprocess.run([sys.executable, "-c", script, str(poolkit.root)], check=False).returncode
+    assert code == -9
+    assert "build of pool 'images'" in poolkit("recover", "--dry-run").out
+    found = poolkit("recover", "--json").json
+    assert found["failed"] == [] and "build of pool 'images'" in found["recovered"][0]
+    assert poolkit("recover", "--json").json == {"recovered": [], "failed": []}
+
+
+def test_recover_and_doctor_report_what_could_not_be_undone(poolkit: Command) -> None:
+    poolkit("define", poolkit.document())
+    journals = poolkit.root / "state" / "journal"
+    journals.mkdir(exist_ok=True)
+    (journals / "x.journal.failed").write_text("{}\n")
+    assert "could not be undone" in poolkit("recover", status=1).err
+    found = poolkit("doctor", "--json", status=1).json
+    assert found["ok"] is False
+    assert [c["name"] for c in found["checks"] if c["status"] == "problem"] == ["journal"]
+
+
+def test_doctor_is_content_with_a_healthy_root(poolkit: Command) -> None:
+    poolkit.pool()
+    found = poolkit("doctor", "--json").json
+    assert found["ok"] is True
+    assert all(c.keys() == {"name", "status", "message", "hint"} for c in found["checks"])
+    names = [c["name"] for c in found["checks"]]
+    assert {"version", "folder storage", "inventory", "pools", "type dir", "type netfs"} <= set(names)
+    assert "1 known, 1 active" in poolkit("doctor").out
+
+
+def test_doctor_finds_what_is_wrong(poolkit: Command) -> None:
+    poolkit.pool()
+    (poolkit.folder / "images").rmdir()
+    storage = poolkit.root / "storage"
+    (storage / "damaged.xml").write_text("<pool")
+    (storage / "autostart").mkdir()
+    (storage / "autostart" / "ghost.xml").symlink_to("../ghost.xml")
+    (poolkit.root / "state" / "inventory.sqlite.damaged").write_text("")
+    os.chmod(storage, 0o777)
+    found = {c["name"]: c for c in poolkit("doctor", "--json", status=1).json["checks"] if c["status"] != "ok"}
+    assert "written by everybody" in found["folder storage"]["message"]
+    assert found["pool images"]["status"] == "note" and "does not exist" in found["pool images"]["message"]
+    assert found["pool damaged"]["status"] == "problem" and found["pool damaged"]["hint"].endswith(
+        "poolkit edit damaged"
+    )
+    assert "'ghost'" in found["autostart"]["message"]
+    assert found["inventory"]["status"] == "note"
+    answer = poolkit("doctor", "--quiet", status=1)
+    assert {line.split()[0] for line in answer.out.splitlines()[1:]} == {"problem"}
+
+
+def test_doctor_works_where_nothing_else_does(poolkit: Command) -> None:
+    poolkit.root.write_text("a file in the way")
+    found = json.loads(poolkit("doctor", "--json", status=1).out)
+    assert {c["name"] for c in found["checks"] if c["status"] == "problem"} >= {"folder state", "engine"}
+
+
+def test_doctor_names_the_package_of_a_missing_program(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit.backends.dir import DirBackend
+
+    monkeypatch.setattr(DirBackend, "tools", ("vgs", "no-such-program"))
+    monkeypatch.setattr("poolkit.host.SEARCH_PATH", ())
+
+    def find() -> dict[str, str]:
+        return next(c for c in poolkit("doctor", "--json", status=None).json["checks"] if c["name"] == "type dir")
+
+    assert find()["status"] == "note"
+    assert "apt install lvm2 no-such-program" in find()["hint"]
+    poolkit("define", poolkit.document())
+    assert find()["status"] == "problem" and "needed by pool 'images'" in find()["message"]
+
+
+def test_errors_have_one_exit_code_for_each_class(poolkit: Command) -> None:
+    from poolkit.cli.shell import exit_codes
+
+    codes = dict(exit_codes())
+    assert codes[errors.Busy.exit_code] == "Busy" and 70 in codes and 130 in codes

@@ -1,0 +1,141 @@
+"""Every verb of volumes, once well and once ill."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Command
+
+
+@pytest.fixture
+def images(poolkit: Command) -> Command:
+    poolkit.pool()
+    return poolkit
+
+
+def test_create_as_makes_a_volume(images: Command) -> None:
+    assert images("vol-create-as", "images", "disk1", "1MiB", "--allocation", "0").out == "volume 'disk1' is created\n"
+    path = images.folder / "images" / "disk1"
+    assert path.stat().st_size == 1 << 20 and path.stat().st_blocks == 0
+    answer = images("vol-create-as", "--pool", "images", "--name", "disk2", "--capacity", "8K", "--json").json
+    assert answer["changed"] is True
+    assert answer["volume"]["capacity"] == answer["volume"]["allocation"] == 8192
+    assert images("vol-create-as", "images", "disk1", "1", status=5).err.startswith(
+        "error: pool 'images' has a volume 'disk1'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["../evil", "1"], "cannot be the name of a volume"),
+        (["disk", "-1"], "capacity: '-1' is not a size"),
+        (["disk", "1ZiB"], "capacity:"),
+        (["disk"], "capacity is missing"),
+        (["disk", "1", "2"], "'2' is one argument too many"),
+        (["disk", "1", "--format", "qcov2"], "did you mean 'qcow2'?"),
+        (["disk", "1", "--name", "other"], "'name' is given twice"),
+    ],
+)
+def test_create_as_refuses_what_cannot_be_meant(images: Command, words: list[str], said: str) -> None:
+    assert said in images("vol-create-as", "images", *words, status=2).err
+    assert list((images.folder / "images").iterdir()) == []
+
+
+def test_create_as_can_print_the_document_only(images: Command) -> None:
+    text = images("vol-create-as", "images", "disk1", "1K", "--print-xml", "--backing-vol", "/base", "--backing-vol-format",
+                  "raw").out  # fmt: skip
+    assert "<name>disk1</name>" in text and "<path>/base</path>" in text
+    assert list((images.folder / "images").iterdir()) == []
+
+
+def test_create_reads_a_document(images: Command) -> None:
+    file = images.folder / "volume.xml"
+    file.write_text("<volume><name>disk1</name><capacity unit='KiB'>64</capacity><allocation>0</allocation></volume>")
+    assert images("vol-create", "images", file, "--validate").status == 0
+    assert (images.folder / "images" / "disk1").stat().st_size == 65536
+    file.write_text("<volume><name>disk2</name><capacity unit='Kib'>x</capacity></volume>")
+    assert images("vol-create", "images", file, status=3).err.startswith(f"error: {file}:1:")
+
+
+def test_list_shows_names_sizes_and_paths(images: Command) -> None:
+    path = images.volume()
+    assert images("vol-list", "images", "--bytes").out.splitlines() == [
+        "Name   Format  Capacity  Allocation  Path",
+        f"disk1  raw      1048576           0  {path}",
+    ]
+    assert "1.00 MiB" in images("vol-list", "images", "--details").out
+    assert images("vol-list", "images", "--name").out == "disk1\n"
+    images("destroy", "images")
+    assert "is not active" in images("vol-list", "images", status=6).err
+
+
+def test_a_volume_is_found_by_name_key_and_path(images: Command) -> None:
+    path = str(images.volume())
+    images.pool("other")
+    for words in (["disk1", "--pool", "images"], [path], [path, "--pool", "images"]):
+        assert images("vol-info", *words, "--json").json["name"] == "disk1", words
+    assert images("vol-path", "disk1", "--pool", "images").out == f"{path}\n"
+    assert images("vol-key", "disk1", "--pool", "images").out == f"{path}\n"
+    assert images("vol-name", path).out == "disk1\n"
+    assert images("vol-pool", path).out == "images\n"
+    assert images("vol-pool", path, "--uuid").out == images("uuid", "images").out
+    assert images("vol-name", path, "--json").json == {"name": "disk1"}
+    assert "is a volume of pool 'images'" in images("vol-info", path, "--pool", "other", status=4).err
+
+
+@pytest.mark.parametrize(
+    "verb", ["vol-info", "vol-dumpxml", "vol-delete", "vol-path", "vol-key", "vol-name", "vol-pool", "vol-resize"]
+)
+def test_an_unknown_volume(images: Command, verb: str) -> None:
+    images.volume()
+    size = ["1M"] if verb == "vol-resize" else []
+    assert "did you mean 'disk1'?" in images(verb, "disk", "--pool", "images", *size, status=4).err
+    assert "with --pool POOL" in images(verb, "disk1", *size, status=4).err
+    assert images(verb, "/none/such", *size, "--json", status=4).error["error"] == "volume-not-found"
+
+
+def test_info_shows_the_volume_as_it_is_now(images: Command) -> None:
+    path = images.volume()
+    with open(path, "r+b") as file:
+        file.truncate(3 << 20)
+    facts = images("vol-info", path, "--json").json
+    assert facts["capacity"] == 3 << 20
+    assert {"pool", "name", "key", "path", "type", "format", "capacity", "allocation", "physical", "mode", "owner", "group",
+            "atime", "mtime", "ctime"} <= facts.keys()  # fmt: skip
+    text = images("vol-info", path, "--bytes", "--physical").out
+    assert "Physical:  3145728\n" in text
+
+
+def test_info_answers_while_other_work_holds_the_volume(images: Command) -> None:
+    from poolkit import Engine
+
+    path = images.volume()
+    with Engine(images.root) as engine, engine.locks.work("images", "vol-wipe", volume="disk1"):
+        assert images("vol-info", path, "--json").json["capacity"] == 1 << 20
+
+
+def test_dumpxml_prints_the_facts(images: Command) -> None:
+    path = images.volume()
+    text = images("vol-dumpxml", "disk1", "--pool", "images").out
+    assert text.startswith(f"<volume type='file'>\n  <name>disk1</name>\n  <key>{path}</key>\n")
+
+
+def test_resize_grows_and_shrinks_only_when_asked(images: Command) -> None:
+    path = images.volume()
+    assert images("vol-resize", path, "2MiB").out == "volume 'disk1' has 2097152 bytes\n"
+    assert "--shrink" in images("vol-resize", path, "1MiB", status=2).err
+    assert images("vol-resize", path, "1MiB", "--delta", "--json").json["volume"]["capacity"] == 3 << 20
+    images("vol-resize", path, "1MiB", "--shrink")
+    assert path.stat().st_size == 1 << 20
+    images("vol-resize", "disk1", "64KiB", "--pool", "images", "--delta", "--allocate")
+    assert path.stat().st_blocks > 0
+
+
+def test_delete_is_repeatable_while_it_is_listed(images: Command) -> None:
+    path = images.volume()
+    answer = images("vol-delete", path, "--dry-run")
+    assert path.exists() and str(path) in answer.out
+    path.unlink()
+    assert images("vol-delete", path).out == "volume 'disk1' was gone already\n"
+    assert images("vol-list", "images", "--json").json == []
