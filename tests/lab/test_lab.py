@@ -152,9 +152,10 @@ def bootable() -> None:
 
 def outer(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Run pytest on the suite."""
-    return suite.run(sys.executable, "-m", "pytest", *arguments, timeout=280)
+    return suite.run(sys.executable, "-m", "pytest", *arguments, timeout=800)
 
 
+@pytest.mark.timeout(900)
 def test_reports(bootable: None, suite: pytest.Pytester) -> None:
     result = outer(suite, "-v", "-rA", "-k", "not hang and not panics and not dies and not crash")
     result.assert_outcomes(passed=2, failed=2, skipped=1, xfailed=1, deselected=5)
@@ -171,6 +172,7 @@ def test_reports(bootable: None, suite: pytest.Pytester) -> None:
     )
 
 
+@pytest.mark.timeout(900)
 def test_hangs_and_crashes_cost_one_test_each(bootable: None, suite: pytest.Pytester) -> None:
     result = outer(suite, "-v", "-o", "lab_grace=3", "-k", "hang or panics or dies or crash")
     result.assert_outcomes(passed=2, failed=3, deselected=6)
@@ -186,6 +188,7 @@ def test_hangs_and_crashes_cost_one_test_each(bootable: None, suite: pytest.Pyte
     )
 
 
+@pytest.mark.timeout(900)
 def test_node_ids_and_first_failure(bootable: None, suite: pytest.Pytester) -> None:
     result = outer(suite, "-x", "test_suite.py::test_fails", "test_suite.py::test_passes")
     result.assert_outcomes(failed=1)
@@ -210,6 +213,7 @@ def test_no_qemu_is_a_named_skip(suite: pytest.Pytester, monkeypatch: pytest.Mon
     result.stdout.fnmatch_lines(["*needs the lab: qemu-system-x86_64*not installed*"])
 
 
+@pytest.mark.timeout(900)
 def test_two_guests_share_a_disk(lab_guest, tmp_path: Path) -> None:
     disk = tmp_path / "shared"
     with disk.open("wb") as handle:
@@ -222,3 +226,17 @@ def test_two_guests_share_a_disk(lab_guest, tmp_path: Path) -> None:
     two.exec(f"echo written by two | dd of={path} bs=512 seek=8 conv=sync oflag=direct")
     assert one.exec(f"dd if={path} bs=512 skip=8 count=1 iflag=direct status=none").output.startswith("written by two")
     one.exec("ping -c 1 -W 10 10.0.0.2")
+
+
+@pytest.mark.timeout(900)
+def test_coverage_comes_back(bootable: None, suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        measured="def inside():\n    return 1\n\n\ndef nowhere():\n    return 2\n",
+        test_measured="import pytest\n\n@pytest.mark.lab\ndef test_it():\n    import measured\n    assert measured.inside()\n",
+    )
+    run = [sys.executable, "-m", "coverage"]
+    result = suite.run(*run, "run", "--parallel-mode", "--source=.", "-m", "pytest", "test_measured.py", timeout=800)
+    result.assert_outcomes(passed=1)
+    suite.run(*run, "combine")
+    report = suite.run(*run, "report", "-m", "--include=measured.py")
+    report.stdout.re_match_lines([r"measured\.py +4 +1 +75% +6"])
