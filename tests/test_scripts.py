@@ -66,3 +66,9 @@ names["main"](["oracle", "lab"])
         "install-test-tools: lab: missing qemu-system-x86_64, mmdebstrap, mkfs.ext4, zstd; "
         "tests that need them will be skipped"
     ]
+
+
+def test_the_readme_says_what_each_pool_type_can_do() -> None:
+    command = [sys.executable, ROOT / "scripts" / "readme-table", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
