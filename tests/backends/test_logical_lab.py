@@ -1,0 +1,399 @@
+"""Logical pools on real volume groups: the contract, layouts, thin pools, snapshots, refusals, and death half-way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors
+from poolkit.engine import Engine
+from poolkit.host import Host
+from poolkit.pool import Pool
+from poolkit.testing import BackendContract
+from tests.lab.fixtures import sh
+
+pytestmark = pytest.mark.lab
+MIB = 1 << 20
+EXTENT = 4 * MIB
+
+
+def xml(*devices: str, name: str = "guests", vg: str = "vg-guests", extra: str = "") -> str:
+    source = "".join(f"<device path='{path}'/>" for path in devices)
+    return f"<pool type='logical'><name>{name}</name><source>{source}<name>{vg}</name></source>{extra}</pool>"
+
+
+THIN = "<pk:thin_pool xmlns:pk='urn:poolkit:pool:1' name='tp'><pk:capacity unit='MiB'>200</pk:capacity></pk:thin_pool>"
+
+
+def volume(name: str, capacity: int = 8 * MIB, allocation: int | None = None, backing: str = "") -> str:
+    some = "" if allocation is None else f"<allocation>{allocation}</allocation>"
+    below = f"<backingStore><path>{backing}</path></backingStore>" if backing else ""
+    return f"<volume><name>{name}</name><capacity>{capacity}</capacity>{some}{below}</volume>"
+
+
+def content(volume: object, length: int = 0) -> bytes:
+    out = BytesIO()
+    volume.download(out, length=length)
+    return out.getvalue()
+
+
+def nothing_left() -> bool:
+    """No physical volume, so no group and no logical volume either; and no device."""
+    return not sh("pvs", "--noheadings").strip() and not sh("dmsetup", "ls").replace("No devices found", "").strip()
+
+
+@pytest.fixture
+def started(engine: Engine, lab_disks: list[str]) -> Pool:
+    pool = engine.define(xml(*lab_disks[:2]))
+    pool.build()
+    pool.start()
+    return pool
+
+
+class TestContract(BackendContract):
+    @pytest.fixture
+    def pool_xml(self, lab_disks: list[str]) -> str:
+        return xml(lab_disks[0])
+
+
+def test_every_layout_is_listed_with_its_extents(engine: Engine, lab_disks: list[str]) -> None:
+    vg = "vg-guests"
+    sh("vgcreate", "-y", vg, *lab_disks[:2])
+    sh("lvcreate", "-y", "-n", "linear", "-l", "4", vg)
+    sh("lvcreate", "-y", "-n", "striped", "-l", "4", "-i", "2", vg)
+    sh("lvcreate", "-y", "-n", "raid", "-l", "4", "--type", "raid1", "-m", "1", vg)
+    sh("lvcreate", "-y", "-n", "snap", "-l", "2", "-s", f"{vg}/linear")
+    sh("lvcreate", "-y", "-n", "tp", "-L", "64m", "--type", "thin-pool", vg)
+    sh("lvcreate", "-y", "-n", "thin", "-V", "128m", "--thinpool", "tp", vg)
+    sh("lvcreate", "-y", "-n", "thin-snap", "-s", f"{vg}/thin")  # LVM leaves thin snapshots inactive
+    pool = engine.define(xml())  # adopted by its name alone
+    assert not pool.build()
+    pool.start()
+    found = {v.name: v for v in pool.volumes()}
+    assert sorted(found) == ["linear", "raid", "snap", "striped", "thin", "thin-snap"]
+    sizes = {name: (v.info.capacity // MIB, v.info.allocation // MIB) for name, v in found.items()}
+    assert sizes == {
+        "linear": (16, 16),
+        "striped": (16, 16),
+        "raid": (16, 2 * (16 + 4)),  # both legs with an extent of metadata each
+        "snap": (16, 8),
+        "thin": (128, 0),
+        "thin-snap": (128, 0),
+    }
+    first, second = (os.path.realpath(disk) for disk in lab_disks[:2])
+    pieces = {name: (v.info.detail or {}).get("extents") for name, v in found.items()}
+    assert pieces["linear"] == [[first, 0, 4 * EXTENT]]
+    assert pieces["striped"] == [[first, 4 * EXTENT, 6 * EXTENT], [second, 0, 2 * EXTENT]]
+    assert {device for device, _, _ in pieces["raid"]} == {first, second}
+    assert pieces["thin"] is None
+    assert found["snap"].definition().backing_store.path == "/dev/vg-guests/linear"
+    assert found["linear"].path == "/dev/vg-guests/linear"
+    assert found["linear"].key == sh("lvs", "--noheadings", "-o", "lv_uuid", "vg-guests/linear").strip()
+    assert "not active" in found["thin-snap"].warning
+    with pytest.raises(errors.InvalidState, match="'thin-snap' is not active, so it has no device"):
+        content(found["thin-snap"])
+    assert not pool.refresh()
+    live = engine.parse(pool.xml())
+    assert [d.path for d in live.source.devices] == [first, second]
+    assert pool.definition(inactive=True).source.devices == ()
+    (source,) = engine.discover("logical")
+    assert (source.name, [d.path for d in source.devices]) == (vg, [first, second])
+    # What is behind poolkit's back shows: with every volume inactive the pool is down, and starting repairs it.
+    sh("vgchange", "-aln", vg)
+    assert pool.info.reason == "no logical volume of the group 'vg-guests' is active"
+    assert pool.start()
+    assert pool.info.active
+
+
+def test_one_active_volume_does_not_hide_the_others(engine: Engine, started: Pool) -> None:
+    for name in ("first", "second"):
+        started.create_volume(volume(name))
+    assert started.destroy()
+    assert not os.path.exists("/dev/vg-guests")
+    sh("lvchange", "-ay", "vg-guests/first")
+    assert started.start()
+    assert os.path.exists("/dev/vg-guests/second")
+
+
+def test_thin_volumes(engine: Engine, lab_disks: list[str]) -> None:
+    pool = engine.define(xml(lab_disks[0], extra=THIN))
+    assert pool.build()
+    assert not pool.build()
+    pool.start()
+    thin = pool.create_volume(volume("thin", 512 * MIB, 0))
+    assert (thin.info.capacity, thin.info.allocation) == (512 * MIB, 0)
+    assert [v.name for v in pool.volumes()] == ["thin"]
+    thin.upload(BytesIO(b"data" * MIB))
+    copy = thin.clone("copy")  # a snapshot in the thin pool: nothing is copied
+    assert content(copy, 4 * MIB) == b"data" * MIB
+    thin.upload(BytesIO(bytes(4 * MIB)))
+    assert content(copy, 4 * MIB) == b"data" * MIB
+    assert thin.delete()
+    assert content(copy, 4 * MIB) == b"data" * MIB
+    with pytest.raises(errors.Unsupported, match="'copy' is thin: its space comes as it is written"):
+        copy.resize(600 * MIB, allocate=True)
+    copy.resize(600 * MIB)
+    assert copy.look().info.capacity == 600 * MIB
+    copy.delete()
+    pool.destroy()
+    assert pool.delete()
+    assert nothing_left()
+
+
+def test_snapshots(started: Pool) -> None:
+    origin = started.create_volume(volume("origin"))
+    with pytest.raises(errors.Unsupported, match="the group 'vg-guests' has no thin pool"):
+        started.create_volume(volume("thin", 8 * MIB, MIB))
+    origin.upload(BytesIO(b"before"))
+    snap = started.create_volume(volume("snap", 8 * MIB, 4 * MIB, origin.path))
+    origin.upload(BytesIO(b"after!"))
+    assert content(snap, 6) == b"before"
+    assert snap.info.capacity == 8 * MIB
+    assert snap.info.allocation == 4 * MIB
+    for call in (lambda: origin.resize(16 * MIB), origin.delete):
+        with pytest.raises(errors.InvalidState, match="it is the origin of 'snap'"):
+            call()
+    with pytest.raises(errors.Unsupported, match="'snap' is a snapshot: it has the size of 'origin'"):
+        snap.resize(16 * MIB)
+    snap.delete()
+    origin.resize(16 * MIB)
+    assert content(origin, 6) == b"after!"
+    assert origin.delete()
+
+
+def test_layouts_of_new_volumes(started: Pool) -> None:
+    striped = started.create_volume(volume("striped", 13 * MIB), stripes=2)
+    assert striped.info.capacity == 16 * MIB
+    assert len({piece[0] for piece in striped.info.detail["extents"]}) == 2
+    mirrored = started.create_volume(volume("mirrored"), mirrors=1)
+    assert mirrored.info.allocation == 2 * (8 + 4) * MIB
+    assert mirrored.info.capacity == 8 * MIB
+    # Sizes are whole extents, and asking again for what was asked for changes nothing.
+    assert not striped.resize(13 * MIB)
+    mirrored.resize(13 * MIB)
+    assert not mirrored.resize(13 * MIB)
+
+
+def test_a_device_in_use_is_not_built_on(engine: Engine, lab_disks: list[str], tmp_path: Path) -> None:
+    empty, used, member, _ = lab_disks
+    pool = engine.define(xml(empty, used))
+    sh("mkfs.ext4", "-q", used)
+    with pytest.raises(errors.Unsafe) as caught:
+        pool.build()
+    assert str(caught.value) == f"pool 'guests': '{used}' holds ext4, which building would destroy"
+    sh("mount", used, str(tmp_path))
+    with pytest.raises(errors.Busy, match=f"'{used}' is in use: mounted at '{tmp_path}'"):
+        pool.build(overwrite=True)
+    sh("umount", str(tmp_path))
+    sh("vgcreate", "-y", "theirs", member)
+    other = engine.define(xml(member, name="other", vg="vg-other"))
+    with pytest.raises(errors.Unsafe, match=f"'{member}' belongs to the volume group 'theirs'"):
+        other.build(overwrite=True)
+    twice = engine.define(xml(empty, os.path.realpath(empty), name="twice", vg="vg-twice"))
+    with pytest.raises(errors.InvalidArgument, match="are the same device"):
+        twice.build()
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(errors.Unsafe, match="is not a block device"):
+        engine.define(xml(str(file), name="file", vg="vg-file")).build()
+    with pytest.raises(errors.HostError, match="the device '/dev/nowhere' does not exist"):
+        engine.define(xml("/dev/nowhere", name="none", vg="vg-none")).build()
+    assert sh("pvs", "--noheadings", "-o", "vg_name").split() == ["theirs"]
+    with pytest.raises(errors.Unsafe, match="the volume group 'theirs' exists and consists of"):
+        engine.define(xml(empty, name="wrong", vg="theirs")).build()
+    assert pool.build(overwrite=True)
+    assert not pool.build()
+
+
+def test_open_volumes_are_named(started: Pool) -> None:
+    held = started.create_volume(volume("held"))
+    with open(held.path, "rb"):
+        me = f"open in process {os.getpid()}"
+        with pytest.raises(errors.Busy, match=f"cannot be stopped: volume 'held' is {me}"):
+            started.destroy()
+        with pytest.raises(errors.Busy, match=f"'held' cannot be deleted while it is in use: {me}"):
+            held.delete()
+        with pytest.raises(errors.Busy, match=me):
+            held.resize(4 * MIB, shrink=True)
+        assert started.info.active
+    sh("mkfs.ext4", "-q", held.path)
+    sh("mount", held.path, "/mnt")
+    try:
+        with pytest.raises(errors.Busy, match="volume 'held' is mounted at '/mnt'"):
+            started.destroy()
+        with pytest.raises(errors.Busy, match="mounted at '/mnt'"):
+            held.wipe()
+    finally:
+        sh("umount", "/mnt")
+    with pytest.raises(errors.InvalidArgument):
+        held.resize(4 * MIB)
+    held.resize(4 * MIB, shrink=True)
+    assert held.look().info.capacity == 4 * MIB
+
+
+def test_the_group_goes_only_when_it_is_empty(engine: Engine, lab_disks: list[str]) -> None:
+    pool = engine.define(xml(*lab_disks[:2]))
+    pool.build()
+    pool.start()
+    kept = pool.create_volume(volume("kept"))
+    with pytest.raises(errors.NoSpace) as caught:
+        pool.create_volume(volume("large", 1 << 40))
+    assert str(caught.value).startswith("pool 'guests': volume 'large' needs 1099511627776 bytes, and ")
+    assert sh("lvs", "--noheadings", "-o", "lv_name", "vg-guests").split() == ["kept"]
+    for name in ("a_rimage_0", "snapshot1", "pvmove0", "sp ace", "ü"):
+        with pytest.raises(errors.InvalidArgument, match="cannot be the name of a logical volume"):
+            pool.create_volume(volume(name))
+    pool.destroy()
+    with pytest.raises(errors.Unsafe, match="the volume group 'vg-guests' has the volumes kept; nothing was deleted"):
+        pool.delete()
+    pool.start()
+    kept.delete()
+    pool.destroy()
+    assert pool.delete()
+    assert not pool.delete()
+    assert nothing_left()
+
+
+def test_a_volume_that_was_replaced_is_left_alone(started: Pool) -> None:
+    stale = started.create_volume(volume("disk"))
+    sh("lvremove", "-y", "vg-guests/disk")
+    sh("lvcreate", "-y", "-n", "disk", "-l", "2", "vg-guests")
+    for call in (stale.delete, lambda: stale.wipe()):
+        with pytest.raises(errors.Unsafe, match=r"was replaced since it was listed|not the logical volume that was"):
+            call()
+    started.refresh()
+    assert started.volume("disk").delete()
+
+
+def test_copies_from_and_to_files(engine: Engine, started: Pool, tmp_path: Path) -> None:
+    files = engine.define(f"<pool type='dir'><name>files</name><target><path>{tmp_path}/files</path></target></pool>")
+    files.build()
+    files.start()
+    data = os.urandom(3 * MIB)
+    raw = files.create_volume(volume("raw", 6 * MIB, 0))
+    raw.upload(BytesIO(data))
+    sh("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw.path, f"{tmp_path}/files/image")
+    files.refresh()
+    # The extents had other data before: none of it shows in the holes of the copies.
+    dirty = started.create_volume(volume("dirty", 64 * MIB))
+    dirty.upload(BytesIO(b"\xff" * 64 * MIB))
+    dirty.delete()
+    for name in ("raw", "image"):
+        copy = files.volume(name).clone(name, pool=started)
+        assert copy.info.capacity == 8 * MIB
+        assert content(copy) == data + bytes(5 * MIB)
+    back = started.volume("image").clone("back", pool=files)
+    assert Path(back.path).read_bytes() == data + bytes(5 * MIB)
+
+
+def test_a_group_that_lost_a_device(engine: Engine, lab_disks: list[str]) -> None:
+    pool = engine.define(xml(*lab_disks[:2]))
+    pool.build()
+    pool.start()
+    pool.create_volume(volume("wide"), stripes=2)
+    pool.destroy()
+    sh("wipefs", "-a", lab_disks[1])
+    with pytest.raises(errors.HostError) as caught:
+        pool.start()
+    assert "vg-guests" in str(caught.value)
+    assert not pool.info.active
+    assert not os.path.exists("/dev/vg-guests")
+    sh("vgreduce", "--removemissing", "--force", "vg-guests")
+
+
+# -- death ------------------------------------------------------------------------------------------------------------
+
+
+def killed_at(root: Path, number: int, verb: Callable[[Engine], object]) -> bool:
+    """Run ``verb`` in a process that is killed at its fault point of that number; False if it has no such point."""
+    child = os.fork()
+    if not child:
+        left = number
+
+        def fault(label: str) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        status = 1
+        try:
+            engine = Engine(root, host=Host())
+            engine.host.fault = fault
+            verb(engine)
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    assert status == 0, "the verb failed by itself"
+    return False
+
+
+def deaths(root: Path, verb: Callable[[Engine], object]) -> Iterator[Engine]:
+    """After each possible death: the engine that cleaned up."""
+    number = 1
+    while killed_at(root, number, verb):
+        with Engine(root) as engine:
+            yield engine
+        number += 1
+    assert number > 4, "there were hardly any points to die at"
+
+
+@pytest.mark.lab(timeout=300)
+def test_death_while_building_leaves_nothing(lab_disks: list[str], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with Engine(root) as engine:
+        engine.define(xml(lab_disks[0], extra=THIN))
+    for engine in deaths(root, lambda engine: engine.pool("guests").build()):
+        assert nothing_left()
+        assert engine.operations.failed() == []
+        assert not engine.pool("guests").info.active
+    assert sh("lvs", "--noheadings", "-o", "lv_name").split() == ["tp"]
+
+
+@pytest.mark.lab(timeout=300)
+def test_death_while_starting_or_creating_leaves_all_as_it_was(lab_disks: list[str], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with Engine(root) as engine:
+        pool = engine.define(xml(lab_disks[0]))
+        pool.build()
+        pool.start()
+        pool.create_volume(volume("kept"))
+        pool.destroy()
+    for engine in deaths(root, lambda engine: engine.pool("guests").start()):
+        active = os.path.exists("/dev/vg-guests/kept")
+        assert engine.pool("guests").info.active == active
+        if active:
+            engine.pool("guests").destroy()  # it died after the inventory's commit: the pool was up
+        assert engine.operations.failed() == []
+    for engine in deaths(root, lambda engine: engine.pool("guests").create_volume(volume("new"))):
+        there = sh("lvs", "--noheadings", "-o", "lv_name", "vg-guests").split()
+        assert there == sorted(v.name for v in engine.pool("guests").volumes())
+        assert set(there) <= {"kept", "new"}
+        if "new" in there:
+            engine.pool("guests").volume("new").delete()
+        assert engine.operations.failed() == []
+
+
+def test_a_pool_without_lvm_says_what_is_missing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolkit.host.SEARCH_PATH", ("/nowhere",))
+    with pytest.raises(errors.ToolMissing) as caught:
+        engine.define(xml()).build()
+    assert caught.value.hint == "on Debian: apt install lvm2"
+
+
+def test_the_command_line_on_a_group(lab_disks: list[str], tmp_path: Path) -> None:
+    document = tmp_path / "pool.xml"
+    document.write_text(xml(lab_disks[0]))
+    for words in (["define", str(document)], ["build", "guests"], ["start", "guests"]):
+        subprocess.run(["poolkit", "--root", str(tmp_path / "root"), *words], check=True)
+    said = sh("poolkit", "--root", str(tmp_path / "root"), "list")
+    assert "guests" in said

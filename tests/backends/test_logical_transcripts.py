@@ -1,0 +1,565 @@
+"""What a logical pool runs, line by line: every verb, every failing step with what takes it back, every refusal's words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from poolkit import errors, xmlmap
+from poolkit.backend import Transfer, VolumeInfo
+from poolkit.backends import _block, _lvm
+from poolkit.backends.logical import LogicalBackend, LogicalPool
+from poolkit.model import Volume
+from poolkit.testing import Answer, ScriptedHost, transcript
+
+MIB = 1 << 20
+EXTENT = 4 * MIB
+TOKEN = "7" * 16
+TEMP = f".poolkit-{TOKEN}"
+PV = "777777-7777-7777-7777-7777-7777-777777"
+THIN = "<pk:thin_pool xmlns:pk='urn:poolkit:pool:1' name='tp'/>"
+
+VGS = "? vgs --reportformat json --units b --nosuffix --options " + ",".join(_lvm._GROUP_FIELDS) + " --"
+PVS = "? pvs --reportformat json --units b --nosuffix --options pv_name,vg_name --"
+FIELDS = ",".join(_lvm._FIELDS)
+LVS = f"? lvs --reportformat json --units b --nosuffix --all --options {FIELDS} -- vg"
+
+
+def selected(what: str) -> str:
+    return f"? lvs --reportformat json --units b --nosuffix --all --select '{what}' --options {FIELDS} -- vg"
+
+
+def pool(*devices: str, extra: str = "") -> str:
+    paths = "".join(f"<device path='{path}'/>" for path in devices)
+    return f"<pool type='logical'><name>p</name><source>{paths}<name>vg</name></source>{extra}</pool>"
+
+
+def report(kind: str, *rows: dict[str, str]) -> str:
+    return json.dumps({"report": [{kind: rows}]})
+
+
+def vg(
+    *devices: str, name: str = "vg", free: int = 100 * EXTENT, count: int = 0, uuid: str = "U-G"
+) -> list[dict[str, str]]:
+    facts = (name, uuid, 200 * EXTENT, free, EXTENT, 0, count)
+    return [
+        dict(zip(_lvm._GROUP_FIELDS, map(str, (*facts, device)), strict=True)) for device in devices or ("/dev/vdb",)
+    ]
+
+
+def lv(name: str, **facts: str) -> dict[str, str]:
+    row = dict.fromkeys(_lvm._FIELDS, "")
+    row |= {
+        "lv_name": name, "lv_uuid": f"U-{name.strip('[]')}", "lv_size": str(2 * EXTENT), "lv_role": "public",
+        "lv_active": "active", "lv_kernel_major": "253", "lv_kernel_minor": "0", "segtype": "linear",
+        "seg_pe_ranges": "/dev/vdb:0-1", "vg_size": str(200 * EXTENT), "vg_free": str(100 * EXTENT),
+        "vg_extent_size": str(EXTENT),
+    }  # fmt: skip
+    return row | facts
+
+
+def script(**answers: Any) -> ScriptedHost:
+    """A host with one group 'vg' of 200 extents; ``lvs`` is the list of its rows, or of lists for successive questions."""
+    fail_at = answers.pop("fail_at", 0)
+    lines: dict[str, Any] = {
+        "vgs": report("vg", *vg()),
+        "lvs": report("lv"),
+        "pvs": report("pv"),
+        "lvreduce --version": "  LVM version:     2.03.16(2) (2022-05-18)\n",
+    }
+    for tool, rows in answers.items():
+        if isinstance(rows, (str, Answer)):
+            lines[tool] = rows
+        elif rows and isinstance(rows[0], list):
+            lines[tool] = [report(tool[:2], *one) for one in rows]
+        else:
+            lines[tool] = report(tool[:2], *rows)
+    return ScriptedHost(lines, fail_at=fail_at)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Devices that hold nothing, known by their path, and no active volumes; what the test puts here instead."""
+    state: dict[str, Any] = {"holds": {}, "mapped": []}
+    monkeypatch.setattr("secrets.token_hex", lambda size=16: "7" * (2 * size))
+    monkeypatch.setattr(_block, "holds", lambda host, path: state["holds"].get(path, ()))
+    monkeypatch.setattr(_block, "number", lambda path: path)
+    monkeypatch.setattr(_block, "users", lambda host, device, processes=False: [])
+    monkeypatch.setattr(_lvm, "_mapped", lambda: state["mapped"])
+    return state
+
+
+def volume(name: str = "v", capacity: int = 2 * EXTENT, **more: Any) -> Volume:
+    extra = "".join(f"<{key}>{value}</{key}>" for key, value in more.items())
+    text = f"<volume><name>{name}</name><capacity>{capacity}</capacity>{extra}</volume>"
+    made = xmlmap.read(text, [Volume])
+    assert isinstance(made, Volume)
+    return made
+
+
+def info(name: str = "v", **facts: Any) -> VolumeInfo:
+    return VolumeInfo(name, "block", key=f"U-{name}", path=f"/dev/vg/{name}", **facts)
+
+
+# -- build ------------------------------------------------------------------------------------------------------------
+
+LABEL = [f"! pvcreate --yes --uuid {PV} --norestorefile -- {{}}"]
+UNLABEL = (
+    f"< run pvremove --yes -- {{0}} (if pvs --noheadings --options pv_uuid,vg_name -- {{0}} says '{PV}')"
+)  # fmt: skip
+UNGROUP = f"< run vgremove -- vg (if pvs --noheadings --options vg_name --select pv_uuid=\"{PV}\" says 'vg')"
+NEWTHIN = f"! lvcreate --yes --name {TEMP} --type thin-pool --extents 100%FREE -- vg"
+LOOKTEMP = f"? lvs --reportformat json --units b --nosuffix --all --options {FIELDS} -- vg/{TEMP}"
+RENAME = f"! lvrename -- vg {TEMP} "
+UNTEMP = f'< lvremove --yes --select \'vg_name="vg" && lv_name="{TEMP}"\''
+UNNEW = f"< lvremove --yes --select 'lv_uuid=\"U-{TEMP}\"'"
+
+
+def new_thin() -> list[dict[str, str]]:
+    return [lv(TEMP, segtype="thin-pool", lv_role="private")]
+
+
+def test_build_labels_the_devices_and_makes_the_group_and_its_thin_pool() -> None:
+    host = script(vgs=report("vg"), lvs=new_thin())
+    lines = transcript(pool("/dev/vdb", "/dev/vdc", extra=THIN), lambda b: b.build(), host)
+    assert lines == [
+        VGS,
+        PVS,
+        f"! pvcreate --yes --uuid {PV} --norestorefile -- /dev/vdb",
+        f"! pvcreate --yes --uuid {PV} --norestorefile -- /dev/vdc",
+        "! vgcreate -- vg /dev/vdb /dev/vdc",
+        NEWTHIN,
+        LOOKTEMP,
+        f"{RENAME}tp",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "undone"),
+    [
+        (1, [UNLABEL.format("/dev/vdb")]),
+        (2, [UNLABEL.format("/dev/vdc"), UNLABEL.format("/dev/vdb")]),
+        (3, [UNGROUP, UNLABEL.format("/dev/vdc"), UNLABEL.format("/dev/vdb")]),
+        (4, [UNTEMP, UNGROUP, UNLABEL.format("/dev/vdc"), UNLABEL.format("/dev/vdb")]),
+        (5, [UNNEW, UNTEMP, UNGROUP, UNLABEL.format("/dev/vdc"), UNLABEL.format("/dev/vdb")]),
+    ],
+)
+def test_every_failing_step_of_build_is_taken_back(step: int, undone: list[str]) -> None:
+    host = script(vgs=report("vg"), lvs=new_thin(), fail_at=step)
+    lines = transcript(pool("/dev/vdb", "/dev/vdc", extra=THIN), lambda b: b.build(), host)
+    assert [line for line in lines if line.startswith("<")] == undone
+    assert lines[-1].endswith("failed with status 5: injected")
+
+
+def test_build_with_overwrite_removes_what_is_there_first(machine: dict[str, Any]) -> None:
+    machine["holds"] = {"/dev/vdc": ("gpt", "ext4")}
+    lines = transcript(pool("/dev/vdb", "/dev/vdc"), lambda b: b.build(overwrite=True), script(vgs=report("vg")))
+    assert [line for line in lines if line[0] == "!"] == [
+        f"! pvcreate --yes --uuid {PV} --norestorefile -- /dev/vdb",
+        "! wipefs --all -- /dev/vdc",
+        f"! pvcreate --yes --uuid {PV} --norestorefile -- /dev/vdc",
+        "! vgcreate -- vg /dev/vdb /dev/vdc",
+    ]
+
+
+def test_a_group_that_is_there_is_taken_as_it_is() -> None:
+    for devices in ((), ("/dev/vdb", "/dev/vdc"), ("/dev/vdc", "/dev/vdb")):
+        host = script(vgs=vg("/dev/vdb", "/dev/vdc"))
+        assert transcript(pool(*devices), lambda b: b.build(overwrite=True), host) == [VGS]
+    host = script(lvs=[lv("tp", segtype="thin-pool", lv_role="private")])
+    assert transcript(pool(extra=THIN), lambda b: b.build(), host) == [VGS, selected('lv_name="tp"')]
+
+
+def refusal(xml: str, verb: Callable[[Any], object], host: ScriptedHost) -> tuple[str, str | None]:
+    """The sentence and the hint of a refusal, which must come before any change."""
+    backend = LogicalBackend(xmlmap.read(xml, [LogicalPool]), host)
+    with pytest.raises(errors.PoolkitError) as caught:
+        verb(backend)
+    assert not host.changes
+    return str(caught.value), caught.value.hint
+
+
+def test_what_build_refuses(machine: dict[str, Any]) -> None:
+    machine["holds"] = {"/dev/vdc": ("gpt", "ext4")}
+
+    def refused(xml: str, **answers: Any) -> tuple[str, str | None]:
+        return refusal(xml, lambda b: b.build(), script(**answers))
+
+    none = report("vg")
+    assert refused(pool(), vgs=none) == (
+        "pool 'p': there is no volume group 'vg', and no device to make it of",
+        "add <device path='…'/> to <source>",
+    )
+    assert refused(pool("/dev/vdb", "/dev/vdc"), vgs=none) == (
+        "pool 'p': '/dev/vdc' holds gpt, ext4, which building would destroy",
+        "if that is meant, add --overwrite",
+    )
+    assert refused(pool("/dev/vdb"), vgs=none, pvs=[{"pv_name": "/dev/vdb", "vg_name": "theirs"}]) == (
+        "pool 'p': '/dev/vdb' belongs to the volume group 'theirs'",
+        "take it out of that group first: vgreduce, or vgremove",
+    )
+    assert refused(pool("/dev/vdb", "/dev/vdb"), vgs=none) == (
+        "pool 'p': '/dev/vdb' and '/dev/vdb' are the same device",
+        None,
+    )
+    assert refused(pool("/dev/vdd"), vgs=vg("/dev/vdb")) == (
+        "pool 'p': the volume group 'vg' exists and consists of /dev/vdb, not of /dev/vdd",
+        "name no device to take the group as it is, or choose another name",
+    )
+    assert refused(pool(extra=THIN), lvs=[lv("tp")]) == (
+        "pool 'p': 'tp' in the group 'vg' is no thin pool but a linear volume",
+        None,
+    )
+    assert refused(pool(), vgs=[*vg(), *vg(uuid="U-OTHER")]) == (
+        "two volume groups are named 'vg' (U-G and U-OTHER)",
+        "rename one of them: vgrename UUID NEWNAME",
+    )
+
+
+@pytest.mark.parametrize("name", ["-n", "a b", "..", "a,b", "$(id)", "ü", "x" * 128])
+def test_names_that_lvm_cannot_have_are_refused_before_anything_is_asked(name: str) -> None:
+    xml = pool().replace("<name>vg</name>", f"<name>{name}</name>")
+    host = script()
+    said, _ = refusal(xml, lambda b: list(b.claims()), host)
+    assert said.startswith(f"'{name[:60]}' cannot be the name of a volume group: ")
+    assert host.lines == []
+    thin = THIN.replace("'tp'", "'a_tdata'")
+    assert refusal(pool(extra=thin), lambda b: list(b.claims()), host)[0] == (
+        "'a_tdata' cannot be the name of a thin pool: LVM keeps names with 'tdata' for itself"
+    )
+
+
+def test_what_a_pool_claims() -> None:
+    backend = LogicalBackend(xmlmap.read(pool("/dev/vdb"), [LogicalPool]), script())
+    assert list(backend.claims()) == ["group vg", "device /dev/vdb"]
+
+
+# -- up and down ------------------------------------------------------------------------------------------------------
+
+
+def rows() -> list[dict[str, str]]:
+    return [
+        lv("root"),
+        lv("off", lv_active="", lv_kernel_major="-1"),
+        lv("skipped", lv_active="", lv_skip_activation="skip activation"),
+        lv("tp", lv_active="", segtype="thin-pool", lv_role="private"),
+        lv("[tp_tdata]", lv_active="", lv_role="private,thin,pool,data", lv_parent="tp"),
+    ]
+
+
+def test_start_activates_what_is_not_active_and_takes_back_that_alone() -> None:
+    assert transcript(pool(), lambda b: b.start(), script(lvs=rows())) == [LVS, "! vgchange --activate ly -- vg"]
+    assert transcript(pool(), lambda b: b.start(), script(lvs=rows(), fail_at=1)) == [
+        LVS,
+        "! vgchange --activate ly -- vg",
+        "< lvchange --activate ln -- vg/off vg/tp",
+        "error: 'vgchange' failed with status 5: injected",
+    ]
+    assert transcript(pool(), lambda b: b.start(), script(lvs=[lv("root")])) == [LVS]
+
+
+def test_stop_deactivates_and_takes_that_back() -> None:
+    up = [lv("a"), lv("off", lv_active=""), lv("tp", segtype="thin-pool", lv_role="private", lv_device_open="open")]
+    assert transcript(pool(), lambda b: b.stop(), script(lvs=up, fail_at=1)) == [
+        VGS,
+        LVS,
+        "! vgchange --activate ln -- vg",
+        "< lvchange --activate ly -- vg/a vg/tp",
+        "error: 'vgchange' failed with status 5: injected",
+    ]
+    assert transcript(pool(), lambda b: b.stop(), script(vgs=report("vg"))) == [VGS]
+    assert transcript(pool(), lambda b: b.stop(), script()) == [VGS, LVS]
+
+
+def test_stop_names_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_block, "users", lambda host, device, processes=False: [f"in use at {device}"])
+    host = script(lvs=[lv("a", lv_device_open="open"), lv("b"), lv("c", lv_device_open="open", lv_kernel_minor="7")])
+    assert refusal(pool(), lambda b: b.stop(), host)[0] == (
+        "pool 'p' cannot be stopped: volume 'a' is in use at 253:0; volume 'c' is in use at 253:7"
+    )
+
+
+def test_check_asks_no_program_while_something_is_active(machine: dict[str, Any]) -> None:
+    def state(host: ScriptedHost) -> tuple[bool, str, list[str]]:
+        backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
+        return backend.check(), backend.down, host.lines
+
+    machine["mapped"] = ["control", "vg-a"]
+    assert state(script()) == (True, "", [])
+    machine["mapped"] = ["vg--a", "vg2-a", "vg--a-b"]  # volumes of the groups 'vg2' and 'vg-a'
+    assert state(script()) == (True, "", [VGS])
+    assert state(script(vgs=report("vg"))) == (False, "there is no volume group 'vg'", [VGS])
+    off = script(vgs=vg(count=1), lvs=[lv("a", lv_active="")])
+    assert state(off) == (False, "no logical volume of the group 'vg' is active", [VGS, LVS])
+    skipped = script(vgs=vg(count=1), lvs=[lv("a", lv_active="", lv_skip_activation="skip activation")])
+    assert state(skipped)[0]
+
+
+def test_delete_removes_group_and_labels() -> None:
+    group = vg("/dev/vdb", "/dev/vdc", count=1)
+    host = script(vgs=group, lvs=[lv("tp", segtype="thin-pool", lv_role="private")])
+    assert transcript(pool(), lambda b: b.erase(), host) == [
+        VGS,
+        LVS,
+        "! lvremove --yes -- vg/tp",
+        "! vgremove -- vg",
+        "! pvremove --yes -- /dev/vdb",
+        "! pvremove --yes -- /dev/vdc",
+    ]
+    # Interrupted after vgremove: the labels of the definition's devices are left, and are removed.
+    rest = [{"pv_name": "/dev/vdb", "vg_name": ""}, {"pv_name": "/dev/vdc", "vg_name": "theirs"}]
+    host = script(vgs=report("vg"), pvs=rest)
+    assert transcript(pool("/dev/vdb", "/dev/vdc"), lambda b: b.erase(), host) == [
+        VGS,
+        PVS,
+        "! pvremove --yes -- /dev/vdb",
+    ]
+    host = script(lvs=[lv("a"), lv(TEMP), lv("snapped", origin="a")])
+    assert refusal(pool(), lambda b: b.erase(), host) == (
+        f"pool 'p': the volume group 'vg' has the volumes a, {TEMP}, snapped; nothing was deleted",
+        "delete its volumes first; poolkit removes nothing that was not asked for by name",
+    )
+
+
+# -- listing ----------------------------------------------------------------------------------------------------------
+
+
+def test_refresh_is_one_report() -> None:
+    raid = {"lv_role": "private,raid,image", "lv_parent": "raid"}
+    host = script(
+        lvs=[
+            lv("wide", lv_size=str(3 * EXTENT)),
+            lv("wide", lv_size=str(3 * EXTENT), seg_pe_ranges="/dev/vdc:9-9"),
+            lv("raid", segtype="raid1", seg_pe_ranges="raid_rimage_0:0-1 raid_rimage_1:0-1"),
+            lv("[raid_rimage_0]", seg_pe_ranges="/dev/vdb:10-11", **raid),
+            lv("[raid_rimage_1]", seg_pe_ranges="/dev/vdc:10-11", **raid),
+            lv("[raid_rmeta_0]", seg_pe_ranges="/dev/vdb:12-12", **raid),
+            lv("snap", origin="wide", origin_size=str(3 * EXTENT), data_percent="100.00"),
+            lv("tp", segtype="thin-pool", lv_role="private"),
+            lv("thin", segtype="thin", seg_pe_ranges="", pool_lv="tp", data_percent="25.00"),
+            lv("virtual", origin="[virtual_vorigin]", origin_size=str(EXTENT)),
+            lv("broken", lv_health_status="partial", seg_pe_ranges="[unknown]:0-1"),
+            lv(TEMP),
+            lv("[lvol0_pmspare]", lv_role="private,pool,spare"),
+        ]
+    )
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
+    found = {v.name: v for v in backend.volumes({})}
+    assert host.lines == [LVS]
+    assert tuple(backend.usage()) == (200 * EXTENT, 100 * EXTENT, 100 * EXTENT)
+    assert host.lines == [LVS]
+    assert {n: (v.capacity // EXTENT, v.allocation / EXTENT) for n, v in found.items()} == {
+        "wide": (3, 3),
+        "raid": (2, 5),
+        "snap": (3, 2),
+        "thin": (2, 0.5),
+        "virtual": (1, 2),
+        "broken": (2, 2),
+    }
+    assert found["wide"].detail == {"extents": [["/dev/vdb", 0, 2 * EXTENT], ["/dev/vdc", 9 * EXTENT, 10 * EXTENT]]}
+    assert found["snap"].detail is not None
+    assert found["snap"].detail["backing"] == "/dev/vg/wide"
+    assert found["snap"].detail["warning"] == "the room for its changes is full: the snapshot is lost"
+    assert found["broken"].detail is not None
+    assert found["broken"].detail["warning"] == "LVM reports its state as: partial"
+    assert "backing" not in (found["virtual"].detail or {})
+    assert (found["wide"].key, found["wide"].path, found["wide"].type) == ("U-wide", "/dev/vg/wide", "block")
+
+
+def test_an_empty_group_has_sizes_too() -> None:
+    host = script()
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
+    assert list(backend.volumes({})) == []
+    assert tuple(backend.usage()) == (200 * EXTENT, 100 * EXTENT, 100 * EXTENT)
+    assert host.lines == [LVS, VGS]
+
+
+def test_what_is_gone_is_said() -> None:
+    gone = Answer(report("lv"), 5, '  Volume group "vg" not found\n  Cannot process volume group vg\n')
+    assert refusal(pool(), lambda b: list(b.volumes({})), script(lvs=gone)) == (
+        "pool 'p': there is no volume group 'vg'",
+        "make it: poolkit build p, or connect its devices",
+    )
+    absent = Answer(report("lv"), 5, '  Failed to find logical volume "vg/v"\n')
+    assert refusal(pool(), lambda b: b.look("v", None), script(lvs=absent))[0] == "pool 'p' has no volume 'v'"
+    assert refusal(pool(), lambda b: b.look("a_tmeta", None), script())[0] == "pool 'p' has no volume 'a_tmeta'"
+    assert refusal(pool(), lambda b: b.look("v", None), script(lvs="no JSON"))[0] == (
+        "'lvs' answered something that is no report: 'no JSON'"
+    )
+
+
+def test_discovery_and_the_live_definition() -> None:
+    host = script(vgs=[*vg("/dev/vdb", "[unknown]"), *vg("/dev/vdd", name="other", uuid="U-2")])
+    sources = list(LogicalBackend.discover(host, None))
+    assert [(s.name, s.format, [d.path for d in s.devices]) for s in sources] == [
+        ("vg", "lvm2", ["/dev/vdb"]),
+        ("other", "lvm2", ["/dev/vdd"]),
+    ]
+    live = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host).live()
+    assert [d.path for d in live.source.devices] == ["/dev/vdb"]
+
+
+# -- volumes ----------------------------------------------------------------------------------------------------------
+
+LINEAR = f"! lvcreate --yes --name {TEMP} --zero y --wipesignatures y --extents 2 -- vg"
+THINS = selected('segtype="thin-pool"')
+
+
+def test_create_gives_the_name_last() -> None:
+    made: list[VolumeInfo] = []
+    host = script(lvs=[lv(TEMP)])
+    lines = transcript(pool(), lambda b: made.append(b.create(volume())), host)
+    assert lines == [VGS, LINEAR, LOOKTEMP, f"{RENAME}v"]
+    assert (made[0].name, made[0].path, made[0].key, made[0].capacity) == ("v", "/dev/vg/v", f"U-{TEMP}", 2 * EXTENT)
+
+
+@pytest.mark.parametrize(("step", "undone"), [(1, [UNTEMP]), (2, [UNNEW, UNTEMP])])
+def test_every_failing_step_of_create_is_taken_back(step: int, undone: list[str]) -> None:
+    lines = transcript(pool(), lambda b: b.create(volume()), script(lvs=[lv(TEMP)], fail_at=step))
+    assert [line for line in lines if line.startswith("<")] == undone
+
+
+@pytest.mark.parametrize(
+    ("wanted", "options", "words"),
+    [
+        (volume(capacity=1), {}, "--zero y --wipesignatures y --extents 1 -- vg"),
+        (volume(), {"stripes": 2}, "--zero y --wipesignatures y --extents 2 --type striped --stripes 2 -- vg"),
+        (volume(), {"mirrors": 1}, "--zero y --wipesignatures y --extents 2 --type raid1 --mirrors 1 -- vg"),
+        (volume(allocation=0), {}, f"--type thin --virtualsize {2 * EXTENT}b --thinpool tp -- vg"),
+    ],
+)
+def test_layouts(wanted: Volume, options: dict[str, int], words: str) -> None:
+    tp = lv("tp", segtype="thin-pool", lv_role="private")
+    host = script(**{"lvs": [lv(TEMP)], f"{THINS[2:]}": "x"})
+    host.answers[THINS[2:]] = report("lv", tp)
+    lines = transcript(pool(), lambda b: b.create(wanted, **options), host)
+    assert f"! lvcreate --yes --name {TEMP} {words}" in lines
+
+
+def test_snapshots_are_of_volumes_of_the_group() -> None:
+    below = "<path>/dev/vg/origin</path>"
+    for origin, words in (
+        (lv("origin"), "--snapshot --extents 1 -- vg/origin"),
+        (lv("origin", segtype="thin", seg_pe_ranges=""), "--snapshot --setactivationskip n -- vg/origin"),
+    ):
+        host = script(lvs=[[origin], [lv(TEMP)], [lv("v")]])
+        lines = transcript(pool(), lambda b: b.create(volume(backingStore=below, allocation=1)), host)
+        assert f"! lvcreate --yes --name {TEMP} {words}" in lines, lines
+    other = volume(backingStore="<path>/dev/other/origin</path>")
+    assert refusal(pool(), lambda b: b.create(other), script()) == (
+        "the backing store '/dev/other/origin' is not in the group 'vg', so no snapshot of it can be made",
+        "snapshots are of /dev/vg/NAME",
+    )
+    large = volume(capacity=9 * EXTENT, backingStore=below)
+    assert refusal(pool(), lambda b: b.create(large), script(lvs=[lv("origin")]))[0] == (
+        f"volume 'v' would be a snapshot of 'origin', so it has its {2 * EXTENT} bytes"
+    )
+    chained = script(lvs=[lv("origin", origin="x", origin_size="1")])
+    assert refusal(pool(), lambda b: b.create(volume(capacity=1, backingStore=below)), chained)[0] == (
+        "'origin' is a snapshot itself, and LVM makes none of those"
+    )
+
+
+def test_what_create_refuses() -> None:
+    def refused(wanted: Volume, xml: str = "", **answers: Any) -> tuple[str, str | None]:
+        return refusal(xml or pool(), lambda b: b.create(wanted), script(**answers))
+
+    assert refused(volume(capacity=0)) == ("volume 'v' needs a capacity", None)
+    assert refused(volume(capacity=101 * EXTENT)) == (
+        f"pool 'p': volume 'v' needs {101 * EXTENT} bytes, and {100 * EXTENT} are free",
+        None,
+    )
+    assert refused(volume("a_rmeta_1")) == (
+        "'a_rmeta_1' cannot be the name of a logical volume: LVM keeps names with 'rmeta' for itself",
+        None,
+    )
+    assert refused(volume("v" * 125))[0].endswith("it together are 128 characters long, and 127 is the most")
+    assert refused(volume(target="<format type='qcow2'/>")) == (
+        "volume 'v': logical volumes are raw, not qcow2",
+        None,
+    )
+    less = volume(allocation=0)
+    assert refused(less) == (
+        "volume 'v' has less allocation than capacity, and the group 'vg' has no thin pool",
+        "leave the allocation out to reserve all space, or name a thin pool in the definition and build it",
+    )
+    two = [lv(name, segtype="thin-pool", lv_role="private") for name in ("one", "two")]
+    assert refused(less, lvs=two) == (
+        "volume 'v' has less allocation than capacity, and the group 'vg' has several thin pools, one, two",
+        "name one in the pool's definition: <pk:thin_pool name='…'/>",
+    )
+    assert refused(less, pool(extra=THIN), lvs=two) == (
+        "volume 'v' has less allocation than capacity, and the group 'vg' has no thin pool 'tp'",
+        "make it: poolkit build p",
+    )
+
+
+def test_lvms_own_refusals_are_told_apart() -> None:
+    full = Answer("", 5, '  Volume group "vg" has insufficient free space (1 extents): 2 required.\n')
+    taken = Answer("", 5, '  Logical Volume "v" already exists in volume group "vg"\n')
+    for tool, answer, kind, said in (
+        ("lvcreate", full, errors.NoSpace, 'Volume group "vg" has insufficient free space (1 extents): 2 required'),
+        ("lvrename", taken, errors.VolumeExists, "pool 'p' has a volume 'v' already"),
+    ):
+        host = script(**{"lvs": [lv(TEMP)], tool: answer})
+        backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
+        with pytest.raises(kind) as caught:
+            backend.create(volume())
+        assert said in str(caught.value)
+
+
+def test_resize_in_whole_extents() -> None:
+    host = script(lvs=[lv("v")])
+    lines = transcript(pool(), lambda b: b.resize(info(), 2 * EXTENT + 1), host)
+    assert lines[1:3] == [VGS, "! lvextend --yes --extents 3 -- vg/v"]
+    lines = transcript(pool(), lambda b: b.resize(info(), EXTENT, shrink=True), script(lvs=[lv("v")]))
+    assert lines[-2] == "! lvreduce --force --yes --extents 1 -- vg/v"
+    new = {"lvs": [lv("v")], "lvreduce --version": "  LVM version:     2.03.23(2) (2023-11-21)\n"}
+    lines = transcript(pool(), lambda b: b.resize(info(), EXTENT, shrink=True), script(**new))
+    assert lines[-2] == "! lvreduce --force --fs ignore --yes --extents 1 -- vg/v"
+    host = script(lvs=[lv("v")])
+    assert "!" not in "".join(transcript(pool(), lambda b: b.resize(info(), 2 * EXTENT), host))
+    assert LogicalBackend(xmlmap.read(pool(), [LogicalPool]), script()).rounded(1) == EXTENT
+
+
+def test_what_resize_and_delete_refuse() -> None:
+    origin = [lv("v", lv_role="public,origin,thickorigin"), lv("s", origin="v", origin_size="1")]
+    for verb, word in ((lambda b: b.resize(info(), 9 * EXTENT), "resized"), (lambda b: b.delete(info()), "deleted")):
+        assert refusal(pool(), verb, script(lvs=origin)) == (
+            f"volume 'v' cannot be {word}: it is the origin of 's'",
+            "delete its snapshots first",
+        )
+    opened = script(lvs=[lv("v", lv_device_open="open")])
+    assert refusal(pool(), lambda b: b.delete(info()), opened)[0] == ("volume 'v' cannot be deleted while it is in use")
+    assert refusal(pool(), lambda b: b.resize(info(), EXTENT, shrink=True), opened)[0] == (
+        "volume 'v' cannot be made smaller while it is in use"
+    )
+    snapshot = script(lvs=[lv("v", origin="o", origin_size="1")])
+    assert refusal(pool(), lambda b: b.resize(info(), EXTENT), snapshot)[0] == (
+        "volume 'v' is a snapshot: it has the size of 'o'"
+    )
+    thin = script(lvs=[lv("v", segtype="thin", seg_pe_ranges="")])
+    assert refusal(pool(), lambda b: b.resize(info(), 9 * EXTENT, allocate=True), thin)[0] == (
+        "volume 'v' is thin: its space comes as it is written"
+    )
+    replaced = script(lvs=[lv("v", lv_uuid="another")])
+    assert refusal(pool(), lambda b: b.delete(info()), replaced) == (
+        "'/dev/vg/v' was replaced since it was listed; it was left alone",
+        "list it anew: poolkit refresh p",
+    )
+
+
+def test_delete_is_bound_to_the_volume_that_was_listed() -> None:
+    lines = transcript(pool(), lambda b: b.delete(info()), script(lvs=[lv("v")]))
+    assert lines[-1] == "! lvremove --yes --select 'lv_uuid=\"U-v\"' -- vg/v"
+
+
+def test_a_volume_without_a_device_says_how_to_get_one() -> None:
+    for verb in (lambda b: b.wipe(info()), lambda b: b.download(info(), None, Transfer())):
+        assert refusal(pool(), verb, script(lvs=[lv("v", lv_active="")])) == (
+            "volume 'v' is not active, so it has no device",
+            "activate it: lvchange -ay -K vg/v",
+        )
