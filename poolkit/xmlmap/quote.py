@@ -25,6 +25,10 @@ def suggestion(word: str, known: list[str]) -> str:
     for one in known:
         if one.lower() == word.lower():
             return f"; did you mean '{one}'?"
+    for one in sorted(known, key=len):  # letters left out: nfs for netfs
+        letters = iter(one)
+        if len(word) > 2 and all(letter in letters for letter in word):
+            return f"; did you mean '{one}'?"
     import difflib
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -187,7 +187,7 @@ class _Reader:
                 self.problem(
                     parser.CurrentByteIndex,
                     f"{path}/{shown(name)}",
-                    f"the prefix {quoted(prefix)} is not declared; add xmlns:{shown(prefix)}='...'",
+                    f"the prefix {quoted(prefix)} is not declared; add xmlns:{shown(prefix, 40)}='...'",
                 )
                 return name
             return f"{{{uri}}}{local}"
@@ -321,7 +321,8 @@ class _Reader:
                 stack[-1][2] += text
 
         def doctype(*_: object) -> None:
-            raise self.stop(parser.CurrentByteIndex, "", "a DOCTYPE is not allowed; remove it")
+            start = data.rfind(b"<!DOCTYPE", 0, parser.CurrentByteIndex + 1)
+            raise self.stop(start, "", "a DOCTYPE is not allowed; remove it")
 
         def declaration(_version: str, encoding: str | None, _standalone: int) -> None:
             if not _declared_encoding(encoding):
@@ -505,7 +506,9 @@ class _Reader:
 
     def fragment(self, start: int, last: int, outside: dict[str, str]) -> str:
         """A kept element as it stands in the document, with the prefixes it needs declared on it."""
-        text = self.data[start : self.tag_end(last)].decode()
+        head = self.tag_end(start)
+        empty = self.data[head - 2] == ord("/")  # <a/> is its own end
+        text = self.data[start : head if empty else self.tag_end(last)].decode()
         if outside:
             at = 1
             while text[at] not in " \t\r\n/>":
@@ -551,6 +554,9 @@ def read(
     if data.count(b"\n") > limits.lines:
         raise InvalidDefinition([Problem(filename, 0, 0, "", f"the document has more than {limits.lines} lines")])
     reader = _Reader(data, filename, strict, warn, limits)
+    if b"\0" in data:  # expat takes it for UTF-16
+        reader.stop(data.index(b"\0"), "", "is not UTF-8 from here on (a NUL character); save the document as UTF-8")
+        raise InvalidDefinition(reader.problems)
     try:
         data.decode()
     except UnicodeDecodeError as error:

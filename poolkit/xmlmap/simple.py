@@ -55,6 +55,8 @@ class Simple:
                 self._match = re.compile(self.pattern.replace(CONTROL, _PYTHON_CONTROL)).fullmatch
             if self._match(text) is None:
                 raise ValueError(f"is not {self.expected}")
+        if self.low is not None and len(text.lstrip("+-0")) > 20:  # more digits than 2^64 has; int() is slow then
+            raise ValueError(f"is not {self.expected}")
         value: Any = text if self.to is None else self.to(text)
         if value is not None and (
             (self.low is not None and value < self.low) or (self.high is not None and value > self.high)
@@ -198,7 +200,7 @@ Function = Simple(
 NfsVersion = Simple(
     "nfsVersion", pattern=f" *[^ ,{CONTROL}][^,{CONTROL}]*", expected="a version such as 4.2 (no comma)", collapse=False
 )
-Version = Simple("version", pattern=r"[0-9]+\.[0-9]+", expected="a version such as 1.1")
+Version = Simple("version", pattern=r"[0-9]{1,9}\.[0-9]{1,9}", expected="a version such as 1.1")
 
 
 def of_hint(hint: Any) -> Simple:

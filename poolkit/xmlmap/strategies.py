@@ -10,6 +10,7 @@ makes them exceed 64 bits. Needs the package hypothesis.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .element import Element
@@ -43,17 +44,18 @@ class Tree:
         return [self, *(below for kid in self.kids for below in kid.walk())]
 
 
+@cache
 def texts(simple: Simple) -> SearchStrategy[str]:
     """Texts that a simple type takes."""
     from hypothesis import strategies as st
 
     if simple.words:
         return st.sampled_from(simple.words)
-    if simple.low is not None:
-        top = min(simple.high or 0, 2**20) if simple.name == "size" else simple.high
+    if simple.low is not None and simple.high is not None:
+        top = min(simple.high, 2**20) if simple.name == "size" else simple.high
         return st.integers(simple.low, top).map(str)
     clean = st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn", "Co"), exclude_characters=CONTROL)
-    return st.from_regex(simple.pattern, fullmatch=True, alphabet=clean).map(lambda text: text[:200])
+    return st.from_regex(simple.pattern, fullmatch=True, alphabet=clean).filter(lambda text: len(text) <= 200)
 
 
 def _body(draw: DrawFn, node: Node, changes: dict[str, Change]) -> tuple[dict[str, str], list[Tree]]:
@@ -162,6 +164,8 @@ GARBAGE = (
     "0x1f",
     "9" * 30,
     "é",
+    " 7 ",
+    "\n0644\t",
 )
 
 
