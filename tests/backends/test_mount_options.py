@@ -1,0 +1,105 @@
+"""Which mount options a definition may give, and how servers and directories may be named."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolkit import errors
+from poolkit.backends import _options, _servers
+
+ALLOWED = [
+    ("ext4", "noatime"), ("ext4", "commit=10"), ("ext4", "data=writeback"), ("ext4", "errors=remount-ro"), ("xfs", "inode64"),
+    ("xfs", "allocsize=64k"), ("btrfs", "compress=zstd:3"), ("btrfs", "subvol=/pools/one"), ("vfat", "uid=64055"),
+    ("vfat", "umask=0077"), ("udf", "uid=forget"), ("iso9660", "ro"), ("hfs+", "gid=7"), ("nfs", "soft"), ("nfs", "sec=krb5p"),
+    ("nfs", "vers=4.2"), ("nfs", "proto=tcp6"), ("cifs", "sec=krb5i"), ("cifs", "vers=3.1.1"), ("cifs", "file_mode=0600"),
+    ("glusterfs", "log-level=WARNING"), ("auto", "ro"), ("vmfs", "sync"),
+]  # fmt: skip
+
+UNSAFE = [
+    "suid", "dev", "exec", "remount", "bind", "rbind", "move", "loop", "loop=/dev/loop0", "offset=512", "user", "users", "owner",
+    "context=system_u:object_r:etc_t:s0", "credentials=/etc/shadow", "password=x", "username=root", "X-mount.mkdir",
+    "x-systemd.automount", "X-mount.owner=1000", "helper=evil", "bg", "noatime,suid", "errors=remount-ro,exec", ",",
+    "log-file=/x",
+]  # fmt: skip
+
+REFUSED = [
+    ("ext4", "errors=panic"), ("ext4", "journal_path=/dev/sdb"), ("ext4", "journal_dev=2049"), ("xfs", "logdev=/dev/sdb"),
+    ("xfs", "rtdev=/dev/sdb"), ("btrfs", "device=/dev/sdb"), ("btrfs", "subvol=../x=y"), ("nfs", "mounthost=evil"),
+    ("nfs", "vers=4.2 suid"), ("cifs", "ip=10.0.0.1"), ("cifs", "prefixpath=x"), ("cifs", "unc=//other/share"),
+    ("nfs", "commit=10"), ("ext4", "noatime=1"), ("ext4", "commit"), ("ext4", "commit="), ("ext4", ""), ("ext4", "=x"),
+    ("ext4", "--bind"), ("auto", "noac"), ("ext4", "commit=1\nsuid"), ("ext4", "NOATIME"), ("btrfs", "device=/dev/x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "option"), ALLOWED)
+def test_an_ordinary_option_is_taken(kind: str, option: str) -> None:
+    assert _options.check("p", kind, [option]) == [option]
+
+
+@pytest.mark.parametrize("kind", ["auto", "ext4", "nfs", "cifs", "glusterfs"])
+@pytest.mark.parametrize("option", UNSAFE)
+def test_a_dangerous_option_is_unsafe_everywhere(kind: str, option: str) -> None:
+    with pytest.raises(errors.Unsafe, match=r"^pool 'p': the mount option '"):
+        _options.check("p", kind, ["noatime", option])
+
+
+@pytest.mark.parametrize(("kind", "option"), REFUSED)
+def test_what_is_not_listed_is_refused(kind: str, option: str) -> None:
+    with pytest.raises(errors.InvalidArgument):
+        _options.check("p", kind, [option])
+
+
+def test_the_sentences() -> None:
+    def said(kind: str, option: str) -> tuple[str, str | None]:
+        with pytest.raises(errors.PoolkitError) as caught:
+            _options.check("p", kind, [option])
+        return str(caught.value), caught.value.hint
+
+    assert said("ext4", "suid") == (
+        "pool 'p': the mount option 'suid' is not allowed: it lets files of the storage become root", None
+    )  # fmt: skip
+    assert said("ext4", "noatme") == (
+        "pool 'p': 'noatme' is not among the mount options allowed for ext4", "did you mean 'noatime'?"
+    )  # fmt: skip
+    assert (
+        said("ext4", "commit=soon")[0] == "pool 'p': the mount option 'commit' does not take that value: 'commit=soon'"
+    )
+    assert said("ext4", "noatime=1")[0] == "pool 'p': the mount option 'noatime' takes no value: 'noatime=1'"
+    assert said("ext4", "commit")[0] == "pool 'p': the mount option 'commit' needs a value: 'commit'"
+    assert said("nfs", "soft,exec")[1] == "give each option an <fs:option> of its own"
+
+
+def test_no_allowed_option_undoes_the_safe_ones() -> None:
+    for names in _options.reference().values():
+        assert not {"suid", "dev", "exec", "remount", "bind", "user", "loop"} & set(names)
+    assert _options.SAFE == ("nosuid", "nodev", "noexec")
+
+
+@pytest.mark.parametrize(
+    ("name", "bare"),
+    [("nas", "nas"), ("nas-1.example.com", "nas-1.example.com"), ("192.0.2.7", "192.0.2.7"), ("[2001:DB8::1]", "2001:db8::1"),
+     ("fe80::1%eth0", "fe80::1%eth0")],
+)  # fmt: skip
+def test_hosts(name: str, bare: str) -> None:
+    assert _servers.check_host("p", name) == bare
+
+
+@pytest.mark.parametrize(
+    "name", ["-oexec", "a b", "a,b", "a/b", "[::1", "1::2::3", "a:b", "$(id)", "é", "", "a" * 260, "x;y"]
+)
+def test_bad_hosts(name: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match="is not a host name or address"):
+        _servers.check_host("p", name)
+
+
+def test_directories() -> None:
+    assert _servers.spell("nfs", "nas", _servers.check_dir("p", "nfs", "/srv/a, b")) == "nas:/srv/a, b"
+    assert _servers.spell("nfs", "2001:db8::1", "/srv") == "[2001:db8::1]:/srv"
+    assert _servers.spell("cifs", "nas", _servers.check_dir("p", "cifs", "/isos/linux")) == "//nas/isos/linux"
+    assert _servers.spell("glusterfs", "nas", _servers.check_dir("p", "glusterfs", "vol-1")) == "nas:vol-1"
+    for kind, dir in [
+        ("nfs", "srv"), ("nfs", "/a/../etc"), ("cifs", "a,user=root"), ("cifs", "a\\b"), ("cifs", "/"), ("cifs", ".."),
+        ("glusterfs", "a b"), ("glusterfs", "-x,y"), ("glusterfs", "/"),
+    ]:  # fmt: skip
+        with pytest.raises(errors.InvalidArgument, match="cannot be used"):
+            _servers.check_dir("p", kind, dir)
