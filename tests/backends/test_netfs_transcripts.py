@@ -1,0 +1,251 @@
+"""What pools of type netfs run, for every verb that does not touch the mounted directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poolkit import errors
+from poolkit.backends.netfs import NetfsBackend
+from poolkit.documents import FoundSource
+from poolkit.host import Mount, Result
+from poolkit.model import SourceHost
+from poolkit.testing import Answer, transcript
+
+from .scripted import MountingHost, undone
+
+TARGET = "/nonexistent/pool"
+MKDIR = [f"! mkdir {Path(TARGET).parent}", f"! mkdir {TARGET}"]
+UNMADE = [f"< rmdir {TARGET}", f"< rmdir {Path(TARGET).parent}"]
+PROBE = f"? stat --file-system --format=%T -- {TARGET}"
+UMOUNT = f"! umount -- {TARGET}"
+FORCE = f"! umount --internal-only --force --lazy -- {TARGET}"
+
+
+def xml(
+    kind: str = "nfs",
+    hosts: Sequence[str] = ("nas",),
+    dir: str = "/srv/vols",
+    options: str = "",
+    more: str = "",
+    port: str = "",
+) -> str:
+    given = "".join(f"<fs:option name='{option}'/>" for option in options.split())
+    servers = "".join(f"<host name='{host}'{port}/>" for host in hosts)
+    return (
+        "<pool type='netfs' xmlns:fs='http://libvirt.org/schemas/storagepool/fs/1.0'><name>net</name>"
+        f"<source>{servers}<dir path='{dir}'/><format type='{kind}'/>{more}</source>"
+        f"<target><path>{TARGET}</path></target><fs:mount_opts>{given}</fs:mount_opts></pool>"
+    )
+
+
+def run(
+    verb: Callable[[Any], Any], document: str | None = None, host: MountingHost | None = None, **how: Any
+) -> list[str]:
+    return transcript(document or xml(), verb, host or MountingHost(**how))
+
+
+def start(backend: Any) -> Any:
+    return backend.start()
+
+
+def stop(backend: Any) -> Any:
+    return backend.stop()
+
+
+def ours(kind: str = "nfs4", source: str = "nas:/srv/vols") -> Mount:
+    return Mount("0:99", "/", TARGET, kind, source, "rw")
+
+
+@pytest.mark.parametrize(
+    ("document", "line"),
+    [
+        (xml(), "-t nfs -o retry=0,nosuid,nodev,noexec -- nas:/srv/vols"),
+        (xml("auto"), "-t nfs -o retry=0,nosuid,nodev,noexec -- nas:/srv/vols"),
+        (
+            xml(options="soft retry=1 nosuid", more="<protocol ver='4.2'/>"),
+            "-t nfs -o soft,retry=1,nosuid,nfsvers=4.2,nosuid,nodev,noexec -- nas:/srv/vols",
+        ),
+        (xml(port=" port='2050'"), "-t nfs -o port=2050,retry=0,nosuid,nodev,noexec -- nas:/srv/vols"),
+        (xml(hosts=["2001:db8::1"]), "-t nfs -o retry=0,nosuid,nodev,noexec -- '[2001:db8::1]:/srv/vols'"),
+        (xml("cifs", dir="/isos"), "-t cifs -o guest,nosuid,nodev,noexec -- //nas/isos"),
+        (xml("cifs", dir="isos", options="sec=krb5"), "-t cifs -o sec=krb5,nosuid,nodev,noexec -- //nas/isos"),
+        (xml("glusterfs", dir="vol"), "-t glusterfs -o nosuid,nodev,noexec -- nas:vol"),
+        (
+            xml("glusterfs", ["a", "b", "c"], dir="vol"),
+            "-t glusterfs -o backup-volfile-servers=b:c,nosuid,nodev,noexec -- a:vol",
+        ),
+    ],
+)
+def test_start(document: str, line: str) -> None:
+    assert run(start, document) == [*MKDIR, f"! mount {line} {TARGET}"]
+
+
+def test_start_of_what_is_up_changes_nothing() -> None:
+    assert run(start, mounts=[ours()]) == []
+    assert run(start, xml(hosts=["first", "nas"]), mounts=[ours()]) == [], "any of the servers will do"
+    assert run(start, xml("cifs", dir="x"), mounts=[ours("cifs", "//nas/x")]) == []
+
+
+def test_start_tries_the_servers_in_order() -> None:
+    answers: dict[str, Any] = {"mount": [Answer("", 32, "mount.nfs: Connection refused"), ""]}
+    document = xml(hosts=["one", "two"])
+    assert run(start, document, answers=answers) == [
+        *MKDIR,
+        f"! mount -t nfs -o retry=0,nosuid,nodev,noexec -- one:/srv/vols {TARGET}",
+        f"! mount -t nfs -o retry=0,nosuid,nodev,noexec -- two:/srv/vols {TARGET}",
+    ]
+
+
+class NoAnswer(MountingHost):
+    """A host on which the given programs never end."""
+
+    hangs: tuple[str, ...] = ()
+
+    def change(self, argv: Sequence[str], **how: Any) -> Result:
+        if argv[0] in self.hangs:
+            self._step(argv[0], how.get("undo"))
+            self.lines.append(f"! {' '.join(argv)} ... killed")
+            raise errors.ToolTimeout(f"'{argv[0]}' did not end", argv=argv)
+        return super().change(argv, **how)
+
+    def query(self, argv: Sequence[str], **how: Any) -> Result:
+        if argv[0] in self.hangs:
+            self.lines.append(f"? {' '.join(argv)} ... killed")
+            raise errors.ToolTimeout(f"'{argv[0]}' did not end", argv=argv)
+        return super().query(argv, **how)
+
+
+def test_start_that_nobody_answers() -> None:
+    host = NoAnswer()
+    host.hangs = ("mount",)
+    lines = run(start, xml(hosts=["one", "two"]), host)
+    assert lines[-1] == (
+        "error: pool 'net': could not mount 'one:/srv/vols': no answer within 30 seconds, "
+        "nor 'two:/srv/vols': no answer within 30 seconds"
+    )
+    assert lines[-5:-1] == [f"< unmount {TARGET} two:/srv/vols", f"< unmount {TARGET} one:/srv/vols", *UNMADE]
+
+
+@pytest.mark.parametrize(
+    ("stderr", "kind"),
+    [
+        ("mount.nfs: Connection refused", errors.Unreachable),
+        ("mount.nfs: Connection timed out", errors.Unreachable),
+        ("mount error(113): No route to host", errors.Unreachable),
+        ("mount.nfs: access denied by server while mounting nas:/srv/vols", errors.ToolFailed),
+    ],
+)
+def test_the_kind_of_a_refusal(stderr: str, kind: type[errors.PoolkitError]) -> None:
+    from poolkit import registry, xmlmap
+
+    definition: Any = xmlmap.read(xml(), registry.definitions())
+    with pytest.raises(kind) as caught:
+        NetfsBackend(definition, MountingHost({"mount": Answer("", 32, stderr)})).start()
+    assert str(caught.value) == f"pool 'net': could not mount 'nas:/srv/vols': {stderr}"
+
+
+def test_undo_unmounts_only_what_was_mounted_and_by_force() -> None:
+    host = MountingHost()
+    run(start, host=host)
+    assert undone(host) == [f"< umount --internal-only --force --lazy -- {TARGET}"]
+    host.mount_table = [ours(source="other:/srv/vols")]
+    assert undone(host) == []
+
+
+def test_stop() -> None:
+    assert run(stop, answers={"stat": "nfs"}, mounts=[ours()]) == [PROBE, UMOUNT]
+    assert run(stop) == []
+    assert run(stop, mounts=[ours(source="other:/x")]) == []
+
+
+def test_stop_when_the_server_is_dead() -> None:
+    host = NoAnswer(mounts=[ours()])
+    host.hangs = ("stat",)
+    assert run(stop, host=host) == [f"{PROBE} ... killed", FORCE]
+    assert host.warnings == [
+        f"pool 'net': its server does not answer, so '{TARGET}' was unmounted by force; "
+        "what had not been written there is lost"
+    ]
+
+
+def test_stop_when_the_server_dies_meanwhile() -> None:
+    class Dying(NoAnswer):
+        def change(self, argv: Sequence[str], **how: Any) -> Result:
+            if argv == ["umount", "--", TARGET]:
+                self.hangs = ("stat",)
+                self.lines.append(f"{UMOUNT} ... killed")
+                raise errors.ToolTimeout("'umount' did not end", argv=argv)
+            return super().change(argv, **how)
+
+    host = Dying({"stat": "nfs"}, mounts=[ours()])
+    assert run(stop, host=host) == [PROBE, f"{UMOUNT} ... killed", f"{PROBE} ... killed", FORCE]
+    assert host.mount_table == []
+
+
+def test_build_makes_a_directory_and_nothing_else() -> None:
+    assert run(lambda backend: backend.build(overwrite=True)) == MKDIR
+    assert run(lambda backend: backend.build(), mounts=[ours()]) == []
+
+
+def test_check_and_its_reasons() -> None:
+    def check(backend: Any) -> Any:
+        backend.host.lines.append(f"{backend.check()} {backend.down}".strip())
+
+    assert run(check) == [f"False nothing is mounted at '{TARGET}'"]
+    assert run(check, mounts=[ours()]) == ["True"]
+    assert run(check, mounts=[ours(source="nas:/other")]) == [
+        f"False 'nas:/other' (nfs4) is mounted at '{TARGET}', not 'nas:/srv/vols'"
+    ]
+    assert run(check, mounts=[ours("ext4", "nas:/srv/vols")])[0].startswith("False"), "a name alone proves nothing"
+    assert run(check, xml("glusterfs", dir="v"), mounts=[ours("fuse.glusterfs", "nas:v")]) == ["True"]
+
+
+def test_claims_and_refusals() -> None:
+    claims = lambda backend: backend.host.lines.extend(backend.claims())  # noqa: E731
+    assert run(claims, xml(hosts=["a", "b"])) == [f"target {TARGET}", "export a:/srv/vols", "export b:/srv/vols"]
+    assert run(claims, xml(hosts=["-oexec"])) == ["error: pool 'net': '-oexec' is not a host name or address"]
+    assert run(claims, xml(options="bg")) == [
+        "error: pool 'net': the mount option 'bg' is not allowed: mount would end before anything is mounted"
+    ]
+    assert run(claims, xml(more="<protocol ver='4.2 suid'/>"))[0].startswith("error: pool 'net': the mount option")
+    assert run(claims, xml(dir="srv")) == [
+        "error: pool 'net': the source directory 'srv' cannot be used: it is not an absolute path"
+    ]
+
+
+def found(host: MountingHost, **source: Any) -> list[tuple[str, str]]:
+    sources = NetfsBackend.discover(host, FoundSource(hosts=(SourceHost(name="nas"),), **source))
+    return [(one.format, one.dir) for one in sources]
+
+
+def test_discovery() -> None:
+    answers: dict[str, Any] = {
+        "showmount": "/srv/vols      10.0.0.0/8,nas2\n/srv/two words (everyone)\n\n",
+        "gluster": "images\nNo volumes present in cluster\nother\n",
+    }
+    host = MountingHost(answers)
+    assert found(host) == [
+        ("nfs", "/srv/vols"), ("nfs", "/srv/two words"), ("glusterfs", "images"), ("glusterfs", "other"),
+    ]  # fmt: skip
+    assert host.lines == [
+        "? showmount --no-headers --exports -- nas",
+        "? gluster --mode=script --log-file=/dev/null --remote-host=nas volume list",
+    ]
+    assert found(MountingHost(answers), format="nfs") == [("nfs", "/srv/vols"), ("nfs", "/srv/two words")]
+    with pytest.raises(errors.InvalidArgument, match="one host must be named"):
+        list(NetfsBackend.discover(MountingHost(), None))
+
+
+def test_discovery_of_a_server_that_is_no_gluster_or_does_not_answer() -> None:
+    answers: dict[str, Any] = {"showmount": "/srv *\n", "gluster": Answer("", 1, "Connection failed.")}
+    assert found(MountingHost(answers)) == [("nfs", "/srv")]
+    with pytest.raises(errors.ToolFailed, match=r"Connection failed\."):
+        found(MountingHost(answers), format="glusterfs")
+    host = NoAnswer()
+    host.hangs = ("showmount",)
+    with pytest.raises(errors.Unreachable, match="the server 'nas' did not answer within 30 seconds"):
+        found(host)

@@ -1,0 +1,242 @@
+"""The child process for work that may hang: what it tells its parent, and how it is given up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poolkit import errors, worker
+from poolkit.files import Directory
+from poolkit.host import Host, Mount
+from poolkit.mounts import locate
+from poolkit.undo import Journal
+
+# What the children run: they import this module by its place, as they import poolkit's own.
+HERE = f"{__name__}:"
+
+
+def call(host: Host, name: str, *arguments: Any, **how: Any) -> Any:
+    how.setdefault("answers", lambda: True)
+    return worker.result(worker.run(host, HERE + name, arguments, **how))
+
+
+def add(host: Host, one: int, two: int) -> int:
+    return one + two
+
+
+def count(host: Host, number: int) -> Iterator[int]:
+    yield from range(number)
+    return "counted"
+
+
+def fail(host: Host, kind: str) -> None:
+    if kind == "poolkit":
+        raise errors.NoSpace("it is full", pool="p", hint="make room")
+    if kind == "system":
+        raise FileNotFoundError(2, "No such file or directory", "/x")
+    raise ZeroDivisionError("a mistake of ours")
+
+
+def make(host: Host, folder: str, name: str) -> int:
+    with Directory(folder) as directory, host.files.new(directory, name, format="raw") as new:
+        os.write(new.fd, b"data")
+    host.progress(1, 2, "half")
+    host.change(["true"], undo=["false"])
+    return os.getpid()
+
+
+def tell_secret(host: Host) -> bytes:
+    return host.secret(usage="here")
+
+
+def copy(host: worker.Parent, way: str) -> int:
+    stream = worker.Stream(host)
+    if way == "write":
+        return stream.write(b"x" * 3_000_000)
+    total = 0
+    while data := stream.read(700_000):
+        total += len(data)
+    return total
+
+
+def read_fd(host: Host, fd: int) -> bytes:
+    return os.pread(fd, 100, 0)
+
+
+def plan(host: Host, path: str) -> int:
+    host.files.mkdir(path)
+    return host.change(["false"]).status
+
+
+def hang(host: Host, flag: str) -> None:
+    Path(flag).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def die(host: Host) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_results_and_items() -> None:
+    assert call(Host(), "add", 2, 3) == 5
+    items = []
+    work = worker.run(Host(), HERE + "count", (2000,), answers=lambda: True)
+    while True:
+        try:
+            items.append(next(work))
+        except StopIteration as stop:
+            assert stop.value == "counted"
+            break
+    assert items == list(range(2000))
+
+
+def test_errors_are_the_same_here() -> None:
+    with pytest.raises(errors.NoSpace, match="it is full") as caught:
+        call(Host(), "fail", "poolkit")
+    assert (caught.value.pool, caught.value.hint) == ("p", "make room")
+    with pytest.raises(FileNotFoundError) as missing:
+        call(Host(), "fail", "system")
+    assert missing.value.filename == "/x"
+    with pytest.raises(ZeroDivisionError) as mistake:
+        call(Host(), "fail", "mistake")
+    assert "in a child process" in mistake.value.__notes__[0]
+    with pytest.raises(errors.HostError, match="died"):
+        call(Host(), "die")
+
+
+def test_the_parent_keeps_journal_plan_and_progress(tmp_path: Path) -> None:
+    faults: list[str] = []
+    journal = Journal(str(tmp_path), "one", {})
+    adopted = []
+    reports = []
+    host = Host(fault=faults.append).operation(
+        journal=journal, progress=lambda done, total, what: reports.append((done, total, what))
+    )
+    host.on_adopt = lambda name, inode, format: adopted.append((name, inode, format))
+    assert call(host, "make", str(tmp_path), "file") != os.getpid()
+    made = tmp_path / "file"
+    assert made.read_bytes() == b"data"
+    assert adopted == [("file", made.stat().st_ino, "raw")]
+    assert reports == [(1, 2, "half")]
+    assert [str(step) for step in host.plan] == [f"create {made}", "true"]
+    assert [step.kind for step in journal.steps] == ["unlink", "unlink", "run"]
+    assert f"rename {made.name}" in faults
+    host.journal = None
+    journal.steps.pop()
+    journal.roll_back(host)
+    assert not made.exists()
+
+
+def test_a_fault_in_the_parent_ends_the_child(tmp_path: Path) -> None:
+    def fault(label: str) -> None:
+        if label.startswith("rename"):
+            raise OSError(5, "injected")
+
+    with pytest.raises(OSError, match="injected"):
+        call(Host(fault=fault), "make", str(tmp_path), "file")
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_dry_run_there_is_one_here(tmp_path: Path) -> None:
+    host = Host(dry_run=True)
+    assert call(host, "plan", str(tmp_path / "new")) == 0
+    assert [str(step) for step in host.plan] == [f"mkdir {tmp_path}/new", "false"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_secrets_come_from_the_parent_and_stay_hidden() -> None:
+    host = Host()
+    host.on_secret = lambda uuid, usage: f"secret of {usage}".encode()
+    assert call(host, "tell_secret") == b"secret of here"
+    assert host.redact("the secret of here is") == "the *** is"
+
+
+def test_streams_and_descriptors(tmp_path: Path) -> None:
+    out = BytesIO()
+    assert call(Host(), "copy", "write", stream=out) == 3_000_000
+    assert out.getvalue() == b"x" * 3_000_000
+    assert call(Host(), "copy", "read", stream=BytesIO(b"y" * 2_500_000)) == 2_500_000
+    (tmp_path / "file").write_bytes(b"by number")
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        assert call(Host(), "read_fd", fd, fds=(fd,)) == b"by number"
+    finally:
+        os.close(fd)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_silence_is_borne_while_the_server_answers(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    answered = []
+
+    def answers() -> bool:
+        answered.append(not flag.exists() or len(answered) < 3)
+        return answered[-1]
+
+    with pytest.raises(worker.Silent):
+        call(Host(), "hang", str(flag), answers=answers, silence=0.3)
+    assert answered[:3] == [True] * 3
+    assert answered.count(False) == 1
+    assert gone(int(flag.read_text()))
+
+
+def test_an_abort_ends_the_child(tmp_path: Path) -> None:
+    host = Host().operation(abort=threading.Event())
+    flag = tmp_path / "flag"
+
+    def stop() -> None:
+        while not flag.exists() or not flag.read_text():
+            time.sleep(0.01)
+        host.abort.set()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(errors.Aborted):
+        call(host, "hang", str(flag))
+    thread.join()
+    assert gone(int(flag.read_text()))
+
+
+# -- the mount table --------------------------------------------------------------------------------------------------
+
+
+def table(**kinds: str) -> list[Mount]:
+    return [Mount("0:1", "/", target, kind, "source", "rw") for target, kind in kinds.items()]
+
+
+def test_a_path_is_followed_without_touching_what_is_mounted(tmp_path: Path) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/deep")
+    (tmp_path / "up").symlink_to("../" + tmp_path.name + "/link")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "trap").symlink_to(tmp_path / "real")
+    root = Mount("8:1", "/", "/", "ext4", "/dev/sda1", "rw")
+    dead = Mount("0:9", "/", f"{tmp_path}/real/deep", "nfs4", "nas:/x", "rw")
+    over = Mount("0:10", "/", f"{tmp_path}/trap", "ext4", "/dev/sdb", "rw")
+    mounts = [root, dead, over]
+    assert locate(f"{tmp_path}/up", mounts) == (f"{tmp_path}/real/deep", dead)
+    assert locate(f"{tmp_path}/link/a/../b", mounts) == (f"{tmp_path}/real/deep/b", dead)
+    assert locate(f"{tmp_path}/trap/file", mounts) == (f"{tmp_path}/trap/file", over), "a mount point is no link"
+    assert locate(f"{tmp_path}/real/x/y", mounts) == (f"{tmp_path}/real/x/y", root)
+    assert locate("/", mounts) == ("/", root)
+    assert locate("/", []) == ("/", None)
+    with pytest.raises(OSError, match="Too many levels"):
+        locate(f"{tmp_path}/loop", mounts)
+    host = Host()
+    host._shared["mounts"] = mounts
+    assert host.mount_at(f"{tmp_path}/up") == dead
+    assert host.mount_at(f"{tmp_path}/up/inside") is None
