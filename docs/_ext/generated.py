@@ -12,7 +12,7 @@ from sphinx.util import logging
 from poolkit import errors, schemas
 from poolkit.cli.arguments import GLOBAL, Argument
 from poolkit.cli.verbs import GROUPS, SHAPES, VERBS, Verb
-from poolkit.xmlmap.reference import Row, reference
+from poolkit.xmlmap import Row, reference
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from ..errors import InvalidDefinition, Problem
     from .grammar import files, relaxng, rng_validator, xsd, xsd_validator
     from .reader import DEFAULT_LIMITS, Limits, read, read_file
-    from .reference import Row, reference
+    from .rows import Row, reference
     from .writer import escape, escape_attribute, write
 
 _LAZY = {
-    "Row": "reference",
-    "reference": "reference",
+    "Row": "rows",
+    "reference": "rows",
     "files": "grammar",
     "relaxng": "grammar",
     "rng_validator": "grammar",

@@ -16,6 +16,7 @@ from ..units import LIMIT, factor
 from .element import REQUIRED, Element
 from .quote import quoted, shown, suggestion
 from .simple import BLANK, Unit
+from .source import Source
 from .tree import Node, Use, compile_class, tag_table
 
 MEBIBYTE = 1 << 20
@@ -64,19 +65,13 @@ class _Reader:
     def __init__(
         self, data: bytes, filename: str, strict: bool, warn: Callable[[Problem], object] | None, limits: Limits
     ) -> None:
-        self.data, self.filename, self.strict, self.warn, self.limits = data, filename, strict, warn, limits
+        self.source, self.filename, self.strict, self.warn, self.limits = Source(data), filename, strict, warn, limits
         self.problems: list[Problem] = []
 
     # -- places and problems ---------------------------------------------------------------------------------
 
-    def place(self, offset: int) -> tuple[int, int]:
-        """Line and column, from 1, of a byte; columns count characters."""
-        start = self.data.rfind(b"\n", 0, offset) + 1
-        text = self.data[start:offset].decode("utf-8", "replace")
-        return self.data.count(b"\n", 0, start) + 1, len(text.lstrip("\ufeff") if not start else text) + 1
-
     def problem(self, offset: int, path: str, message: str, *, soft: bool = False) -> None:
-        line, column = self.place(offset) if offset >= 0 else (0, 0)
+        line, column = self.source.place(offset) if offset >= 0 else (0, 0)
         found = Problem(self.filename, line, column, shown(path), message)
         if soft and not self.strict:
             if self.warn is not None:
@@ -88,41 +83,9 @@ class _Reader:
             raise _Stop
 
     def stop(self, offset: int, path: str, message: str) -> _Stop:
-        line, column = self.place(offset) if offset >= 0 else (0, 0)
+        line, column = self.source.place(offset) if offset >= 0 else (0, 0)
         self.problems.append(Problem(self.filename, line, column, shown(path), message))
         return _Stop()
-
-    def tag_end(self, offset: int) -> int:
-        """The offset after the ``>`` of the tag that starts at ``offset``."""
-        data, quote, at = self.data, 0, offset
-        end = len(data)
-        while at < end:
-            byte = data[at]
-            if quote:
-                quote = 0 if byte == quote else quote
-            elif byte in (34, 39):
-                quote = byte
-            elif byte == 62:
-                return at + 1
-            at += 1
-        return end
-
-    def attribute_place(self, offset: int, name: str) -> int:
-        """The offset of an attribute's name inside the tag that starts at ``offset``."""
-        import re
-
-        tag = self.data[offset : self.tag_end(offset)]
-        for match in re.finditer(rb"""([^\s=<'"/]+)\s*=\s*("[^"]*"|'[^']*')""", tag):
-            if match[1] == name.encode():
-                return offset + match.start(1)
-        return offset
-
-    def text_place(self, offset: int) -> int:
-        """The offset of the first character of an element's text that is not blank."""
-        at = end = self.tag_end(offset)
-        while at < len(self.data) and self.data[at] in b" \t\r\n":
-            at += 1
-        return at if self.data[at : at + 1] != b"<" else end
 
     def value(self, use: Use, text: str, offset: int, path: str, attribute: str = "") -> Any:
         try:
@@ -132,7 +95,7 @@ class _Reader:
             message = f"{quoted(text)} {error}" if text.strip(BLANK) else f"is empty; expected {use.simple.expected}"
             if use.simple.words:
                 message += suggestion(text.strip(BLANK), list(use.simple.words))
-            where = self.attribute_place(offset, attribute) if attribute else self.text_place(offset)
+            where = self.source.attribute_place(offset, attribute) if attribute else self.source.text_place(offset)
             self.problem(where, path, message)
             return _BAD
 
@@ -143,7 +106,7 @@ class _Reader:
         parser.ordered_attributes = True
         parser.buffer_text = True
         limits = self.limits
-        data = self.data
+        data = self.source.data
         no_scope: dict[str, str] = {"xml": "http://www.w3.org/XML/1998/namespace", "": ""}
         scope = no_scope
         scopes: list[tuple[int, dict[str, str]]] = []
@@ -283,7 +246,7 @@ class _Reader:
             if skip:
                 skip -= 1
                 if not skip and keep:
-                    stack[-1][1].rest.append(self.fragment(skip_offset, parser.CurrentByteIndex, outside))
+                    stack[-1][1].rest.append(self.source.fragment(skip_offset, parser.CurrentByteIndex, outside))
                     keep = False
                 if not skip:
                     length = 0
@@ -295,7 +258,10 @@ class _Reader:
                     self.text(owner, use, text, offset, path, unit)
                 elif text and text.strip(BLANK):
                     self.problem(
-                        self.text_place(offset), path, f"takes no text, found {quoted(text.strip(BLANK))}", soft=True
+                        self.source.text_place(offset),
+                        path,
+                        f"takes no text, found {quoted(text.strip(BLANK))}",
+                        soft=True,
                     )
                 if body.cls is not None:
                     owners.pop()
@@ -347,17 +313,17 @@ class _Reader:
     def malformed(self, error: pyexpat.ExpatError, parser: Any, stack: list[list[Any]]) -> None:
         """expat's own complaint in words, with the element that is open."""
         text = str(pyexpat.ErrorString(error.code) or "not well-formed")
-        if self.data.isspace() or not self.data:
+        if self.source.data.isspace() or not self.source.data:
             self.problems.append(Problem(self.filename, 0, 0, "", "the document is empty"))
             return
         path = ""
         if stack:
             path = stack[-1][4]
-            line = self.place(stack[-1][3])[0]
+            line = self.source.place(stack[-1][3])[0]
             if error.code in (3, 7) or text in ("no element found", "mismatched tag"):
                 text = f"<{path.rpartition('/')[2].partition('[')[0]}> of line {line} is not closed"
-        offset = min(parser.ErrorByteIndex, len(self.data))
-        line, column = self.place(offset)
+        offset = min(parser.ErrorByteIndex, len(self.source.data))
+        line, column = self.source.place(offset)
         self.problems.append(Problem(self.filename, line, column, shown(path), f"not well-formed XML: {text}"))
 
     def root(
@@ -384,7 +350,7 @@ class _Reader:
         if kind is None:
             self.problem(offset, f"{path}/@type", f"is missing; expected one of {listed}")
         else:
-            where = self.attribute_place(offset, "type")
+            where = self.source.attribute_place(offset, "type")
             message = f"{quoted(kind)} is not one of {listed}{suggestion(kind, known)}"
             self.problem(where, f"{path}/@type", message)
 
@@ -411,7 +377,7 @@ class _Reader:
                 try:
                     frame[7] = Unit.parse(text)
                 except ValueError as error:
-                    self.problem(self.attribute_place(offset, name), f"{path}/@unit", f"{quoted(text)} {error}")
+                    self.problem(self.source.attribute_place(offset, name), f"{path}/@unit", f"{quoted(text)} {error}")
                     frame[7] = None
             elif (name == "type" and body.cls is not None and body.cls.xml_kind) or name[:5] == "xmlns":
                 continue
@@ -427,7 +393,7 @@ class _Reader:
                     else "none is expected here"
                 )
                 self.problem(
-                    self.attribute_place(offset, name),
+                    self.source.attribute_place(offset, name),
                     f"{path}/@{shown(name)}",
                     f"unknown attribute; {listed}{suggestion(name, names)}",
                     soft=True,
@@ -440,7 +406,9 @@ class _Reader:
         if unit and value is not _BAD and value is not None:
             value *= factor(unit)
             if value > LIMIT:
-                self.problem(self.text_place(offset), path, f"{quoted(text)} {shown(unit)} is more than 2^64 bytes")
+                self.problem(
+                    self.source.text_place(offset), path, f"{quoted(text)} {shown(unit)} is more than 2^64 bytes"
+                )
         elif unit is None:
             value = _BAD
         if use.many:
@@ -503,25 +471,6 @@ class _Reader:
             return str(use.simple.expected)
         name = f"<{use.field.path.rpartition('/')[2]}>"
         return name if not use.many else f"at least {use.field.min or 1} {name}"
-
-    def fragment(self, start: int, last: int, outside: dict[str, str]) -> str:
-        """A kept element as it stands in the document, with the prefixes it needs declared on it."""
-        head = self.tag_end(start)
-        empty = self.data[head - 2] == ord("/")  # <a/> is its own end
-        text = self.data[start : head if empty else self.tag_end(last)].decode()
-        if outside:
-            at = 1
-            while text[at] not in " \t\r\n/>":
-                at += 1
-            declared = "".join(
-                f" xmlns:{prefix}={_attribute(uri)}" for prefix, uri in sorted(outside.items()) if prefix
-            )
-            text = text[:at] + declared + text[at:]
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _attribute(text: str) -> str:
-    return "'" + text.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&apos;") + "'"
 
 
 def read(

@@ -14,10 +14,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .element import Element
-from .grammar import _must, _needed, _nested, _variants
 from .rules import Change
 from .simple import CONTROL, Simple
 from .tree import Node, Use, compile_class
+from .variants import is_needed, must_be_there, nested_changes, rule_variants
 from .writer import escape, escape_attribute
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def texts(simple: Simple) -> SearchStrategy[str]:
 def _body(draw: DrawFn, node: Node, changes: dict[str, Change]) -> tuple[dict[str, str], list[Tree]]:
     from hypothesis import strategies as st
 
-    variant = draw(st.sampled_from(_variants(node.cls)))
+    variant = draw(st.sampled_from(rule_variants(node.cls)))
     attrs: dict[str, str] = {}
     if node.cls.xml_kind and not (node.cls.type_optional and draw(st.booleans())):
         attrs["type"] = node.cls.xml_kind
@@ -84,7 +84,7 @@ def _inner(draw: DrawFn, node: Node, changes: dict[str, Change]) -> tuple[dict[s
 
     attrs: dict[str, str] = {}
     for name, use in node.attrs.items():
-        if changes.get(use.name) != "absent" and (_needed(use, changes) or draw(st.booleans())):
+        if changes.get(use.name) != "absent" and (is_needed(use, changes) or draw(st.booleans())):
             attrs[name] = _text(draw, use, changes)
     if node.text is not None:
         if node.text.sized and draw(st.booleans()):
@@ -92,7 +92,7 @@ def _inner(draw: DrawFn, node: Node, changes: dict[str, Change]) -> tuple[dict[s
         return attrs, [], "" if changes.get(node.text.name) == "absent" else _text(draw, node.text, changes)
     kids: list[Tree] = []
     for kid in node.kids.values():
-        low = 1 if _must(kid, changes) else 0
+        low = 1 if must_be_there(kid, changes) else 0
         if (kid.use is not None and changes.get(kid.use.name) == "absent") or (
             kid.text is not None and changes.get(kid.text.name) == "absent"
         ):
@@ -103,7 +103,7 @@ def _inner(draw: DrawFn, node: Node, changes: dict[str, Change]) -> tuple[dict[s
                 tree.attrs[f"xmlns:{kid.prefix}"] = kid.declare
             if kid.use is not None:
                 body = draw(st.sampled_from(list(kid.bodies.values())))
-                more, tree.kids = _body(draw, body, _nested(changes, kid.use.name))
+                more, tree.kids = _body(draw, body, nested_changes(changes, kid.use.name))
                 _name_below(tree, kid.prefix)
             elif kid.flag is not None:
                 more = {}

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .element import REQUIRED
-from .grammar import _must
 from .tree import Flag, Node, Use, compile_class
+from .variants import must_be_there
 
 
 class Row(NamedTuple):
@@ -68,7 +68,7 @@ def _walk(document: str, node: Node, path: str) -> Iterator[Row]:
         yield _row(document, f"{path}/@{name}", "attribute", use, "1" if use.required else "0..1")
     for kid in node.kids.values():
         place = f"{path}/{kid.name}"
-        low = "1" if _must(kid, {}) else "0"
+        low = "1" if must_be_there(kid, {}) else "0"
         cardinality = f"{low}..n" if kid.many else "1" if low == "1" else "0..1"
         if kid.use is not None:
             field = kid.use.field
