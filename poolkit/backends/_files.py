@@ -10,16 +10,26 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from poolkit import _libc, errors
+from poolkit import errors
 from poolkit.backend import Source, Transfer, VolumeInfo
-from poolkit.backends import _copy, _images, _wipe
 from poolkit.backends._listing import DirectoryBackend
 from poolkit.files import Directory, NewFile
-from poolkit.formats import ImageInfo
 from poolkit.host import Host
+from poolkit.later import later
 from poolkit.model import FILE_FORMATS, Permissions, Volume
+
+if TYPE_CHECKING:
+    from poolkit import _libc
+    from poolkit.backends import _copy, _images, _wipe
+    from poolkit.formats import ImageInfo
+else:
+    # A listing needs none of them.
+    _libc = later(globals(), "_libc", "poolkit._libc")
+    _copy = later(globals(), "_copy", "poolkit.backends._copy")
+    _images = later(globals(), "_images", "poolkit.backends._images")
+    _wipe = later(globals(), "_wipe", "poolkit.backends._wipe")
 
 __all__ = ["FileBackend", "reserve"]
 

@@ -11,14 +11,20 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.files import TEMPORARY, Directory
-from poolkit.formats import FdReader, ImageInfo, as_format, probe_fd
+from poolkit.later import later
 from poolkit.model import Permissions
 from poolkit.xmlmap import replace
+
+if TYPE_CHECKING:
+    from poolkit import formats
+    from poolkit.formats import ImageInfo
+else:
+    formats = later(globals(), "formats", "poolkit.formats")
 
 # A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
 # Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
@@ -181,7 +187,11 @@ class DirectoryBackend(Backend):
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return recorded or "raw", size, {"error": "it is not a regular file any more"}
-            image = probe_fd(fd, size) if recorded is None else as_format(FdReader(fd, size), recorded)
+            image = (
+                formats.probe_fd(fd, size)
+                if recorded is None
+                else formats.as_format(formats.FdReader(fd, size), recorded)
+            )
         except OSError as error:
             return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
         finally:
