@@ -196,10 +196,10 @@ def build_base(work: Path) -> None:
         f" cd '{packages}'; APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q -o APT::Sandbox::User=root download $p"
     )
     mirror = os.environ.get("POOLKIT_LAB_MIRROR")
-    # A private mount namespace: what a killed mmdebstrap had mounted in the new root is gone with it.
+    # Namespaces of its own: when it is killed, all its children die and what it had mounted in the new root is gone.
     tool(
         [
-            "unshare", "--mount", "--propagation", "private",
+            "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
             "mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", f"--include={','.join(recipe.PACKAGES)}",
             '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*",
             "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
