@@ -127,8 +127,13 @@ def _pools(root: str | None) -> list[str]:
 
 
 def _volumes(root: str | None, pool: str | None) -> list[str]:
-    from poolkit.engine import Engine
+    import os
 
+    from poolkit.engine import Engine
+    from poolkit.store import Locations
+
+    if not os.path.isdir(Locations.choose(root).state):
+        return []
     # A dry run, so that pressing a key recovers and changes nothing.
     with Engine(root, dry_run=True) as engine:
         if pool is not None:

@@ -202,6 +202,8 @@ class Session:
         # One byte more than the reader takes is enough for it to say that the document is too large.
         limit = DEFAULT_LIMITS.size + 1
         if file == "-":
+            if sys.stdin is None:  # started with a closed descriptor
+                raise errors.InvalidArgument("standard input is closed", hint="name a file instead of -")
             return sys.stdin.buffer.read(limit), "<stdin>"
         try:
             # A FIFO or process substitution is welcome here: the caller named it.

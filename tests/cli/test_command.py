@@ -199,6 +199,11 @@ def test_closed_standard_streams(poolkit: Command) -> None:
     assert subprocess.run(line, shell=True, check=False).returncode == 0
 
 
+def test_a_document_from_a_closed_standard_input(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert "standard input is closed" in poolkit("define", "-", status=2).err
+
+
 def test_the_command_as_a_program(poolkit: Command) -> None:
     done = subprocess.run(
         [*POOLKIT, "--root", poolkit.root, "define", poolkit.document()], capture_output=True, text=True, check=False
@@ -341,7 +346,10 @@ def test_completion_of_pools_and_volumes(poolkit: Command) -> None:
 
 
 def test_completion_never_fails_loudly(poolkit: Command) -> None:
-    assert main(["_complete", "--root", str(poolkit.folder / "none"), "vol-info", "--pool", "x", ""]) == 1
+    assert main(["_complete", "--root", str(poolkit.root), "vol-info", "--pool", "x", ""]) == 0
+    assert not poolkit.root.exists(), "pressing a key makes nothing"
+    poolkit("define", poolkit.document())
+    assert main(["_complete", "--root", str(poolkit.root), "vol-info", "--pool", "x", ""]) == 1
     assert poolkit.capsys.readouterr() == ("", "")
 
 
