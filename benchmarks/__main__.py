@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME...] [--quick] [--check]``."""
+"""``python -m benchmarks [NAME...] [--quick] [--check] [--write]``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
 
 import benchmarks
 from benchmarks.harness import Bench, Row, Skip, table
@@ -24,22 +26,25 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(found)}; all without one")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer: to see that all works")
     parser.add_argument("--check", action="store_true", help="status 1 when a bar was missed")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md as well")
     parser.add_argument("--dir", help="where the scratch directory is made (default: /var/tmp)")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in found]:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(found)}")
     rows: list[Row] = []
     with Bench(quick=options.quick, parent=options.dir) as bench:
-        print(machine(bench))
+        head = machine(bench)
+        print(head)
         for name in options.names or found:
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
                 rows.extend(found[name](bench))
             except Skip as reason:
                 bench.note(str(reason))
-        print("", *table(rows), sep="\n")
-        for note in bench.notes:
-            print(f"\nNot measured: {note}")
+    lines = [*table(rows), *(f"\nNot measured: {note}" for note in bench.notes)]
+    print("", *lines, sep="\n")
+    if options.write:
+        record(head, lines)
     return 1 if options.check and any(row.verdict == "MISSED" for row in rows) else 0
 
 
@@ -54,12 +59,22 @@ def registry() -> dict[str, Run]:
     return found
 
 
+def record(head: str, lines: list[str]) -> None:
+    """Replace the results in the README beside this file."""
+    readme = Path(__file__).with_name("README.md")
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    results = [f"`{command}`", f"{head}, {date.today().isoformat()}", "", *lines]
+    before, mark, _ = readme.read_text().partition("## Results\n")
+    readme.write_text(f"{before}{mark}\n" + "\n".join(results) + "\n")
+
+
 def machine(bench: Bench) -> str:
     """One line on what was measured where."""
     find = ["findmnt", "-n", "-o", "FSTYPE", "--target", str(bench.scratch)]
     kind = subprocess.run(find, stdout=subprocess.PIPE, text=True, check=False).stdout.strip() or "unknown"
     version = platform.python_version()
-    return f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {version}, scratch on {kind}"
+    load = os.getloadavg()[0]
+    return f"Linux, {os.cpu_count()} CPUs, Python {version}, scratch on {kind}, load {load:.1f} at the start"
 
 
 if __name__ == "__main__":
