@@ -40,9 +40,6 @@ class FcHostAdapter(Element):
 
     type: ClassVar[str] = "fc_host"
     parent: str | None = xml("@parent", type=simple.Word, default=None, since="1.0.4", doc="Parent scsi_hostN.")
-    managed: bool | None = xml(
-        "@managed", default=None, since="1.2.11", doc="Whether stop removes the virtual adapter."
-    )
     parent_wwnn: str | None = xml(
         "@parent_wwnn", type=simple.Wwn, default=None, since="3.0.0", doc="Parent's node name."
     )
@@ -51,6 +48,9 @@ class FcHostAdapter(Element):
     )
     parent_fabric_wwn: str | None = xml(
         "@parent_fabric_wwn", type=simple.Wwn, default=None, since="3.0.0", doc="Parent's fabric name."
+    )
+    managed: bool | None = xml(
+        "@managed", default=None, since="1.2.11", doc="Whether stop removes the virtual adapter."
     )
     wwnn: str = xml("@wwnn", type=simple.Wwn, since="1.0.4", doc="World wide node name.")
     wwpn: str = xml("@wwpn", type=simple.Wwn, since="1.0.4", doc="World wide port name.")

@@ -268,7 +268,9 @@ class _Reader:
                     made = self.finish(owner)
                     if stack:
                         holder = stack[-1][1]
-                        if slot.many:
+                        if body.cls.omit_empty and slot.use.optional and made == body.cls():
+                            pass  # printed as nothing, so it is nothing
+                        elif slot.many:
                             holder.values.setdefault(slot.use.name, []).append(made)
                         else:
                             holder.values[slot.use.name] = made

@@ -105,8 +105,11 @@ class _Writer:
             found.append(test)
         for kid in node.kids.values():
             if kid.use is not None:
-                if kid.use.many or kid.use.optional:
+                inside = self.object_condition(kid, f"{owner}.{kid.use.name}")
+                if kid.use.many or (kid.use.optional and inside is None):
                     found.append(f"{owner}.{kid.use.name}")
+                elif kid.use.optional:
+                    found.append(f"({owner}.{kid.use.name} and ({' or '.join(inside or [])}))")
                 else:
                     inner = self.object_condition(kid, f"{owner}.{kid.use.name}")
                     if inner is None:

@@ -30,7 +30,8 @@ def comparable(text: str) -> str:
     """
     text = re.sub(r"  <(capacity|allocation|available|uuid)\b.*\n", "", text)
     text = re.sub(r" xmlns:(fs|rbd)='[^']*'", "", text)
-    text = re.sub(r"(?s)  <((?:fs|rbd|pk):\w+).*?</\1>\n", "", text)
+    text = re.sub(r"\n  <(?:fs|rbd|pk):[^>]*/>", "", text)
+    text = re.sub(r"(?s)\n  <((?:fs|rbd|pk):\w+).*?\n  </\1>", "", text)
     text = re.sub(r"      <freeExtent .*\n", "", text)
     text = re.sub(r"(<device [^>]*[^/>])>\n    </device>", r"\1/>", text)
     return text
