@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def pool_types() -> list[dict[str, Any]]:
     """Every pool type with what its backend says of itself; ``error`` where it cannot be loaded."""
     from poolkit import registry
+    from poolkit.backend import DefinitionOnly
 
     found = []
     for name in registry.types():
@@ -28,6 +29,8 @@ def pool_types() -> list[dict[str, Any]]:
                 "supported": True, "verbs": list(backend.verbs()), "source_formats": list(backend.source_formats),
                 "volume_formats": list(backend.volume_formats), "tools": list(backend.tools),
             }  # fmt: skip
+            if issubclass(backend, DefinitionOnly):
+                facts |= {"supported": False, "error": "this version keeps its definitions, and cannot start its pools"}
         except Exception as error:  # other people's code: one broken package must not hide the others
             facts["error"] = str(error) or type(error).__name__
         found.append(facts)

@@ -72,6 +72,7 @@ def exit_codes() -> list[tuple[int, str]]:
 
     walk(errors.PoolkitError)
     codes = [(0, "success, also when there was nothing to do")]
+    found[errors.PoolkitError.exit_code].append("and what doctor and recover found wrong")
     codes += [(code, ", ".join(names)) for code, names in sorted(found.items())]
     return sorted([*codes, (70, "an error of poolkit itself"), (141, "the reader of the output went away")])
 

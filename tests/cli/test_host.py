@@ -27,6 +27,17 @@ def test_capabilities_name_every_type(poolkit: Command) -> None:
     assert facts["dir"].keys() == {"type", "supported", "verbs", "source_formats", "volume_formats", "tools", "error"}
 
 
+def test_a_type_that_has_only_definitions_is_not_supported(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit.backend import DefinitionOnly
+    from poolkit.backends.dir import DirPool
+
+    only = type("Only", (DefinitionOnly,), {"type": "dir", "definition": DirPool})
+    monkeypatch.setattr(registry, "backend", lambda _: only)
+    facts = poolkit("capabilities", "dir", "--json").json
+    assert facts[0]["supported"] is False and "cannot start its pools" in facts[0]["error"]
+    assert "supported='no'" in poolkit("capabilities").out
+
+
 def test_capabilities_of_one_type(poolkit: Command) -> None:
     assert "Type:            dir\n" in poolkit("capabilities", "dir").out
     assert "did you mean 'dir'?" in poolkit("capabilities", "dirr", status=8).err
