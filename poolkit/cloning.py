@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from poolkit import errors
+from poolkit import errors, registry
 from poolkit.backend import check_volume_name
 from poolkit.operation import Outcome, Progress
 from poolkit.xmlmap import replace
@@ -16,18 +16,26 @@ if TYPE_CHECKING:
     from poolkit.volume import Volume
 
 
-def definition_for(source: Volume, what: str | bytes | Any, pool: Pool, filename: str, strict: bool) -> Any:
-    """The definition of a clone: a document, or the source's own with another name."""
+def definition_for(
+    source: Volume, what: str | bytes | Any, pool: Pool, *, linked: bool = False, filename: str = "<string>", strict: bool = True
+) -> Any:  # fmt: skip
+    """The definition of a clone: a document, or the source's own with another name. A linked one is qcow2."""
     if not isinstance(what, (str, bytes)):
         return what
     head = what.lstrip()[:1]
     if head in ("<", b"<"):
         return pool.parse_volume(what, filename=filename, strict=strict)
     own = source.definition()
+    allocation = 0
     name = what if isinstance(what, str) else what.decode("utf-8", "replace")
+    if not registry.backend(pool.info.type).file_backed:
+        own = replace(own, target=type(own.target)())  # a device has no format
+        allocation = min(own.allocation or 0, own.capacity)
+    elif linked:
+        own = replace(own, target=type(own.target)(format="qcow2", nocow=own.target.nocow))
     target = replace(own.target, path=None, timestamps=None, permissions=type(own.target.permissions)())
     return replace(
-        own, name=name, type=None, key=None, physical=None, allocation=0, source=type(own.source)(),
+        own, name=name, type=None, key=None, physical=None, allocation=allocation, source=type(own.source)(),
         target=target, backing_store=None,
     )  # fmt: skip
 
@@ -51,7 +59,7 @@ def create_from(
     from poolkit.chain import trusted
     from poolkit.volume import Volume
 
-    definition = definition_for(source, what, pool, filename, strict)
+    definition = definition_for(source, what, pool, linked=linked, filename=filename, strict=strict)
     name = check_volume_name(definition.name, pool.name)
     if source.pool.name == pool.name and source.name == name:
         raise errors.VolumeExists(f"volume '{name}' cannot be made from itself", pool=pool.name, volume=name)

@@ -186,6 +186,8 @@ class Inventory:
 
     def by_target(self, target: str) -> list[Record]:
         """Pools with that target path; an active one first."""
+        if not _is_text(target):
+            return []
         query = f"SELECT {_RECORD} FROM pools WHERE target = ? ORDER BY active DESC, name"  # noqa: S608
         return [Record._make(r) for r in self._db.execute(query, (target,))]
 
@@ -376,6 +378,8 @@ class Inventory:
 
     def volume(self, number: int, name: str) -> VolumeInfo | None:
         """One volume of a pool by name."""
+        if not _is_text(name):
+            return None
         query = f"SELECT {_COLUMNS} FROM volumes WHERE pool = ? AND name = ?"  # noqa: S608
         row = self._db.execute(query, (number, name)).fetchone()
         return None if row is None else _volume(row)
@@ -384,6 +388,8 @@ class Inventory:
         """Volumes over all pools whose ``key`` or ``path`` is stored as ``value``."""
         if column not in ("key", "path"):
             raise ValueError(column)
+        if not _is_text(value):
+            return []
         query = f"SELECT pool, {_COLUMNS} FROM volumes WHERE {column} = ?"  # noqa: S608
         return [(row[0], _volume(row[1:])) for row in self._db.execute(query, (value,))]
 
@@ -420,3 +426,12 @@ def _no_fault(label: str) -> None:
 
 def _name(info: VolumeInfo) -> str:
     return info.name
+
+
+def _is_text(value: str) -> bool:
+    """Whether SQLite can take it: bytes of a file name that are not UTF-8 come as lone surrogates, and none are stored."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

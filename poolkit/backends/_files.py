@@ -348,6 +348,8 @@ class FileBackend(DirectoryBackend):
 
         For writing a file with several names is refused: another user may have linked it here. ``force`` allows it.
         """
+        if info.type == "dir":
+            raise errors.Unsupported(f"volume '{info.name}' is a directory: it has no bytes", volume=info.name)
         with self.open() as directory:
             try:
                 with directory.regular(info.name, write=write) as fd:

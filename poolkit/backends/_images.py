@@ -99,8 +99,6 @@ def recipe(
         raise _wrong(
             name, f"preallocation '{wanted}' is not one of {', '.join(PREALLOCATION[format])} for format {format}"
         )
-    if target.compat is not None and (format != "qcow2" or target.compat not in ("0.10", "1.1")):
-        raise _wrong(name, "compat is 0.10 or 1.1, and for qcow2 only")
     if target.features:
         if format != "qcow2":
             raise _wrong(name, "only qcow2 has features")
@@ -111,6 +109,8 @@ def recipe(
             )  # fmt: skip
         if target.compat == "0.10":
             raise _wrong(name, "features need compat 1.1")
+    if target.compat is not None and (format != "qcow2" or target.compat not in ("0.10", "1.1")):
+        raise _wrong(name, "compat is 0.10 or 1.1, and for qcow2 only")
     size = target.cluster_size
     if size is not None:
         if format not in ("qcow2", "qed"):
@@ -366,7 +366,8 @@ def _target(
     if fmt == "vpc":
         options.append("force_size=on")  # else the size is rounded up to whole cylinders
     if wanted.preallocation != "off":
-        options.append("subformat=fixed" if fmt in ("vpc", "vhdx") else f"preallocation={wanted.preallocation}")
+        own = {"vpc": "subformat=fixed", "vhdx": "subformat=fixed", "vdi": "static=on"}
+        options.append(own.get(fmt, f"preallocation={wanted.preallocation}"))
     if wanted.secret is not None and wanted.encryption is not None:
         prefix = "encrypt." if fmt == "qcow2" else ""
         if prefix:
@@ -407,8 +408,9 @@ def _run(
                 passed.append(number)
                 objects += ["--object", f"secret,id={ident},file={path}"]
         argv[2:2] = objects
-        # Room for all tables of an image with small clusters; what grows beyond that is not what was asked for.
-        room = capacity + capacity // 8 + (64 << 20)
+        # Room for all tables of an image with small clusters, and for the 128 MiB that the parallels driver takes at a
+        # time; what grows beyond that is not what was asked for.
+        room = capacity + capacity // 8 + (256 << 20)
         limits = {"fsize": min(room, (1 << 63) - 1), "cpu": 600 + capacity // (4 << 20)}
         for attempt in range(_ATTEMPTS):
             try:

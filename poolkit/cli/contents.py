@@ -32,8 +32,8 @@ def clone(session: Session, values: Values) -> None:
     source = find(session, values.vol, values.pool)
     pool = session.engine.pool(values.to_pool) if values.to_pool is not None else source.pool
     check_volume_name(values.newname, pool.name)
-    definition = definition_for(source, values.newname, pool, "<name>", True)
-    format = _format(values.format) or ("qcow2" if values.linked else None)
+    definition = definition_for(source, values.newname, pool, linked=values.linked)
+    format = _format(values.format)
     if format is not None and format != definition.target.format:
         # What belongs to the old format (clusters, compat, encryption) stays behind.
         target = type(definition.target)(format=format, nocow=definition.target.nocow)

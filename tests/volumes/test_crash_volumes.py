@@ -1,0 +1,125 @@
+"""Killed or failing at any step of a volume verb, the directory is as before or as after."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors
+from poolkit.engine import Engine
+from poolkit.host import Host
+from tests.engine.test_crash import _leftovers, _run_and_die
+from tests.formats import samples
+
+from .conftest import MIB, new_pool, xml
+
+Verb = Callable[[Engine, Path], object]
+OLD = samples.qcow2(size=MIB).ljust(65536, b"\0")
+NEW = samples.qcow2(size=2 * MIB).ljust(65536, b"\0")
+tools = pytest.mark.tools("qemu-img", "prlimit")
+
+
+def prepare(place: Path) -> None:
+    with Engine(place / "root") as engine:
+        pool = new_pool(engine, place / "images", "p")
+        (place / "images" / "image").write_bytes(OLD)
+        pool.refresh()
+        pool.create_volume(xml("disk", MIB, more="<allocation>0</allocation>")).upload(BytesIO(b"data" * 1000))
+
+
+VERBS: dict[str, Verb] = {
+    "create raw": lambda e, d: e.pool("p").create_volume(xml("new")),
+    "create qcow2": lambda e, d: e.pool("p").create_volume(xml("new", format="qcow2")),
+    "copy": lambda e, d: e.pool("p").volume("disk").clone("new", reflink=False),
+    "copy an image": lambda e, d: e.pool("p").volume("image").clone("new"),
+    "convert": lambda e, d: e.pool("p").volume("disk").clone(xml("new", 2 * MIB, "qcow2")),
+    "link": lambda e, d: e.pool("p").volume("disk").clone("new", linked=True),
+    "upload an image": lambda e, d: e.pool("p").volume("image").upload(BytesIO(NEW)),
+    "resize raw": lambda e, d: e.pool("p").volume("disk").resize(2 * MIB, allocate=True),
+}
+CASES = [pytest.param(n, marks=tools if n in ("create qcow2", "convert", "link") else ()) for n in VERBS]
+
+
+def check(place: Path, name: str, where: str) -> bool:
+    """The pool is as before (False) or as after (True), to the last file; anything else fails."""
+    assert _leftovers(place) == [], where
+    images = place / "images"
+    names = sorted(p.name for p in images.iterdir())
+    if name == "upload an image":
+        data = (images / "image").read_bytes()
+        assert names == ["disk", "image"] and data in (OLD, NEW), where
+        after = data == NEW
+    elif name == "resize raw":
+        size = (images / "disk").stat().st_size
+        assert names == ["disk", "image"] and size in (MIB, 2 * MIB), where
+        after = size == 2 * MIB
+    else:
+        assert names in (["disk", "image"], ["disk", "image", "new"]), where
+        after = "new" in names
+    assert (images / "disk").read_bytes()[:4000] == b"data" * 1000, where
+    with Engine(place / "root") as engine:
+        pool = engine.pool("p")
+        pool.refresh()
+        assert sorted(v.name for v in pool.volumes()) == names, where
+        assert all("error" not in (v.info.detail or {}) for v in pool.volumes()), where
+        if after and name in ("create qcow2", "convert", "link"):
+            assert pool.volume("new").info.format == "qcow2", where
+        if after and name in ("create raw", "copy"):
+            assert pool.volume("new").info.format == "raw", where
+    return after
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
+    step = 0
+    for step in range(1, 100):
+        place = tmp_path / str(step)
+        place.mkdir()
+        prepare(place)
+        if not _run_and_die(place, VERBS[name], step):
+            break
+        with Engine(place / "root"):  # the next process takes back or completes
+            pass
+        if not check(place, name, f"killed at step {step}"):
+            with Engine(place / "root") as engine:
+                VERBS[name](engine, place)
+            assert check(place, name, f"again after step {step}")
+    assert step > 3, "the verb has no fault points: nothing was tested"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EPERM], ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", CASES)
+def test_failing_at_every_step(name: str, number: int, tmp_path: Path) -> None:
+    step = 0
+    for step in range(1, 100):
+        place = tmp_path / str(step)
+        place.mkdir()
+        prepare(place)
+        count = 0
+
+        def fault(label: str) -> None:
+            nonlocal count
+            count += 1
+            if count == step:  # noqa: B023 - called within this turn of the loop
+                raise OSError(number, os.strerror(number))
+
+        with Engine(place / "root", host=Host(fault=fault)) as engine:
+            try:
+                VERBS[name](engine, place)
+                failed = False
+            except errors.HostError as error:
+                failed = True
+                assert os.strerror(number) in str(error)
+        after = check(place, name, f"failed at step {step}")
+        if not failed:
+            assert after
+            break
+        if not after:
+            with Engine(place / "root") as engine:
+                VERBS[name](engine, place)
+    assert step > 3

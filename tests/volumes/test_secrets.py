@@ -1,0 +1,113 @@
+"""Secrets: found by uuid and usage, kept where nobody else reads them, and never shown by accident."""
+
+from __future__ import annotations
+
+import pickle
+import stat
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors
+from poolkit.engine import Engine
+from poolkit.secrets import LARGEST, Passphrase
+
+UUID = "0a81f5b2-8403-7b23-c8d6-21ccc2f80d6f"
+
+
+def document(more: str = "", usage: str = "<usage type='volume'><volume>/a</volume></usage>", flags: str = "") -> str:
+    return f"<secret {flags}>{more}{usage}</secret>"
+
+
+def test_a_secret_is_found_by_uuid_and_usage(engine: Engine) -> None:
+    made = engine.define_secret(document(f"<uuid>{UUID}</uuid>"))
+    assert made.changed and made.uuid == UUID and made.usage == ("volume", "/a")
+    assert not engine.define_secret(document()).changed, "without its uuid it is found by its usage"
+    assert engine.secret(UUID.upper()).uuid == engine.secret("/a").uuid == UUID
+    assert [s.uuid for s in engine.secrets()] == [UUID]
+    assert made.set_value(b"x") and not made.set_value(b"x") and made.set_value(Passphrase(b"y"))
+    assert engine.secret("/a").value() == Passphrase(b"y")
+    assert engine.host.operation().secret(usage="/a") == engine.host.operation().secret(uuid=UUID) == b"y"
+    assert made.undefine() and not made.undefine()
+    assert engine.secrets() == []
+    with pytest.raises(errors.SecretNotFound, match="no secret '/a'"):
+        engine.secret("/a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "element"), [("ceph", "name"), ("iscsi", "target"), ("tls", "name"), ("vtpm", "name")]
+)
+def test_every_usage_is_known(engine: Engine, kind: str, element: str) -> None:
+    made = engine.define_secret(document(usage=f"<usage type='{kind}'><{element}>n</{element}></usage>"))
+    assert engine.secret("n").usage == (kind, "n") == made.usage
+    assert engine.secret("n").xml() == made.xml()
+
+
+def test_files_are_for_their_owner_only(engine: Engine) -> None:
+    engine.define_secret(document()).set_value(b"value")
+    folder = Path(engine.locations.secrets)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == {0o600}
+    assert b"value" not in b"".join(p.read_bytes() for p in folder.glob("*.xml"))
+    value = next(folder.glob("*.value"))
+    value.chmod(0o644)
+    with pytest.raises(errors.Unsafe, match="read by others") as caught:
+        engine.secret("/a").value()
+    assert "chmod 600" in (caught.value.hint or "")
+
+
+def test_an_ephemeral_secret_is_kept_with_the_run_state(engine: Engine) -> None:
+    engine.define_secret(document(flags="ephemeral='yes'")).set_value(b"value")
+    assert not Path(engine.locations.secrets).exists()
+    assert engine.secret("/a").value().reveal() == b"value"
+    assert list(Path(engine.locations.run, "secrets").glob("*.value"))
+
+
+def test_a_private_secret_is_used_and_not_given_out(engine: Engine) -> None:
+    made = engine.define_secret(document(flags="private='yes'"))
+    made.set_value(b"value")
+    with pytest.raises(errors.Unsafe, match="is private"):
+        made.value()
+    assert engine.host.operation().secret(usage="/a") == b"value"
+    with pytest.raises(errors.Unsafe, match="stays so"):
+        engine.define_secret(document(f"<uuid>{made.uuid}</uuid>"))
+
+
+def test_conflicts_are_refused(engine: Engine) -> None:
+    made = engine.define_secret(document())
+    with pytest.raises(errors.SecretExists, match="is for volume '/a' already"):
+        engine.define_secret(document(f"<uuid>{UUID}</uuid>"))
+    with pytest.raises(errors.SecretExists, match="something else"):
+        engine.define_secret(document(f"<uuid>{made.uuid}</uuid>", usage=""))
+    with pytest.raises(errors.SecretExists, match="kept elsewhere"):
+        engine.define_secret(document(flags="ephemeral='yes'"))
+    assert engine.define_secret(document("<description>new words</description>")).changed
+
+
+def test_values_have_limits(engine: Engine) -> None:
+    made = engine.define_secret(document())
+    assert not made.has_value
+    with pytest.raises(errors.SecretNotFound, match="has no value") as caught:
+        made.value()
+    assert "secret-set-value" in (caught.value.hint or "")
+    for size in (0, LARGEST + 1):
+        with pytest.raises(errors.InvalidArgument, match="1 to 65536 bytes"):
+            made.set_value(bytes(size))
+    made.set_value(bytes(LARGEST))
+    assert made.has_value
+
+
+def test_a_passphrase_never_shows_itself() -> None:
+    value = Passphrase(b"hunter2")
+    assert "hunter2" not in repr(value) + str(value) + f"{value}" + f"{value!r:>20}"
+    with pytest.raises(TypeError):
+        pickle.dumps(value)
+    with pytest.raises(TypeError):
+        hash(value)
+    assert value != b"hunter2" and value == Passphrase(b"hunter2")
+
+
+def test_a_dry_run_keeps_nothing(engine: Engine, tmp_path: Path) -> None:
+    with Engine(tmp_path / "root", dry_run=True) as dry:
+        dry.define_secret(document())
+    assert engine.secrets() == []

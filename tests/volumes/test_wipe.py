@@ -1,0 +1,167 @@
+"""What is left after a wipe, and which passes each algorithm makes."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from poolkit import _libc, errors
+from poolkit.backends import _wipe
+from poolkit.host import Host
+from poolkit.pool import Pool
+
+from .conftest import MIB, content, entries, make, xml
+
+SIZE = MIB + 12345  # no multiple of anything
+
+
+@pytest.mark.parametrize("algorithm", [a for a in _wipe.ALGORITHMS if a != "pfitzner33"])
+def test_no_old_byte_is_readable(pool: Pool, algorithm: str) -> None:
+    volume = make(pool, "disk", size=SIZE)
+    volume.upload(BytesIO(b"secret!!" * (SIZE // 8)))
+    outcome = volume.wipe(algorithm)
+    assert outcome and _wipe.PROMISES[algorithm] in outcome.message
+    data = content(volume)
+    assert len(data) == SIZE and b"secret!!" not in data
+    assert volume.info.format == "raw" and pool.volume("disk").info.capacity == SIZE
+
+
+def passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str) -> list[bytes]:
+    """The first 6 bytes of every pass."""
+    seen: list[bytes] = []
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if offset == 0:
+            seen.append(bytes(data[:6]))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(2 * MIB + 5)
+        _wipe.wipe(Host(), file.fileno(), 2 * MIB + 5, algorithm)
+        data = (tmp_path / "file").read_bytes()
+    last = _wipe.PASSES[algorithm][-1]
+    if last:
+        assert data == (last * len(data))[: len(data)], "the pattern must not start anew within the file"
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ("nnsa", "RR0"), ("dod", "R0F"), ("schneier", "0FRRRRR"), ("pfitzner7", "R" * 7), ("random", "R"),
+        ("pfitzner33", "R" * 33),
+    ],
+)  # fmt: skip
+def test_the_passes_are_those_of_scrub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, expected: str
+) -> None:
+    seen = passes(tmp_path, monkeypatch, algorithm)
+    assert "".join({bytes(6): "0", b"\xff" * 6: "F"}.get(s, "R") for s in seen) == expected
+    fresh = [s for s in seen if s not in (bytes(6), b"\xff" * 6)]
+    assert len(set(fresh)) == len(fresh), "each random pass has bytes of its own"
+
+
+def test_bsi_and_gutmann_have_their_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bsi = passes(tmp_path, monkeypatch, "bsi")
+    assert [s[0] for s in bsi] == [0xFF, 0xFE, 0xFD, 0xFB, 0xF7, 0xEF, 0xDF, 0xBF, 0x7F]
+    gutmann = passes(tmp_path, monkeypatch, "gutmann")
+    assert len(gutmann) == 35
+    fixed = [s.hex()[:6] for s in gutmann[4:31]]
+    steps = [f"{n:x}" * 6 for n in range(16)]
+    turns = ["924924", "492492", "249249"]
+    assert fixed == ["555555", "aaaaaa", *turns, *steps, *turns, "6db6db", "b6db6d", "db6db6"]
+
+
+def test_what_reads_back_wrong_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, o: b"\1" + real(fd, n, o)[1:])
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(4096)
+        with pytest.raises(errors.HostError, match="read back other data"):
+            _wipe.wipe(Host(), file.fileno(), 4096, "dod")
+
+
+def test_zero_keeps_the_space_of_a_full_volume_and_frees_a_sparse_one(pool: Pool) -> None:
+    full = pool.create_volume(xml("full"))
+    full.upload(BytesIO(b"x" * MIB))
+    full.wipe()
+    assert full.look().info.allocation >= MIB
+    sparse = make(pool, "sparse", size=2 * MIB)
+    sparse.upload(BytesIO(b"x" * MIB))
+    sparse.wipe()
+    assert sparse.look().info.allocation == 0
+    full.wipe("trim")
+    assert full.look().info.allocation == 0
+
+
+@pytest.mark.parametrize("algorithm", ["zero", "trim"])
+def test_without_the_kernels_help_zeros_are_written_and_trim_says_so(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    volume = make(pool, "disk")
+    volume.upload(BytesIO(b"x" * MIB))
+    monkeypatch.setattr(_libc, "fallocate", refuse)
+    if algorithm == "trim":
+        with pytest.raises(errors.Unsupported, match="cannot take space back"):
+            volume.wipe("trim")
+    else:
+        volume.wipe("zero")
+        assert content(volume) == bytes(MIB)
+
+
+@pytest.mark.tools("qemu-img", "prlimit")
+@pytest.mark.parametrize("format", ["qcow2", "vdi", "vmdk"])
+def test_a_wiped_image_is_an_empty_one(pool: Pool, format: str) -> None:
+    volume = make(pool, "disk", format, 4 * MIB)
+    volume.wipe("random")
+    assert (volume.info.format, volume.info.capacity) == (format, 4 * MIB)
+    assert "error" not in (volume.info.detail or {})
+    flat = volume.clone(xml("flat", None, "raw"))
+    assert content(flat) == bytes(4 * MIB)
+
+
+def test_an_unknown_algorithm_is_refused_before_anything(pool: Pool, place: Path) -> None:
+    volume = make(pool, "disk")
+    volume.upload(BytesIO(b"data"))
+    with pytest.raises(errors.InvalidArgument, match="no way of wiping 'shred'") as caught:
+        volume.wipe("shred")
+    assert "gutmann" in (caught.value.hint or "")
+    assert content(volume)[:4] == b"data"
+
+
+@pytest.mark.root
+@pytest.mark.tools("losetup")
+@pytest.mark.parametrize("algorithm", ["zero", "trim", "random"])
+def test_block_devices_are_wiped_by_the_same_code(tmp_path: Path, algorithm: str) -> None:
+    from poolkit.backends import _copy
+    from tests.backends.loops import loop_devices
+
+    with loop_devices(tmp_path) as new:
+        fd = os.open(new(4), os.O_RDWR)
+        try:
+            assert _copy.size_of(fd) == 4 * MIB
+            os.pwrite(fd, b"secret" * 10000, MIB)
+            _wipe.wipe(Host(), fd, 4 * MIB, algorithm)
+            assert b"secret" not in os.pread(fd, 4 * MIB, 0)
+        finally:
+            os.close(fd)
+
+
+def test_a_dry_run_wipes_nothing(pool: Pool, tmp_path: Path, place: Path) -> None:
+    from poolkit.engine import Engine
+
+    make(pool, "disk").upload(BytesIO(b"data"))
+    before = entries(place)
+    with Engine(tmp_path / "root", dry_run=True) as dry:
+        assert dry.pool("images").volume("disk").wipe().plan == (f"wipe {place}/disk with zero",)
+        dry.pool("images").volume("disk").resize(2 * MIB)
+        dry.pool("images").volume("disk").upload(BytesIO(b"other"))
+    assert entries(place) == before and (place / "disk").read_bytes()[:4] == b"data"
