@@ -13,7 +13,6 @@ here a class costs some 20 us and its methods are compiled when first used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
@@ -246,6 +245,8 @@ class Element(metaclass=ElementMeta):
             raise AttributeError(f"{type(self).__name__} is frozen")
 
     def _key(self) -> Any:
+        from operator import attrgetter
+
         cls = type(self)
         names = [name for name, field in cls.xml_fields.items() if field.compare]
         fields: Any = attrgetter(*names) if names else lambda _: ()
