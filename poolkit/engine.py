@@ -11,6 +11,7 @@ from poolkit import errors, registry
 from poolkit.backend import Backend
 from poolkit.events import Event, Subscriptions
 from poolkit.host import Host
+from poolkit.index import Index, claims_of, normal, target_of
 from poolkit.inventory import Inventory, Record
 from poolkit.locks import Locks
 from poolkit.operation import Operations, Outcome
@@ -43,12 +44,15 @@ class Engine:
         self.host = host or Host(dry_run=dry_run)
         self.wait = wait
         self.store = Store(self.locations)
-        self.inventory = Inventory(f"{self.locations.state}/inventory.sqlite", self.host.fault)
+        self.inventory = Inventory(
+            f"{self.locations.state}/inventory.sqlite", fault=self.host.fault, keep=not self.host.dry_run
+        )
         self.locks = Locks(f"{self.locations.run}/work")
         self.operations = Operations(self.host, self.locks, self.inventory, f"{self.locations.state}/journal")
         self.events = Subscriptions()
         self._secrets: Secrets | None = None
         self.host.on_secret = self._secret_value
+        self.index = Index(self)
         self._boot: str | None = None
         self._mutex = threading.Lock()
         self.recovered: list[str] = [] if self.host.dry_run else self.operations.recover()
@@ -126,7 +130,7 @@ class Engine:
                     definition, old = self._admit(definition)
                     if definition != old:
                         self.store.save(name, self._text(definition), op.host)
-                        self._sync(name, op.id)
+                        self.index.sync(name, op.id)
             record = self.inventory.record(name)
             pending = self._pending(record, definition)
         changed = definition != old
@@ -151,7 +155,7 @@ class Engine:
         """
         definition = self.parse(source, filename=filename, strict=strict)
         name = check_pool_name(definition.name)
-        record = self._sync(name)
+        record = self.index.sync(name)
         if record is not None and record.stamp is not None:
             raise errors.PoolExists(
                 f"pool '{name}' is defined already, so it cannot be made as a transient pool",
@@ -171,7 +175,7 @@ class Engine:
             claims = tuple(self.backend(definition).claims())
             if not self.host.dry_run:
                 self.inventory.put(
-                    name, definition.uuid, definition.type, stamp=None, claims=claims, target=_target(definition)
+                    name, definition.uuid, definition.type, stamp=None, claims=claims, target=target_of(definition)
                 )
         pool = Pool(self, name, definition.uuid)
         try:
@@ -188,7 +192,7 @@ class Engine:
         import uuid
 
         name = definition.name
-        self._sync()
+        self.index.sync()
         record = self.inventory.record(name)
         if definition.uuid is not None:
             other = self.inventory.by_uuid(definition.uuid)
@@ -210,7 +214,7 @@ class Engine:
         backend = self.backend(definition)
         claims = set(backend.claims())
         for other in self.inventory.records():
-            shared = claims.intersection(_claims(other)) if other.name != name and claims else None
+            shared = claims.intersection(claims_of(other)) if other.name != name and claims else None
             if shared:
                 raise errors.Conflict(
                     f"pool '{name}' would use {_claim_words(min(shared))}, which belongs to pool '{other.name}'",
@@ -235,76 +239,15 @@ class Engine:
 
         return xmlmap.write(definition)
 
-    # -- the index of definitions -----------------------------------------------------------------------------------
-
-    def _sync(self, only: str | None = None, operation: str | None = None) -> Record | None:
-        """Bring the inventory's index up to date with the definition files; a changed file costs one parse.
-
-        With ``only`` for that pool alone, whose record is returned.
-        """
-        if only is not None:
-            stamp = self.store.stamp(only)
-            files = {} if stamp is None else {only: stamp}
-            record = self.inventory.record(only)
-            records = {} if record is None else {only: record}
-        else:
-            files = dict(self.store.names())
-            records = {r.name: r for r in self.inventory.records()}
-        for name, stamp in files.items():
-            record = records.get(name)
-            if record is None or record.stamp != stamp:
-                self._index(name, stamp, operation)
-        for name, known in records.items():
-            if name not in files and known.stamp is not None:
-                self._unindex(known)
-        return self.inventory.record(only) if only is not None else None
-
-    def _index(self, name: str, stamp: int, operation: str | None) -> None:
-        try:
-            definition = self.load(name)
-            if definition.name != name:
-                raise errors.InvalidArgument(f"'{self.store.path(name)}' defines a pool named '{definition.name}'")
-            claims = tuple(self.backend(definition).claims())
-        except errors.PoolNotFound:
-            return
-        except errors.PoolkitError as error:
-            if not self.host.dry_run:
-                self.inventory.put(name, "", "", stamp=stamp, claims=(), target=None, error=str(error))
-            return
-        self.inventory.put(
-            name,
-            definition.uuid or "",
-            definition.type,
-            stamp=stamp,
-            claims=claims,
-            target=_target(definition),
-            operation=operation,
-        )
-
-    def _unindex(self, record: Record) -> None:
-        # The file was removed: an active pool goes on as a transient one, another is forgotten.
-        if record.active and record.boot == self.boot:
-            self.inventory.put(
-                record.name,
-                record.uuid,
-                record.type,
-                stamp=None,
-                claims=tuple(_claims(record)),
-                target=record.target,
-                error=record.error,
-            )
-        else:
-            self.inventory.drop(record.id)
-
     # -- look-up ------------------------------------------------------------------------------------------------------
 
     def pool(self, key: str) -> Pool:
         """A pool by name or by uuid; ``PoolNotFound``."""
-        record = self._sync(key) if _may_be_name(key) else None
+        record = self.index.sync(key) if _may_be_name(key) else None
         if record is None:
             record = self._by_uuid(key)
         if record is None:
-            self._sync()
+            self.index.sync()
             record = self.inventory.record(key) or self._by_uuid(key)
         if record is None or not self._exists(record):
             raise self._no_pool(key)
@@ -332,7 +275,7 @@ class Engine:
 
     def record(self, name: str) -> Record:
         """The inventory's record of a pool, in step with its file; ``PoolNotFound``."""
-        record = self._sync(name)
+        record = self.index.sync(name)
         if record is None or not self._exists(record):
             raise self._no_pool(name)
         return record
@@ -346,7 +289,7 @@ class Engine:
         types: Iterable[str] = (),
     ) -> list[PoolInfo]:
         """Facts of all pools by name, filtered; what many pools ask the machine is asked once."""
-        self._sync()
+        self.index.sync()
         marked = self.store.autostart_names()
         wanted = frozenset(types)
         host = self.host.operation()
@@ -403,8 +346,8 @@ class Engine:
 
     def pool_by_target(self, path: str) -> Pool:
         """The pool whose target path is ``path``; ``PoolNotFound``."""
-        self._sync()
-        for record in self.inventory.by_target(_normal(path)):
+        self.index.sync()
+        for record in self.inventory.by_target(normal(path)):
             if self._exists(record):
                 return Pool(self, record.name, record.uuid)
         raise errors.PoolNotFound(f"no pool has the target path '{path}'")
@@ -421,14 +364,14 @@ class Engine:
         # Volumes of file-backed pools store neither: both are the directory and the name.
         directory, _, name = value.rpartition("/")
         if directory and name:
-            for record in self.inventory.by_target(_normal(directory)):
+            for record in self.inventory.by_target(normal(directory)):
                 info = self.inventory.volume(record.id, name) if record.active else None
                 if info is not None and info.path is None and self._exists(record):
                     return Volume(Pool(self, record.name, record.uuid), info, record.target)
         for number, info in self.inventory.find(column, value):
-            record = self.inventory.by_id(number)
-            if record is not None and record.active and self._exists(record):
-                return Volume(Pool(self, record.name, record.uuid), info, record.target)
+            owner = self.inventory.by_id(number)
+            if owner is not None and owner.active and self._exists(owner):
+                return Volume(Pool(self, owner.name, owner.uuid), info, owner.target)
         shown = value[:200] if value.isprintable() else value[:200].encode("unicode_escape").decode("ascii")
         raise errors.VolumeNotFound(
             f"no active pool has a volume with the {column} '{shown}'",
@@ -496,25 +439,9 @@ def _with_uuid(definition: Any, uuid: str) -> Any:
     return replace(definition, uuid=uuid)
 
 
-def _claims(record: Record) -> Iterable[str]:
-    import json
-
-    claims: list[str] = json.loads(record.claims)
-    return claims
-
-
 def _claim_words(claim: str) -> str:
     kind, _, value = claim.partition(" ")
     return f"the {kind} '{value}'"
-
-
-def _target(definition: Any) -> str | None:
-    path = getattr(getattr(definition, "target", None), "path", None)
-    return _normal(path) if path else None
-
-
-def _normal(path: str) -> str:
-    return os.path.normpath(path) if path.startswith("/") else path
 
 
 def _may_be_name(key: str) -> bool:

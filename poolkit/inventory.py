@@ -77,8 +77,8 @@ _RECORD = ", ".join(Record._fields)
 class Inventory:
     """The SQLite file; one connection per thread, made when first needed. All methods may raise ``HostError``."""
 
-    def __init__(self, path: str, fault: Callable[[str], None] | None = None) -> None:
-        self.path = path
+    def __init__(self, path: str, *, fault: Callable[[str], None] | None = None, keep: bool = True) -> None:
+        self.path = path if keep or os.path.exists(path) else ":memory:"
         self._fault = fault or _no_fault
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
@@ -114,7 +114,8 @@ class Inventory:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            if self.path != ":memory:":
+                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         except OSError as error:
             raise errors.from_os_error(error, f"make the folder of '{self.path}'") from error
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -239,10 +240,13 @@ class Inventory:
             self._save(db, number, volumes, None, usage)
 
     def set_inactive(self, number: int, operation: str | None = None) -> None:
-        """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes."""
+        """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes.
+
+        The stamp is cleared, so that a definition that was changed meanwhile is read again: its target counts from now.
+        """
         with self.transaction(operation) as db:
             db.execute(
-                "UPDATE pools SET active = 0, live = NULL, started = NULL, capacity = 0, allocation = 0, available = 0 "
+                "UPDATE pools SET active = 0, stamp = stamp * 0, live = NULL, started = NULL, capacity = 0, allocation = 0, available = 0 "
                 "WHERE id = ?",
                 (number,),
             )

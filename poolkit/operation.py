@@ -133,6 +133,8 @@ class Operations:
             names = [n for n in os.listdir(self.journals) if n.endswith(".journal")]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the folder '{self.journals}'") from error
         lines = []
         for name in sorted(names):
             with contextlib.suppress(FileNotFoundError, PermissionError):

@@ -51,7 +51,16 @@ def test_a_changed_definition_of_an_active_pool_says_what_waits(engine: Engine, 
     assert [(f, str(a), str(b)) for f, a, b in changed.outcome.pending] == [("target.path", str(tmp_path), str(other))]
     assert pool.definition().target.path == str(tmp_path)
     assert pool.definition(inactive=True).target.path == str(other)
+    # While it runs, the old place is still where its volumes are, and still its own; so is the new one.
+    made = pool.create_volume(volume("v"))
+    assert made.path == f"{tmp_path}/v"
+    assert engine.volume_by_path(f"{tmp_path}/v").name == "v"
+    for place in (tmp_path, other):
+        with pytest.raises(errors.Conflict):
+            engine.define(xml(place, "q"))
+    made.delete()
     pool.destroy()
+    assert engine.define(xml(tmp_path, "q")).outcome
     pool.start()
     assert pool.definition().target.path == str(other)
 
@@ -379,6 +388,19 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(engine: Engine, tmp_path: 
     assert not pool.info.autostart
     assert pool.volumes() == []
     assert os.listdir(tmp_path / "images") == []
+
+
+def test_a_dry_run_on_a_fresh_machine_makes_no_file(tmp_path: Path) -> None:
+    with Engine(tmp_path / "root", dry_run=True) as dry:
+        assert dry.define(xml(tmp_path / "images")).outcome
+        assert dry.pools() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_is_a_file_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "root").write_text("not a folder")
+    with pytest.raises(errors.HostError, match="Not a directory"):
+        Engine(tmp_path / "root")
 
 
 def test_threads_share_one_engine(engine: Engine, tmp_path: Path) -> None:

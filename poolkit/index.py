@@ -1,0 +1,107 @@
+"""The index of definitions: the inventory's rows kept in step with the files, so that listing parses nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+from poolkit.inventory import Record
+
+if TYPE_CHECKING:
+    from poolkit.engine import Engine
+
+
+class Index:
+    """Brings the inventory up to date with the definition files of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def sync(self, only: str | None = None, operation: str | None = None) -> Record | None:
+        """Bring the inventory's index up to date with the definition files; a changed file costs one parse.
+
+        With ``only`` for that pool alone, whose record is returned.
+        """
+        if only is not None:
+            stamp = self._engine.store.stamp(only)
+            files = {} if stamp is None else {only: stamp}
+            record = self._engine.inventory.record(only)
+            records = {} if record is None else {only: record}
+        else:
+            files = dict(self._engine.store.names())
+            records = {r.name: r for r in self._engine.inventory.records()}
+        for name, stamp in files.items():
+            record = records.get(name)
+            if record is None or record.stamp != stamp:
+                self._add(name, stamp, operation)
+        for name, known in records.items():
+            if name not in files and known.stamp is not None:
+                self._remove(known)
+        return self._engine.inventory.record(only) if only is not None else None
+
+    def _add(self, name: str, stamp: int, operation: str | None) -> None:
+        try:
+            definition = self._engine.load(name)
+            if definition.name != name:
+                raise errors.InvalidArgument(
+                    f"'{self._engine.store.path(name)}' defines a pool named '{definition.name}'"
+                )
+            claims = frozenset(self._engine.backend(definition).claims())
+            target = target_of(definition)
+            record = self._engine.inventory.record(name)
+            if record is not None and record.active and record.live and record.boot == self._engine.boot:
+                # The running pool keeps its place until it stops, and nobody may take it meanwhile.
+                live = self._engine.parse(record.live, strict=False)
+                claims |= frozenset(self._engine.backend(live).claims())
+                target = target_of(live)
+        except errors.PoolNotFound:
+            return
+        except errors.PoolkitError as error:
+            if not self._engine.host.dry_run:
+                self._engine.inventory.put(name, "", "", stamp=stamp, claims=(), target=None, error=str(error))
+            return
+        self._engine.inventory.put(
+            name,
+            definition.uuid or "",
+            definition.type,
+            stamp=stamp,
+            claims=sorted(claims),
+            target=target,
+            operation=operation,
+        )
+
+    def _remove(self, record: Record) -> None:
+        # The file was removed: an active pool goes on as a transient one, another is forgotten.
+        if record.active and record.boot == self._engine.boot:
+            self._engine.inventory.put(
+                record.name,
+                record.uuid,
+                record.type,
+                stamp=None,
+                claims=tuple(claims_of(record)),
+                target=record.target,
+                error=record.error,
+            )
+        else:
+            self._engine.inventory.drop(record.id)
+
+
+def claims_of(record: Record) -> Iterable[str]:
+    """What a pool claims, as its backend said when it was defined."""
+    import json
+
+    claims: list[str] = json.loads(record.claims)
+    return claims
+
+
+def target_of(definition: Any) -> str | None:
+    """The target path of a definition in its plain form, or None."""
+    path = getattr(getattr(definition, "target", None), "path", None)
+    return normal(path) if path else None
+
+
+def normal(path: str) -> str:
+    """A path without doubled slashes and dots; what is no absolute path stays as it is."""
+    return os.path.normpath(path) if path.startswith("/") else path
