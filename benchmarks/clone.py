@@ -1,0 +1,98 @@
+"""Clone of a sparse 1 GiB raw volume beside cp and qemu-img convert, on xfs, btrfs and ext4 (loop mounts, as root).
+
+Every side ends with its data on the disk (fsync), because a clone does so before it has its name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.harness import Bench, Row, Skip, best, seconds
+from benchmarks.pools import started_pool
+
+SIZE, EXTENT = 1 << 30, 1 << 20
+MKFS = {"xfs": ["mkfs.xfs", "-q", "-m", "reflink=1"], "btrfs": ["mkfs.btrfs", "-q"], "ext4": ["mkfs.ext4", "-q", "-F"]}
+NOT_MORE, FASTER = 1.3, 1.0
+
+
+def run(bench: Bench) -> Iterator[Row]:
+    """For each file system the clone against both peers; where nothing can be mounted, on the scratch directory."""
+    if os.geteuid():
+        bench.note("clones on xfs, btrfs and ext4: mounting needs root; measured on the scratch directory")
+        yield from clones(bench, bench.fresh("clone"), "scratch")
+        return
+    for kind, command in MKFS.items():
+        if not shutil.which(command[0]):
+            bench.note(f"clones on {kind}: needs {command[0]}")
+            continue
+        with mounted(bench, command) as place:
+            yield from clones(bench, place, kind)
+
+
+def clones(bench: Bench, place: Path, kind: str) -> Iterator[Row]:
+    """The rows of one file system."""
+    if not shutil.which("qemu-img"):
+        raise Skip("clones: the peer qemu-img is missing (apt install qemu-utils)")
+    directory = place / "images"
+    directory.mkdir()
+    source = directory / "source"
+    with source.open("wb") as file:
+        file.truncate(SIZE)
+        for start in range(0, SIZE, 10 * EXTENT):
+            os.pwrite(file.fileno(), os.urandom(EXTENT), start)
+        os.fsync(file.fileno())
+    with started_pool(bench, directory) as pool:
+        volume = pool.volume("source")
+
+        def poolkit() -> float:
+            took = seconds(lambda: volume.clone("clone"))
+            pool.volume("clone").delete()
+            return took
+
+        def copy() -> float:
+            return process(
+                ["cp", "--reflink=auto", "--sparse=auto", "--", str(source), str(place / "copy")], place / "copy"
+            )
+
+        def convert() -> float:
+            words = ["qemu-img", "convert", "-f", "raw", "-O", "raw", "--", str(source), str(place / "converted")]
+            return process(words, place / "converted")
+
+        ours, cp, qemu = best(bench.rounds, poolkit, copy, convert)
+    yield Row(f"clone of 1 GiB with 10 % data, {kind}", 1e3 * ours, "ms", "cp --reflink=auto", 1e3 * cp, NOT_MORE)
+    yield Row(f"clone of 1 GiB with 10 % data, {kind}", 1e3 * ours, "ms", "qemu-img convert", 1e3 * qemu, FASTER)
+
+
+def process(argv: list[str], made: Path) -> float:
+    """Seconds of a program that makes a file, which is on the disk at the end and then removed."""
+
+    def work() -> None:
+        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+        for path in (made, made.parent):
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+
+    took = seconds(work)
+    made.unlink()
+    return took
+
+
+@contextmanager
+def mounted(bench: Bench, command: list[str]) -> Iterator[Path]:
+    """A new file system on a loop device."""
+    image, point = bench.fresh("disk") / "disk.img", bench.fresh("mount")
+    with image.open("wb") as file:
+        file.truncate(3 << 30)
+    subprocess.run([*command, str(image)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
+        image.unlink()
