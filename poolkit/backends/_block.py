@@ -192,10 +192,10 @@ class BlockBackend(Backend):
             needed = size if image.capacity is None else image.capacity
             if needed > room:
                 raise errors.InvalidArgument(f"{source} has {needed} bytes, and the new volume only {room}")
+            if not blank:
+                _copy.zero(target, needed, room - needed)
             if source.format in _images.BYTES:
                 _copy.duplicate(self.host, fd, target, size, reflink=False, blank=blank)
-                if not blank:
-                    _copy.zero(target, size, room - size)
             else:
                 encryption = (source.info.detail or {}).get("encryption")
                 self._convert(fd, source.format, target, blank, encryption, secret)

@@ -15,6 +15,7 @@ from poolkit.backends import _block, _lvm
 from poolkit.backends._lvm import Listing, LogicalVolume
 from poolkit.files import TEMPORARY
 from poolkit.model import Permissions, Volume
+from poolkit.xmlmap import replace
 
 
 class LvmVolumes(_block.BlockBackend):
@@ -69,7 +70,9 @@ class LvmVolumes(_block.BlockBackend):
         self.listed = found = self.listing()
         for volume in found.volumes.values():
             if volume.listed:
-                yield self.info(found, volume)
+                info = self.info(found, volume)
+                old = known.get(volume.name)
+                yield old if old is not None and old == info else info
 
     def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
         """One volume as it is now."""
@@ -148,7 +151,8 @@ class LvmVolumes(_block.BlockBackend):
     ) -> VolumeInfo:  # fmt: skip
         """Make a volume with the bytes of any other; an image becomes raw. A thin volume of the group shares its blocks.
 
-        ``linked`` makes a snapshot of a volume of this group.
+        ``linked`` makes a snapshot of a volume of this group. Less allocation than capacity makes a thin volume if the group
+        has a thin pool.
         """
         self._check(volume)
         ours = getattr(source.pool, "type", "") == self.type and source.pool.source.name == self.vg
@@ -172,6 +176,11 @@ class LvmVolumes(_block.BlockBackend):
             )
         if self.listing(select=_lvm.quoted(lv_name=volume.name)).volumes:
             raise self._exists(volume.name)
+        if not full:
+            try:
+                self._thin_pool(volume)
+            except errors.Unsupported:  # a sparse source is copied in full where there is no thin pool
+                volume = replace(volume, allocation=None)
         words = self._space(volume, capacity)
         return self._make(volume, words, lambda fd: self.fill(fd, source, blank="thin" in words, secret=secret))
 

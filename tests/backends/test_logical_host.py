@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from poolkit import errors
-from poolkit.backend import Transfer, VolumeInfo
+from poolkit.backend import Source, Transfer, VolumeInfo
 from poolkit.backends import _block, _copy
 from poolkit.backends._block import BlockBackend
 from poolkit.backends.dir import DirPool
@@ -123,6 +124,14 @@ def test_an_undo_leaves_what_others_made(tmp_path: Path, devices: list[str], vg:
     assert labels(*devices) == {devices[0]: vg}
 
 
+def test_a_machine_without_lvm_says_what_is_missing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolkit.host.SEARCH_PATH", ("/nowhere",))
+    with pytest.raises(errors.ToolMissing) as caught:
+        engine.define(xml("vg", "/dev/loop0")).build()
+    assert str(caught.value) == "the program 'vgs' is not installed"
+    assert caught.value.hint == "on Debian: apt install lvm2"
+
+
 class Devices(BlockBackend):
     """The bytes of a volume, without anything of LVM."""
 
@@ -155,6 +164,41 @@ def test_the_bytes_of_a_device(block: tuple[Devices, VolumeInfo]) -> None:
             backend.upload(volume, BytesIO(data), transfer)
     with pytest.raises(errors.InvalidArgument, match="it ends at byte 67108864"):
         backend.upload(volume, BytesIO(data), Transfer((64 << 20) - 4096))
+
+
+@pytest.mark.tools("qemu-img")
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_nothing_of_what_was_there_shows_in_a_copy(
+    block: tuple[Devices, VolumeInfo], tmp_path: Path, format: str
+) -> None:
+    backend, volume = block
+    data = os.urandom(1 << 20)
+    image = tmp_path / "image"
+    image.write_bytes(data)
+    os.truncate(image, 3 << 20)
+    if format == "qcow2":
+        sh("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(image), f"{image}.qcow2")
+        image = Path(f"{image}.qcow2")
+
+    @contextmanager
+    def opener() -> Iterator[int]:
+        with image.open("rb") as file:
+            yield file.fileno()
+
+    source = Source(backend.pool, VolumeInfo("image", format=format, capacity=3 << 20), str(image), opener)
+    backend.upload(volume, BytesIO(b"\xff" * (64 << 20)), Transfer())
+    with backend.open_volume(volume, write=True) as fd:
+        backend.fill(fd, source)
+        assert os.pread(fd, 1 << 20, 0) == data
+        for position in range(1, 64):
+            assert not any(os.pread(fd, 1 << 20, position << 20)), f"old data at {position} MiB"
+    image.write_bytes(bytes(65 << 20))
+    large = Source(backend.pool, VolumeInfo("large", format="raw", capacity=65 << 20), str(image), opener)
+    with (
+        backend.open_volume(volume, write=True) as fd,
+        pytest.raises(errors.InvalidArgument, match="has 68157440 bytes"),
+    ):
+        backend.fill(fd, large)
 
 
 def test_a_mounted_device_is_not_written(block: tuple[Devices, VolumeInfo], tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import re
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def xml(*devices: str, name: str = "guests", vg: str = "vg-guests", extra: str =
     return f"<pool type='logical'><name>{name}</name><source>{source}<name>{vg}</name></source>{extra}</pool>"
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "xml"
 THIN = "<pk:thin_pool xmlns:pk='urn:poolkit:pool:1' name='tp'><pk:capacity unit='MiB'>200</pk:capacity></pk:thin_pool>"
 
 
@@ -41,9 +43,26 @@ def content(volume: object, length: int = 0) -> bytes:
     return out.getvalue()
 
 
-def nothing_left() -> bool:
-    """No physical volume, so no group and no logical volume either; and no device."""
-    return not sh("pvs", "--noheadings").strip() and not sh("dmsetup", "ls").replace("No devices found", "").strip()
+def left() -> str:
+    """Physical volumes (without one there is neither a group nor a logical volume) and devices that are there."""
+    return (sh("pvs", "--noheadings") + sh("dmsetup", "ls").replace("No devices found", "")).strip()
+
+
+@pytest.fixture
+def example(lab_disks: list[str]) -> Iterator[Callable[[str], str]]:
+    """Gives the text of an example, as it is written, after linking the devices it names to empty disks."""
+    links: list[str] = []
+
+    def read(name: str) -> str:
+        text = (EXAMPLES / name).read_text()
+        for path, disk in zip(re.findall("<device path='(.*?)'", text), lab_disks, strict=False):
+            os.symlink(os.path.realpath(disk), path)
+            links.append(path)
+        return text
+
+    yield read
+    for path in links:
+        os.unlink(path)
 
 
 @pytest.fixture
@@ -60,8 +79,10 @@ class TestContract(BackendContract):
         return xml(lab_disks[0])
 
 
-def test_every_layout_is_listed_with_its_extents(engine: Engine, lab_disks: list[str]) -> None:
-    vg = "vg-guests"
+def test_every_layout_is_listed_with_its_extents(
+    engine: Engine, lab_disks: list[str], example: Callable[[str], str]
+) -> None:
+    vg = "vg0"
     sh("vgcreate", "-y", vg, *lab_disks[:2])
     sh("lvcreate", "-y", "-n", "linear", "-l", "4", vg)
     sh("lvcreate", "-y", "-n", "striped", "-l", "4", "-i", "2", vg)
@@ -70,7 +91,7 @@ def test_every_layout_is_listed_with_its_extents(engine: Engine, lab_disks: list
     sh("lvcreate", "-y", "-n", "tp", "-L", "64m", "--type", "thin-pool", vg)
     sh("lvcreate", "-y", "-n", "thin", "-V", "128m", "--thinpool", "tp", vg)
     sh("lvcreate", "-y", "-n", "thin-snap", "-s", f"{vg}/thin")  # LVM leaves thin snapshots inactive
-    pool = engine.define(xml())  # adopted by its name alone
+    pool = engine.define(example("pool-logical-existing.xml"))  # adopted by its name alone
     assert not pool.build()
     pool.start()
     found = {v.name: v for v in pool.volumes()}
@@ -90,9 +111,9 @@ def test_every_layout_is_listed_with_its_extents(engine: Engine, lab_disks: list
     assert pieces["striped"] == [[first, 4 * EXTENT, 6 * EXTENT], [second, 0, 2 * EXTENT]]
     assert {device for device, _, _ in pieces["raid"]} == {first, second}
     assert pieces["thin"] is None
-    assert found["snap"].definition().backing_store.path == "/dev/vg-guests/linear"
-    assert found["linear"].path == "/dev/vg-guests/linear"
-    assert found["linear"].key == sh("lvs", "--noheadings", "-o", "lv_uuid", "vg-guests/linear").strip()
+    assert found["snap"].definition().backing_store.path == "/dev/vg0/linear"
+    assert found["linear"].path == "/dev/vg0/linear"
+    assert found["linear"].key == sh("lvs", "--noheadings", "-o", "lv_uuid", "vg0/linear").strip()
     assert "not active" in found["thin-snap"].warning
     with pytest.raises(errors.InvalidState, match="'thin-snap' is not active, so it has no device"):
         content(found["thin-snap"])
@@ -104,7 +125,7 @@ def test_every_layout_is_listed_with_its_extents(engine: Engine, lab_disks: list
     assert (source.name, [d.path for d in source.devices]) == (vg, [first, second])
     # What is behind poolkit's back shows: with every volume inactive the pool is down, and starting repairs it.
     sh("vgchange", "-aln", vg)
-    assert pool.info.reason == "no logical volume of the group 'vg-guests' is active"
+    assert pool.info.reason == "no logical volume of the group 'vg0' is active"
     assert pool.start()
     assert pool.info.active
 
@@ -119,8 +140,8 @@ def test_one_active_volume_does_not_hide_the_others(engine: Engine, started: Poo
     assert os.path.exists("/dev/vg-guests/second")
 
 
-def test_thin_volumes(engine: Engine, lab_disks: list[str]) -> None:
-    pool = engine.define(xml(lab_disks[0], extra=THIN))
+def test_thin_volumes(engine: Engine, example: Callable[[str], str]) -> None:
+    pool = engine.define(example("pool-logical-thin.xml"))
     assert pool.build()
     assert not pool.build()
     pool.start()
@@ -141,7 +162,7 @@ def test_thin_volumes(engine: Engine, lab_disks: list[str]) -> None:
     copy.delete()
     pool.destroy()
     assert pool.delete()
-    assert nothing_left()
+    assert left() == ""
 
 
 def test_snapshots(started: Pool) -> None:
@@ -169,31 +190,27 @@ def test_layouts_of_new_volumes(started: Pool) -> None:
     striped = started.create_volume(volume("striped", 13 * MIB), stripes=2)
     assert striped.info.capacity == 16 * MIB
     assert len({piece[0] for piece in striped.info.detail["extents"]}) == 2
+    assert not striped.resize(13 * MIB)  # sizes are whole extents: asking again for what was asked for changes nothing
     mirrored = started.create_volume(volume("mirrored"), mirrors=1)
-    assert mirrored.info.allocation == 2 * (8 + 4) * MIB
-    assert mirrored.info.capacity == 8 * MIB
-    # Sizes are whole extents, and asking again for what was asked for changes nothing.
-    assert not striped.resize(13 * MIB)
-    mirrored.resize(13 * MIB)
-    assert not mirrored.resize(13 * MIB)
+    assert (mirrored.info.capacity, mirrored.info.allocation) == (8 * MIB, 2 * (8 + 4) * MIB)
 
 
 def test_a_device_in_use_is_not_built_on(engine: Engine, lab_disks: list[str], tmp_path: Path) -> None:
-    empty, used, member, _ = lab_disks
+    empty, used, member, unused = lab_disks
     pool = engine.define(xml(empty, used))
     sh("mkfs.ext4", "-q", used)
     with pytest.raises(errors.Unsafe) as caught:
         pool.build()
     assert str(caught.value) == f"pool 'guests': '{used}' holds ext4, which building would destroy"
-    sh("mount", used, str(tmp_path))
-    with pytest.raises(errors.Busy, match=f"'{used}' is in use: mounted at '{tmp_path}'"):
+    sh("mount", used, "/mnt")
+    with pytest.raises(errors.Busy, match=f"'{used}' is in use: mounted at '/mnt'"):
         pool.build(overwrite=True)
-    sh("umount", str(tmp_path))
+    sh("umount", "/mnt")
     sh("vgcreate", "-y", "theirs", member)
     other = engine.define(xml(member, name="other", vg="vg-other"))
     with pytest.raises(errors.Unsafe, match=f"'{member}' belongs to the volume group 'theirs'"):
         other.build(overwrite=True)
-    twice = engine.define(xml(empty, os.path.realpath(empty), name="twice", vg="vg-twice"))
+    twice = engine.define(xml(unused, os.path.realpath(unused), name="twice", vg="vg-twice"))
     with pytest.raises(errors.InvalidArgument, match="are the same device"):
         twice.build()
     file = tmp_path / "file"
@@ -204,7 +221,7 @@ def test_a_device_in_use_is_not_built_on(engine: Engine, lab_disks: list[str], t
         engine.define(xml("/dev/nowhere", name="none", vg="vg-none")).build()
     assert sh("pvs", "--noheadings", "-o", "vg_name").split() == ["theirs"]
     with pytest.raises(errors.Unsafe, match="the volume group 'theirs' exists and consists of"):
-        engine.define(xml(empty, name="wrong", vg="theirs")).build()
+        engine.define(xml(unused, name="wrong", vg="theirs")).build()
     assert pool.build(overwrite=True)
     assert not pool.build()
 
@@ -235,36 +252,32 @@ def test_open_volumes_are_named(started: Pool) -> None:
     assert held.look().info.capacity == 4 * MIB
 
 
-def test_the_group_goes_only_when_it_is_empty(engine: Engine, lab_disks: list[str]) -> None:
-    pool = engine.define(xml(*lab_disks[:2]))
+def test_the_group_goes_only_when_it_is_empty(engine: Engine, example: Callable[[str], str]) -> None:
+    pool = engine.define(example("pool-logical.xml"))
     pool.build()
     pool.start()
     kept = pool.create_volume(volume("kept"))
     with pytest.raises(errors.NoSpace) as caught:
         pool.create_volume(volume("large", 1 << 40))
-    assert str(caught.value).startswith("pool 'guests': volume 'large' needs 1099511627776 bytes, and ")
-    assert sh("lvs", "--noheadings", "-o", "lv_name", "vg-guests").split() == ["kept"]
-    for name in ("a_rimage_0", "snapshot1", "pvmove0", "sp ace", "ü"):
-        with pytest.raises(errors.InvalidArgument, match="cannot be the name of a logical volume"):
-            pool.create_volume(volume(name))
+    assert str(caught.value).startswith("pool 'HostVG': volume 'large' needs 1099511627776 bytes, and ")
+    assert sh("lvs", "--noheadings", "-o", "lv_name", "HostVG").split() == ["kept"]
     pool.destroy()
-    with pytest.raises(errors.Unsafe, match="the volume group 'vg-guests' has the volumes kept; nothing was deleted"):
+    with pytest.raises(errors.Unsafe, match="the volume group 'HostVG' has the volumes kept; nothing was deleted"):
         pool.delete()
     pool.start()
     kept.delete()
     pool.destroy()
     assert pool.delete()
     assert not pool.delete()
-    assert nothing_left()
+    assert left() == ""
 
 
 def test_a_volume_that_was_replaced_is_left_alone(started: Pool) -> None:
     stale = started.create_volume(volume("disk"))
     sh("lvremove", "-y", "vg-guests/disk")
     sh("lvcreate", "-y", "-n", "disk", "-l", "2", "vg-guests")
-    for call in (stale.delete, lambda: stale.wipe()):
-        with pytest.raises(errors.Unsafe, match=r"was replaced since it was listed|not the logical volume that was"):
-            call()
+    with pytest.raises(errors.Unsafe, match="'/dev/vg-guests/disk' was replaced since it was listed"):
+        stale.delete()
     started.refresh()
     assert started.volume("disk").delete()
 
@@ -314,7 +327,7 @@ def test_death_while_building_leaves_nothing(lab_disks: list[str], tmp_path: Pat
     with Engine(root) as engine:
         engine.define(xml(lab_disks[0], extra=THIN))
     for engine in deaths(root, lambda engine: engine.pool("guests").build()):
-        assert nothing_left()
+        assert left() == ""
         assert engine.operations.failed() == []
         assert not engine.pool("guests").info.active
     assert sh("lvs", "--noheadings", "-o", "lv_name").split() == ["tp"]
@@ -342,19 +355,3 @@ def test_death_while_starting_or_creating_leaves_all_as_it_was(lab_disks: list[s
         if "new" in there:
             engine.pool("guests").volume("new").delete()
         assert engine.operations.failed() == []
-
-
-def test_a_pool_without_lvm_says_what_is_missing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolkit.host.SEARCH_PATH", ("/nowhere",))
-    with pytest.raises(errors.ToolMissing) as caught:
-        engine.define(xml()).build()
-    assert caught.value.hint == "on Debian: apt install lvm2"
-
-
-def test_the_command_line_on_a_group(lab_disks: list[str], tmp_path: Path) -> None:
-    document = tmp_path / "pool.xml"
-    document.write_text(xml(lab_disks[0]))
-    for words in (["define", str(document)], ["build", "guests"], ["start", "guests"]):
-        subprocess.run(["poolkit", "--root", str(tmp_path / "root"), *words], check=True)
-    said = sh("poolkit", "--root", str(tmp_path / "root"), "list")
-    assert "guests" in said
