@@ -9,6 +9,7 @@ import pkgutil
 import platform
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -20,7 +21,7 @@ Run = Callable[[Bench], Iterator[Row]]
 
 
 def main() -> int:
-    """Run the chosen benchmarks and print the table; status 1 when a bar was missed and ``--check`` asks for that."""
+    """Run the chosen benchmarks and print the table; status 1 when one failed, or missed a bar and ``--check`` is given."""
     found = registry()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=benchmarks.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(found)}; all without one")
@@ -32,6 +33,7 @@ def main() -> int:
     if unknown := [name for name in options.names if name not in found]:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(found)}")
     rows: list[Row] = []
+    failed: list[str] = []
     with Bench(quick=options.quick, parent=options.dir) as bench:
         head = machine(bench)
         print(head)
@@ -41,11 +43,15 @@ def main() -> int:
                 rows.extend(found[name](bench))
             except Skip as reason:
                 bench.note(str(reason))
+            except Exception:  # the others' figures are worth having
+                traceback.print_exc()
+                failed.append(name)
+                bench.note(f"{name}: it failed, see above")
     lines = [*table(rows), *(f"\nNot measured: {note}" for note in bench.notes)]
     print("", *lines, sep="\n")
     if options.write:
         record(head, lines)
-    return 1 if options.check and any(row.verdict == "MISSED" for row in rows) else 0
+    return 1 if failed or (options.check and any(row.verdict == "MISSED" for row in rows)) else 0
 
 
 def registry() -> dict[str, Run]:
