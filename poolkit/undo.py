@@ -122,9 +122,13 @@ class Journal:
         self.facts = facts
         self.steps: list[Undo] = []
         self._fd = -1
+        self._on_disk = False
 
     def record(self, step: Undo) -> None:
-        """Write ``step`` durably; call it before the change is made."""
+        """Write ``step`` durably; call it before the change is made.
+
+        Durable for a mount means: over the death of this process. No mount outlives the machine's.
+        """
         if self._fd < 0:
             directory = os.path.dirname(self.path)
             os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -132,9 +136,12 @@ class Journal:
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # the lock says that the operation is alive
             head = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
             os.write(self._fd, head.encode())
-            _sync_directory(directory)
         os.write(self._fd, (json.dumps([step.kind, *step.args]) + "\n").encode())
-        os.fsync(self._fd)
+        if step.kind != "unmount":
+            os.fsync(self._fd)
+            if not self._on_disk:
+                _sync_directory(os.path.dirname(self.path))
+                self._on_disk = True
         self.steps.append(step)
 
     def close(self) -> None:
