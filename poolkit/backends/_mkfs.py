@@ -15,10 +15,9 @@ from poolkit.host import Host, Mount
 KERNEL = {"hfs+": "hfsplus"}
 
 # What formats.content recognises and mount(8) can be told to mount.
-MOUNTABLE = {
-    "ext2": "ext2", "ext3": "ext3", "ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs", "vfat": "vfat", "udf": "udf",
-    "iso9660": "iso9660", "hfsplus": "hfsplus", "gfs2": "gfs2", "ocfs2": "ocfs2", "ufs": "ufs",
-}  # fmt: skip
+MOUNTABLE = (
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "udf", "iso9660", "hfsplus", "gfs2", "ocfs2", "ufs",
+)  # fmt: skip
 
 # What a file system needs beyond the definition's options, which may change it: new volumes get mode 0600 by chmod,
 # and vfat takes only modes that its masks allow; iso9660 has no other way of being mounted.
@@ -32,7 +31,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "xfs": ("mkfs.xfs", "-q", "-m", "uuid={mark}", "+-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-U", "{mark}", "+-f"),
     "vfat": ("mkfs.vfat", "-i", "{mark}", "+-I"),
-    "udf": ("mkudffs", "--uuid={mark}"),
+    "udf": ("mkudffs", "--bootblock=erase", "--uuid={mark}"),  # by default it pretends that there are partitions
 }
 
 
@@ -76,6 +75,18 @@ def content(fd: int) -> tuple[str, ...]:
     from poolkit.formats import content as scan
 
     return tuple(scan(FdReader(fd, os.lseek(fd, 0, os.SEEK_END))))
+
+
+def file_system(found: Sequence[str]) -> str:
+    """The one file system among what a device holds, or nothing if that is not certain.
+
+    Discs are often made with a partition table around them, so that firmware boots them from any medium.
+    """
+    names = [name for name in found if name in MOUNTABLE]
+    others = set(found).difference(names)
+    if len(names) != 1 or (others and not (names[0] in ("iso9660", "udf") and others <= {"mbr", "gpt", "mac"})):
+        return ""
+    return names[0]
 
 
 def words(found: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from poolkit import errors, undo
-from poolkit.backends import _block, _mkfs, _mount, _options
+from poolkit.backends import _block, _images, _mkfs, _mount, _options
 from poolkit.backends._files import FileBackend
 from poolkit.host import Mount
 from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice
@@ -149,8 +149,13 @@ class FsBackend(FileBackend):
             _mount.mount(self.host, source, target, kind=kind, options=options, bind=bind)
         except errors.ToolFailed as error:
             raise self._refused(error) from error
-        if not self.host.dry_run and self.mounted() is None:
+        mount = None if self.host.dry_run else self.mounted()
+        if mount is None and not self.host.dry_run:
             raise errors.HostError(f"pool '{name}': mount ended well, but {self.down}", pool=name)
+        if mount is not None and self.pool.cow is False and mount.fstype == "btrfs":
+            self.host.step(f"turn copy-on-write off for new files in {self.place}")
+            with self.open() as directory:
+                _images.no_cow(directory.fd)
 
     def _is_directory(self) -> bool:
         if not os.path.isdir(self.device):
@@ -171,8 +176,8 @@ class FsBackend(FileBackend):
             return _mkfs.KERNEL.get(self.format, self.format)
         with _block.opened(self.host, self.device) as fd:
             found = _mkfs.content(fd)
-        if len(found) == 1 and found[0] in _mkfs.MOUNTABLE:
-            return _mkfs.MOUNTABLE[found[0]]
+        if name := _mkfs.file_system(found):
+            return name
         raise errors.Unsafe(
             f"pool '{self.pool.name}': which file system '{self.device}' has cannot be told: {_mkfs.words(found)}",
             pool=self.pool.name, hint="name the file system: <format type='ext4'/>",
@@ -216,9 +221,9 @@ class FsBackend(FileBackend):
         if not self._is_directory():
             found = _block.holds(self.host, self.device)
             wanted = _mkfs.KERNEL.get(self.format, self.format)
-            have = found[0] if len(found) == 1 else ""
+            have = _mkfs.file_system(found) or (found[0] if len(found) == 1 else "")
             if self.format == "auto" or self.format not in _mkfs.MAKERS:
-                right = have in _mkfs.MOUNTABLE if self.format == "auto" else have == wanted
+                right = _mkfs.file_system(found) != "" if self.format == "auto" else have == wanted
                 if not right:
                     what = "auto names no file system" if self.format == "auto" else f"{self.format} cannot be made"
                     raise errors.Unsupported(
@@ -228,7 +233,7 @@ class FsBackend(FileBackend):
             elif overwrite or not found:
                 self._make(found)
                 made = True
-            elif have != wanted or _mkfs.identity(self.host, self.device) != self._mark[1]:
+            elif found != (wanted,) or _mkfs.identity(self.host, self.device) != self._mark[1]:
                 raise errors.Unsafe(
                     f"pool '{name}': '{self.device}' {_mkfs.words(found)}; making a file system would destroy that",
                     pool=name, hint="if that is meant: poolkit build --overwrite; to use it as it is, start the pool",

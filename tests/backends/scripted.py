@@ -18,8 +18,8 @@ class MountingHost(ScriptedHost):
         self._mounting(list(argv))
         return answer
 
-    def run_undo(self, argv: Sequence[str]) -> None:
-        super().run_undo(argv)
+    def run_undo(self, argv: Sequence[str], **how: Any) -> None:
+        super().run_undo(argv, **{name: value for name, value in how.items() if value is not None})
         self._mounting(list(argv))
 
     def ask_undo(self, argv: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from poolkit import errors
-from poolkit.backends import _block
+from poolkit.backends import _block, _mkfs
 from poolkit.host import Mount
 from poolkit.testing import Answer, transcript
 
@@ -150,7 +150,7 @@ def test_stop_of_a_busy_pool_names_the_mount_below(device: Any) -> None:
         ("xfs", f"mkfs.xfs -q -m uuid={MARK}"),
         ("btrfs", f"mkfs.btrfs -q -U {MARK}"),
         ("vfat", f"mkfs.vfat -i {MARK[:8]}"),
-        ("udf", f"mkudffs --uuid={MARK.replace('-', '')[:16]}"),
+        ("udf", f"mkudffs --bootblock=erase --uuid={MARK.replace('-', '')[:16]}"),
     ],
 )
 def test_build(device: Any, kind: str, line: str) -> None:
@@ -206,6 +206,14 @@ def test_what_cannot_be_made(device: Any, kind: str) -> None:
     ]
     device({"hfs+": "hfsplus"}.get(kind, kind))
     assert run(build, xml(kind)) == MKDIR, "a file system that is there already needs only its directory"
+
+
+def test_one_file_system_or_none() -> None:
+    assert _mkfs.file_system(("ext4",)) == "ext4"
+    assert _mkfs.file_system(("gpt", "mbr", "iso9660")) == "iso9660", "what is made to boot from a stick"
+    assert _mkfs.file_system(("mbr", "udf")) == "udf"
+    for found in [(), ("swap",), ("mbr", "ext4"), ("iso9660", "udf"), ("ext4", "xfs"), ("udf", "LVM2_member")]:
+        assert _mkfs.file_system(found) == ""
 
 
 def test_check_and_its_reasons(device: Any) -> None:
