@@ -60,8 +60,7 @@ def _device(bench: Bench, stack: ExitStack) -> str:
         file.truncate(256 << 20)
     done = subprocess.run(
         ["losetup", "--find", "--show", str(image)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )
