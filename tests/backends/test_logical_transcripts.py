@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from poolkit import errors, xmlmap
-from poolkit.backend import Transfer, VolumeInfo
+from poolkit.backend import Source, Transfer, VolumeInfo
 from poolkit.backends import _block, _lvm
 from poolkit.backends.logical import LogicalBackend, LogicalPool
+from poolkit.host import Host
 from poolkit.model import Volume
 from poolkit.testing import Answer, ScriptedHost, transcript
 
@@ -563,3 +565,105 @@ def test_a_volume_without_a_device_says_how_to_get_one() -> None:
             "volume 'v' is not active, so it has no device",
             "activate it: lvchange -ay -K vg/v",
         )
+
+
+# -- clones -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was copied onto which device: (name, blank). An exception in it is raised instead."""
+    done: list[Any] = []
+
+    def fill(
+        self: LogicalBackend, fd: int, source: Source, *, blank: bool = False, secret: bytes | None = None
+    ) -> None:
+        if done and isinstance(done[0], Exception):
+            raise done[0]
+        done.append((source.info.name, blank))
+
+    monkeypatch.setattr(LogicalBackend, "fill", fill)
+    monkeypatch.setattr(LogicalBackend, "open_volume", lambda self, info, write=False: contextlib.nullcontext(99))
+    return done
+
+
+def source(name: str = "o", xml: str = "", capacity: int = 2 * EXTENT) -> Source:
+    return Source(xmlmap.read(xml or pool(), [LogicalPool]), info(name, capacity=capacity), f"/dev/vg/{name}", None)
+
+
+ELSEWHERE = "<pool type='logical'><name>e</name><source><name>elsewhere</name></source></pool>"
+
+
+def test_a_clone_is_copied_before_it_has_its_name(copied: list[Any]) -> None:
+    host = script(lvs=[[lv("o")], [], [lv(TEMP)], [lv("v")]])
+    lines = transcript(pool(), lambda b: b.clone(volume(), source()), host)
+    assert [line for line in lines if line[0] == "!"] == [LINEAR, f"{RENAME}v"]
+    assert copied == [("o", False)]
+
+
+def test_a_copy_that_fails_is_taken_back(copied: list[Any]) -> None:
+    copied.append(errors.HostError("the disk is bad"))
+    host = script(lvs=[[lv("o")], [], [lv(TEMP)]])
+    lines = transcript(pool(), lambda b: b.clone(volume(), source()), host)
+    assert lines[-2:] == [UNTEMP, "error: the disk is bad"]
+
+
+def test_thin_volumes_share_their_blocks_with_their_clones(copied: list[Any]) -> None:
+    thin = lv("o", segtype="thin", seg_pe_ranges="")
+    host = script(lvs=[[thin], [lv(TEMP)], [lv("v")]])
+    lines = transcript(pool(), lambda b: b.clone(volume(allocation=0), source()), host)
+    assert f"! lvcreate --yes --name {TEMP} --snapshot --setactivationskip n -- vg/o" in lines
+    assert copied == []
+    # Told not to share, or to reserve all space: a copy, and what a thin volume never held reads as zeros.
+    tp = [lv("tp", segtype="thin-pool", lv_role="private")]
+    host = script(lvs=[tp, [], tp, [lv(TEMP)], [lv("v")]])
+    host.answers["lvs"] = [report("lv", *r) for r in (tp, tp, [lv(TEMP)], [lv("v")])]
+    host.answers[selected('lv_name="v"')[2:]] = report("lv")
+    lines = transcript(pool(), lambda b: b.clone(volume(allocation=0), source(), reflink=False), host)
+    assert f"! lvcreate --yes --name {TEMP} --type thin --virtualsize {2 * EXTENT}b --thinpool tp -- vg" in lines
+    assert copied == [("o", True)]
+
+
+def test_a_linked_clone_is_a_snapshot(copied: list[Any]) -> None:
+    host = script(lvs=[[lv("o")], [lv(TEMP)], [lv("v")]])
+    lines = transcript(pool(), lambda b: b.clone(volume(), source(), linked=True), host)
+    assert f"! lvcreate --yes --name {TEMP} --snapshot --extents 2 -- vg/o" in lines
+    assert copied == []
+
+
+def test_a_sparse_source_is_copied_in_full_without_a_thin_pool(copied: list[Any]) -> None:
+    host = script(lvs=[[], [], [lv(TEMP)], [lv("v")]])
+    lines = transcript(pool(), lambda b: b.clone(volume(allocation=0), source(xml=ELSEWHERE)), host)
+    assert LINEAR in lines
+    assert copied == [("o", False)]
+
+
+def test_what_clone_refuses(copied: list[Any]) -> None:
+    def refused(wanted: Volume, made_of: Source, **options: Any) -> str:
+        return refusal(pool(), lambda b: b.clone(wanted, made_of, **options), script(lvs=[lv("o")]))[0]
+
+    assert refused(volume(capacity=1), source()) == (
+        f"volume 'v' would have 1 bytes, and volume 'o' of pool 'p' has {2 * EXTENT}"
+    )
+    assert refused(volume(), source(xml=ELSEWHERE), linked=True) == (
+        "volume 'o' of pool 'e' is not in the group 'vg', so no snapshot of it can be made there"
+    )
+    assert refused(volume(), source(), reflink=True) == (
+        "volume 'o' of pool 'p' and a copy of it in 'vg' cannot share blocks"
+    )
+    assert refused(volume(), source()) == "pool 'p' has a volume 'v' already"
+    assert copied == []
+
+
+def test_a_dry_run_changes_nothing_and_tells_all() -> None:
+    host = Host(dry_run=True)
+    answers = script()
+
+    def query(argv: list[str], **how: Any) -> Any:
+        return answers.query(argv, **how)
+
+    host.query = query  # type: ignore[method-assign]
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
+    made = backend.create(volume())
+    assert made.path == "/dev/vg/v"
+    assert [str(step) for step in host.plan] == [LINEAR[2:], f"{RENAME[2:]}v"]
