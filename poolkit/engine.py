@@ -89,6 +89,12 @@ class Engine:
 
         return xmlmap.read(source, self._candidates(source), filename=filename, strict=strict)
 
+    def _given(self, source: str | bytes | Any, filename: str, strict: bool) -> Any:
+        # A dump of a running pool carries sizes; they are reports, not part of its definition.
+        from poolkit import xmlmap
+
+        return xmlmap.without_reports(self.parse(source, filename=filename, strict=strict))
+
     def _candidates(self, source: str | bytes) -> Sequence[type]:
         # Most documents say their type in the first bytes; importing the other backends for them would be waste.
         import re
@@ -120,7 +126,7 @@ class Engine:
         anything changed, and for an active pool which fields wait for the next start. Raises ``InvalidDefinition``,
         ``PoolExists`` (name or uuid taken by another pool), ``Conflict`` (source or target belongs to another pool).
         """
-        definition = self.parse(source, filename=filename, strict=strict)
+        definition = self._given(source, filename, strict)
         name = check_pool_name(definition.name)
         with self.operations.run(name, "define", wait=self._wait(wait)) as op:
             if op.dry:
@@ -153,7 +159,7 @@ class Engine:
         """Start a pool without storing its definition: it vanishes when it is stopped. Arguments and errors as
         ``define`` and ``Pool.start``; repeatable for the same definition.
         """
-        definition = self.parse(source, filename=filename, strict=strict)
+        definition = self._given(source, filename, strict)
         name = check_pool_name(definition.name)
         record = self.index.sync(name)
         if record is not None and record.stamp is not None:

@@ -41,6 +41,12 @@ def test_define_again_is_unchanged_with_or_without_uuid(engine: Engine, tmp_path
     assert engine.store.stamp("p") == stamp, "an unchanged definition was written again"
 
 
+def test_sizes_in_a_document_are_not_part_of_it(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path, body="<capacity>5000</capacity><available>3</available>"))
+    assert "<capacity unit='bytes'>0</capacity>" in pool.xml()
+    assert "5000" not in engine.store.read("p")
+
+
 def test_a_changed_definition_of_an_active_pool_says_what_waits(engine: Engine, tmp_path: Path) -> None:
     pool = engine.define(xml(tmp_path))
     pool.start()
