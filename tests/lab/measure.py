@@ -49,9 +49,11 @@ class Measure:
         (share / "coveragerc").write_text("\n".join(lines) + "\n")
         return ["-m", "coverage", "run", "--rcfile=/lab/coveragerc"]
 
-    def fetch(self, folder: Path) -> None:
-        """Put the guest's data files beside the outer run's."""
-        for found in folder.glob("data*"):
+    def fetch(self, folder: Path) -> int:
+        """Put the guest's data files beside the outer run's; returns how many there were."""
+        files = list(folder.glob("data*"))
+        for found in files:
             target = self.data_file.with_name(f"{self.data_file.name}.lab.{os.getpid()}.{uuid.uuid4().hex[:12]}")
             shutil.copyfile(found, target)
             found.unlink()
+        return len(files)

@@ -15,7 +15,7 @@ import pytest
 from . import image
 from .guest import Guest, GuestError
 from .measure import Measure
-from .run import COLLECT_TIMEOUT, Chosen, GuestRun, Lost
+from .run import COLLECT_TIMEOUT, FINISH_TIMEOUT, Chosen, GuestRun, Lost
 
 pytest_plugins = ["tests.lab.fixtures"]
 
@@ -55,6 +55,8 @@ class Outer:
         self.run: GuestRun | None = None
         self.timeouts: dict[str, float] = {}
         self.deadline = float("inf")
+        self.missing: dict[str, str] = {}  # tests that the guest could not collect, and why
+        self.boot_failures = 0  # in a row
         self.fresh = False  # the guest asked for a fresh boot
 
     # collection
@@ -92,7 +94,7 @@ class Outer:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Leave no machine behind, however the session ended."""
-        self.end()
+        self.end(wait=False)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
@@ -114,54 +116,63 @@ class Outer:
         begun = time.monotonic()
         phase = "setup"
         try:
-            if self.run is None:
-                self.begin(item.session, item)
-            assert self.run is not None
+            if begun > self.deadline:
+                raise Lost("the time that all lab tests together may take (lab_session_timeout) is up")
+            run = self.run or self.begin(item.session, item)
             deadline = time.monotonic() + COLLECT_TIMEOUT
-            while True:
-                event = self.run.next_event(min(deadline, self.deadline), self.stream)
+            while item.nodeid not in self.missing:
+                event = run.next_event(min(deadline, self.deadline), self.stream)
                 if event is None:
-                    raise Lost(f"the guest's pytest ended without finishing this test; it said:\n{self.run.output()}")
-                if event["event"] == "reboot":
+                    raise Lost(f"the guest's pytest ended without finishing this test; it said:\n{run.output()}")
+                if event["event"] == "missing":
+                    self.missing[event["id"]] = event["text"]
+                elif event["event"] == "reboot":
                     self.fresh = True
-                elif event.get("id") != item.nodeid:
-                    continue  # another module's test that could not be collected: its turn comes
                 elif event["event"] == "start":
                     deadline = time.monotonic() + self.timeouts[item.nodeid] + float(self.config.getini("lab_grace"))
                 elif event["event"] == "report":
                     phase = self.report(item, event["data"])
-                elif event["event"] == "missing":
-                    self.publish(item, "failed", LostGuest(item, event["text"]), phase, begun)
-                    return
                 elif event["event"] == "finish":
                     break
+            else:
+                self.publish(item, "failed", LostGuest(item, self.missing[item.nodeid]), phase, begun)
+        except image.LabUnavailable as error:
+            self.unavailable = f"needs the lab: {error}"
+            self.report_unavailable(item)
         except (Lost, GuestError) as error:
             text = str(error)
             if self.run is not None and (said := self.run.output().strip()) and said not in text:
                 text += f"\nthe end of what its pytest printed:\n{said}"
-            self.end()
+            self.end(wait=False)
             self.publish(item, "failed", LostGuest(item, text), phase, begun)
         if self.fresh:
             self.end()
 
-    def begin(self, session: pytest.Session, first: pytest.Item) -> None:
+    def begin(self, session: pytest.Session, first: pytest.Item) -> GuestRun:
         """Boot a guest and start its pytest over ``first`` and all lab tests after it."""
+        if self.boot_failures > 1:
+            raise Lost("the guest did not boot twice before, so this test was not tried")
         if self.deadline == float("inf"):
             self.deadline = time.monotonic() + float(self.config.getini("lab_session_timeout"))
         root = self.config.rootpath
         sources = [root] if root == PROJECT or PROJECT.is_relative_to(root) else [root, PROJECT]
         self.fresh = False
+        self.missing.clear()
         self.guest = Guest("lab", hardware=True, sources=sources, say=self.say)
+        self.boot_failures += 1
         self.guest.start()
+        self.boot_failures = 0
         waiting = [item for item in session.items[session.items.index(first) :] if in_guest(item)]
         chosen = [Chosen(item.nodeid, self.timeouts[item.nodeid]) for item in waiting]
         self.run = GuestRun(self.guest, root, chosen, self.options(), Measure.current())
+        return self.run
 
-    def end(self) -> None:
-        """Collect coverage and switch the guest off."""
+    def end(self, *, wait: bool = True) -> None:
+        """Collect coverage and switch the guest off; do not ``wait`` for a pytest that was left in the middle."""
         if self.run is not None:
-            self.run.close()
-            self.run = None
+            run, self.run = self.run, None
+            if lost := run.close(FINISH_TIMEOUT if wait else 0):
+                self.say(lost)
         if self.guest is not None:
             self.guest.stop()
             self.guest = None

@@ -15,6 +15,7 @@ from .guest import POLL, Guest, GuestError
 from .measure import Measure
 
 COLLECT_TIMEOUT = 180  # seconds from the start of the guest's pytest to its first test
+FINISH_TIMEOUT = 180  # seconds from the last test until the guest's pytest has ended; a busy machine needs over 30
 FORWARDED = ("CI", "HYPOTHESIS_", "POOLKIT_")  # environment variables (prefixes) that the guest's pytest gets
 
 
@@ -47,7 +48,18 @@ class GuestRun:
         python = ["python3", *(measure.arguments(share) if measure else []), "-m", "pytest"]
         plugins = ["-p", "tests.lab.inside", "-p", "no:cacheprovider"]
         files = list(dict.fromkeys(test.id.partition("::")[0] for test in tests))
-        argv = [*python, *plugins, "-o", "addopts=", "--strict-markers", f"--rootdir={root}", *options, "--", *files]
+        argv = [
+            *python,
+            *plugins,
+            "-o",
+            "addopts=",
+            "--strict-markers",
+            "--continue-on-collection-errors",
+            f"--rootdir={root}",
+            *options,
+            "--",
+            *files,
+        ]
         variables = {key: value for key, value in os.environ.items() if key.startswith(FORWARDED)}
         variables |= {"PYTHONDONTWRITEBYTECODE": "1", "POOLKIT_LAB_GUEST": "1"}
         variables["HYPOTHESIS_STORAGE_DIRECTORY"] = "/tmp/hypothesis"  # beside the source it could not be written
@@ -89,13 +101,19 @@ class GuestRun:
                 raise Lost(self.guest.obituary("was killed, for the test took too long"))
             time.sleep(POLL)
 
-    def close(self, wait: float = 30) -> None:
-        """Let the guest's pytest write its coverage, bring that here, and close the files; the guest goes on."""
-        if self.measure and self.guest.running:
+    def close(self, timeout: float) -> str | None:
+        """Bring the coverage here, which the guest's pytest may take ``timeout`` seconds to write, and close the files.
+
+        The guest goes on. Returns what was lost, if anything was.
+        """
+        lost = None
+        if self.measure:
             try:
-                self.guest.wait_for(self.guest.share / f"{self.job}.rc", wait, "finishing its tests")
-                self.measure.fetch(self.guest.share / "coverage")
-            except GuestError:
-                pass  # it was killed: what it measured is lost, its tests are reported
+                self.guest.wait_for(self.guest.share / f"{self.job}.rc", timeout, "writing its coverage")
+                if not self.measure.fetch(self.guest.share / "coverage"):
+                    lost = "the guest's coverage is lost: its pytest left no data"
+            except GuestError as error:
+                lost = f"the guest's coverage is lost: {str(error).splitlines()[0]}"
         self.events.close()
         self.output_file.close()
+        return lost

@@ -229,6 +229,16 @@ def test_two_guests_share_a_disk(lab_guest, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(900)
+def test_a_module_that_breaks_in_the_guest_costs_its_own_tests(bootable: None, suite: pytest.Pytester) -> None:
+    body = "import os\nimport pytest\n\nassert not os.path.exists('/lab'), 'not here'\n\n"
+    test = "@pytest.mark.lab\ndef test_{}():\n    pass\n\n"
+    suite.makepyfile(test_breaks=body + test.format("one") + test.format("two"))
+    result = outer(suite, "test_breaks.py", "test_suite.py::test_passes")
+    result.assert_outcomes(passed=1, errors=2)
+    result.stdout.fnmatch_lines(["*ERROR*::test_one - the guest could not collect this test: *"])
+
+
+@pytest.mark.timeout(900)
 def test_coverage_comes_back(bootable: None, suite: pytest.Pytester) -> None:
     suite.makepyfile(
         measured="def inside():\n    return 1\n\n\ndef nowhere():\n    return 2\n",
