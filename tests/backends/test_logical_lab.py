@@ -145,9 +145,9 @@ def test_thin_volumes(engine: Engine, example: Callable[[str], str]) -> None:
     assert pool.build()
     assert not pool.build()
     pool.start()
-    thin = pool.create_volume(volume("thin", 512 * MIB, 0))
+    thin = pool.create_volume(volume("disk", 512 * MIB, 0))
     assert (thin.info.capacity, thin.info.allocation) == (512 * MIB, 0)
-    assert [v.name for v in pool.volumes()] == ["thin"]
+    assert [v.name for v in pool.volumes()] == ["disk"]
     thin.upload(BytesIO(b"data" * MIB))
     copy = thin.clone("copy")  # a snapshot in the thin pool: nothing is copied
     assert content(copy, 4 * MIB) == b"data" * MIB
@@ -221,7 +221,7 @@ def test_a_device_in_use_is_not_built_on(engine: Engine, lab_disks: list[str], t
         engine.define(xml("/dev/nowhere", name="none", vg="vg-none")).build()
     assert sh("pvs", "--noheadings", "-o", "vg_name").split() == ["theirs"]
     with pytest.raises(errors.Unsafe, match="the volume group 'theirs' exists and consists of"):
-        engine.define(xml(unused, name="wrong", vg="theirs")).build()
+        engine.define(xml("/dev/elsewhere", name="wrong", vg="theirs")).build()
     assert pool.build(overwrite=True)
     assert not pool.build()
 
