@@ -7,6 +7,7 @@ import importlib
 import os
 import pkgutil
 import platform
+import signal
 import subprocess
 import sys
 import traceback
@@ -32,6 +33,8 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in found]:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(found)}")
+    # Ended from outside it cleans up as well: a libvirtd and a hundred thousand files would stay behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows: list[Row] = []
     failed: list[str] = []
     with Bench(quick=options.quick, parent=options.dir) as bench:
