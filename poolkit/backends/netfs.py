@@ -114,8 +114,11 @@ class NetfsBackend(FileBackend):
             given.append(f"port={host.port}" if self.kind != "glusterfs" else f"server-port={host.port}")
         if self.kind == "nfs" and "retry" not in names:
             given.append("retry=0")  # mount.nfs would try for two minutes
-        if self.kind == "cifs" and not names & {"guest", "sec"}:
-            given.append("guest")  # or mount.cifs asks for a password
+        if self.kind == "cifs":
+            if not names & {"guest", "sec"}:
+                given.append("guest")  # or mount.cifs asks for a password
+            # Modes are not stored: what is shown is what new volumes get elsewhere, and not 0755.
+            given += [o for o in ("file_mode=0600", "dir_mode=0700") if o.partition("=")[0] not in names]
         if self.kind == "glusterfs" and len(self.pool.source.hosts) > 1 and not any("volfile" in n for n in names):
             others = (_servers.check_host(self.pool.name, other.name) for other in self.pool.source.hosts[1:])
             given.append(f"backup-volfile-servers={':'.join(others)}")

@@ -1,0 +1,359 @@
+"""Pools of type netfs in the lab, on real servers: NFS 3 and 4.2, Samba, Gluster; servers that hang, die and come back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors, worker
+from poolkit.backends import _away
+from poolkit.documents import FoundSource
+from poolkit.engine import Engine
+from poolkit.host import Host
+from poolkit.model import SourceHost
+from poolkit.pool import Pool
+from poolkit.testing import BackendContract
+from poolkit.volume import Volume
+
+from ..lab.fixtures import NfsServer, sh
+from .servers import Gluster, Samba
+
+pytestmark = pytest.mark.lab
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "xml"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def nfs() -> Iterator[NfsServer]:
+    """One server for the module: each test gets a folder of its own below the one export."""
+    server = NfsServer(Path("/srv/nfs"))
+    server.start()
+    server.export("vols", "256m")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def samba(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samba]:
+    server = Samba(tmp_path_factory.mktemp("samba"))
+    yield server
+    server.close()
+
+
+def definition(source: str, target: Path, name: str = "net") -> str:
+    return (
+        f"<pool type='netfs'><name>{name}</name><source>{source}</source><target><path>{target}</path></target></pool>"
+    )
+
+
+def exported(version: str = "4.2") -> str:
+    """The source of a fresh directory of the NFS server."""
+    path = Path(f"/srv/nfs/vols/{next(_numbers)}")
+    path.mkdir()
+    return f"<host name='127.0.0.1'/><dir path='{path}'/><format type='nfs'/><protocol ver='{version}'/>"
+
+
+def shared(samba: Samba) -> str:
+    path = samba.share / str(next(_numbers))
+    path.mkdir()
+    return f"<host name='127.0.0.1'/><dir path='files/{path.name}'/><format type='cifs'/>"
+
+
+@pytest.fixture(autouse=True)
+def nothing_mounted(tmp_path: Path) -> Iterator[None]:
+    yield
+    for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+        if line.split()[1].startswith(f"{tmp_path}/"):
+            sh("umount", "-l", line.split()[1], check=False)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines that a test can wait for. The guest is slow, so only tests of dead servers use them."""
+    monkeypatch.setattr(_away, "DEADLINE", 3.0)
+    monkeypatch.setattr(worker, "SILENCE", 2.0)
+
+
+class TestNfs(BackendContract):
+    @pytest.fixture
+    def pool_xml(self, nfs: NfsServer, tmp_path: Path) -> str:
+        return definition(exported(), tmp_path / "mnt")
+
+
+class TestCifs(BackendContract):
+    @pytest.fixture
+    def pool_xml(self, samba: Samba, tmp_path: Path) -> str:
+        return definition(shared(samba), tmp_path / "mnt")
+
+    def made(self, pool: Pool, name: str | None = None) -> Volume:
+        made = super().made(pool, name)
+        time.sleep(1.1)  # for a second (actimeo) the client believes its own estimate of the space that a file takes
+        return made.look()
+
+
+def volume(name: str = "v", capacity: int = 1 << 20) -> str:
+    return f"<volume><name>{name}</name><capacity>{capacity}</capacity></volume>"
+
+
+def mount_line(target: Path) -> str:
+    lines = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {target} " in line]
+    return lines[0] if lines else ""
+
+
+@pytest.mark.parametrize("version", ["3", "4.2"])
+def test_the_version_is_the_definitions(engine: Engine, nfs: NfsServer, tmp_path: Path, version: str) -> None:
+    source = exported(version)
+    pool = engine.define(definition(source, tmp_path / "mnt"))
+    pool.start()
+    line = mount_line(tmp_path / "mnt")
+    assert f"vers={version}" in line.split(" - ")[1]
+    assert {"nosuid", "nodev", "noexec"} <= set(line.split()[5].split(","))
+    made = pool.create_volume(volume())
+    made.clone("w")
+    assert sorted(v.name for v in pool.volumes()) == ["v", "w"]
+    assert sorted(os.listdir(source.split("'")[3])) == ["v", "w"], "nothing unfinished is left on the server"
+    pool.destroy()
+    assert mount_line(tmp_path / "mnt") == ""
+
+
+def test_the_second_server_is_used_when_the_first_is_not_there(engine: Engine, nfs: NfsServer, tmp_path: Path) -> None:
+    source = exported().replace("<host name='127.0.0.1'/>", "<host name='127.0.0.9' port='1'/><host name='127.0.0.1'/>")
+    pool = engine.define(definition(source, tmp_path / "mnt"))
+    pool.start()
+    assert "127.0.0.1:/srv/nfs/vols" in mount_line(tmp_path / "mnt")
+    pool.destroy()
+
+
+def test_discovery(engine: Engine, nfs: NfsServer) -> None:
+    found = engine.discover("netfs", FoundSource(hosts=(SourceHost(name="127.0.0.1"),), format="nfs"))
+    assert [(one.hosts[0].name, one.dir, one.format) for one in found] == [("127.0.0.1", "/srv/nfs/vols", "nfs")]
+
+
+def test_a_refused_export_is_said_and_undone(engine: Engine, nfs: NfsServer, tmp_path: Path) -> None:
+    pool = engine.define(definition("<host name='127.0.0.1'/><dir path='/etc'/><format type='nfs'/>", tmp_path / "mnt"))
+    with pytest.raises(errors.ToolFailed, match=r"could not mount '127\.0\.0\.1:/etc': mount\.nfs: "):
+        pool.start()
+    assert not (tmp_path / "mnt").exists()
+    assert not pool.info.active
+
+
+def test_a_busy_mount_names_the_process(engine: Engine, nfs: NfsServer, tmp_path: Path) -> None:
+    pool = engine.define(definition(exported(), tmp_path / "mnt"))
+    pool.start()
+    pool.create_volume(volume())
+    with open(tmp_path / "mnt" / "v", "rb"), pytest.raises(errors.Busy, match=rf"\(process {os.getpid()}\)"):
+        pool.destroy()
+    assert pool.destroy()
+
+
+def test_a_dead_server_makes_the_pool_unreachable_and_it_recovers(
+    engine: Engine, nfs: NfsServer, tmp_path: Path, impatient: None
+) -> None:
+    pool = engine.define(definition(exported(), tmp_path / "mnt"))
+    pool.start()
+    made = pool.create_volume(volume())
+    words = "pool 'net': the server '127.0.0.1' did not answer within 3 seconds"
+    nfs.stop()
+    try:
+        for verb in (pool.refresh, made.look, lambda: pool.create_volume(volume("w"))):
+            with pytest.raises(errors.Unreachable) as caught:
+                verb()
+            assert str(caught.value) == words
+        assert pool.info.active, "a server that is away for a while takes nothing down"
+        assert pool.info.reason == f"the last refresh failed: {words}"
+        assert [v.name for v in pool.volumes()] == ["v"], "the last listing stays"
+        assert "<name>net</name>" in pool.xml()
+    finally:
+        nfs.start()
+    pool.refresh()
+    assert pool.info.reason == ""
+    assert [v.name for v in pool.volumes()] == ["v"]
+    pool.create_volume(volume("w"))
+    assert pool.destroy()
+
+
+def test_a_dead_servers_pool_can_be_taken_down(engine: Engine, nfs: NfsServer, tmp_path: Path, impatient: None) -> None:
+    pool = engine.define(definition(exported(), tmp_path / "mnt"))
+    pool.start()
+    nfs.stop()
+    try:
+        outcome = pool.destroy()
+        assert outcome.warnings == (
+            f"pool 'net': its server does not answer, so '{tmp_path}/mnt' was unmounted by force; "
+            "what had not been written there is lost",
+        )
+        assert mount_line(tmp_path / "mnt") == ""
+        assert not pool.info.active
+        with pytest.raises(errors.Unreachable, match=r"could not mount '127\.0\.0\.1:/srv/nfs/vols"):
+            pool.start()
+        assert mount_line(tmp_path / "mnt") == ""
+    finally:
+        nfs.start()
+    assert pool.start()
+    assert pool.destroy()
+
+
+def test_a_server_that_dies_in_the_middle_leaves_nothing_that_is_listed(
+    nfs: NfsServer, tmp_path: Path, impatient: None
+) -> None:
+    died = []
+
+    def fault(label: str) -> None:
+        if label == "truncated" and not died:
+            died.append(label)
+            nfs.stop()
+
+    with Engine(tmp_path / "root", host=Host(fault=fault)) as engine:
+        pool = engine.define(definition(exported(), tmp_path / "mnt"))
+        pool.start()
+        try:
+            with pytest.raises(errors.Unreachable, match="did not answer within 3 seconds"):
+                pool.create_volume(volume())
+            assert died
+        finally:
+            nfs.start()
+        pool.refresh()
+        assert pool.volumes() == []
+        pool.create_volume(volume())
+        assert pool.destroy()
+
+
+def test_a_server_that_hangs_with_open_connections(
+    engine: Engine, samba: Samba, tmp_path: Path, impatient: None
+) -> None:
+    pool = engine.define(definition(shared(samba), tmp_path / "mnt"))
+    pool.start()
+    pool.create_volume(volume())
+    samba.freeze()
+    try:
+        with pytest.raises(errors.Unreachable, match=r"the server '127\.0\.0\.1' did not answer within 3 seconds"):
+            pool.refresh()
+    finally:
+        samba.thaw()
+    pool.refresh()
+    assert [v.name for v in pool.volumes()] == ["v"]
+    assert pool.destroy()
+
+
+def test_what_smb_shows_of_a_new_volume_stays(engine: Engine, samba: Samba, tmp_path: Path) -> None:
+    pool = engine.define(definition(shared(samba), tmp_path / "mnt"))
+    pool.start()
+    first = pool.create_volume(volume()).info
+    pool.destroy()
+    pool.start()
+    second = pool.volume("v").info
+    facts = ("type", "format", "capacity", "physical", "mode", "owner", "group", "inode")
+    assert {fact: getattr(first, fact) for fact in facts} == {fact: getattr(second, fact) for fact in facts}
+    assert first.mode == 0o600
+    pool.destroy()
+
+
+@pytest.mark.lab(timeout=300)
+def test_gluster(engine: Engine, tmp_path: Path) -> None:
+    server = Gluster()
+    try:
+        found = engine.discover("netfs", FoundSource(hosts=(SourceHost(name=server.address),), format="glusterfs"))
+        assert [(one.dir, one.format) for one in found] == [("images", "glusterfs")]
+        with open("/etc/hosts", "a") as file:
+            file.write(f"{server.address} gluster.example.com\n")
+        pool = engine.define((EXAMPLES / "pool-netfs-glusterfs.xml").read_text())
+        assert pool.start()
+        assert " - fuse.glusterfs gluster.example.com:images " in mount_line(Path("/srv/gluster"))
+        pool.create_volume(volume())
+        pool.refresh()
+        assert [v.name for v in pool.volumes()] == ["v"]
+        assert (server.brick / "v").exists()
+        pool.volume("v").delete()
+        assert pool.destroy()
+    finally:
+        server.close()
+
+
+def test_the_examples_run_as_they_are(engine: Engine, nfs: NfsServer, samba: Samba) -> None:
+    with open("/etc/hosts", "a") as file:
+        file.write("127.0.0.1 nfs.example.com nas1.example.com nas2.example.com files.example.com\n")
+    (samba.share.parent / "smb.conf").write_text(
+        (samba.share.parent / "smb.conf").read_text() + f"[isos]\npath = {samba.share}\nguest ok = yes\n"
+    )
+    sh("smbcontrol", "-s", str(samba.share.parent / "smb.conf"), "smbd", "reload-config")
+    # Example documents name these directories; an export must be on a file system that can be exported.
+    for place in ("/var/lib/virt/images", "/export/images"):
+        Path(place).mkdir(parents=True, exist_ok=True)
+        sh("exportfs", "-o", "rw,no_root_squash,insecure,no_subtree_check", f"127.0.0.1:{place}")
+    try:
+        for name in ("pool-netfs.xml", "pool-netfs-nfs4.xml", "pool-netfs-cifs.xml"):
+            pool = engine.define((EXAMPLES / name).read_text())
+            assert pool.start()
+            pool.refresh()
+            assert pool.info.active
+            assert pool.destroy()
+    finally:
+        sh("exportfs", "-u", "127.0.0.1:/var/lib/virt/images", check=False)
+        sh("exportfs", "-u", "127.0.0.1:/export/images", check=False)
+
+
+# -- death at every step ----------------------------------------------------------------------------------------------
+
+
+def _start(engine: Engine) -> None:
+    engine.pool("net").start(build=True)
+
+
+def _create(engine: Engine) -> None:
+    engine.pool("net").create_volume(volume())
+
+
+@pytest.mark.lab(timeout=300)
+@pytest.mark.parametrize("verb", [_start, _create])
+def test_killed_at_every_step(nfs: NfsServer, tmp_path: Path, verb: Callable[[Engine], None]) -> None:
+    root, target = tmp_path / "root", tmp_path / "mnt"
+    source = exported()
+    with Engine(root) as engine:
+        pool = engine.define(definition(source, target))
+        if verb is _create:
+            pool.start()
+    step = 0
+    while _killed(root, verb, step := step + 1):
+        with Engine(root) as engine:
+            assert engine.operations.failed() == []
+            if verb is _start:
+                assert mount_line(target) == "", f"step {step}"
+                assert not engine.pool("net").info.active
+            else:
+                assert os.listdir(source.split("'")[3]) == [], f"step {step}"
+                engine.pool("net").refresh()
+                assert engine.pool("net").volumes() == []
+    assert step > 4
+    with Engine(root) as engine:
+        assert engine.pool("net").info.active
+        assert engine.pool("net").destroy()
+
+
+def _killed(root: Path, verb: Callable[[Engine], None], step: int) -> bool:
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def fault(label: str) -> None:
+            nonlocal count
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        status = 1
+        try:
+            with Engine(root, host=Host(fault=fault)) as engine:
+                verb(engine)
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
