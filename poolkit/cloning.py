@@ -34,6 +34,8 @@ def definition_for(
     elif linked:
         own = replace(own, target=type(own.target)(format="qcow2", nocow=own.target.nocow))
     target = replace(own.target, path=None, timestamps=None, permissions=type(own.target.permissions)())
+    if own.type == "block" and source.pool.name != pool.name:
+        target = replace(target, format=None)  # the type of a partition means nothing elsewhere
     return replace(
         own, name=name, type=None, key=None, physical=None, allocation=allocation, source=type(own.source)(),
         target=target, backing_store=None,

@@ -37,7 +37,8 @@ PACKAGES = {
     "umount": "mount", "mount.nfs": "nfs-common", "showmount": "nfs-common", "mount.cifs": "cifs-utils",
     "mkfs.ext4": "e2fsprogs", "mkfs.ext3": "e2fsprogs", "mkfs.ext2": "e2fsprogs", "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs", "mkfs.vfat": "dosfstools", "mkudffs": "udftools", "sfdisk": "fdisk",
-    "partx": "util-linux", "blkid": "util-linux", "wipefs": "util-linux", "udevadm": "udev",
+    "partx": "util-linux", "lsblk": "util-linux", "blkdiscard": "util-linux", "resizepart": "util-linux",
+    "blkid": "util-linux", "wipefs": "util-linux", "udevadm": "udev",
     "iscsiadm": "open-iscsi", "multipath": "multipath-tools", "dmsetup": "dmsetup", "chattr": "e2fsprogs",
     "prlimit": "util-linux",
 }  # fmt: skip
@@ -179,10 +180,10 @@ class Host:
         self._plan(Step(argv=tuple(argv)))
         self._shared.clear()
 
-    def run_undo(self, argv: Sequence[str]) -> None:
+    def run_undo(self, argv: Sequence[str], *, input: str | None = None) -> None:
         """Run the argv of an undo step; raises as ``query``. An abort does not stop it."""
         self._shared.clear()
-        self._run(argv, (0,), 120, None, False, (), abortable=False)
+        self._run(argv, (0,), 120, None if input is None else input.encode(), False, (), abortable=False)
 
     def ask_undo(self, argv: Sequence[str]) -> str:
         """What a program prints that an undo step depends on, whatever its status; an abort does not stop it."""

@@ -88,7 +88,7 @@ class ScriptedHost(Host):
         self._count([label])
         return False
 
-    def run_undo(self, argv: Sequence[str]) -> None:
+    def run_undo(self, argv: Sequence[str], *, input: str | None = None) -> None:
         """Write the undo down."""
         self.lines.append(f"< {shlex.join(argv)}")
 

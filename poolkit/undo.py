@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Undo:
     """One step.
 
-    ``kind`` is ``run``, ``run-if``, ``unmount``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink`` or ``restore``.
+    ``kind`` is ``run``, ``run-if``, ``unmount``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink``, ``restore`` or
+    ``write-back``.
     """
 
     kind: str
@@ -35,6 +36,8 @@ class Undo:
     def __str__(self) -> str:
         if self.kind == "run-if":
             return f"run {' '.join(self.args[2])} (if {' '.join(self.args[0])} says '{self.args[1]}')"
+        if self.kind == "write-back":
+            return f"write the saved bytes back to {self.args[2]} (if {' '.join(self.args[0])} says '{self.args[1]}')"
         return " ".join([self.kind, *map(str, self.args)])
 
 
@@ -43,12 +46,22 @@ def run(argv: Sequence[str]) -> Undo:
     return Undo("run", tuple(argv))
 
 
-def run_if(question: Sequence[str], answer: str, argv: Sequence[str]) -> Undo:
+def run_if(question: Sequence[str], answer: str, argv: Sequence[str], *, input: str | None = None) -> Undo:
     """As ``run``, but only if the program ``question``, which reads, prints ``answer`` (but for white space).
 
-    For what others may have replaced since: it is left alone unless it is still what this operation made.
+    For what others may have replaced since: it is left alone unless it is still what this operation made. ``input`` is
+    what the program gets to read.
     """
-    return Undo("run-if", (list(question), answer, list(argv)))
+    return Undo("run-if", (list(question), answer, list(argv), *([] if input is None else [input])))
+
+
+def write_back(question: Sequence[str], answer: str, device: str, pieces: Sequence[tuple[int, bytes]]) -> Undo:
+    """Undo by writing saved bytes to a device again, under the condition of ``run_if``; ``pieces`` are (offset, bytes)."""
+    import base64
+    import zlib
+
+    packed = [[offset, base64.b64encode(zlib.compress(data)).decode("ascii")] for offset, data in pieces]
+    return Undo("write-back", (list(question), answer, device, packed))
 
 
 def unmount(target: str, source: str) -> Undo:
@@ -84,7 +97,10 @@ def perform_here(host: Host, step: Undo) -> None:
             host.run_undo(args)
         elif kind == "run-if":
             if host.ask_undo(args[0]).split() == args[1].split():
-                host.run_undo(args[2])
+                host.run_undo(args[2], input=args[3] if len(args) > 3 else None)
+        elif kind == "write-back":
+            if host.ask_undo(args[0]).split() == args[1].split():
+                _write_back(args[2], args[3])
         elif kind == "unmount":
             _unmount(args[0], args[1], host)
         elif kind == "unlink":
@@ -203,6 +219,22 @@ def _unmount(target: str, source: str, host: Host) -> None:
             return
     lazy = ("--internal-only", "--force", "--lazy") if is_network(mount.fstype) else ()
     host.run_undo(["umount", *lazy, "--", mount.target])
+
+
+def _write_back(device: str, packed: Sequence[tuple[int, str]]) -> None:
+    import base64
+    import zlib
+
+    fd = os.open(device, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for offset, text in packed:
+            data = memoryview(zlib.decompress(base64.b64decode(text)))
+            while data:
+                done = os.pwrite(fd, data, offset)
+                offset, data = offset + done, data[done:]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _rmdir_empty(path: str) -> None:

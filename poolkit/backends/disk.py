@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
 
-from poolkit.model import Extent, Pool, PoolTarget
-from poolkit.xmlmap import Element, simple, xml
+from poolkit import errors, undo
+from poolkit.backend import Usage
+from poolkit.backends import _block, _disks, _partitions
+from poolkit.backends._partvolumes import SFDISK, PartitionVolumes
+from poolkit.model import PARTITION_FORMATS, Extent, Pool, PoolTarget
+from poolkit.xmlmap import Element, replace, simple, xml
+
+_SAVED = 1 << 20  # bytes at each end of the disk that are kept to undo a new table: all tables are within them
 
 
 class Disk(Element):
@@ -37,3 +47,177 @@ class DiskPool(Pool):
     type: ClassVar[str] = "disk"
     source: DiskSource = xml("source", doc="The disk.")
     target: PoolTarget = xml("target", doc="Where the partitions' device nodes are, usually /dev.")
+
+
+class DiskBackend(PartitionVolumes):
+    """A disk and its partitions."""
+
+    type = "disk"
+    definition = DiskPool
+    tools = ("sfdisk", "partx", "lsblk", "wipefs")
+    source_formats = ("unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2")
+    volume_formats = PARTITION_FORMATS
+
+    def claims(self) -> Iterable[str]:
+        """The disk."""
+        return (f"device {self.path}",)
+
+    # -- the pool -----------------------------------------------------------------------------------------------------
+
+    def check(self) -> bool:
+        """Whether the disk is there and has the table that the definition wants, or any if it wants none."""
+        self.whole = False  # some partitions may have no device node yet
+        if not _block.number(self.path):
+            self.down = f"there is no disk '{self.path}'"
+            return False
+        with contextlib.suppress(
+            PermissionError
+        ):  # who may not read the disk cannot be told more than that it is there
+            self.down = self._wrong(_partitions.label(_disks.head(self.path)))
+            return not self.down
+        return True
+
+    def start(self) -> None:
+        """Give every partition of the table its device node, which kernels do that know the table; else an error."""
+        disk = self._disk()
+        table = self._table(disk)
+        missing = [p for p in (table.parts if table is not None else ()) if p.number not in disk.names]
+        if missing:
+            with _disks.locked(self.host, disk):
+                for part in missing:
+                    _disks.tell(self.host, disk, part.number)
+
+    def build(self, *, overwrite: bool = False) -> bool:
+        """Write an empty partition table; a disk that has one of the wanted type is left as it is.
+
+        A disk that holds anything else is refused, and one that is in use always. ``overwrite`` writes a new table whatever
+        is there: all partitions are lost. Without a wanted type it is dos, as in libvirt, or gpt for a disk beyond 2 TiB.
+        """
+        disk = self._disk()
+        found = self._label()
+        wanted = self.pool.source.format
+        if not overwrite and found and not self._wrong(found):
+            return False
+        if wanted == "unknown":
+            wanted = "dos" if disk.size <= _partitions.DOS_SECTORS * disk.sector else "gpt"
+        if wanted == "lvm2":
+            raise self._error(
+                errors.Unsupported, "a table of type lvm2 cannot be written", "build a pool of type logical instead"
+            )
+        with self._named():
+            held = _block.holds(self.host, disk.node)
+        if held and not overwrite:
+            raise self._error(
+                errors.Unsafe, f"'{self.path}' holds {self._held(disk, held, found)}, which building would destroy",
+                "if that is meant, add --overwrite",
+            )  # fmt: skip
+        with self._named(), _disks.locked(self.host, disk):
+            if held or disk.names:
+                self._clear(disk, held)
+            self._write_label(disk, wanted)
+        return True
+
+    def _held(self, disk: _disks.Disk, held: tuple[str, ...], label: str) -> str:
+        words = " and ".join(held)
+        if label and label != "lvm2":
+            with contextlib.suppress(errors.PoolkitError):
+                count = len(_partitions.read(self.host, disk.node, label, disk.size, disk.sector).parts)
+                words += f" with {count} partition{'' if count == 1 else 's'}"
+        return words
+
+    def _clear(self, disk: _disks.Disk, held: tuple[str, ...]) -> None:
+        """Take the old content away; what an operation that fails later puts back is everything within ``_SAVED``."""
+        for number in sorted(disk.names, reverse=True):
+            _disks.forget(self.host, disk, number, f"partition '{disk.name(number)}'")
+        if held:
+            pieces = [] if self.host.dry_run else self._ends(disk)
+            kind = [
+                "blkid",
+                "--probe",
+                "--output",
+                "value",
+                "--match-tag",
+                "TYPE",
+                "--match-tag",
+                "PTTYPE",
+                "--",
+                disk.node,
+            ]
+            self.host.change(_blank(disk, ""), undo=undo.write_back(kind, "", disk.node, pieces))
+            if "bsd" in held:
+                self.host.change(_blank(disk, "bsd"))
+
+    def _ends(self, disk: _disks.Disk) -> list[tuple[int, bytes]]:
+        with _block.opened(self.host, disk.node) as fd:
+            tail = max(_SAVED, disk.size - _SAVED)
+            return [(0, os.pread(fd, _SAVED, 0)), (tail, os.pread(fd, _SAVED, tail))]
+
+    def _write_label(self, disk: _disks.Disk, wanted: str) -> None:
+        if wanted in _partitions.SFDISK:
+            mark = uuid.uuid4()
+            ident = str(mark).upper() if wanted == "gpt" else f"0x{mark.hex[:8]}"
+            self.host.change(
+                [*SFDISK, "--wipe", "always", "--", disk.node],
+                input=f"label: {wanted}\nlabel-id: {ident}\n".encode(),
+                undo=undo.run_if(["sfdisk", "--disk-id", "--", disk.node], ident, _blank(disk, wanted)),
+            )
+        else:
+            question, answer = self._question(disk, wanted)
+            self.host.change(
+                ["parted", "--script", "--", disk.node, "mklabel", wanted],
+                undo=undo.run_if(question, answer, _blank(disk, wanted)),
+            )
+
+    def _question(self, disk: _disks.Disk, wanted: str) -> tuple[list[str], str]:
+        """What to ask, and the answer, when the disk has the new table; tables without an identity of their own."""
+        if wanted != "bsd":
+            kind = {"dvh": "sgi", "pc98": "dos"}.get(wanted, wanted)  # as libblkid names them
+            return ["blkid", "--probe", "--output", "value", "--match-tag", "PTTYPE", "--", disk.node], kind
+        # libblkid does not see the label where parted puts it; parted prints one line for a disk without partitions.
+        question = ["parted", "--script", "--machine", "--", disk.node, "unit", "s", "print"]
+        fields = self.host.query(question, ok=(0, 1)).stdout.partition("\n")[2].split(":")
+        return question, "BYT;\n" + ":".join([*fields[:5], wanted, *fields[6:]])
+
+    def erase(self) -> bool:
+        """Remove an empty partition table; refused while it has partitions."""
+        disk = self._disk()
+        label = self._label()
+        if not label or self._wrong(label):
+            return False
+        names = [disk.name(p.number) for p in self._partitioned(disk).parts]
+        if names:
+            raise self._error(
+                errors.Unsafe, f"the disk '{self.path}' has the partitions {', '.join(names[:10])}"
+                f"{' and others' if len(names) > 10 else ''}; nothing was deleted",
+                "delete its volumes first; poolkit removes nothing that was not asked for by name",
+            )  # fmt: skip
+        with self._named(), _disks.locked(self.host, disk):
+            self.host.change(_blank(disk, label))
+        return True
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+
+    def usage(self) -> Usage:
+        """The disk's size, the sum of its partitions, and of the free extents that a partition can be made in."""
+        disk = self._disk()
+        table = self._table(disk)
+        if table is None:
+            return Usage(disk.size, disk.size, 0)
+        used = sum(p.size for p in table.parts if p.kind != "extended")
+        return Usage(disk.size, used, sum(gap.size for gap in table.gaps))
+
+    def live(self) -> Any:
+        """The definition with the table's type, if it named none, and the free extents."""
+        disk = self._disk()
+        table = self._table(disk)
+        free = tuple(Extent(start=gap.start, end=gap.end) for gap in (table.gaps if table is not None else ()))
+        source = self.pool.source
+        first = replace(source.devices[0], free_extents=free)
+        return replace(self.pool, source=replace(source, devices=(first, *source.devices[1:])))
+
+
+def _blank(disk: _disks.Disk, label: str) -> list[str]:
+    """The command that makes a disk with an empty table one without: that of bsd is not among what wipefs knows."""
+    if label == "bsd":
+        return ["blkdiscard", "--zeroout", "--force", "--length", "8192", "--", disk.node]
+    return ["wipefs", "--all", "--quiet", "--", disk.node]

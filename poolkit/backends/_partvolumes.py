@@ -1,0 +1,344 @@
+"""Partitions as volumes: listing, making, growing and deleting them in the table of one disk.
+
+Each change is one run of sfdisk (or parted, for the tables that sfdisk does not write), and the kernel is told of the one
+partition that it concerns: others may be in use. An undo acts only on a partition of exactly the place, size and
+identity that this operation gave it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from poolkit import errors, undo
+from poolkit.backend import Source, VolumeInfo
+from poolkit.backends import _disks, _partitions
+from poolkit.backends._block import BlockBackend
+from poolkit.backends._partitions import Partition, Table
+from poolkit.model import PARTITION_FORMATS, Volume
+
+# The kernel is told by partx, of one partition; sfdisk would make it read the whole table, which fails on a disk in use.
+SFDISK = ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel")
+
+
+class PartitionVolumes(BlockBackend):
+    """Everything about the volumes of a disk pool."""
+
+    @property
+    def path(self) -> str:
+        """The disk as the definition names it."""
+        path: str = self.pool.source.devices[0].path
+        return path
+
+    # -- the disk and its table ---------------------------------------------------------------------------------------
+
+    def _disk(self) -> _disks.Disk:
+        disk = _disks.look(self.path, self.pool.source.devices[0].part_separator)
+        if disk is None:
+            raise self._error(
+                errors.HostError, f"there is no disk '{self.path}'", "is it attached? lsblk shows all disks"
+            )
+        return disk
+
+    def _label(self) -> str:
+        try:
+            return _partitions.label(_disks.head(self.path))
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the disk '{self.path}'", pool=self.pool.name) from error
+
+    def _table(self, disk: _disks.Disk) -> _partitions.Table | None:
+        """The partition table; None for a disk that is LVM's as a whole."""
+        label = self._label()
+        why = self._wrong(label)
+        if why:
+            raise self._error(errors.HostError, why, self._remedy(label))
+        return None if label == "lvm2" else _partitions.read(self.host, disk.node, label, disk.size, disk.sector)
+
+    def _partitioned(self, disk: _disks.Disk) -> _partitions.Table:
+        table = self._table(disk)
+        if table is None:
+            raise self._error(
+                errors.Unsupported, f"'{self.path}' belongs to LVM as a whole and has no partitions",
+                "make a pool of type logical of its volume group",
+            )  # fmt: skip
+        return table
+
+    def _wrong(self, label: str) -> str:
+        wanted = self.pool.source.format
+        if not label:
+            return f"the disk '{self.path}' has no partition table"
+        if wanted not in ("unknown", label):
+            return f"the disk '{self.path}' has a partition table of type {label}, not {wanted}"
+        return ""
+
+    def _remedy(self, label: str) -> str:
+        if label:
+            return f"if the disk is the right one, change the definition: <format type='{label}'/>"
+        return f"make one: poolkit build {self.pool.name}"
+
+    def _error(
+        self, kind: type[errors.PoolkitError], text: str, hint: str | None = None, volume: str | None = None
+    ) -> errors.PoolkitError:
+        return kind(f"pool '{self.pool.name}': {text}", pool=self.pool.name, volume=volume, hint=hint)
+
+    @contextlib.contextmanager
+    def _named(self, volume: str | None = None) -> Iterator[None]:
+        """Put the pool's name in front of what the parts of this backend raise."""
+        try:
+            yield
+        except (errors.NoSpace, errors.Unsupported, errors.Busy) as error:
+            if error.pool is None:
+                error.pool, error.volume = self.pool.name, volume
+                error.message = f"pool '{self.pool.name}': {error.message}"
+                error.args = (error.message,)
+            raise
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+
+    def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
+        """All partitions, the extended one included, by number."""
+        disk = self._disk()
+        table = self._table(disk)
+        if table is None:
+            return
+        paths = _disks.stable(
+            self.pool.target.path, disk, {disk.name(p.number): disk.part(p.number) for p in table.parts}
+        )
+        for part in table.parts:
+            name = disk.name(part.number)
+            detail: dict[str, Any] = {"extents": [[self.path, part.start, part.end]]}
+            if part.format == "none" and part.type:
+                detail["partition_type"] = part.type
+            if part.number not in disk.names:
+                detail["warning"] = (
+                    f"the partition has no device node; make it: poolkit destroy and start {self.pool.name}"
+                )
+            yield VolumeInfo(
+                name, "block", part.format, part.size, part.size, 0, key=paths[name], path=paths[name], detail=detail
+            )
+
+    def source(self, info: VolumeInfo) -> Source:
+        """The partition as raw bytes: its type says nothing of an image format."""
+        return super().source(info._replace(format="raw"))
+
+    def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> AbstractContextManager[int]:
+        """As its base; the extended partition has no bytes but the records of its logical partitions."""
+        if info.format == "extended":
+            raise self._error(
+                errors.Unsupported,
+                f"volume '{info.name}' is an extended partition, which has no content",
+                volume=info.name,
+            )
+        return super().open_volume(info, write=write, force=force)
+
+    def identify(self, info: VolumeInfo, fd: int) -> None:
+        """The open device must be where the listing has the partition: numbers of logical ones change."""
+        device = os.fstat(fd).st_rdev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        (_, start, end), *_ = (info.detail or {})["extents"]
+        have, size = _disks.span(number)
+        if size != end - start or have not in (-1, start):
+            raise self._error(
+                errors.Unsafe, f"'{info.path}' is not the partition that was listed as '{info.name}'",
+                f"list the volumes anew: poolkit refresh {self.pool.name}",
+            )  # fmt: skip
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def create(self, volume: Volume) -> VolumeInfo:
+        """Make a partition in the smallest free extent it fits in; see ``_partitions.place``.
+
+        Its name is that of the next free number; ``InvalidArgument``, with the right one, for any other. Old signatures in
+        the space it gets are erased, so that nothing takes it for what was there before.
+        """
+        disk = self._disk()
+        table = self._partitioned(disk)
+        format = volume.target.format or "none"
+        self._check_new(volume, format)
+        with self._named(volume.name):
+            part = _partitions.place(table, volume.capacity or 0, format)
+        name = disk.name(part.number)
+        if volume.name != name:
+            taken = volume.name in {disk.name(p.number) for p in table.parts}
+            raise self._error(
+                errors.VolumeExists if taken else errors.InvalidArgument,
+                f"there is a partition '{volume.name}' already" if taken
+                else f"the next partition of '{self.path}' is '{name}', and no other name can be chosen",
+                f"name the volume {name}", volume.name,
+            )  # fmt: skip
+        with self._named(name), _disks.locked(self.host, disk):
+            if table.label in _partitions.SFDISK:
+                self._append(disk, table, part)
+            else:
+                self._mkpart(disk, table, part)
+        if self.host.dry_run:
+            return VolumeInfo(name, "block", format, part.size, part.size, path=disk.part(part.number))
+        if part.kind != "extended":
+            _disks.arrive(self.host, disk, part.number, f"pool '{self.pool.name}': partition '{name}'")
+        return self.look(name, None)
+
+    def _check_new(self, volume: Volume, format: str) -> None:
+        name = volume.name
+        if format not in PARTITION_FORMATS:
+            raise self._error(
+                errors.InvalidArgument, f"volume '{name}': '{format}' is no type of a partition",
+                f"one of: {', '.join(PARTITION_FORMATS)}", name,
+            )  # fmt: skip
+        if not volume.capacity:
+            raise self._error(errors.InvalidArgument, f"volume '{name}' has no capacity", volume=name)
+        if volume.backing_store is not None or volume.target.encryption is not None:
+            what = "encryption" if volume.backing_store is None else "a backing store"
+            raise self._error(errors.Unsupported, f"volume '{name}': a partition cannot have {what}", volume=name)
+
+    def _append(self, disk: _disks.Disk, table: Table, part: Partition) -> None:
+        """Add an entry by sfdisk. gpt gives it an identity of our own choice, by which the undo knows it."""
+        codes = _partitions.GPT if table.label == "gpt" else _partitions.DOS
+        start, size = part.start // table.sector, part.size // table.sector
+        ident = str(uuid.uuid4()).upper() if table.label == "gpt" else ""
+        line = f"{disk.part(part.number)} : start={start}, size={size}, type={codes[part.format]}"
+        mark = ident or f"{table.ident.removeprefix('0x')}-{part.number:02x}"
+        self._added(
+            disk, part, f"{start} {size} {mark.lower()}", [*SFDISK, "--delete", "--", disk.node, str(part.number)],
+            [*SFDISK, "--append", "--wipe", "never", "--wipe-partitions", "always", "--", disk.node],
+            (f"{line}, uuid={ident}" if ident else line) + "\n",
+        )  # fmt: skip
+        _disks.tell(self.host, disk, part.number)
+
+    def _mkpart(self, disk: _disks.Disk, table: Table, part: Partition) -> None:
+        """Add an entry by parted, which tells the kernel itself. The word it wants first depends on the table."""
+        system, flag = _partitions.PARTED[part.format]
+        start, size = part.start // table.sector, part.size // table.sector
+        first = ["primary"] if table.label in ("mac", "pc98", "dvh") else []
+        words = ["unit", "s", "mkpart", *first, system, f"{start}s", f"{start + size - 1}s"]
+        words += ["set", str(part.number), flag, "on"] if flag else []
+        remove = ["parted", "--script", "--", disk.node, "rm", str(part.number)]
+        self._added(
+            disk,
+            part,
+            f"{start} {size}",
+            remove,
+            ["parted", "--script", "--align", "none", "--", disk.node, *words],
+            None,
+        )
+
+    def _added(
+        self, disk: _disks.Disk, part: Partition, place: str, remove: list[str], argv: list[str], script: str | None
+    ) -> None:
+        question = _disks.question(disk, part.number)
+        self.host.record(undo.run_if(question, place, remove))
+        # The newest undo comes first: the kernel forgets the partition while the table still tells whose it is.
+        self.host.change(
+            argv, input=None if script is None else script.encode(),
+            undo=undo.run_if(question, place, _disks.forget_argv(disk, part.number)),
+        )  # fmt: skip
+
+    def clone(self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None) -> VolumeInfo:
+        """Make a partition and copy the content of ``source`` into it, images as what they hold."""
+        if linked or reflink:
+            what = "be a linked clone" if linked else "share blocks with another volume"
+            raise self._error(
+                errors.Unsupported, f"volume '{volume.name}': a partition cannot {what}", volume=volume.name
+            )
+        if volume.target.format not in PARTITION_FORMATS:
+            from poolkit.xmlmap import replace
+
+            volume = replace(volume, target=replace(volume.target, format="none", compat=None, features=()))
+        if volume.target.format == "extended":
+            raise self._error(errors.Unsupported, "an extended partition has no content", volume=volume.name)
+        info = self.create(volume)
+        label = f"copy {source.path} to {info.path}"
+        if self.host.step(label):
+            with self.open_volume(info, write=True) as fd:
+                self.fill(fd, source)
+        return info
+
+    def delete(self, info: VolumeInfo) -> None:
+        """Delete the partition; ``Busy``, naming the user, while it is in use.
+
+        Logical partitions behind it get the next lower number, so they must not be in use either.
+        """
+        disk = self._disk()
+        table = self._partitioned(disk)
+        part = self._listed(disk, table, info)
+        what = f"volume '{info.name}'"
+        if part.kind == "extended" and table.logical:
+            names = ", ".join(disk.name(p.number) for p in table.logical)
+            raise self._error(
+                errors.InvalidState,
+                f"the extended partition '{info.name}' holds {names}",
+                "delete these first",
+                info.name,
+            )
+        later = [p.number for p in table.logical if part.kind == "logical" and p.number > part.number]
+        with self._named(info.name), _disks.locked(self.host, disk):
+            for number in (part.number, *later):
+                words = what if number == part.number else f"{what} cannot be deleted: '{disk.name(number)}' behind it"
+                _disks.require_idle(self.host, disk, number, words)
+            for number in (part.number, *later):
+                words = what if number == part.number else f"{what} cannot be deleted: '{disk.name(number)}' behind it"
+                _disks.forget(self.host, disk, number, words)
+            if table.label in _partitions.SFDISK:
+                self.host.change([*SFDISK, "--delete", "--", disk.node, str(part.number)])
+            else:
+                self.host.change(["parted", "--script", "--", disk.node, "rm", str(part.number)])
+            for number in later:
+                _disks.tell(self.host, disk, number - 1)
+        if later:
+            self.host.warn(
+                f"the logical partitions behind '{info.name}' have other names now; "
+                f"list them anew: poolkit refresh {self.pool.name}"
+            )
+
+    def _listed(self, disk: _disks.Disk, table: Table, info: VolumeInfo) -> Partition:
+        """The entry of a listed volume; ``Unsafe`` if another partition has its name by now."""
+        part = next((p for p in table.parts if disk.name(p.number) == info.name), None)
+        if part is None:
+            raise self.missing(info.name)
+        (_, start, end), *_ = (info.detail or {})["extents"]
+        if (part.start, part.end) != (start, end):
+            raise self._error(
+                errors.Unsafe, f"'{info.name}' is not the partition that was listed: it was made anew or renumbered",
+                f"list the volumes anew: poolkit refresh {self.pool.name}", info.name,
+            )  # fmt: skip
+        return part
+
+    def rounded(self, capacity: int) -> int:
+        """Whole sectors."""
+        disk = self._disk()
+        return _partitions.rounded(self._partitioned(disk), capacity)
+
+    def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
+        """Move the end of the partition: into the free space right behind it, or back. It may be in use when it grows."""
+        disk = self._disk()
+        table = self._partitioned(disk)
+        part = self._listed(disk, table, info)
+        if part.kind == "extended" or table.label not in _partitions.SFDISK:
+            what = "extended partitions" if part.kind == "extended" else f"partitions in a table of type {table.label}"
+            raise self._error(errors.Unsupported, f"{what} cannot be resized", volume=info.name)
+        most = _partitions.room(table, part)
+        if capacity > most:
+            raise self._error(
+                errors.NoSpace, f"volume '{info.name}' can grow to {most} bytes and not to {capacity}: "
+                "what follows it is in use", "a partition grows only into the free space right behind it", info.name,
+            )  # fmt: skip
+        start, new, old = (value // table.sector for value in (part.start, capacity, part.size))
+        if new == old:
+            return info
+        if new < 1:
+            raise self._error(errors.InvalidArgument, f"volume '{info.name}' cannot have 0 bytes", volume=info.name)
+        with self._named(info.name), _disks.locked(self.host, disk):
+            if capacity < part.size:
+                _disks.require_idle(self.host, disk, part.number, f"volume '{info.name}'")
+            argv = [*SFDISK, "--partno", str(part.number), "--", disk.node]
+            mark = part.uuid or f"{table.ident.removeprefix('0x')}-{part.number:02x}"
+            question, place = _disks.question(disk, part.number), f"{start} {new} {mark.lower()}"
+            self.host.record(undo.run_if(question, place, argv, input=f"size={old}\n"))
+            back = _disks.resize_argv(disk, part.number, part.size)
+            self.host.change(argv, input=f"size={new}\n".encode(), undo=undo.run_if(question, place, back))
+            if part.number in disk.names:
+                self.host.change(_disks.resize_argv(disk, part.number, capacity))
+        return info if self.host.dry_run else self.look(info.name, info)
