@@ -64,10 +64,10 @@ def make_group(bench: Bench, stack: ExitStack, count: int) -> None:
     stack.callback(tell, "pvremove", "--yes", device)
     stack.callback(tell, "vgremove", "--force", "--yes", GROUP)
     tell("lvcreate", "--yes", "--extents", "1", "--name", "lv0", GROUP)
-    tell("vgchange", "--activate", "n", GROUP)
     text = image.with_name("metadata")
     tell("vgcfgbackup", "--file", str(text), GROUP)
     text.write_text(multiply(text.read_text(), count))
+    tell("lvremove", "--yes", f"{GROUP}/lv0")  # the copies have other UUIDs, and its device would be in their way
     tell("vgcfgrestore", "--yes", "--file", str(text), GROUP)
 
 
