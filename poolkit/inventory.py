@@ -267,7 +267,7 @@ class Inventory:
         if formats:
             target = db.execute("SELECT target FROM pools WHERE id = ?", (number,)).fetchone()
             if target is not None and target[0] is not None:
-                listed = ((target[0], v.name, v.inode, v.format) for v in self.volumes(number) if v.inode)
+                listed = ((target[0], v.name, _signed(v.inode), v.format) for v in self.volumes(number) if v.inode)
                 db.executemany("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", listed)
         else:
             db.execute("DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?)", (number,))
@@ -289,7 +289,9 @@ class Inventory:
                 "SELECT name, inode, format FROM formats WHERE place = ?", (record.target,)
             ).fetchall()
             # Not empty: an empty file would have no format yet.
-            extra = {n: VolumeInfo(n, inode=i, format=f, physical=1) for n, i, f in pinned if n not in listing}
+            extra = {
+                n: VolumeInfo(n, inode=i % (1 << 64), format=f, physical=1) for n, i, f in pinned if n not in listing
+            }
             if extra:
                 listing = {**listing, **extra}
         return version, listing
@@ -301,7 +303,7 @@ class Inventory:
     def record_format(self, place: str, name: str, inode: int, format: str) -> None:
         """Record the format of a file that is about to appear; it binds to the inode, so a replaced file is a new one."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, inode, format))
+            db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, _signed(inode), format))
 
     def save_listing(self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage) -> None:
         """Store a refresh that began at version ``scanned``; what others changed since then is kept."""
@@ -396,6 +398,11 @@ class Inventory:
             return []
         query = f"SELECT pool, {_COLUMNS} FROM volumes WHERE {column} = ?"  # noqa: S608
         return [(row[0], _volume(row[1:])) for row in self._db.execute(query, (value,))]
+
+
+def _signed(inode: int) -> int:
+    """An inode number as SQLite can store it: Gluster's use all 64 bits."""
+    return inode - (1 << 64) if inode >= 1 << 63 else inode
 
 
 def _volume(row: Sequence[Any]) -> VolumeInfo:
