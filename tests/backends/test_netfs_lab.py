@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -276,27 +277,39 @@ def test_gluster(engine: Engine, tmp_path: Path) -> None:
         server.close()
 
 
-def test_the_examples_run_as_they_are(engine: Engine, nfs: NfsServer, samba: Samba) -> None:
+ONE = """
+import sys
+from poolkit.engine import Engine
+
+with Engine(sys.argv[1]) as engine:
+    pool = engine.define(open(sys.argv[2]).read())
+    assert pool.start()
+    pool.refresh()
+    assert pool.info.active
+    assert pool.destroy()
+"""
+
+
+def test_the_examples_run_as_they_are(nfs: NfsServer, samba: Samba, tmp_path: Path) -> None:
     with open("/etc/hosts", "a") as file:
         file.write("127.0.0.1 nfs.example.com nas1.example.com nas2.example.com files.example.com\n")
-    (samba.share.parent / "smb.conf").write_text(
-        (samba.share.parent / "smb.conf").read_text() + f"[isos]\npath = {samba.share}\nguest ok = yes\n"
-    )
-    sh("smbcontrol", "-s", str(samba.share.parent / "smb.conf"), "smbd", "reload-config")
-    # Example documents name these directories; an export must be on a file system that can be exported.
-    for place in ("/var/lib/virt/images", "/export/images"):
+    configuration = samba.share.parent / "smb.conf"
+    configuration.write_text(configuration.read_text() + f"[isos]\npath = {samba.share}\nguest ok = yes\n")
+    sh("smbcontrol", "-s", str(configuration), "smbd", "reload-config")
+    places = ("/var/lib/virt/images", "/export/images")
+    for place in places:
         Path(place).mkdir(parents=True, exist_ok=True)
         sh("exportfs", "-o", "rw,no_root_squash,insecure,no_subtree_check", f"127.0.0.1:{place}")
     try:
         for name in ("pool-netfs.xml", "pool-netfs-nfs4.xml", "pool-netfs-cifs.xml"):
-            pool = engine.define((EXAMPLES / name).read_text())
-            assert pool.start()
-            pool.refresh()
-            assert pool.info.active
-            assert pool.destroy()
+            # In a mount table of its own, for the first one mounts over the very directory that the server exports.
+            sh(
+                "unshare", "--mount", "--propagation", "private",
+                sys.executable, "-c", ONE, str(tmp_path / name), str(EXAMPLES / name),
+            )  # fmt: skip
     finally:
-        sh("exportfs", "-u", "127.0.0.1:/var/lib/virt/images", check=False)
-        sh("exportfs", "-u", "127.0.0.1:/export/images", check=False)
+        for place in places:
+            sh("exportfs", "-u", f"127.0.0.1:{place}", check=False)
 
 
 # -- death at every step ----------------------------------------------------------------------------------------------
