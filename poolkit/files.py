@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poolkit import errors
-from poolkit.undo import Undo
+from poolkit.undo import Undo, identity
 
 if TYPE_CHECKING:
     from poolkit.host import Host
@@ -120,16 +120,28 @@ class Files:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def mkdir(self, path: str, mode: int = 0o755) -> bool:
-        """Make a directory, and its parents with mode 0755. Returns False if it exists already. Undone by rmdir."""
+    def mkdir(self, path: str, mode: int = 0o755, *, keep: bool = False) -> bool:
+        """Make a directory, and its parents with mode 0755. Returns False if it exists already.
+
+        Undone by rmdir, unless ``keep``: for folders that other operations may begin to use at once.
+        """
         if os.path.isdir(path):
             return False
         parent = os.path.dirname(path)
         if parent and not os.path.isdir(parent):
-            self.mkdir(parent, 0o755)
-        if self._host.step(f"mkdir {path}", Undo("rmdir", (path,))):
-            os.mkdir(path, mode)
-            os.chmod(path, mode)  # whatever the umask is
+            self.mkdir(parent, 0o755, keep=keep)
+        if self._host.step(f"mkdir {path}", None if keep else Undo("rmdir", (path,))):
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
+                return False  # another process was faster
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fchmod(fd, mode)  # whatever the umask is
+            finally:
+                os.close(fd)
             self._fault(f"fsync directory of {path}")
             self.sync(parent)
         return True
@@ -148,10 +160,11 @@ class Files:
         """Set the mode of a directory or device; False if it has it. Undone by the old mode. Follows no link."""
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            old = stat.S_IMODE(os.fstat(fd).st_mode)
+            facts = os.fstat(fd)
+            old = stat.S_IMODE(facts.st_mode)
             if old == mode:
                 return False
-            if self._host.step(f"chmod {mode:04o} {path}", Undo("chmod", (path, old))):
+            if self._host.step(f"chmod {mode:04o} {path}", Undo("chmod", (path, old, identity(facts)))):
                 os.fchmod(fd, mode)
         finally:
             os.close(fd)
@@ -164,7 +177,8 @@ class Files:
             facts = os.fstat(fd)
             if owner in (-1, facts.st_uid) and group in (-1, facts.st_gid):
                 return False
-            if self._host.step(f"chown {owner}:{group} {path}", Undo("chown", (path, facts.st_uid, facts.st_gid))):
+            undo = Undo("chown", (path, facts.st_uid, facts.st_gid, identity(facts)))
+            if self._host.step(f"chown {owner}:{group} {path}", undo):
                 os.fchown(fd, owner, group)
         finally:
             os.close(fd)
@@ -196,31 +210,39 @@ class Files:
         self.sync(directory)
 
     def symlink(self, target: str, path: str) -> bool:
-        """Make a symbolic link; False if it is there with that target. Undone by unlink."""
+        """Make a symbolic link; False if it is there with that target. Undone if it still has that target."""
         try:
             if os.readlink(path) == target:
                 return False
         except OSError:
             pass
-        if self._host.step(f"symlink {path} -> {target}", Undo("unlink", (path,))):
+        if self._host.step(f"symlink {path} -> {target}", Undo("unsymlink", (target, path))):
             os.symlink(target, path)
             self._fault(f"fsync directory of {path}")
             self.sync(os.path.dirname(path))
         return True
 
     def unlink(self, path: str) -> bool:
-        """Remove a file or link; False if it is gone already. A removed symbolic link is put back on undo."""
+        """Remove a file or link of ours; False if it is gone already. Undo puts it back.
+
+        A file waits under a private name until the operation is complete.
+        """
+        directory = os.path.dirname(path)
         try:
             target = os.readlink(path)
         except FileNotFoundError:
             return False
         except OSError:
-            target = None
-        undo = None if target is None else Undo("symlink", (target, path))
-        if self._host.step(f"unlink {path}", undo):
+            kept = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
+            if self._host.step(f"unlink {path}", Undo("restore", (kept, path))):
+                os.rename(path, kept)
+                self._fault(f"fsync directory of {path}")
+                self.sync(directory)
+            return True
+        if self._host.step(f"unlink {path}", Undo("symlink", (target, path))):
             os.unlink(path)
             self._fault(f"fsync directory of {path}")
-            self.sync(os.path.dirname(path))
+            self.sync(directory)
         return True
 
     def remove(self, directory: Directory, name: str) -> bool:
@@ -245,21 +267,14 @@ class Files:
         """
         if directory.exists(name):
             raise _exists(directory, name)
-        temporary = f"{TEMPORARY}{os.urandom(8).hex()}"
-        self._host.step(f"create {directory.join(name)}", Undo("unlink", (directory.join(temporary),)))
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        new = NewFile(directory, name, temporary, os.open(temporary, flags, 0o600, dir_fd=directory.fd))
-        try:
+        with self._temporary(directory, name, "create") as new:
             yield new
-            self._publish(new, format, mode, owner, group)
-        except BaseException:
-            try:
-                os.unlink(temporary, dir_fd=directory.fd)
-            except FileNotFoundError:
-                pass
-            raise
-        finally:
-            os.close(new.fd)
+            self._settle(new, format, mode, owner, group)
+            self._host.record(Undo("unlink", (directory.join(name), identity(os.fstat(new.fd)))))
+            self._fault(f"rename {name}")
+            _rename_noreplace(new)
+            self._fault(f"fsync directory of {name}")
+            os.fsync(directory.fd)
 
     @contextmanager
     def rewrite(self, directory: Directory, name: str, *, format: str) -> Iterator[NewFile]:
@@ -269,26 +284,25 @@ class Files:
         """
         with directory.regular(name) as fd:
             old = os.fstat(fd)
+        with self._temporary(directory, name, "replace") as new:
+            yield new
+            self._settle(new, format, stat.S_IMODE(old.st_mode), old.st_uid, old.st_gid)
+            if identity(directory.lstat(name)) != identity(old):
+                raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
+            self._fault(f"rename {name}")
+            os.replace(new.temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+            self._fault(f"fsync directory of {name}")
+            os.fsync(directory.fd)
+
+    @contextmanager
+    def _temporary(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:
+        """An unfinished file under a private name, which is gone afterwards unless it was renamed."""
         temporary = f"{TEMPORARY}{os.urandom(8).hex()}"
-        self._host.step(f"replace {directory.join(name)}", Undo("unlink", (directory.join(temporary),)))
+        self._host.step(f"{verb} {directory.join(name)}", Undo("unlink", (directory.join(temporary),)))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         new = NewFile(directory, name, temporary, os.open(temporary, flags, 0o600, dir_fd=directory.fd))
         try:
             yield new
-            facts = os.fstat(new.fd)
-            if (facts.st_uid, facts.st_gid) != (old.st_uid, old.st_gid):
-                os.fchown(new.fd, old.st_uid, old.st_gid)
-            os.fchmod(new.fd, stat.S_IMODE(old.st_mode))
-            self._fault(f"fsync {name}")
-            os.fsync(new.fd)
-            if directory.lstat(name).st_ino != old.st_ino:
-                raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
-            self._host.adopt(name, facts.st_ino, format)
-            self._host.check_abort()
-            self._fault(f"rename {name}")
-            os.replace(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
-            self._fault(f"fsync directory of {name}")
-            os.fsync(directory.fd)
         except BaseException:
             try:
                 os.unlink(temporary, dir_fd=directory.fd)
@@ -298,7 +312,8 @@ class Files:
         finally:
             os.close(new.fd)
 
-    def _publish(self, new: NewFile, format: str, mode: int, owner: int, group: int) -> None:
+    def _settle(self, new: NewFile, format: str, mode: int, owner: int, group: int) -> None:
+        """Give an unfinished file its owner and mode, bring it to the disk and record its format."""
         facts = os.fstat(new.fd)
         if (owner not in (-1, facts.st_uid)) or (group not in (-1, facts.st_gid)):
             os.fchown(new.fd, owner, group)
@@ -307,11 +322,6 @@ class Files:
         os.fsync(new.fd)
         self._host.adopt(new.name, facts.st_ino, format)
         self._host.check_abort()
-        self._host.record(Undo("unlink", (new.directory.join(new.name), facts.st_ino)))
-        self._fault(f"rename {new.name}")
-        _rename_noreplace(new)
-        self._fault(f"fsync directory of {new.name}")
-        os.fsync(new.directory.fd)
 
     def sync(self, path: str) -> None:
         """fsync a directory, so that its entries survive a power failure."""

@@ -38,15 +38,20 @@ class Outcome:
 
 @record()
 class Operation:
-    """Handed to the body of a verb. ``id`` marks the inventory's transaction that completes it (None in a dry run)."""
+    """Handed to the body of a verb."""
 
     host: Host
-    id: str | None
+    journal: undo.Journal
+
+    @property
+    def id(self) -> str | None:
+        """Marks the inventory's transaction that completes the verb; None while there is nothing to undo."""
+        return self.journal.ident if self.journal.steps else None
 
     @property
     def dry(self) -> bool:
         """Whether nothing may be written."""
-        return self.id is None
+        return self.host.dry_run
 
     def plan(self) -> tuple[str, ...]:
         """The changes so far, as lines."""
@@ -88,15 +93,17 @@ class Operations:
                 journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
                 host = self.host.operation(journal=journal, abort=abort, progress=progress)
                 try:
-                    yield Operation(host, None if host.dry_run else ident)
+                    yield Operation(host, journal)
                 except BaseException as error:
                     failures = journal.roll_back(host)
-                    if failures and isinstance(error, errors.PoolkitError):
-                        error.hint = "; ".join(filter(None, [error.hint, *failures]))
-                    raise
+                    if not failures or not isinstance(error, (OSError, errors.PoolkitError)):
+                        raise
+                    worded = error if isinstance(error, errors.PoolkitError) else _worded(error, pool, verb, volume)
+                    worded.hint = "; ".join(filter(None, [worded.hint, *failures]))
+                    raise worded from error.__cause__ or (None if worded is error else error)
                 else:
                     marked = bool(journal.steps)
-                    journal.close()
+                    journal.finish()
                     if marked:
                         self.inventory.forget_operation(ident)
 
@@ -121,9 +128,7 @@ class Operations:
             error.volume = error.volume or volume
             raise
         except OSError as error:
-            what = f"volume '{volume}' of pool '{pool}'" if volume else f"pool '{pool}'"
-            where = f" ('{error.filename}')" if error.filename and not isinstance(error.filename, int) else ""
-            raise errors.from_os_error(error, f"{verb.removeprefix('vol-')} {what}{where}", pool=pool, volume=volume) from error
+            raise _worded(error, pool, verb, volume) from error
 
     # -- recovery -------------------------------------------------------------------------------------------------
 
@@ -137,8 +142,16 @@ class Operations:
             raise errors.from_os_error(error, f"read the folder '{self.journals}'") from error
         lines = []
         for name in sorted(names):
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                lines += self._recover(os.path.join(self.journals, name), pool)
+            path = os.path.join(self.journals, name)
+            with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
+                if pool is not None:
+                    lines += self._recover(path, pool)
+                    continue
+                # Nobody may begin work on that pool while what is left of the last is taken back.
+                owner = str(undo.read(path)[0].get("pool") or "")
+                if owner:
+                    with self.locks.work(owner, "recover"):
+                        lines += self._recover(path, owner)
         return lines
 
     def _recover(self, path: str, pool: str | None) -> list[str]:
@@ -154,6 +167,7 @@ class Operations:
             what = f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}"
             ident = str(head.get("id"))
             if self.inventory.completed(ident):
+                undo.finish(steps)
                 os.unlink(path)
                 self.inventory.forget_operation(ident)
                 return [f"finished: {what}"]
@@ -173,3 +187,9 @@ class Operations:
             return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(".failed"))
         except FileNotFoundError:
             return []
+
+
+def _worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.HostError:
+    what = f"volume '{volume}' of pool '{pool}'" if volume else f"pool '{pool}'"
+    where = f" ('{error.filename}')" if error.filename and not isinstance(error.filename, int) else ""
+    return errors.from_os_error(error, f"{verb.removeprefix('vol-')} {what}{where}", pool=pool, volume=volume)

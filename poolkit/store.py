@@ -128,7 +128,7 @@ class Store:
 
     def save(self, name: str, text: str, host: Host) -> None:
         """Write a definition durably: it is the old one or the new one at any instant."""
-        host.files.mkdir(self.directory, 0o755 if self.directory.startswith("/etc/") else 0o700)
+        host.files.mkdir(self.directory, 0o755 if self.directory.startswith("/etc/") else 0o700, keep=True)
         host.files.write(self.path(name), text.encode("utf-8"), 0o600)
 
     def remove(self, name: str, host: Host) -> bool:
@@ -152,7 +152,7 @@ class Store:
         link = f"{self.autostart_directory}/{name}{_SUFFIX}"
         if not on:
             return host.files.unlink(link)
-        host.files.mkdir(self.autostart_directory, 0o700)
+        host.files.mkdir(self.autostart_directory, 0o700, keep=True)
         return host.files.symlink(f"../{name}{_SUFFIX}", link)
 
 

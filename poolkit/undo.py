@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Undo:
     """One step.
 
-    ``kind`` is ``run``, ``run-if``, ``unmount``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink``, ``restore`` or
-    ``write-back``.
+    ``kind`` is ``run``, ``run-if``, ``unmount``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink``, ``unsymlink``,
+    ``restore`` or ``write-back``.
     """
 
     kind: str
@@ -74,10 +74,10 @@ def perform(step: Undo, host: Host) -> None:
 
     A step on a network file system is done by a child process, which is given up when the server does not answer.
     """
-    if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "restore"):
+    if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "unsymlink", "restore"):
         from poolkit.mounts import is_network, locate
 
-        path = str(step.args[1] if step.kind == "symlink" else step.args[0])
+        path = str(step.args[1] if step.kind in ("symlink", "unsymlink") else step.args[0])
         mount = locate(path, host.mounts())[1]
         if mount is not None and is_network(mount.fstype):
             from poolkit import worker
@@ -104,21 +104,25 @@ def perform_here(host: Host, step: Undo) -> None:
         elif kind == "unmount":
             _unmount(args[0], args[1], host)
         elif kind == "unlink":
-            # With an inode number: only if it is still the file that we made.
-            if len(args) == 1 or os.lstat(args[0]).st_ino == args[1]:
+            # With an identity: only if it is still the file that we made.
+            if len(args) == 1 or identity(os.lstat(args[0])) == list(args[1]):
                 os.unlink(args[0])
         elif kind == "rmdir":
             _rmdir_empty(args[0])
-        elif kind == "chmod":
-            os.chmod(args[0], args[1])
-        elif kind == "chown":
-            os.chown(args[0], args[1], args[2], follow_symlinks=False)
+        elif kind in ("chmod", "chown"):
+            _with_the_same(
+                args[0], args[-1], lambda fd: os.fchmod(fd, args[1]) if kind == "chmod" else os.fchown(fd, *args[1:3])
+            )
         elif kind == "symlink":
             if not os.path.lexists(args[1]):
                 os.symlink(args[0], args[1])
+        elif kind == "unsymlink":
+            if os.readlink(args[1]) == args[0]:
+                os.unlink(args[1])
         elif kind == "restore":
-            # A hard link to the old content was kept under a private name: put it back.
-            os.replace(args[0], args[1])
+            # What was removed waits under a private name until the operation is complete: put it back.
+            if not os.path.lexists(args[1]):
+                os.rename(args[0], args[1])
         else:
             raise errors.HostError(f"the journal holds an unknown undo step '{kind}'", hint="a newer poolkit wrote it")
     except FileNotFoundError:
@@ -160,19 +164,41 @@ class Journal:
                 self._on_disk = True
         self.steps.append(step)
 
-    def close(self) -> None:
-        """Forget the steps: the operation is complete or undone."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            _unlink_quietly(self.path)
-        self.steps.clear()
+    def finish(self) -> None:
+        """The operation is complete: let go of what an undo would have needed."""
+        finish(self.steps)
+        self._close()
 
     def roll_back(self, host: Host) -> list[str]:
-        """Run all steps, newest first, then close. Returns a sentence for each step that could not be undone."""
+        """Run all steps, newest first. Returns a sentence for each step that could not be undone.
+
+        If there is one, the journal stays as ``.failed`` for people to look at.
+        """
         failures = undo_all(self.steps, host)
-        self.close()
+        self._close(keep=bool(failures))
         return failures
+
+    def _close(self, *, keep: bool = False) -> None:
+        if self._fd >= 0:
+            if keep:
+                os.replace(self.path, self.path + ".failed")
+            else:
+                _unlink_quietly(self.path)
+            os.close(self._fd)
+            self._fd = -1
+        self.steps.clear()
+
+
+def finish(steps: Sequence[Undo]) -> None:
+    """End an operation that is complete: what it had put aside instead of removing it goes now."""
+    for step in steps:
+        if step.kind == "restore":
+            _unlink_quietly(str(step.args[0]))
+
+
+def identity(facts: os.stat_result) -> list[int]:
+    """What tells a file from one that took its name: device and inode."""
+    return [facts.st_dev, facts.st_ino]
 
 
 def undo_all(steps: Sequence[Undo], host: Host) -> list[str]:
@@ -233,6 +259,21 @@ def _write_back(device: str, packed: Sequence[tuple[int, str]]) -> None:
                 done = os.pwrite(fd, data, offset)
                 offset, data = offset + done, data[done:]
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _with_the_same(path: str, known: Sequence[int], change: Callable[[int], None]) -> None:
+    """Change what is at ``path`` if it is still what was there, and never what a symbolic link points to."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return
+        raise
+    try:
+        if identity(os.fstat(fd)) == list(known):
+            change(fd)
     finally:
         os.close(fd)
 

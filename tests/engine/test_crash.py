@@ -80,6 +80,7 @@ VERBS: dict[str, tuple[Verb, Verb, Callable[[Engine], bool]]] = {
 def _leftovers(place: Path) -> list[str]:
     found = [str(p.relative_to(place)) for p in place.rglob("*") if p.name.startswith(".poolkit-")]
     found += [str(p.relative_to(place)) for p in place.rglob("*.journal*")]
+    found += [str(p.relative_to(place)) for p in place.rglob("autostart/*") if not p.exists()]
     return found
 
 
@@ -171,6 +172,8 @@ def test_failing_at_every_step(name: str, number: int, tmp_path: Path) -> None:
                 failed = False
             armed = False
             assert _leftovers(place) == [], f"failed at step {step}"
+            if name == "undefine" and failed:
+                assert [p.autostart for p in engine.pools()] == [True], f"failed at step {step}"
             try:
                 verb(engine, place)
             except errors.AlreadyExists:

@@ -160,7 +160,8 @@ def test_undo_runs_newest_first_and_goes_on_after_a_failure(tmp_path: Path) -> N
     assert (tmp_path / "order").read_text().split() == ["c", "b", "a"]
     assert len(failures) == 1
     assert "could not undo" in failures[0]
-    assert list((tmp_path / "journal").iterdir()) == []
+    # What could not be undone is kept for people to look at.
+    assert [p.suffix for p in (tmp_path / "journal").iterdir()] == [".failed"]
 
 
 def test_undo_is_on_disk_before_the_change(tmp_path: Path) -> None:
@@ -181,21 +182,34 @@ def test_a_torn_journal_ends_at_its_last_whole_line(tmp_path: Path) -> None:
         Path(journal.path).write_bytes(text[:cut])
         steps = undo.read(journal.path)[1]
         assert steps in ([], [undo.Undo("unlink", ("/a",))], journal.steps)
-    journal.close()
+    journal.finish()
 
 
 def test_undo_of_what_never_happened_is_harmless(tmp_path: Path) -> None:
     keep = tmp_path / "keep"
     keep.write_text("precious")
-    inode = keep.stat().st_ino
+    facts = keep.stat()
+    aside = tmp_path / ".poolkit-aside"
+    aside.write_text("older")
+    link = tmp_path / "link"
+    link.symlink_to(keep)
     steps = [
         undo.Undo("unlink", (str(tmp_path / "absent"),)),
-        undo.Undo("unlink", (str(keep), inode + 1)),
+        undo.Undo("unlink", (str(keep), [facts.st_dev, facts.st_ino + 1])),
+        undo.Undo("unlink", (str(keep), [facts.st_dev + 1, facts.st_ino])),
+        undo.Undo("unsymlink", ("elsewhere", str(link))),
+        undo.Undo("restore", (str(aside), str(keep))),
         undo.Undo("rmdir", (str(tmp_path),)),
-        undo.Undo("chmod", (str(tmp_path / "absent"), 0o700)),
+        undo.Undo("chmod", (str(tmp_path / "absent"), 0o700, [0, 0])),
+        undo.Undo("chmod", (str(keep), 0o777, [facts.st_dev, facts.st_ino + 1])),
+        undo.Undo("chmod", (str(link), 0o777, [facts.st_dev, facts.st_ino])),
+        undo.Undo("chown", (str(keep), 12345, 12345, [facts.st_dev, facts.st_ino + 1])),
     ]
     assert undo.undo_all(steps, host) == []
     assert keep.read_text() == "precious"
+    assert keep.stat().st_mode == facts.st_mode
+    assert keep.stat().st_uid == facts.st_uid
+    assert link.is_symlink()
     assert undo.undo_all([undo.Undo("explode", ())], host) != []
 
 
