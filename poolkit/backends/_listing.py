@@ -110,20 +110,33 @@ class DirectoryBackend(Backend):
         with self.open() as directory:
             now = time.time_ns()
             check = 0
+            dense = False
             with os.scandir(directory.fd) as entries:
                 for entry in entries:
                     name = entry.name
+                    old = known.get(name)
+                    if dense and old is None and entry.is_file(follow_symlinks=False):
+                        # New, and among files with data: it will be opened anyway, and fstat(2) then spares a look-up by
+                        # name. A file without data needs no opening; folders mostly hold one kind or the other.
+                        info = self._newcomer(directory, name, now)
+                        if info is not None:
+                            dense = info.allocation > 0
+                            yield info
+                        check += 1
+                        if not check & 0xFF:
+                            self.host.check_abort()
+                        continue
                     try:
                         facts = entry.stat(follow_symlinks=False)
                     except OSError:
                         continue  # deleted while we looked
-                    old = known.get(name)
                     stamp = _stamp(facts)
                     if old is not None and old.stamp == stamp:
                         yield old
                         continue
                     info = self._entry(directory, name, facts, stamp, old, now)
                     if info is not None:
+                        dense = info.allocation > 0
                         yield info
                     check += 1
                     if not check & 0xFF:
@@ -141,8 +154,30 @@ class DirectoryBackend(Backend):
             raise self.missing(name)
         return info
 
+    def _newcomer(self, directory: Directory, name: str, now: int) -> VolumeInfo | None:
+        try:
+            fd = directory.open(name)
+        except OSError:
+            try:
+                facts = directory.lstat(name)
+            except OSError:
+                return None  # deleted while we looked
+            return self._entry(directory, name, facts, _stamp(facts), None, now)
+        try:
+            facts = os.fstat(fd)
+            return self._entry(directory, name, facts, _stamp(facts), None, now, fd)
+        finally:
+            os.close(fd)
+
     def _entry(
-        self, directory: Directory, name: str, facts: os.stat_result, stamp: int, old: VolumeInfo | None, now: int
+        self,
+        directory: Directory,
+        name: str,
+        facts: os.stat_result,
+        stamp: int,
+        old: VolumeInfo | None,
+        now: int,
+        fd: int = -1,
     ) -> VolumeInfo | None:
         mode = facts.st_mode
         if not name.isprintable() and not _presentable(name):
@@ -165,6 +200,8 @@ class DirectoryBackend(Backend):
             capacity: int = size
             if not allocation and size > 4096 and self.trust_blocks and recorded in (None, "raw"):
                 format = "raw"
+            elif fd >= 0:
+                format, capacity, detail = self._read(fd, recorded, size)
             else:
                 format, capacity, detail = self._examine(directory, name, recorded, size)
         elif stat.S_ISDIR(mode):
@@ -187,6 +224,13 @@ class DirectoryBackend(Backend):
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return recorded or "raw", size, {"error": "it is not a regular file any more"}
+            return self._read(fd, recorded, size)
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _read(fd: int, recorded: str | None, size: int) -> tuple[str, int, dict[str, Any] | None]:
+        try:
             image = (
                 formats.probe_fd(fd, size)
                 if recorded is None
@@ -194,8 +238,6 @@ class DirectoryBackend(Backend):
             )
         except OSError as error:
             return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
-        finally:
-            os.close(fd)
         return image.format, size if image.capacity is None else image.capacity, detail_of(image)
 
 
