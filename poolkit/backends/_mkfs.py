@@ -31,7 +31,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "xfs": ("mkfs.xfs", "-q", "-m", "uuid={mark}", "+-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-U", "{mark}", "+-f"),
     "vfat": ("mkfs.vfat", "-i", "{mark}", "+-I"),
-    "udf": ("mkudffs", "--bootblock=erase", "--uuid={mark}"),  # by default it pretends that there are partitions
+    "udf": ("mkudffs", "--bootarea=erase", "--uuid={mark}"),  # by default it pretends that there are partitions
 }
 
 

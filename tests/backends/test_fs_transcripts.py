@@ -150,7 +150,7 @@ def test_stop_of_a_busy_pool_names_the_mount_below(device: Any) -> None:
         ("xfs", f"mkfs.xfs -q -m uuid={MARK}"),
         ("btrfs", f"mkfs.btrfs -q -U {MARK}"),
         ("vfat", f"mkfs.vfat -i {MARK[:8]}"),
-        ("udf", f"mkudffs --bootblock=erase --uuid={MARK.replace('-', '')[:16]}"),
+        ("udf", f"mkudffs --bootarea=erase --uuid={MARK.replace('-', '')[:16]}"),
     ],
 )
 def test_build(device: Any, kind: str, line: str) -> None:
