@@ -41,11 +41,20 @@ class Disk(NamedTuple):
 
     def name(self, number: int) -> str:
         """The name of the partition of that number: the one it has, else the one the kernel will give it."""
-        return self.names.get(number) or f"{os.path.basename(self.node)}{self.separator}{number}"
+        return self.names.get(number) or f"{self.node[self.node.rindex('/') + 1 :]}{self.separator}{number}"
+
+    def may_be(self, name: str, number: int) -> bool:
+        """Whether a new partition of that number can be asked for by that name.
+
+        Before a device-mapper disk has its first one nobody can tell how this machine's rules will name it.
+        """
+        if self.dm and not self.names:
+            return name in [f"{self.dm}{separator}{number}" for separator in ("-part", "p", "")]
+        return name == self.name(number)
 
     def part(self, number: int) -> str:
         """The device node of the partition of that number."""
-        return f"{os.path.dirname(self.node)}/{self.name(number)}"
+        return self.node[: self.node.rindex("/") + 1] + self.name(number)
 
 
 def look(path: str, part_separator: bool | None = None) -> Disk | None:
@@ -222,10 +231,14 @@ def _by(host: Host, node: str) -> str:
     return f": {', '.join(words[:5])}" if words else ""
 
 
-def arrive(host: Host, disk: Disk, number: int, what: str) -> None:
-    """Wait until the partition has its node; ``HostError`` if that does not come."""
+def arrive(host: Host, disk: Disk, number: int, what: str) -> Disk:
+    """Wait until the partition has its node; the disk as it is then. ``HostError`` if that does not come."""
     deadline = time.monotonic() + _WAIT
-    while not _block.number(disk.part(number)):
+    while True:
+        # With device-mapper the machine's own rules for kpartx may have given it another name than the expected one.
+        found = look(disk.path) if disk.dm else disk
+        if found is not None and (number in found.names or not disk.dm) and _block.number(found.part(number)):
+            return found
         if time.monotonic() > deadline:
             raise errors.HostError(
                 f"{what} is in the partition table, but its device '{disk.part(number)}' did not appear",

@@ -153,15 +153,14 @@ def _sfdisk(host: Host, node: str, size: int, sector: int) -> Table:
             _entry(kind, int(p["node"][len(p["node"].rstrip("0123456789")) :]), p, sector)
             for p in found.get("partitions", ())
         ]
+        usable = (found["firstlba"] * sector, (found["lastlba"] + 1) * sector) if kind == "gpt" else (0, size)
     except (ValueError, LookupError, TypeError):
         raise errors.HostError(f"'sfdisk' answered something that is no partition table: {text[:100]!r}") from None
     parts.sort()
-    first, last = GRAIN, size
+    first, last = max(GRAIN, usable[0]), min(size, usable[1])
     taken = []
-    if kind == "gpt":
-        first, last = max(GRAIN, found["firstlba"] * sector), min(size, (found["lastlba"] + 1) * sector)
-    else:
-        last = min(size, DOS_SECTORS * sector)
+    if kind == "dos":
+        last = min(last, DOS_SECTORS * sector)
         extended = next((p for p in parts if p.kind == "extended"), None)
         taken = _records(node, extended, sector) if extended is not None else []
     gaps = _gaps([p for p in parts if p.kind != "logical"], first, last)

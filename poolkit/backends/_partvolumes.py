@@ -37,7 +37,8 @@ class PartitionVolumes(BlockBackend):
     # -- the disk and its table ---------------------------------------------------------------------------------------
 
     def _disk(self) -> _disks.Disk:
-        disk = _disks.look(self.path, self.pool.source.devices[0].part_separator)
+        separator = self.pool.source.devices[0].part_separator
+        disk: _disks.Disk | None = self.host.shared(("disk", self.path), lambda: _disks.look(self.path, separator))
         if disk is None:
             raise self._error(
                 errors.HostError, f"there is no disk '{self.path}'", "is it attached? lsblk shows all disks"
@@ -46,7 +47,8 @@ class PartitionVolumes(BlockBackend):
 
     def _label(self) -> str:
         try:
-            return _partitions.label(_disks.head(self.path))
+            label: str = self.host.shared(("label", self.path), lambda: _partitions.label(_disks.head(self.path)))
+            return label
         except OSError as error:
             raise errors.from_os_error(error, f"read the disk '{self.path}'", pool=self.pool.name) from error
 
@@ -117,9 +119,10 @@ class PartitionVolumes(BlockBackend):
                 detail["warning"] = (
                     f"the partition has no device node; make it: poolkit destroy and start {self.pool.name}"
                 )
-            yield VolumeInfo(
-                name, "block", part.format, part.size, part.size, 0, key=paths[name], path=paths[name], detail=detail
-            )
+            path = paths[name]
+            info = VolumeInfo(name, "block", part.format, part.size, part.size, key=path, path=path, detail=detail)
+            old = known.get(name)
+            yield old if old == info and old is not None else info  # the same object: nothing to be stored
 
     def source(self, info: VolumeInfo) -> Source:
         """The partition as raw bytes: its type says nothing of an image format."""
@@ -162,7 +165,7 @@ class PartitionVolumes(BlockBackend):
         with self._named(volume.name):
             part = _partitions.place(table, volume.capacity or 0, format)
         name = disk.name(part.number)
-        if volume.name != name:
+        if not disk.may_be(volume.name, part.number):
             taken = volume.name in {disk.name(p.number) for p in table.parts}
             raise self._error(
                 errors.VolumeExists if taken else errors.InvalidArgument,
@@ -178,7 +181,8 @@ class PartitionVolumes(BlockBackend):
         if self.host.dry_run:
             return VolumeInfo(name, "block", format, part.size, part.size, path=disk.part(part.number))
         if part.kind != "extended":
-            _disks.arrive(self.host, disk, part.number, f"pool '{self.pool.name}': partition '{name}'")
+            what = f"pool '{self.pool.name}': partition '{name}'"
+            name = _disks.arrive(self.host, disk, part.number, what).name(part.number)
         return self.look(name, None)
 
     def _check_new(self, volume: Volume, format: str) -> None:
@@ -229,12 +233,16 @@ class PartitionVolumes(BlockBackend):
         self, disk: _disks.Disk, part: Partition, place: str, remove: list[str], argv: list[str], script: str | None
     ) -> None:
         question = _disks.question(disk, part.number)
-        self.host.record(undo.run_if(question, place, remove))
-        # The newest undo comes first: the kernel forgets the partition while the table still tells whose it is.
-        self.host.change(
-            argv, input=None if script is None else script.encode(),
-            undo=undo.run_if(question, place, _disks.forget_argv(disk, part.number)),
-        )  # fmt: skip
+        taken_out = undo.run_if(question, place, remove)
+        if disk.dm:
+            # The name of its device is not known yet: what the table has no more, kpartx takes away.
+            self.host.record(undo.run(_disks.resize_argv(disk, part.number, 0)))
+            newest = taken_out
+        else:
+            # The kernel forgets the partition while the table still tells whose it is.
+            self.host.record(taken_out)
+            newest = undo.run_if(question, place, _disks.forget_argv(disk, part.number))
+        self.host.change(argv, input=None if script is None else script.encode(), undo=newest)
 
     def clone(self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None) -> VolumeInfo:
         """Make a partition and copy the content of ``source`` into it, images as what they hold."""
