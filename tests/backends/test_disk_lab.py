@@ -147,8 +147,10 @@ def test_a_death_at_any_point_leaves_no_stray_partition(engine: Engine, lab_disk
 
 def test_the_example_of_a_plain_disk(engine: Engine, lab_scsi: Callable[..., list]) -> None:
     """/dev/sda of 4 GiB, of which scsi_debug keeps what is written in 64 MiB."""
-    for disk in Path("/sys/block").glob("sd*"):
-        (disk / "device" / "delete").write_text("1")  # the name is free for another
+    others = [disk / "device" for disk in Path("/sys/block").glob("sd*")]
+    places = [device.resolve().name for device in others]  # host:channel:target:lun
+    for device in others:
+        (device / "delete").write_text("1")  # the name is free for another
     (host,) = lab_scsi(size_mb=64, virtual_gb=4)
     assert host.disks == ["/dev/sda"]
     Path("/tmp/script").write_text("label: dos\nstart=2048, type=f\n")
@@ -163,8 +165,9 @@ def test_the_example_of_a_plain_disk(engine: Engine, lab_scsi: Callable[..., lis
     assert made.definition().target.format == "linux-swap"
     assert made.delete()
     pool.destroy()
-    for scan in Path("/sys/class/scsi_host").glob("host*/scan"):
-        scan.write_text("- - -")  # the others are back
+    for place in places:
+        number, *rest = place.split(":")
+        Path(f"/sys/class/scsi_host/host{number}/scan").write_text(" ".join(rest))
     settle()
 
 
