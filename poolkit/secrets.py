@@ -247,5 +247,11 @@ class Secrets:
     def remove(self, definition: Any) -> bool:
         """Remove value and description; False if there was no description any more."""
         host = self.host.operation()
-        host.files.unlink(self.value_path(definition))
-        return host.files.unlink(self._path(definition, "xml"))
+        try:
+            folder = host.directory(self._folder(definition))
+        except FileNotFoundError:
+            return False
+        with folder:
+            # For good: a value that could be put back would still be there. The value first, so that none is left behind.
+            host.files.remove(folder, f"{definition.uuid}.value")
+            return host.files.remove(folder, f"{definition.uuid}.xml")

@@ -46,8 +46,6 @@ VERIFIED = frozenset(("nnsa", "dod"))
 
 PROMISES = {
     "zero": "the volume reads as zeros; its old blocks may be freed instead of overwritten",
-    "trim": "the old blocks are given back to the storage; nothing is overwritten",
-    "random": "overwritten once with random bytes",
     "nnsa": "overwritten twice with random bytes and once with zeros, which are read back (NNSA NAP-14.1-C)",
     "dod": "overwritten with random bytes, zeros and ones, the last read back (DoD 5220.22-M 8-306 d)",
     "bsi": "overwritten nine times with fixed patterns (BSI)",
@@ -55,8 +53,10 @@ PROMISES = {
     "schneier": "overwritten with zeros, ones and five times random bytes",
     "pfitzner7": "overwritten seven times with random bytes",
     "pfitzner33": "overwritten 33 times with random bytes",
+    "random": "overwritten once with random bytes",
+    "trim": "the old blocks are given back to the storage; nothing is overwritten",
 }
-"""What one may expect of each algorithm, in a few words; the names are libvirt's."""
+"""What one may expect of each algorithm, in a few words; names and order are libvirt's."""
 
 ALGORITHMS = tuple(PROMISES)
 

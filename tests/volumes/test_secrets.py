@@ -30,6 +30,7 @@ def test_a_secret_is_found_by_uuid_and_usage(engine: Engine) -> None:
     assert engine.host.operation().secret(usage="/a") == engine.host.operation().secret(uuid=UUID) == b"y"
     assert made.undefine() and not made.undefine()
     assert engine.secrets() == []
+    assert list(Path(engine.locations.secrets).iterdir()) == [], "the value is gone for good"
     with pytest.raises(errors.SecretNotFound, match="no secret '/a'"):
         engine.secret("/a")
 

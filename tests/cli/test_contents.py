@@ -1,0 +1,181 @@
+"""The verbs of volume contents and of secrets, once well and once ill."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import Command
+
+UUID = "0a81f5b2-8403-4b23-88d6-21ccc2f80d6f"
+
+
+class Stream:
+    """Standard input or output with bytes below it."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.buffer = io.BytesIO(data)
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def images(poolkit: Command) -> Command:
+    poolkit.pool()
+    poolkit.volume()
+    return poolkit
+
+
+def disk(command: Command, name: str = "disk1") -> Path:
+    return command.folder / "images" / name
+
+
+def test_upload_and_download_move_ranges(images: Command) -> None:
+    file, out = images.folder / "in", images.folder / "out"
+    file.write_bytes(b"0123456789")
+    said = images("vol-upload", "disk1", file, "--pool", "images", "--offset", "100", "--length", "5").out
+    assert said == "volume 'disk1' is uploaded\n"
+    assert disk(images).read_bytes()[99:106] == b"\x0001234\0"
+    answer = images("vol-download", disk(images), out, "--offset", "101", "--length", "3", "--json").json
+    assert (answer["changed"], answer["bytes"], out.read_bytes()) == (True, 3, b"123")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    images("vol-download", disk(images), out, "--sparse")
+    assert out.read_bytes() == disk(images).read_bytes()
+
+
+def test_a_download_that_fails_leaves_no_file(images: Command) -> None:
+    out = images.folder / "out"
+    error = images("vol-download", disk(images), out, "--offset", "2MiB", status=2).err
+    assert "is not within it" in error and not out.exists()
+    assert "No such file" in images("vol-upload", disk(images), "/nonexistent", status=10).err
+
+
+def test_standard_input_and_output(images: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Stream(b"piped"))
+    images("vol-upload", disk(images), "-", "--sparse")
+    assert disk(images).read_bytes()[:5] == b"piped"
+    from poolkit.cli import contents
+
+    stream = Stream()
+    monkeypatch.setattr(contents.sys, "stdout", stream)
+    with contents._writing("-") as out:
+        out.write(b"bytes")
+    assert stream.buffer.getvalue() == b"bytes"
+
+
+def test_clone_and_its_options(images: Command) -> None:
+    disk(images).write_bytes(b"data".ljust(1 << 20, b"\0"))
+    said = images("vol-clone", "disk1", "copy", "--pool", "images").out
+    assert said == "volume 'copy' is made from volume 'disk1' of pool 'images'\n"
+    assert disk(images, "copy").read_bytes() == disk(images).read_bytes()
+    images.pool("other")
+    images("vol-clone", disk(images), "there", "--to-pool", "other", "--capacity", "2MiB", "--no-reflink")
+    assert (images.folder / "other" / "there").stat().st_size == 2 << 20
+    text = images("vol-clone", disk(images), "linked", "--linked", "--print-xml").out
+    assert "<format type='qcow2'/>" in text and not disk(images, "linked").exists()
+    assert "contradict" in images("vol-clone", disk(images), "x", "--reflink", "--no-reflink", status=2).err
+    assert "has a volume 'copy' already" in images("vol-clone", disk(images), "copy", status=5).err
+    assert "cannot be the name" in images("vol-clone", disk(images), "../x", status=2).err
+    plan = images("vol-clone", disk(images), "dry", "--dry-run").out
+    assert plan == f"copy {disk(images)} to {disk(images, 'dry')} raw\n"
+
+
+@pytest.mark.tools("qemu-img", "prlimit")
+def test_formats_and_chains(images: Command) -> None:
+    images("vol-clone", disk(images), "top", "--linked")
+    rows = images("vol-chain", disk(images, "top"), "--json").json
+    assert [(r["volume"], r["format"], r["problem"]) for r in rows] == [("top", "qcow2", ""), ("disk1", "raw", "")]
+    assert "/images/disk1" in images("vol-chain", disk(images, "top")).out
+    images("vol-clone", disk(images, "top"), "flat", "--format", "vdi")
+    assert images("vol-info", disk(images, "flat"), "--json").json["format"] == "vdi"
+    images("vol-create-as", "images", "full", "1MiB", "--format", "qcow2", "--prealloc", "falloc")
+    images("vol-create-as", "images", "meta", "1MiB", "--format", "qcow2", "--prealloc-metadata")
+    disk(images).unlink()
+    answer = images("vol-chain", disk(images, "top"), status=9)
+    assert "No such file" in answer.err
+    document = images.folder / "volume.xml"
+    document.write_text("<volume><name>from</name><capacity>0</capacity><target><format type='raw'/></target></volume>")
+    assert images("vol-create-from", "images", document, "flat", "--inputpool", "images", "--json").json["changed"]
+    assert disk(images, "from").stat().st_size == 1 << 20
+
+
+def test_wipe_says_what_it_promises(images: Command) -> None:
+    disk(images).write_bytes(b"x" * (1 << 20))
+    assert "reads as zeros" in images("vol-wipe", disk(images)).out
+    assert disk(images).read_bytes() == bytes(1 << 20)
+    assert "overwritten nine times" in images("vol-wipe", "disk1", "--pool", "images", "--algorithm", "bsi").out
+    assert "zero" in images("vol-wipe", disk(images), "--algorithm", "shred", status=2).err
+
+
+def test_the_algorithms_of_the_command_are_those_of_the_code() -> None:
+    from poolkit.backends._wipe import ALGORITHMS
+    from poolkit.cli.verbs import find
+
+    verb = find("vol-wipe")
+    assert verb is not None
+    assert next(a for a in verb.arguments if a.name == "--algorithm").choices == ALGORITHMS, "in libvirt's order"
+
+
+def test_adopt_records_a_format(images: Command) -> None:
+    assert images("vol-adopt", disk(images), "--json").json["changed"] is False
+    answer = images("vol-adopt", disk(images), "--format", "qcow2", status=9)
+    assert "is not qcow2" in answer.err
+
+
+def test_hard_links_need_force(images: Command) -> None:
+    (images.folder / "other-name").hardlink_to(disk(images))
+    assert "--force" in images("vol-wipe", disk(images), status=9).err
+    images("vol-wipe", disk(images), "--force")
+
+
+# -- secrets ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret(poolkit: Command) -> Command:
+    file = poolkit.folder / "secret.xml"
+    usage = "<usage type='volume'><volume>/a</volume></usage>"
+    file.write_text(f"<secret><uuid>{UUID}</uuid><description>words</description>{usage}</secret>")
+    assert poolkit("secret-define", file, "--validate").out == f"secret {UUID} is defined\n"
+    assert poolkit("secret-define", file, "--json").json["changed"] is False
+    return poolkit
+
+
+def test_a_value_comes_from_a_file_or_standard_input(secret: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = secret.folder / "value"
+    file.write_bytes(b"hunter2\n")
+    assert secret("secret-set-value", UUID, "--file", file).out == f"secret {UUID} has its value\n"
+    assert secret("secret-set-value", "/a", "--file", file, "--json").json["changed"] is False
+    assert secret("secret-get-value", "/a", "--show").out == "aHVudGVyMg==\n"
+    secret("secret-set-value", "/a", "--file", file, "--exact")
+    assert secret("secret-get-value", "/a", "--show", "--json").json == {"base64": "aHVudGVyMgo="}
+    monkeypatch.setattr(sys, "stdin", Stream(b"eW\n8="))
+    secret("secret-set-value", "/a", "--base64")
+    assert secret("secret-get-value", "/a", "--show").out == "eW8=\n"
+    file.write_bytes(b"%%%")
+    assert "not base64" in secret("secret-set-value", "/a", "--file", file, "--base64", status=2).err
+    assert "No such file" in secret("secret-set-value", "/a", "--file", "/nonexistent", status=10).err
+
+
+def test_a_value_is_shown_only_when_that_is_said(secret: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Stream(b"hunter2"))
+    secret("secret-set-value", UUID)
+    assert "--show" in secret("secret-get-value", UUID, status=2).err
+    told = secret("secret-list").out + secret("secret-list", "--json").out + secret("secret-dumpxml", UUID).out
+    assert "hunter2" not in told and "aHVudGVyMg" not in told
+    (row,) = json.loads(secret("secret-list", "--json").out)
+    assert (row["usage"], row["has_value"], row["description"]) == ("/a", True, "words")
+
+
+def test_undefine_removes_the_value(secret: Command) -> None:
+    secret("secret-undefine", "/a", "--dry-run")
+    assert len(secret("secret-list", "--json").json) == 1
+    assert secret("secret-undefine", "/a").out == f"secret {UUID} is undefined\n"
+    assert "no secret" in secret("secret-undefine", "/a", status=4).err
+    assert list((secret.root / "secrets").iterdir()) == []
