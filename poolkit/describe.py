@@ -20,7 +20,7 @@ from poolkit.model import (
 )
 
 _NO_SOURCE = VolumeSource()
-_ENCRYPTION = {"luks": "luks", "luks1": "luks", "luks2": "luks2", "qcow": "qcow", "aes": "qcow"}
+_ENCRYPTION: dict[str, Any] = {"luks": "luks", "luks1": "luks", "luks2": "luks2", "qcow": "qcow", "aes": "qcow"}
 
 
 def describer(directory: str | None) -> Callable[[VolumeInfo], Volume]:
@@ -30,10 +30,10 @@ def describer(directory: str | None) -> Callable[[VolumeInfo], Volume]:
     """
 
     def describe(info: VolumeInfo) -> Volume:
+        kind: Any = info.type
         path = info.path
         if path is None and directory is not None:
             path = f"{directory}/{info.name}"
-        kind = "file" if info.type == "file" else info.type
         backing = None
         source = _NO_SOURCE
         format: str | None = info.format or None

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
-from poolkit.backend import Backend
+from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.events import Event, Subscriptions
 from poolkit.host import Host
 from poolkit.index import Index, claims_of, normal, target_of
 from poolkit.inventory import Inventory, Record
 from poolkit.locks import Locks
-from poolkit.operation import Operations, Outcome
+from poolkit.operation import Operation, Operations, Outcome
 from poolkit.pool import Pool, PoolInfo
 from poolkit.store import Locations, Store, check_pool_name
+from poolkit.undo import identity
 from poolkit.volume import Volume
 
 if TYPE_CHECKING:
     from poolkit.secrets import Secret, Secrets
+
+_LOCAL = ("dir", "fs")
 
 
 class Engine:
@@ -87,27 +91,13 @@ class Engine:
             return source
         from poolkit import xmlmap
 
-        return xmlmap.read(source, self._candidates(source), filename=filename, strict=strict)
+        return xmlmap.read(source, registry.candidates(source), filename=filename, strict=strict)
 
     def _given(self, source: str | bytes | Any, filename: str, strict: bool) -> Any:
         # A dump of a running pool carries sizes; they are reports, not part of its definition.
         from poolkit import xmlmap
 
         return xmlmap.without_reports(self.parse(source, filename=filename, strict=strict))
-
-    def _candidates(self, source: str | bytes) -> Sequence[type]:
-        # Most documents say their type in the first bytes; importing the other backends for them would be waste.
-        import re
-
-        head = source[:4096] if isinstance(source, str) else source[:4096].decode("utf-8", "replace")
-        match = re.search(r"<pool\b[^>]*?\stype\s*=\s*['\"]([a-z-]+)['\"]", head)
-        if match:
-            try:
-                return [registry.backend(match[1]).definition]
-            except errors.Unsupported:
-                if match[1] in registry.types():
-                    raise  # a package offers it, and is broken
-        return registry.definitions()
 
     def load(self, name: str) -> Any:
         """The stored definition of a pool; ``PoolNotFound``, or ``InvalidDefinition`` if its file was damaged."""
@@ -129,14 +119,11 @@ class Engine:
         definition = self._given(source, filename, strict)
         name = check_pool_name(definition.name)
         with self.operations.run(name, "define", wait=self._wait(wait)) as op:
-            if op.dry:
+            with self._definitions(op.dry):
                 definition, old = self._admit(definition)
-            else:
-                with self.locks.definitions():
-                    definition, old = self._admit(definition)
-                    if definition != old:
-                        self.store.save(name, self._text(definition), op.host)
-                        self.index.sync(name, op.id)
+                if definition != old and not op.dry:
+                    self.store.save(name, self._text(definition), op.host)
+                    self.index.sync(name, op.id)
             record = self.inventory.record(name)
             pending = self._pending(record, definition)
         changed = definition != old
@@ -161,37 +148,83 @@ class Engine:
         """
         definition = self._given(source, filename, strict)
         name = check_pool_name(definition.name)
+        with self.operations.run(name, "create", wait=self._wait(wait)) as op:
+            running = self._running_transient(name, definition)
+            if running is not None:
+                return Pool(self, name, running.uuid, Outcome(False, f"pool '{name}' is active already"))
+            with self._definitions(op.dry):
+                definition, _ = self._admit(definition)
+            volumes, usage = self.bring_up(definition, op, None, build=build, overwrite=overwrite)
+            if not op.dry:
+                with self._definitions(op.dry):
+                    self._admit(definition)  # nobody took its place while it started
+                    row = (name, definition.uuid, definition.type, target_of(definition))
+                    claims = tuple(self.backend(definition).claims())
+                    self.inventory.add_active(row, claims, self._text(definition), self.boot, op.id, volumes, usage)
+        if not op.dry:
+            self.events.emit("started", name, definition.uuid)
+        return Pool(self, name, definition.uuid, Outcome(True, f"pool '{name}' is active", plan=op.plan()))
+
+    def _running_transient(self, name: str, definition: Any) -> Any:
+        """The definition of the transient pool of that name if it runs so already; raises if another pool has the name."""
         record = self.index.sync(name)
-        if record is not None and record.stamp is not None:
+        if record is None:
+            return None
+        if record.stamp is not None:
             raise errors.PoolExists(
                 f"pool '{name}' is defined already, so it cannot be made as a transient pool",
                 pool=name,
                 hint=f"start it: poolkit start {name}",
             )
-        if record is not None and self.activity(record)[0]:
-            live = self.parse(record.live or "")
-            same = live == _with_uuid(definition, live.uuid) if definition.uuid is None else live == definition
-            if same:
-                return Pool(self, name, live.uuid, Outcome(False, f"pool '{name}' is active already"))
-            raise errors.PoolExists(
-                f"a transient pool '{name}' with another definition is active", pool=name, hint="destroy it first"
-            )
-        with self.locks.definitions():
-            definition, _ = self._admit(definition)
-            claims = tuple(self.backend(definition).claims())
-            if not self.host.dry_run:
-                self.inventory.put(
-                    name, definition.uuid, definition.type, stamp=None, claims=claims, target=target_of(definition)
-                )
-        pool = Pool(self, name, definition.uuid)
-        try:
-            pool.outcome = pool.start(build=build, overwrite=overwrite, wait=wait, definition=definition)
-        except BaseException:
-            record = self.inventory.record(name)
-            if record is not None and record.stamp is None and not record.active:
-                self.inventory.drop(record.id)
-            raise
-        return pool
+        if not self.activity(record)[0]:
+            return None
+        live = self.parse(record.live or "", strict=False)
+        if live == (_with_uuid(definition, live.uuid) if definition.uuid is None else definition):
+            return live
+        raise errors.PoolExists(
+            f"a transient pool '{name}' with another definition is active", pool=name, hint="destroy it first"
+        )
+
+    def _definitions(self, dry: bool) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if dry else self.locks.definitions()
+
+    def bring_up(
+        self, definition: Any, op: Operation, record: Record | None, *, build: bool = False, overwrite: bool = False
+    ) -> tuple[list[VolumeInfo], Usage]:
+        """Start the storage of a definition and list it, for the verbs that do so; what fails is undone by ``op``."""
+        backend = self.backend(definition, op.host)
+        if build:
+            backend.build(overwrite=overwrite)
+        if op.dry:
+            backend.start()
+            return [], Usage(0, 0, 0)
+        if not (backend.check() and backend.whole):
+            backend.start()
+        if definition.type in _LOCAL:
+            self._refuse_shared_place(definition)
+        return self.scan(backend, record, target_of(definition))[1:]
+
+    def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
+        """The version of the inventory that a listing started from, the listing and the pool's sizes."""
+        version, known = self.inventory.known(record, place)
+        return version, list(backend.volumes(known)), backend.usage()
+
+    def _refuse_shared_place(self, definition: Any) -> None:
+        # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
+        path = definition.target.path
+        place = identity(os.stat(path))
+        for other in self.inventory.records():
+            if other.name == definition.name or other.type not in _LOCAL or not other.target or not self._exists(other):
+                continue
+            if not other.active or other.boot != self.boot:
+                continue
+            with contextlib.suppress(OSError):
+                if identity(os.stat(other.target)) == place:
+                    raise errors.Conflict(
+                        f"pool '{definition.name}' would list the directory of the active pool '{other.name}': "
+                        f"'{path}' and '{other.target}' are the same",
+                        pool=definition.name,
+                    )
 
     def _admit(self, definition: Any) -> tuple[Any, Any]:
         """The definition with its uuid, and the stored one it would replace; raises if another pool is in the way."""
@@ -331,7 +364,7 @@ class Engine:
             allocation=sizes[1],
             available=sizes[2],
             refreshed=record.refreshed,
-            reason=reason or record.error or "",
+            reason=reason or record.error or record.trouble or "",
         )
 
     def activity(self, record: Record, host: Host | None = None) -> tuple[bool, str]:

@@ -94,6 +94,8 @@ class Host:
         self.journal: Journal | None = None
         self.on_progress: Callable[[int, int, str], None] | None = None
         self.on_step: Callable[[str], None] | None = None
+        self.cautious: str | None = None
+        """Where a damaged inventory was set aside: formats on record may be missing, so that a guess is worth less."""
         self.on_adopt: Callable[[str, int, str], None] | None = None
         self.on_secret: Callable[[str | None, str | None], bytes] | None = None
         self.files = Files(self)

@@ -37,7 +37,7 @@ class Index:
             if record is None or record.stamp != stamp:
                 self._add(name, stamp, operation)
         for name, known in records.items():
-            if name not in files and known.stamp is not None:
+            if name not in files and (known.stamp is not None or not self._runs(known)):
                 self._remove(known)
         return self._engine.inventory.record(only) if only is not None else None
 
@@ -51,16 +51,15 @@ class Index:
             claims = frozenset(self._engine.backend(definition).claims())
             target = target_of(definition)
             record = self._engine.inventory.record(name)
-            if record is not None and record.active and record.live and record.boot == self._engine.boot:
+            if record is not None and self._runs(record):
                 # The running pool keeps its place until it stops, and nobody may take it meanwhile.
-                live = self._engine.parse(record.live, strict=False)
+                live = self._engine.parse(record.live or "", strict=False)
                 claims |= frozenset(self._engine.backend(live).claims())
                 target = target_of(live)
         except errors.PoolNotFound:
             return
         except errors.PoolkitError as error:
-            if not self._engine.host.dry_run:
-                self._engine.inventory.put(name, "", "", stamp=stamp, claims=(), target=None, error=str(error))
+            self._damaged(name, stamp, str(error))
             return
         self._engine.inventory.put(
             name,
@@ -72,9 +71,21 @@ class Index:
             operation=operation,
         )
 
+    def _runs(self, record: Record) -> bool:
+        return bool(record.active and record.live) and record.boot == self._engine.boot
+
+    def _damaged(self, name: str, stamp: int, error: str) -> None:
+        # What runs goes on, at its place; of what does not, only the name is known.
+        record = self._engine.inventory.record(name)
+        if record is not None and self._runs(record):
+            uuid, type, claims, target = record.uuid, record.type, tuple(claims_of(record)), record.target
+        else:
+            uuid, type, claims, target = "", "", (), None
+        self._engine.inventory.put(name, uuid, type, stamp=stamp, claims=claims, target=target, error=error)
+
     def _remove(self, record: Record) -> None:
         # The file was removed: an active pool goes on as a transient one, another is forgotten.
-        if record.active and record.boot == self._engine.boot:
+        if self._runs(record):
             self._engine.inventory.put(
                 record.name,
                 record.uuid,

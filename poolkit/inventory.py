@@ -8,17 +8,17 @@ and makes formats be read from the images once more.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from poolkit import errors
 from poolkit.backend import Usage, VolumeInfo
+from poolkit.database import Database
 
 _VERSION = 1
 _SCHEMA = """
@@ -26,12 +26,12 @@ CREATE TABLE pools (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL, type TEXT NOT NULL, stamp INTEGER,
     claims TEXT NOT NULL, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
     capacity INTEGER NOT NULL DEFAULT 0, allocation INTEGER NOT NULL DEFAULT 0, available INTEGER NOT NULL DEFAULT 0,
-    started REAL, refreshed REAL, error TEXT, version INTEGER NOT NULL DEFAULT 0);
+    started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX pools_uuid ON pools (uuid);
 CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
 CREATE TABLE volumes (
-    pool INTEGER NOT NULL, name TEXT NOT NULL, type TEXT, format TEXT, facts BLOB NOT NULL, key TEXT, path TEXT,
-    detail TEXT, version INTEGER NOT NULL, PRIMARY KEY (pool, name)) WITHOUT ROWID;
+    pool INTEGER NOT NULL, name TEXT NOT NULL, facts BLOB NOT NULL, key TEXT, path TEXT, version INTEGER NOT NULL,
+    PRIMARY KEY (pool, name)) WITHOUT ROWID;
 CREATE INDEX volumes_key ON volumes (key) WHERE key IS NOT NULL;
 CREATE INDEX volumes_path ON volumes (path) WHERE path IS NOT NULL;
 CREATE TABLE gone (pool INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL);
@@ -41,16 +41,19 @@ CREATE TABLE formats (
 CREATE TABLE completed (operation TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 
-# The numbers of a volume, from capacity to ctime, are one blob: binding 13 columns costs more than a scan of the file.
+# What is not looked up is one blob, the numbers from capacity to ctime first: every column costs a refresh.
 _PACK = struct.Struct("<qqqqQqqqqqq")
-_COLUMNS = "name, type, format, facts, key, path, detail"
-_UPDATE = ", ".join(f"{c} = excluded.{c}" for c in [*_COLUMNS.split(", ")[1:], "version"])
-_INSERT = f"INSERT INTO volumes (pool, {_COLUMNS}, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_COLUMNS = "name, facts, key, path"
+_UPDATE = ", ".join(f"{c} = excluded.{c}" for c in ("facts", "key", "path", "version"))
+_INSERT = "INSERT INTO volumes (pool, name, facts, key, path, version) VALUES (?, ?, ?, ?, ?, ?)"
 _MAX = (1 << 63) - 1
 
 
 class Record(NamedTuple):
-    """A pool as the inventory knows it. ``stamp`` is that of the definition file, None for a transient pool."""
+    """A pool as the inventory knows it. ``stamp`` is that of the definition file, None for a transient pool.
+
+    ``error`` is what is wrong with the definition file, ``trouble`` why the last refresh failed.
+    """
 
     id: int
     name: str
@@ -68,6 +71,7 @@ class Record(NamedTuple):
     started: float | None
     refreshed: float | None
     error: str | None
+    trouble: str | None
     version: int
 
 
@@ -78,104 +82,45 @@ class Inventory:
     """The SQLite file; one connection per thread, made when first needed. All methods may raise ``HostError``."""
 
     def __init__(self, path: str, *, fault: Callable[[str], None] | None = None, keep: bool = True) -> None:
-        self.path = path if keep or os.path.exists(path) else ":memory:"
-        self._fault = fault or _no_fault
-        self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
+        self._db = Database(path, _SCHEMA, _VERSION, fault=fault, keep=keep)
         self._known: dict[int, tuple[int, dict[str, VolumeInfo]]] = {}
 
-    # -- connection -------------------------------------------------------------------------------------------
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self._db.path
 
     @property
-    def _db(self) -> sqlite3.Connection:
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = self._open()
-            with self._lock:
-                self._all.append(db)
-        return db
-
-    def _open(self) -> sqlite3.Connection:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                return self._connect()
-            except sqlite3.OperationalError as error:
-                # Several processes creating the file at once: switching to WAL does not honour the busy timeout.
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise errors.HostError(
-                        f"cannot open the inventory '{self.path}': {error}", hint="is the folder writable for you?"
-                    ) from error
-                time.sleep(0.01)
-            except sqlite3.DatabaseError:
-                # Not a database, or damaged: it is derived data, so keep it for inspection and begin anew.
-                os.replace(self.path, f"{self.path}.damaged")
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            if self.path != ":memory:":
-                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise errors.from_os_error(error, f"make the folder of '{self.path}'") from error
-        db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-        try:
-            if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.execute("BEGIN IMMEDIATE")
-                if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                    for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                        db.execute(f"DROP TABLE {table}")
-                    for statement in _SCHEMA.split(";")[:-1]:
-                        db.execute(statement)
-                    db.execute(f"PRAGMA user_version={_VERSION}")
-                db.execute("COMMIT")
-            db.execute("PRAGMA synchronous=NORMAL")
-        except BaseException:
-            db.close()
-            raise
-        return db
+    def damaged(self) -> str | None:
+        """Where a damaged inventory was set aside: while that file is there, recorded formats may be missing."""
+        return self._db.damaged
 
     def close(self) -> None:
         """Close the connections of all threads; repeatable."""
-        with self._lock:
-            for db in self._all:
-                db.close()
-            self._all.clear()
-        self._local = threading.local()
+        self._db.close()
 
     @contextmanager
     def transaction(self, operation: str | None = None) -> Iterator[sqlite3.Connection]:
         """All or nothing; with ``operation`` its journal counts as complete from the same instant."""
-        db = self._db
-        self._fault("inventory: begin")
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                if operation is not None:
-                    db.execute("INSERT OR IGNORE INTO completed VALUES (?, ?)", (operation, time.time()))
-                self._fault("inventory: commit")
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise errors.HostError(f"cannot write the inventory '{self.path}': {error}") from error
+        with self._db.transaction() as db:
+            yield db
+            if operation is not None:
+                db.execute("INSERT OR IGNORE INTO completed VALUES (?, ?)", (operation, time.time()))
 
     def completed(self, operation: str) -> bool:
         """Whether that operation ended well before its journal could be removed."""
-        return self._db.execute("SELECT 1 FROM completed WHERE operation = ?", (operation,)).fetchone() is not None
+        return self._db.row("SELECT 1 FROM completed WHERE operation = ?", (operation,)) is not None
 
     def forget_operation(self, operation: str) -> None:
         """Its journal is gone; the mark is not needed any more."""
-        self._db.execute("DELETE FROM completed WHERE operation = ?", (operation,))
+        with self.transaction() as db:
+            db.execute("DELETE FROM completed WHERE operation = ?", (operation,))
 
     # -- pools ------------------------------------------------------------------------------------------------
 
     def records(self) -> list[Record]:
         """All pools, by name."""
-        return [Record._make(r) for r in self._db.execute(f"SELECT {_RECORD} FROM pools ORDER BY name")]  # noqa: S608
+        return [Record._make(r) for r in self._db.rows(f"SELECT {_RECORD} FROM pools ORDER BY name")]  # noqa: S608
 
     def record(self, name: str) -> Record | None:
         """One pool by name."""
@@ -190,7 +135,7 @@ class Inventory:
         if not _is_text(target):
             return []
         query = f"SELECT {_RECORD} FROM pools WHERE target = ? ORDER BY active DESC, name"  # noqa: S608
-        return [Record._make(r) for r in self._db.execute(query, (target,))]
+        return [Record._make(r) for r in self._db.rows(query, (target,))]
 
     def by_id(self, number: int) -> Record | None:
         """One pool by row number."""
@@ -203,7 +148,7 @@ class Inventory:
         return record
 
     def _one(self, where: str, value: object) -> Record | None:
-        row = self._db.execute(f"SELECT {_RECORD} FROM pools WHERE {where}", (value,)).fetchone()  # noqa: S608
+        row = self._db.row(f"SELECT {_RECORD} FROM pools WHERE {where}", (value,))  # noqa: S608
         return None if row is None else Record._make(row)
 
     def put(
@@ -233,11 +178,39 @@ class Inventory:
     ) -> None:
         """The pool is up: its live definition, sizes and first listing, in one transaction."""
         with self.transaction(operation) as db:
-            db.execute(
-                "UPDATE pools SET active = 1, live = ?, boot = ?, started = ?, error = NULL WHERE id = ?",
-                (live, boot, time.time(), number),
+            self._activate(db, number, live, boot)
+            listing = self._save(db, number, volumes, None, usage)
+        self._known[number] = listing
+
+    def add_active(
+        self,
+        identity: tuple[str, str, str, str | None],
+        claims: Sequence[str],
+        live: str,
+        boot: str,
+        operation: str | None,
+        volumes: Sequence[VolumeInfo],
+        usage: Usage,
+    ) -> None:
+        """A transient pool is up: it appears with all that :meth:`set_active` stores. ``identity``: name, uuid, type, target."""
+        with self.transaction(operation) as db:
+            name, uuid, type, target = identity
+            db.execute("DELETE FROM pools WHERE name = ?", (name,))
+            cursor = db.execute(
+                "INSERT INTO pools (name, uuid, type, claims, target) VALUES (?, ?, ?, ?, ?)",
+                (name, uuid, type, json.dumps(list(claims)), target),
             )
-            self._save(db, number, volumes, None, usage)
+            number = int(cursor.lastrowid or 0)
+            self._activate(db, number, live, boot)
+            listing = self._save(db, number, volumes, None, usage)
+        self._known[number] = listing
+
+    @staticmethod
+    def _activate(db: sqlite3.Connection, number: int, live: str, boot: str) -> None:
+        db.execute(
+            "UPDATE pools SET active = 1, live = ?, boot = ?, started = ?, trouble = NULL WHERE id = ?",
+            (live, boot, time.time(), number),
+        )
 
     def set_inactive(self, number: int, operation: str | None = None) -> None:
         """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes.
@@ -246,17 +219,17 @@ class Inventory:
         """
         with self.transaction(operation) as db:
             db.execute(
-                "UPDATE pools SET active = 0, stamp = stamp * 0, live = NULL, started = NULL, capacity = 0, allocation = 0, available = 0 "
-                "WHERE id = ?",
+                "UPDATE pools SET active = 0, stamp = stamp * 0, live = NULL, started = NULL, trouble = NULL, capacity = 0, "
+                "allocation = 0, available = 0 WHERE id = ?",
                 (number,),
             )
             if db.execute("SELECT 1 FROM pools WHERE id = ? AND stamp IS NULL", (number,)).fetchone():
                 self._drop(db, number)
 
-    def set_error(self, number: int, error: str | None) -> None:
+    def set_trouble(self, number: int, error: str | None) -> None:
         """Remember why the last refresh failed; None clears it."""
         with self.transaction() as db:
-            db.execute("UPDATE pools SET error = ? WHERE id = ?", (error, number))
+            db.execute("UPDATE pools SET trouble = ? WHERE id = ?", (error, number))
 
     def drop(self, number: int, *, formats: bool = True, operation: str | None = None) -> None:
         """Forget a pool; with ``formats`` the recorded formats of its volumes are kept for their place."""
@@ -277,17 +250,17 @@ class Inventory:
 
     # -- volumes ----------------------------------------------------------------------------------------------
 
-    def known(self, record: Record) -> tuple[int, dict[str, VolumeInfo]]:
-        """The version and the last listing of a pool, by name, with formats recorded for files not listed yet."""
-        version = self._version(record.id)
-        cached = self._known.get(record.id)
-        if cached is None or cached[0] != version:
-            cached = self._known[record.id] = (version, self._load(record.id))
-        listing = cached[1]
-        if record.target is not None:
-            pinned = self._db.execute(
-                "SELECT name, inode, format FROM formats WHERE place = ?", (record.target,)
-            ).fetchall()
+    def known(self, record: Record | None, place: str | None) -> tuple[int, dict[str, VolumeInfo]]:
+        """The version and the last listing of a pool, by name, and formats recorded at ``place`` for what is not in it."""
+        version, listing = 0, {}
+        if record is not None:
+            version = self.version(record.id)
+            cached = self._known.get(record.id)
+            if cached is None or cached[0] != version:
+                cached = self._known[record.id] = (version, self._load(record.id))
+            listing = cached[1]
+        if place is not None:
+            pinned = self._db.rows("SELECT name, inode, format FROM formats WHERE place = ?", (place,))
             # Not empty: an empty file would have no format yet.
             extra = {
                 n: VolumeInfo(n, inode=i % (1 << 64), format=f, physical=1) for n, i, f in pinned if n not in listing
@@ -297,7 +270,7 @@ class Inventory:
         return version, listing
 
     def _load(self, number: int) -> dict[str, VolumeInfo]:
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM volumes WHERE pool = ?", (number,))  # noqa: S608
+        rows = self._db.rows(f"SELECT {_COLUMNS} FROM volumes WHERE pool = ?", (number,))  # noqa: S608
         return {row[0]: _volume(row) for row in rows}
 
     def record_format(self, place: str, name: str, inode: int, format: str) -> None:
@@ -308,13 +281,15 @@ class Inventory:
     def save_listing(self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage) -> None:
         """Store a refresh that began at version ``scanned``; what others changed since then is kept."""
         with self.transaction() as db:
-            self._save(db, number, volumes, scanned, usage)
-            db.execute("UPDATE pools SET error = NULL WHERE id = ?", (number,))
+            listing = self._save(db, number, volumes, scanned, usage)
+            db.execute("UPDATE pools SET trouble = NULL WHERE id = ?", (number,))
+        self._known[number] = listing
 
     def _save(
         self, db: sqlite3.Connection, number: int, volumes: Sequence[VolumeInfo], scanned: int | None, usage: Usage
-    ) -> None:
-        current = self._version(number)
+    ) -> tuple[int, dict[str, VolumeInfo]]:
+        """Store a listing; returns what may be kept in memory of it once that is committed."""
+        current = self.version(number)
         cached = self._known.pop(number, None)
         old = cached[1] if cached is not None and cached[0] == current else self._load(number)
         # A volume made or changed by others during the scan is newer than what the scan saw; one deleted is not back.
@@ -336,7 +311,7 @@ class Inventory:
         db.executemany(statement, (_row(number, v, version) for v in changed))
         db.execute("DELETE FROM gone WHERE pool = ? AND version <= ?", (number, scanned or 0))
         place = "(SELECT target FROM pools WHERE id = ?)"
-        if db.execute(f"SELECT 1 FROM formats WHERE place = {place} LIMIT 1", (number,)).fetchone():  # noqa: S608
+        if db.execute(f"SELECT 1 FROM formats WHERE place = {place} LIMIT 1", (number,)):  # noqa: S608
             # What is listed now carries its format itself.
             gone = ((number, v.name) for v in changed)
             db.executemany(f"DELETE FROM formats WHERE place = {place} AND name = ?", gone)  # noqa: S608
@@ -344,8 +319,8 @@ class Inventory:
             "UPDATE pools SET capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ? WHERE id = ?",
             (*map(_clamp, usage), time.time(), version, number),
         )
-        if not newer:
-            self._known[number] = (version, listing)
+        # With others' changes in it, the listing must be loaded again: no version is -1.
+        return (-1 if newer else version), listing
 
     def put_volume(self, number: int, info: VolumeInfo, operation: str | None = None) -> None:
         """Store one volume as it is now."""
@@ -369,25 +344,22 @@ class Inventory:
         row = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()
         return int(row[0])
 
-    def _version(self, number: int) -> int:
-        row = self._db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()
+    def version(self, number: int) -> int:
+        """A number that grows with every change of the pool's listing."""
+        row = self._db.row("SELECT version FROM pools WHERE id = ?", (number,))
         return int(row[0]) if row else 0
 
     def volumes(self, number: int) -> list[VolumeInfo]:
         """The last listing of a pool, by name."""
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM volumes WHERE pool = ? ORDER BY name", (number,))  # noqa: S608
+        rows = self._db.rows(f"SELECT {_COLUMNS} FROM volumes WHERE pool = ? ORDER BY name", (number,))  # noqa: S608
         return [_volume(row) for row in rows]
-
-    def count(self, number: int) -> int:
-        """How many volumes the last listing has."""
-        return int(self._db.execute("SELECT count(*) FROM volumes WHERE pool = ?", (number,)).fetchone()[0])
 
     def volume(self, number: int, name: str) -> VolumeInfo | None:
         """One volume of a pool by name."""
         if not _is_text(name):
             return None
         query = f"SELECT {_COLUMNS} FROM volumes WHERE pool = ? AND name = ?"  # noqa: S608
-        row = self._db.execute(query, (number, name)).fetchone()
+        row = self._db.row(query, (number, name))
         return None if row is None else _volume(row)
 
     def find(self, column: str, value: str) -> Iterable[tuple[int, VolumeInfo]]:
@@ -397,7 +369,7 @@ class Inventory:
         if not _is_text(value):
             return []
         query = f"SELECT pool, {_COLUMNS} FROM volumes WHERE {column} = ?"  # noqa: S608
-        return [(row[0], _volume(row[1:])) for row in self._db.execute(query, (value,))]
+        return [(row[0], _volume(row[1:])) for row in self._db.rows(query, (value,))]
 
 
 def _signed(inode: int) -> int:
@@ -406,33 +378,41 @@ def _signed(inode: int) -> int:
 
 
 def _volume(row: Sequence[Any]) -> VolumeInfo:
-    name, type, format, facts, key, path, detail = row
-    return VolumeInfo(
-        name, type, format, *_PACK.unpack(facts), key, path, None if detail is None else json.loads(detail)
-    )  # type: ignore[call-arg]
+    name, facts, key, path = row
+    type, format, detail = _words(facts[_PACK.size :])
+    return VolumeInfo(name, type, format, *_PACK.unpack_from(facts), key, path, detail)  # type: ignore[call-arg]
 
 
 def _row(number: int, info: VolumeInfo, version: int) -> tuple[Any, ...]:
-    detail = info.detail
     try:
         facts = _PACK.pack(*info[3:14])
     except struct.error:
         # A size that a header claims, beyond what any file can have: the volume's error says so.
-        numbers = [_clamp(n) for n in info[3:6]]
-        facts = _PACK.pack(*numbers, *info[6:14])
-    encoded = None if detail is None else _encode(detail)
-    return (number, info[0], info[1], info[2], facts, info[14], info[15], encoded, version)
+        facts = _PACK.pack(*map(_clamp, info[3:6]), *info[6:14])
+    words = _tail(info[1], info[2]) if info[16] is None else _encode([info[1], info[2], info[16]]).encode()
+    return (number, info[0], facts + words, info[14], info[15], version)
 
 
+@lru_cache(maxsize=64)
+def _tail(type: str, format: str) -> bytes:
+    return _encode([type, format, None]).encode()
+
+
+def _words(tail: bytes) -> Any:
+    found = _WORDS.get(tail)
+    if found is None:
+        found = json.loads(tail)
+        if found[2] is None:
+            _WORDS[tail] = found
+    return found
+
+
+_WORDS: dict[bytes, Any] = {}
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def _clamp(value: int) -> int:
     return min(max(value, 0), _MAX)
-
-
-def _no_fault(label: str) -> None:
-    """Outside tests nothing is injected."""
 
 
 def _name(info: VolumeInfo) -> str:

@@ -108,10 +108,6 @@ class Locks:
         folder = os.path.join(self.directory, _quote(pool))
         return sorted((w for w, _ in self._alive(folder)), key=lambda w: w.since)
 
-    def dead(self, pool: str) -> bool:
-        """Whether nobody works on the pool."""
-        return not self.current(pool)
-
     @contextlib.contextmanager
     def _gate(self, folder: str) -> Iterator[None]:
         gate = folder + ".gate"
@@ -149,7 +145,7 @@ class Locks:
             except OSError:
                 continue
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are no holder
             except BlockingIOError:
                 work = _read(fd)
                 if work is not None:

@@ -92,6 +92,7 @@ class Operations:
                 ident = os.urandom(8).hex()
                 journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
                 host = self.host.operation(journal=journal, abort=abort, progress=progress)
+                host.cautious = self.inventory.damaged
                 try:
                     yield Operation(host, journal)
                 except BaseException as error:
@@ -105,7 +106,9 @@ class Operations:
                     marked = bool(journal.steps)
                     journal.finish()
                     if marked:
-                        self.inventory.forget_operation(ident)
+                        # The verb is complete by now; a mark that stays does no harm.
+                        with contextlib.suppress(OSError, errors.HostError):
+                            self.inventory.forget_operation(ident)
 
     def _lock(
         self, pool: str, verb: str, volume: str | None, shared: bool, wait: float, abort: threading.Event

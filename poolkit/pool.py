@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
-from poolkit.backend import Backend, Usage, VolumeInfo, check_volume_name
+from poolkit.backend import Backend, check_volume_name
 from poolkit.operation import Operation, Outcome, Progress
 from poolkit.volume import Volume
 
@@ -120,7 +120,6 @@ class Pool:
         overwrite: bool = False,
         wait: float | None = None,
         abort: threading.Event | None = None,
-        definition: Any = None,
     ) -> Outcome:
         """Bring the pool up and list its volumes; ``build`` makes its storage first. Repeatable.
 
@@ -128,21 +127,12 @@ class Pool:
         """
         engine = self.engine
         with self._run("start", wait, abort=abort) as op:
-            record = engine.inventory.record(self.name) if definition is not None else engine.record(self.name)
-            if record is not None and engine.activity(record)[0]:
+            record = engine.record(self.name)
+            if engine.activity(record)[0]:
                 return Outcome(False, f"pool '{self.name}' is active already")
-            definition = definition or engine.load(self.name)
-            backend = engine.backend(definition, op.host)
-            if build:
-                backend.build(overwrite=overwrite)
-            if op.dry:
-                backend.start()
-            else:
-                if not (backend.check() and backend.whole):
-                    backend.start()
-                _, known = engine.inventory.known(record) if record is not None else (0, {})
-                volumes, usage = _scan(backend, known)
-                record = record or engine.record(self.name)
+            definition = engine.load(self.name)
+            volumes, usage = engine.bring_up(definition, op, record, build=build, overwrite=overwrite)
+            if not op.dry:
                 engine.inventory.set_active(record.id, engine._text(definition), engine.boot, op.id, volumes, usage)
         return self._done(op, "started", f"pool '{self.name}' is active")
 
@@ -154,17 +144,16 @@ class Pool:
         engine = self.engine
         with self._run("refresh", wait, shared=True, abort=abort) as op:
             record = self._require_active("refresh")
-            scanned, known = engine.inventory.known(record)
             backend = engine.backend(engine.parse(record.live or "", strict=False), op.host)
             try:
-                volumes, usage = _scan(backend, known)
+                scanned, volumes, usage = engine.scan(backend, record, record.target)
             except (OSError, errors.HostError) as error:
                 if not op.dry:
-                    engine.inventory.set_error(record.id, f"the last refresh failed: {error}")
+                    engine.inventory.set_trouble(record.id, f"the last refresh failed: {error}")
                 raise
             if not op.dry:
                 engine.inventory.save_listing(record.id, volumes, scanned, usage)
-        changed = engine.inventory.known(record)[0] != scanned
+        changed = engine.inventory.version(record.id) != scanned
         return self._done(op, "refreshed", f"pool '{self.name}' has {len(volumes)} volumes", changed)
 
     def destroy(self, *, wait: float | None = None) -> Outcome:
@@ -391,8 +380,3 @@ class Pool:
         if event is not None:
             self.emit(event, None, op)
         return Outcome(changed, message, warnings=tuple(op.host.warnings), plan=op.plan())
-
-
-def _scan(backend: Backend, known: Any) -> tuple[list[VolumeInfo], Usage]:
-    volumes: Iterator[VolumeInfo] = backend.volumes(known)
-    return list(volumes), backend.usage()

@@ -63,6 +63,38 @@ def definitions() -> list[type]:
     return found
 
 
+def candidates(document: str | bytes) -> list[type]:
+    """The definition classes a pool document may be read with: that of the type it names, or all.
+
+    Most documents name their type in their first tag; importing the other backends for them would be waste. Raises
+    ``Unsupported`` for a type that a broken package offers.
+    """
+    name = _named_type(document)
+    if name is not None and name in types():
+        return [backend(name).definition]
+    return definitions()
+
+
+def _named_type(document: str | bytes) -> str | None:
+    from xml.parsers import expat
+
+    found: list[str | None] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        found.append(attributes.get("type") if tag == "pool" else None)
+        raise StopIteration
+
+    def refuse(*_: object) -> None:
+        raise StopIteration
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    parser.StartDoctypeDeclHandler = refuse
+    with contextlib.suppress(expat.ExpatError, StopIteration, ValueError):
+        parser.Parse(document[:65536], False)
+    return found[0] if found else None
+
+
 def _built_in(name: str) -> type[Backend]:
     from poolkit.model import Pool
 

@@ -201,14 +201,14 @@ class BackendContract:
         if "build" in self.verbs(pool):
             assert pool.build(overwrite=self.overwrite)
             assert not pool.build()
-        assert not pool.info.active
+        assert pool.info.state == "inactive"
         assert pool.start()
         assert not pool.start()
-        assert pool.info.active
+        assert pool.info.state == "active"
         assert not engine.define(pool.xml(inactive=True)).outcome
         assert pool.destroy()
         assert not pool.destroy()
-        assert not pool.info.active
+        assert pool.info.state == "inactive"
         assert pool.undefine()
 
     def test_sizes_are_plausible(self, engine: Engine, pool_xml: str) -> None:

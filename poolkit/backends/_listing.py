@@ -18,6 +18,7 @@ from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.files import TEMPORARY, Directory
 from poolkit.later import later
 from poolkit.model import Permissions
+from poolkit.undo import identity
 from poolkit.xmlmap import replace
 
 if TYPE_CHECKING:
@@ -106,41 +107,28 @@ class DirectoryBackend(Backend):
         return Usage(capacity, capacity - available, available)
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
-        """All entries; one whose stamp is unchanged costs one fstatat(2), any other one open, fstat and pread."""
+        """All entries; one whose stamp is unchanged costs one fstatat(2), a new file open, fstat, a few preads, close."""
         with self.open() as directory:
             now = time.time_ns()
-            check = 0
-            dense = False
             with os.scandir(directory.fd) as entries:
-                for entry in entries:
+                for count, entry in enumerate(entries):
+                    if not count & 0xFF:
+                        self.host.check_abort()
                     name = entry.name
                     old = known.get(name)
-                    if dense and old is None and entry.is_file(follow_symlinks=False):
-                        # New, and among files with data: it will be opened anyway, and fstat(2) then spares a look-up by
-                        # name. A file without data needs no opening; folders mostly hold one kind or the other.
-                        info = self._newcomer(directory, name, now)
-                        if info is not None:
-                            dense = info.allocation > 0
-                            yield info
-                        check += 1
-                        if not check & 0xFF:
-                            self.host.check_abort()
-                        continue
                     try:
-                        facts = entry.stat(follow_symlinks=False)
-                    except OSError:
+                        if old is None and entry.is_file(follow_symlinks=False):
+                            info = self._new_file(directory, name, now)
+                        else:
+                            facts = entry.stat(follow_symlinks=False)
+                            if old is not None and old.stamp == _stamp(facts):
+                                yield old
+                                continue
+                            info = self._entry(directory, name, facts, old, now)
+                    except FileNotFoundError:
                         continue  # deleted while we looked
-                    stamp = _stamp(facts)
-                    if old is not None and old.stamp == stamp:
-                        yield old
-                        continue
-                    info = self._entry(directory, name, facts, stamp, old, now)
                     if info is not None:
-                        dense = info.allocation > 0
                         yield info
-                    check += 1
-                    if not check & 0xFF:
-                        self.host.check_abort()
 
     def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
         """One entry as it is now; its recorded format stays."""
@@ -149,96 +137,91 @@ class DirectoryBackend(Backend):
                 facts = directory.lstat(name)
             except (FileNotFoundError, ValueError):
                 raise self.missing(name) from None
-            info = self._entry(directory, name, facts, _stamp(facts), known, time.time_ns())
+            info = self._entry(directory, name, facts, known, time.time_ns())
         if info is None:
             raise self.missing(name)
         return info
 
-    def _newcomer(self, directory: Directory, name: str, now: int) -> VolumeInfo | None:
+    def _new_file(self, directory: Directory, name: str, now: int) -> VolumeInfo | None:
+        """A file that was not known: the common case of a first refresh, with the fewest calls."""
+        if name.startswith(TEMPORARY) or not (name.isprintable() or _presentable(name)):
+            return None
         try:
             fd = directory.open(name)
+        except FileNotFoundError:
+            raise
         except OSError:
-            try:
-                facts = directory.lstat(name)
-            except OSError:
-                return None  # deleted while we looked
-            return self._entry(directory, name, facts, _stamp(facts), None, now)
+            return self._entry(directory, name, directory.lstat(name), None, now)
         try:
             facts = os.fstat(fd)
-            return self._entry(directory, name, facts, _stamp(facts), None, now, fd)
+            if not stat.S_ISREG(facts.st_mode):
+                return None  # replaced while we looked
+            return _file(name, facts, now, *self._read(fd, facts.st_size, facts.st_blocks, None))
         finally:
             os.close(fd)
 
     def _entry(
-        self,
-        directory: Directory,
-        name: str,
-        facts: os.stat_result,
-        stamp: int,
-        old: VolumeInfo | None,
-        now: int,
-        fd: int = -1,
+        self, directory: Directory, name: str, facts: os.stat_result, old: VolumeInfo | None, now: int
     ) -> VolumeInfo | None:
-        mode = facts.st_mode
-        if not name.isprintable() and not _presentable(name):
+        """An entry whose facts are known; ``old`` is what was recorded of it."""
+        if name.startswith(TEMPORARY) or not (name.isprintable() or _presentable(name)):
             return None
-        ctime = facts.st_ctime_ns
-        if ctime > now - _TICK or (ctime > now - _SECOND and not ctime % 1_000_000_000):
-            stamp = 0
+        if stat.S_ISDIR(facts.st_mode):
+            return _file(name, facts, now, "dir", 0, None)._replace(type="dir")
+        if not stat.S_ISREG(facts.st_mode):
+            return None
+        recorded = None
+        if old is not None and old.inode == facts.st_ino and (old.physical or old.capacity):
+            # A recorded format stays with its file, whatever a guest writes. An empty file has no format yet, and
+            # an ambiguous one none until somebody adopts it.
+            recorded = None if old.detail is not None and old.detail.get("ambiguous") else old.format
         size = facts.st_size
-        allocation = facts.st_blocks * 512
-        detail: dict[str, Any] | None = None
-        if stat.S_ISREG(mode):
-            if name.startswith(TEMPORARY):
-                return None
-            kind = "file"
-            recorded = None
-            if old is not None and old.inode == facts.st_ino and (old.physical or old.capacity):
-                # A recorded format stays with its file, whatever a guest writes. An empty file has no format yet, and
-                # an ambiguous one none until somebody adopts it.
-                recorded = None if old.detail is not None and old.detail.get("ambiguous") else old.format
-            capacity: int = size
-            if not allocation and size > 4096 and self.trust_blocks and recorded in (None, "raw"):
-                format = "raw"
-            elif fd >= 0:
-                format, capacity, detail = self._read(fd, recorded, size)
-            else:
-                format, capacity, detail = self._examine(directory, name, recorded, size)
-        elif stat.S_ISDIR(mode):
-            kind = format = "dir"
-            capacity = 0
-        else:
-            return None
-        return VolumeInfo(
-            name, kind, format, capacity, allocation, size, stamp, facts.st_ino, stat.S_IMODE(mode), facts.st_uid,
-            facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime, None, None, detail,
-        )  # fmt: skip
-
-    def _examine(
-        self, directory: Directory, name: str, recorded: str | None, size: int
-    ) -> tuple[str, int, dict[str, Any] | None]:
         try:
             fd = directory.open(name)
         except OSError as error:
-            return recorded or "raw", size, {"error": f"cannot be opened: {error.strerror}"}
+            detail = {"error": f"cannot be opened: {error.strerror}"}
+            return _file(name, facts, now, recorded or "raw", size, detail)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return recorded or "raw", size, {"error": "it is not a regular file any more"}
-            return self._read(fd, recorded, size)
+            if identity(os.fstat(fd)) != identity(facts):
+                detail = {"error": "it was replaced while it was looked at"}
+                return _file(name, facts, now, recorded or "raw", size, detail)
+            return _file(name, facts, now, *self._read(fd, size, facts.st_blocks, recorded))
         finally:
             os.close(fd)
 
-    @staticmethod
-    def _read(fd: int, recorded: str | None, size: int) -> tuple[str, int, dict[str, Any] | None]:
+    def _read(self, fd: int, size: int, blocks: int, recorded: str | None) -> tuple[str, int, dict[str, Any] | None]:
+        """Format, capacity and rarer facts of an open file. One without blocks is not read: there is nothing in it."""
+        if not blocks and size > 4096 and recorded in (None, "raw") and self.trust_blocks:
+            return "raw", size, None
         try:
-            image = (
-                formats.probe_fd(fd, size)
-                if recorded is None
-                else formats.as_format(formats.FdReader(fd, size), recorded)
-            )
+            if recorded is None or recorded == "raw":
+                image = formats.listed(fd, size)
+                if image is None:
+                    return "raw", size, None
+                if recorded is not None:
+                    image = formats.as_format(formats.FdReader(fd, size), recorded)
+            else:
+                image = formats.as_format(formats.FdReader(fd, size), recorded)
         except OSError as error:
             return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
-        return image.format, size if image.capacity is None else image.capacity, detail_of(image)
+        detail = detail_of(image)
+        if recorded is None and self.host.cautious and detail is not None and {"backing", "data_file"} & detail.keys():
+            # It may be a raw disk into which a guest wrote this header; what was recorded is lost.
+            detail["ambiguous"] = True
+            detail["warning"] = "the record of formats was lost; if this format is right, adopt it: poolkit vol-adopt"
+        return image.format, size if image.capacity is None else image.capacity, detail
+
+
+def _file(
+    name: str, facts: os.stat_result, now: int, format: str, capacity: int, detail: dict[str, Any] | None
+) -> VolumeInfo:
+    ctime = facts.st_ctime_ns
+    young = ctime > now - _TICK or (ctime > now - _SECOND and not ctime % 1_000_000_000)
+    return VolumeInfo(
+        name, "file", format, capacity, facts.st_blocks * 512, facts.st_size, 0 if young else _stamp(facts),
+        facts.st_ino, facts.st_mode & 0o7777, facts.st_uid, facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime,
+        None, None, detail,
+    )  # fmt: skip
 
 
 def detail_of(image: ImageInfo) -> dict[str, Any] | None:

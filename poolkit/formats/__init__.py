@@ -41,6 +41,7 @@ __all__ = [
     "clean",
     "content",
     "describe",
+    "listed",
     "probe",
     "probe_fd",
     "qemu_driver",
@@ -62,6 +63,8 @@ _BLANK = bytes(5)
 _QFI = b"QFI\xfb"
 _QCOW2_V3 = b"QFI\xfb\0\0\0\3"  # what nearly every image that is not raw starts with
 _ENDS = frozenset((b"cone", b"koly"))
+_DISCS = frozenset((b"CD001", b"BEA01"))
+_TEXT = frozenset((b"#", b" ", b"v"))  # how a VMDK descriptor, which is text, can begin
 _VDI = b"\x7f\x10\xda\xbe"
 _BY_MAGIC: dict[bytes, tuple[str, bytes | tuple[bytes, ...]]] = {
     b"QED\0": ("qed", b"QED\0"),
@@ -111,6 +114,21 @@ def probe_fd(fd: int, size: int) -> ImageInfo:
         return _judge(FdReader(fd, size), head, far)
     except OSError as error:
         return ImageInfo("raw", error=f"cannot be read: {error.strerror or error}")
+
+
+def listed(fd: int, size: int) -> ImageInfo | None:
+    """``probe_fd`` for a listing, where most files are raw: None for a raw disk of which there is nothing else to say.
+
+    What a raw disk's content looks like (partition tables, file systems) is not looked for.
+    """
+    head = pread(fd, HEAD, 0)
+    if head[:4] in _BY_MAGIC or head[:4] == _QFI or head[64:68] == _VDI or head[:1] in _TEXT:
+        return probe_fd(fd, size)
+    if size > 32774 and pread(fd, 5, 32769) in _DISCS:
+        return probe_fd(fd, size)
+    if size >= 512 and pread(fd, 4, size - 512) in _ENDS:
+        return probe_fd(fd, size)
+    return None
 
 
 def as_format(reader: Reader, format: str) -> ImageInfo:
@@ -212,7 +230,7 @@ def _sniff(head: bytes) -> str | None:
         return entry[0]
     if head[64:68] == _VDI:
         return "vdi"
-    if head[:1] in (b"#", b" ", b"v"):
+    if head[:1] in _TEXT:
         from poolkit.formats import vmdk
 
         if vmdk.is_descriptor(head):

@@ -154,7 +154,9 @@ def _journal(tmp_path: Path) -> undo.Journal:
 def test_undo_runs_newest_first_and_goes_on_after_a_failure(tmp_path: Path) -> None:
     mine = Host().operation(journal=_journal(tmp_path))
     for name in ("a", "b", "c"):
-        mine.change(["touch", f"{tmp_path}/{name}"], undo=["sh", "-c", f"echo {name} >>{tmp_path}/order; [ {name} != b ]"])
+        mine.change(
+            ["touch", f"{tmp_path}/{name}"], undo=["sh", "-c", f"echo {name} >>{tmp_path}/order; [ {name} != b ]"]
+        )
     assert mine.journal is not None
     failures = mine.journal.roll_back(mine)
     assert (tmp_path / "order").read_text().split() == ["c", "b", "a"]

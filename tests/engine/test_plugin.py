@@ -60,7 +60,9 @@ def site(tmp_path: Path) -> Path:
     info.mkdir(parents=True)
     (site / "poolkit_toy.py").write_text(TOY)
     (info / "METADATA").write_text(METADATA)
-    (info / "entry_points.txt").write_text("[poolkit.backends]\ntoy = poolkit_toy:ToyBackend\ndir = poolkit_toy:ToyBackend\n")
+    (info / "entry_points.txt").write_text(
+        "[poolkit.backends]\ntoy = poolkit_toy:ToyBackend\ndir = poolkit_toy:ToyBackend\n"
+    )
     return site
 
 
@@ -103,13 +105,19 @@ def test_one_file_adds_a_pool_type(site: Path, tmp_path: Path) -> None:
 def test_it_cannot_replace_a_built_in(site: Path, tmp_path: Path) -> None:
     script = "from poolkit import registry; print(registry.backend('dir').__module__, registry.types().count('dir'))"
     done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.split() == ["poolkit.backends.dir", "1"]
 
 
 def test_a_broken_package_is_an_error_in_words(site: Path, tmp_path: Path) -> None:
-    (site / "poolkit_toy-1.0.dist-info" / "entry_points.txt").write_text("[poolkit.backends]\ntoy = poolkit_toy:ToySource\n")
+    (site / "poolkit_toy-1.0.dist-info" / "entry_points.txt").write_text(
+        "[poolkit.backends]\ntoy = poolkit_toy:ToySource\n"
+    )
     document = tmp_path / "shop.xml"
     document.write_text(DEFINITION.format(""))
     said = poolkit(site, tmp_path / "root", "define", str(document), status=8)
