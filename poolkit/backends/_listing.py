@@ -110,6 +110,7 @@ class DirectoryBackend(Backend):
         """All entries; one whose stamp is unchanged costs one fstatat(2), a new file open, fstat, a few preads, close."""
         with self.open() as directory:
             now = time.time_ns()
+            hollow = False  # a file without blocks is best not even opened, and seldom comes alone
             with os.scandir(directory.fd) as entries:
                 for count, entry in enumerate(entries):
                     if not count & 0xFF:
@@ -117,14 +118,16 @@ class DirectoryBackend(Backend):
                     name = entry.name
                     old = known.get(name)
                     try:
-                        if old is None and entry.is_file(follow_symlinks=False):
+                        if old is None and not hollow and entry.is_file(follow_symlinks=False):
                             info = self._new_file(directory, name, now)
+                            hollow = info is not None and not info[4]
                         else:
                             facts = entry.stat(follow_symlinks=False)
                             if old is not None and old.stamp == _stamp(facts):
                                 yield old
                                 continue
                             info = self._entry(directory, name, facts, old, now)
+                            hollow = hollow and info is not None and not info[4]
                     except FileNotFoundError:
                         continue  # deleted while we looked
                     if info is not None:
@@ -156,7 +159,10 @@ class DirectoryBackend(Backend):
             facts = os.fstat(fd)
             if not stat.S_ISREG(facts.st_mode):
                 return None  # replaced while we looked
-            return _file(name, facts, now, *self._read(fd, facts.st_size, facts.st_blocks, None))
+            size = facts.st_size
+            if self._is_hollow(size, facts.st_blocks, None):
+                return _file(name, facts, now, "raw", size, None)
+            return _file(name, facts, now, *self._read(fd, size, None))
         finally:
             os.close(fd)
 
@@ -176,6 +182,8 @@ class DirectoryBackend(Backend):
             # an ambiguous one none until somebody adopts it.
             recorded = None if old.detail is not None and old.detail.get("ambiguous") else old.format
         size = facts.st_size
+        if self._is_hollow(size, facts.st_blocks, recorded):
+            return _file(name, facts, now, "raw", size, None)
         try:
             fd = directory.open(name)
         except OSError as error:
@@ -185,14 +193,16 @@ class DirectoryBackend(Backend):
             if identity(os.fstat(fd)) != identity(facts):
                 detail = {"error": "it was replaced while it was looked at"}
                 return _file(name, facts, now, recorded or "raw", size, detail)
-            return _file(name, facts, now, *self._read(fd, size, facts.st_blocks, recorded))
+            return _file(name, facts, now, *self._read(fd, size, recorded))
         finally:
             os.close(fd)
 
-    def _read(self, fd: int, size: int, blocks: int, recorded: str | None) -> tuple[str, int, dict[str, Any] | None]:
-        """Format, capacity and rarer facts of an open file. One without blocks is not read: there is nothing in it."""
-        if not blocks and size > 4096 and recorded in (None, "raw") and self.trust_blocks:
-            return "raw", size, None
+    def _is_hollow(self, size: int, blocks: int, recorded: str | None) -> bool:
+        """Whether there is nothing in a file to read; the content of a tiny one may be in its inode."""
+        return not blocks and size > 4096 and recorded in (None, "raw") and self.trust_blocks
+
+    def _read(self, fd: int, size: int, recorded: str | None) -> tuple[str, int, dict[str, Any] | None]:
+        """Format, capacity and rarer facts of an open file."""
         try:
             if recorded is None or recorded == "raw":
                 image = formats.listed(fd, size)
