@@ -55,6 +55,7 @@ class Engine:
         self.operations = Operations(self.host, self.locks, self.inventory, f"{self.locations.state}/journal")
         self.events = Subscriptions()
         self._secrets: Secrets | None = None
+        self._running: dict[str, Any] = {}
         self.host.on_secret = self._secret_value
         self.index = Index(self)
         self._boot: str | None = None
@@ -92,6 +93,16 @@ class Engine:
         from poolkit import xmlmap
 
         return xmlmap.read(source, registry.candidates(source), filename=filename, strict=strict)
+
+    def running(self, record: Record) -> Any:
+        """The definition a pool was started with. Values do not change, so the last ones read are kept."""
+        text = record.live or ""
+        found = self._running.get(text)
+        if found is None:
+            if len(self._running) >= 64:
+                self._running.clear()
+            found = self._running[text] = self.parse(text, strict=False)
+        return found
 
     def _given(self, source: str | bytes | Any, filename: str, strict: bool) -> Any:
         # A dump of a running pool carries sizes; they are reports, not part of its definition.
@@ -374,7 +385,7 @@ class Engine:
         if record.boot != self.boot:
             return False, ""
         try:
-            backend = self.backend(self.parse(record.live, strict=False), host)
+            backend = self.backend(self.running(record), host)
             if backend.check():
                 return True, ""
             return False, backend.down or "its storage is not there any more"

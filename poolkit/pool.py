@@ -144,7 +144,7 @@ class Pool:
         engine = self.engine
         with self._run("refresh", wait, shared=True, abort=abort) as op:
             record = self._require_active("refresh")
-            backend = engine.backend(engine.parse(record.live or "", strict=False), op.host)
+            backend = engine.backend(engine.running(record), op.host)
             try:
                 scanned, volumes, usage = engine.scan(backend, record, record.target)
             except (OSError, errors.HostError) as error:
@@ -329,7 +329,7 @@ class Pool:
                     engine.inventory.record_format(place, name, inode, format)
 
                 op.host.on_adopt = adopt
-            yield op, engine.backend(engine.parse(record.live or "", strict=False), op.host), record
+            yield op, engine.backend(engine.running(record), op.host), record
 
     def _run(
         self,
