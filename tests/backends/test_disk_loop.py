@@ -484,8 +484,8 @@ def ends(device: str) -> bytes:
         return head + file.read()
 
 
-class Stop(Exception):
-    pass
+class Stop(errors.HostError):
+    """A fault that the engine may get over where the work is complete already."""
 
 
 def trips(work: Callable[[Host], None], limit: int = 60) -> Iterator[int]:
@@ -621,7 +621,7 @@ def test_the_undo_of_a_dead_process_spares_what_others_made(engine: Engine, disk
                 input="start=2048, size=8192\n",
             )
             sh("partx", "--add", disk)
-            raise Stop
+            raise Stop(label)
 
     with Engine(engine.locations.storage.rpartition("/")[0], host=Host(fault=fault)) as other:
         with pytest.raises(Stop):
