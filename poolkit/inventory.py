@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import struct
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any, NamedTuple
+from itertools import chain
+from operator import itemgetter
+from typing import NamedTuple
 
-from poolkit import errors
+from poolkit import blocks, errors
 from poolkit.backend import Usage, VolumeInfo
 from poolkit.database import Database
 
@@ -29,11 +30,12 @@ CREATE TABLE pools (
     started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX pools_uuid ON pools (uuid);
 CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
-CREATE TABLE volumes (
-    pool INTEGER NOT NULL, name TEXT NOT NULL, facts BLOB NOT NULL, key TEXT, path TEXT, version INTEGER NOT NULL,
-    PRIMARY KEY (pool, name)) WITHOUT ROWID;
-CREATE INDEX volumes_key ON volumes (key) WHERE key IS NOT NULL;
-CREATE INDEX volumes_path ON volumes (path) WHERE path IS NOT NULL;
+CREATE TABLE blocks (id INTEGER PRIMARY KEY, pool INTEGER NOT NULL, first TEXT NOT NULL, volumes BLOB NOT NULL);
+CREATE UNIQUE INDEX blocks_first ON blocks (pool, first);
+CREATE TABLE places (pool INTEGER NOT NULL, name TEXT NOT NULL, key TEXT, path TEXT, PRIMARY KEY (pool, name)) WITHOUT ROWID;
+CREATE INDEX places_key ON places (key);
+CREATE INDEX places_path ON places (path);
+CREATE TABLE touched (pool INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL);
 CREATE TABLE gone (pool INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL);
 CREATE TABLE formats (
     place TEXT NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL, format TEXT NOT NULL,
@@ -41,11 +43,6 @@ CREATE TABLE formats (
 CREATE TABLE completed (operation TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 
-# What is not looked up is one blob, the numbers from capacity to ctime first: every column costs a refresh.
-_PACK = struct.Struct("<qqqqQqqqqqq")
-_COLUMNS = "name, facts, key, path"
-_UPDATE = ", ".join(f"{c} = excluded.{c}" for c in ("facts", "key", "path", "version"))
-_INSERT = "INSERT INTO volumes (pool, name, facts, key, path, version) VALUES (?, ?, ?, ?, ?, ?)"
 _MAX = (1 << 63) - 1
 
 
@@ -244,7 +241,13 @@ class Inventory:
                 db.executemany("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", listed)
         else:
             db.execute("DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?)", (number,))
-        for statement in ("volumes WHERE pool", "gone WHERE pool", "pools WHERE id"):
+        for statement in (
+            "blocks WHERE pool",
+            "places WHERE pool",
+            "touched WHERE pool",
+            "gone WHERE pool",
+            "pools WHERE id",
+        ):
             db.execute(f"DELETE FROM {statement} = ?", (number,))  # noqa: S608
         self._known.pop(number, None)
 
@@ -270,8 +273,7 @@ class Inventory:
         return version, listing
 
     def _load(self, number: int) -> dict[str, VolumeInfo]:
-        rows = self._db.rows(f"SELECT {_COLUMNS} FROM volumes WHERE pool = ?", (number,))  # noqa: S608
-        return {row[0]: _volume(row) for row in rows}
+        return {v[0]: v for v in self.volumes(number)}
 
     def record_format(self, place: str, name: str, inode: int, format: str) -> None:
         """Record the format of a file that is about to appear; it binds to the inode, so a replaced file is a new one."""
@@ -295,49 +297,111 @@ class Inventory:
         # A volume made or changed by others during the scan is newer than what the scan saw; one deleted is not back.
         newer: set[str] = set()
         if scanned is not None and current > scanned:
-            for table in ("volumes", "gone"):
+            for table in ("touched", "gone"):
                 query = f"SELECT name FROM {table} WHERE pool = ? AND version > ?"  # noqa: S608
                 newer.update(name for (name,) in db.execute(query, (number, scanned)))
-        listing = {v.name: v for v in volumes}
-        changed = [v for v in listing.values() if old.get(v.name) is not v and v.name not in newer]
-        missing = [(number, n) for n in old if n not in listing and n not in newer]
-        version = current + 1 if changed or missing else current
-        if old:
-            db.executemany("DELETE FROM volumes WHERE pool = ? AND name = ?", missing)
-            statement = f"{_INSERT} ON CONFLICT (pool, name) DO UPDATE SET {_UPDATE}"
-        else:
-            statement = _INSERT
-            changed.sort(key=_name)  # appending to the tree costs half of inserting all over it
-        db.executemany(statement, (_row(number, v, version) for v in changed))
-        db.execute("DELETE FROM gone WHERE pool = ? AND version <= ?", (number, scanned or 0))
-        place = "(SELECT target FROM pools WHERE id = ?)"
-        if db.execute(f"SELECT 1 FROM formats WHERE place = {place} LIMIT 1", (number,)):  # noqa: S608
-            # What is listed now carries its format itself.
-            gone = ((number, v.name) for v in changed)
-            db.executemany(f"DELETE FROM formats WHERE place = {place} AND name = ?", gone)  # noqa: S608
+        listing = {v[0]: v for v in volumes}
+        for name in newer:
+            listing.pop(name, None)
+            if name in old:
+                listing[name] = old[name]
+        changed = [v for v in listing.values() if old.get(v[0]) is not v]
+        missing = [n for n in old if n not in listing]
+        version = current
+        if changed or missing:
+            version = current + 1
+            self._store(db, number, listing, changed, missing)
+        for table in ("touched", "gone"):
+            db.execute(f"DELETE FROM {table} WHERE pool = ? AND version <= ?", (number, scanned or 0))  # noqa: S608
         db.execute(
             "UPDATE pools SET capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ? WHERE id = ?",
             (*map(_clamp, usage), time.time(), version, number),
         )
-        # With others' changes in it, the listing must be loaded again: no version is -1.
-        return (-1 if newer else version), listing
+        return version, listing
+
+    def _store(
+        self,
+        db: sqlite3.Connection,
+        number: int,
+        listing: dict[str, VolumeInfo],
+        changed: Sequence[VolumeInfo],
+        missing: Sequence[str],
+    ) -> None:
+        """Bring the blocks in step with ``listing``, of which ``changed`` is new and ``missing`` was there before."""
+        firsts = [first for (first,) in db.execute("SELECT first FROM blocks WHERE pool = ? ORDER BY first", (number,))]
+        touched = {max(bisect_right(firsts, n) - 1, 0) for n in chain((v[0] for v in changed), missing)}
+        if len(touched) * 2 >= len(firsts):
+            db.execute("DELETE FROM blocks WHERE pool = ?", (number,))
+            self._insert(db, number, sorted(listing.values(), key=_name))
+        else:
+            gone = frozenset(missing)
+            for index in touched:
+                last = firsts[index + 1] if index + 1 < len(firsts) else None
+                first = firsts[index] if index else ""
+                mine = [v for v in changed if v[0] >= first and (last is None or v[0] < last)]
+                self._edit(db, number, firsts[index], {v[0]: v for v in mine}, gone)
+        self._note(db, number, changed, missing)
+
+    def _edit(
+        self, db: sqlite3.Connection, number: int, first: str, put: dict[str, VolumeInfo], drop: frozenset[str]
+    ) -> None:
+        """Change one block, which is split when it has grown too large."""
+        row = db.execute("SELECT id, volumes FROM blocks WHERE pool = ? AND first = ?", (number, first)).fetchone()
+        inside = {v[0]: v for v in blocks.decode(row[1])}
+        inside.update(put)
+        kept = sorted((v for n, v in inside.items() if n not in drop), key=_name)
+        if kept and kept[0][0] == first and len(kept) < 2 * blocks.SIZE:
+            db.execute("UPDATE blocks SET volumes = ? WHERE id = ?", (blocks.encode(kept), row[0]))
+            return
+        db.execute("DELETE FROM blocks WHERE id = ?", (row[0],))
+        self._insert(db, number, kept)
+
+    @staticmethod
+    def _insert(db: sqlite3.Connection, number: int, volumes: Sequence[VolumeInfo]) -> None:
+        db.executemany(
+            "INSERT INTO blocks (pool, first, volumes) VALUES (?, ?, ?)",
+            ((number, part[0][0], blocks.encode(part)) for part in blocks.split(volumes)),
+        )
+
+    @staticmethod
+    def _note(db: sqlite3.Connection, number: int, changed: Sequence[VolumeInfo], missing: Sequence[str]) -> None:
+        """Keep the look-up by key and path in step, and drop recorded formats: what is listed carries its own."""
+        placed = [(number, v[0], v[14], v[15]) for v in changed if v[14] is not None or v[15] is not None]
+        if placed or db.execute("SELECT 1 FROM places WHERE pool = ? LIMIT 1", (number,)).fetchone():
+            names = chain((v[0] for v in changed), missing)
+            db.executemany("DELETE FROM places WHERE pool = ? AND name = ?", ((number, n) for n in names))
+            db.executemany("INSERT INTO places VALUES (?, ?, ?, ?)", placed)
+        place = "(SELECT target FROM pools WHERE id = ?)"
+        if db.execute(f"SELECT 1 FROM formats WHERE place = {place} LIMIT 1", (number,)).fetchone():  # noqa: S608
+            listed = ((number, v[0]) for v in changed)
+            db.executemany(f"DELETE FROM formats WHERE place = {place} AND name = ?", listed)  # noqa: S608
 
     def put_volume(self, number: int, info: VolumeInfo, operation: str | None = None) -> None:
         """Store one volume as it is now."""
         with self.transaction(operation) as db:
-            version = self._next(db, number)
-            db.execute(f"{_INSERT} ON CONFLICT (pool, name) DO UPDATE SET {_UPDATE}", _row(number, info, version))
-            db.execute(
-                "DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?) AND name = ?",
-                (number, info.name),
-            )
+            db.execute("INSERT INTO touched VALUES (?, ?, ?)", (number, info.name, self._next(db, number)))
+            first = self._first(number, info.name)
+            if first is None:
+                self._insert(db, number, [info])
+            else:
+                self._edit(db, number, first, {info.name: info}, frozenset())
+            self._note(db, number, [info], [])
 
     def drop_volume(self, number: int, name: str, operation: str | None = None) -> None:
         """Forget one volume; a refresh that is under way will not bring it back."""
         with self.transaction(operation) as db:
-            version = self._next(db, number)
-            db.execute("DELETE FROM volumes WHERE pool = ? AND name = ?", (number, name))
-            db.execute("INSERT INTO gone VALUES (?, ?, ?)", (number, name, version))
+            db.execute("INSERT INTO gone VALUES (?, ?, ?)", (number, name, self._next(db, number)))
+            first = self._first(number, name)
+            if first is not None:
+                self._edit(db, number, first, {}, frozenset((name,)))
+            self._note(db, number, [], [name])
+
+    def _first(self, number: int, name: str) -> str | None:
+        """The block a name belongs to: the last that begins at or before it, else the first of all."""
+        where = "SELECT first FROM blocks WHERE pool = ?"
+        row = self._db.row(f"{where} AND first <= ? ORDER BY first DESC LIMIT 1", (number, name))
+        row = row or self._db.row(f"{where} ORDER BY first LIMIT 1", (number,))
+        return None if row is None else str(row[0])
 
     def _next(self, db: sqlite3.Connection, number: int) -> int:
         db.execute("UPDATE pools SET version = version + 1 WHERE id = ?", (number,))
@@ -351,25 +415,27 @@ class Inventory:
 
     def volumes(self, number: int) -> list[VolumeInfo]:
         """The last listing of a pool, by name."""
-        rows = self._db.rows(f"SELECT {_COLUMNS} FROM volumes WHERE pool = ? ORDER BY name", (number,))  # noqa: S608
-        return [_volume(row) for row in rows]
+        rows = self._db.rows("SELECT volumes FROM blocks WHERE pool = ? ORDER BY first", (number,))
+        return [volume for (block,) in rows for volume in blocks.decode(block)]
 
     def volume(self, number: int, name: str) -> VolumeInfo | None:
         """One volume of a pool by name."""
         if not _is_text(name):
             return None
-        query = f"SELECT {_COLUMNS} FROM volumes WHERE pool = ? AND name = ?"  # noqa: S608
+        query = "SELECT volumes FROM blocks WHERE pool = ? AND first <= ? ORDER BY first DESC LIMIT 1"
         row = self._db.row(query, (number, name))
-        return None if row is None else _volume(row)
+        return None if row is None else blocks.find(row[0], name)
 
     def find(self, column: str, value: str) -> Iterable[tuple[int, VolumeInfo]]:
         """Volumes over all pools whose ``key`` or ``path`` is stored as ``value``."""
         if column not in ("key", "path"):
             raise ValueError(column)
         if not _is_text(value):
-            return []
-        query = f"SELECT pool, {_COLUMNS} FROM volumes WHERE {column} = ?"  # noqa: S608
-        return [(row[0], _volume(row[1:])) for row in self._db.rows(query, (value,))]
+            return
+        for pool, name in self._db.rows(f"SELECT pool, name FROM places WHERE {column} = ?", (value,)):  # noqa: S608
+            info = self.volume(pool, name)
+            if info is not None:
+                yield pool, info
 
 
 def _signed(inode: int) -> int:
@@ -377,46 +443,11 @@ def _signed(inode: int) -> int:
     return inode - (1 << 64) if inode >= 1 << 63 else inode
 
 
-def _volume(row: Sequence[Any]) -> VolumeInfo:
-    name, facts, key, path = row
-    type, format, detail = _words(facts[_PACK.size :])
-    return VolumeInfo(name, type, format, *_PACK.unpack_from(facts), key, path, detail)  # type: ignore[call-arg]
-
-
-def _row(number: int, info: VolumeInfo, version: int) -> tuple[Any, ...]:
-    try:
-        facts = _PACK.pack(*info[3:14])
-    except struct.error:
-        # A size that a header claims, beyond what any file can have: the volume's error says so.
-        facts = _PACK.pack(*map(_clamp, info[3:6]), *info[6:14])
-    words = _tail(info[1], info[2]) if info[16] is None else _encode([info[1], info[2], info[16]]).encode()
-    return (number, info[0], facts + words, info[14], info[15], version)
-
-
-@lru_cache(maxsize=64)
-def _tail(type: str, format: str) -> bytes:
-    return _encode([type, format, None]).encode()
-
-
-def _words(tail: bytes) -> Any:
-    found = _WORDS.get(tail)
-    if found is None:
-        found = json.loads(tail)
-        if found[2] is None:
-            _WORDS[tail] = found
-    return found
-
-
-_WORDS: dict[bytes, Any] = {}
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-
-
 def _clamp(value: int) -> int:
     return min(max(value, 0), _MAX)
 
 
-def _name(info: VolumeInfo) -> str:
-    return info.name
+_name = itemgetter(0)
 
 
 def _is_text(value: str) -> bool:
