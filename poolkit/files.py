@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".poolkit-"  # names that begin so are ours, unfinished, and never listed
 
-_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""How an entry nobody vouches for is opened: never through a link, never waiting for a FIFO, never as a terminal."""
 
 
 class Directory:
@@ -61,9 +62,9 @@ class Directory:
             return False
         return True
 
-    def open(self, name: str, flags: int = _LOOK) -> int:
+    def open(self, name: str, flags: int = LOOK) -> int:
         """Open an entry; O_NOFOLLOW, O_NONBLOCK, O_NOCTTY and O_CLOEXEC are always added. The caller closes it."""
-        return os.open(name, flags | _LOOK, dir_fd=self.fd)
+        return os.open(name, flags | LOOK, dir_fd=self.fd)
 
     @contextmanager
     def regular(self, name: str, *, write: bool = False) -> Iterator[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.backend import Backend, Usage, VolumeInfo
-from poolkit.files import TEMPORARY, Directory
+from poolkit.files import LOOK, TEMPORARY, Directory
 from poolkit.later import later
 from poolkit.model import Permissions
 from poolkit.undo import identity
@@ -150,7 +150,7 @@ class DirectoryBackend(Backend):
         if name.startswith(TEMPORARY) or not (name.isprintable() or _presentable(name)):
             return None
         try:
-            fd = directory.open(name)
+            fd = os.open(name, LOOK, dir_fd=directory.fd)
         except FileNotFoundError:
             raise
         except OSError:
