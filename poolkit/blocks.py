@@ -78,7 +78,7 @@ def _volume(n: int, name: str, kinds: Any, kind: Any, rare: dict[str, Any], numb
     key, path, detail = rare.get(str(n), _PLAIN) if rare else _PLAIN
     if numbers[4] < 0:
         numbers = (*numbers[:4], numbers[4] + 2 * _LIMIT, *numbers[5:])  # inode numbers are unsigned
-    return VolumeInfo(name, type, format, *numbers, key, path, detail)
+    return VolumeInfo._make((name, type, format, *numbers, key, path, detail))
 
 
 def _signed(number: int) -> int:

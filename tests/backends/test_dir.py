@@ -100,7 +100,7 @@ def test_an_entry_that_cannot_be_read_is_listed_with_its_error(engine: Engine, t
         os.setegid(65534)
         os.seteuid(65534)
     try:
-        place = Path("/tmp") / f"poolkit-unreadable-{os.getpid()}"  # noqa: S108 - removed below
+        place = Path("/tmp") / f"poolkit-unreadable-{os.getpid()}"
         place.mkdir()
         (place / "bad").write_bytes(b"x" * 5000)
         (place / "bad").chmod(0)
