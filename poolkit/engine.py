@@ -431,7 +431,8 @@ class Engine:
     # -- secrets ------------------------------------------------------------------------------------------------------
 
     @property
-    def _secret_store(self) -> Secrets:
+    def secret_store(self) -> Secrets:
+        """The secrets of this root."""
         if self._secrets is None:
             from poolkit.secrets import Secrets
 
@@ -439,7 +440,7 @@ class Engine:
         return self._secrets
 
     def _secret_value(self, uuid: str | None, usage: str | None) -> bytes:
-        return self._secret_store.lookup(uuid, usage)
+        return self.secret_store.lookup(uuid, usage)
 
     def define_secret(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
         """Store the description of a secret; its value is set on what this returns. Repeatable.
@@ -447,17 +448,17 @@ class Engine:
         Raises ``InvalidDefinition``, and ``SecretExists`` when its uuid or usage belong to another secret.
         """
         if self.host.dry_run:
-            return self._secret_store.define(source, filename=filename, strict=strict)
+            return self.secret_store.define(source, filename=filename, strict=strict)
         with self.locks.definitions():
-            return self._secret_store.define(source, filename=filename, strict=strict)
+            return self.secret_store.define(source, filename=filename, strict=strict)
 
     def secret(self, key: str) -> Secret:
         """A secret by uuid or by the name of its usage; ``SecretNotFound``."""
-        return self._secret_store.find(key)
+        return self.secret_store.find(key)
 
     def secrets(self) -> list[Secret]:
         """All secrets, by uuid."""
-        return self._secret_store.list()
+        return self.secret_store.list()
 
     # -- the whole ----------------------------------------------------------------------------------------------------
 

@@ -253,6 +253,7 @@ class Host:
         result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
         if result.status in ok:
             return result
+        result = result._replace(stdout=self.redact(result.stdout))
         said = _last_words(result)
         if result.status < 0:
             import signal

@@ -1,15 +1,18 @@
 """Secrets: what opens an encrypted volume or proves who we are to a server, found by uuid or by what they are for.
 
 The description of a secret is a document (:class:`poolkit.documents.Secret`); its value is in a file of its own, mode 0600 in
-a folder of mode 0700. An *ephemeral* secret is kept below the run folder, which does not survive a reboot. The value of
+a folder of mode 0700. An *ephemeral* secret is kept in memory (tmpfs) alone. The value of
 a *private* secret is used by poolkit and given to nobody.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hmac
 import os
 import stat
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from poolkit import errors
@@ -91,7 +94,8 @@ class Secret:
         data = value.reveal() if isinstance(value, Passphrase) else value
         if not 0 < len(data) <= LARGEST:
             raise errors.InvalidArgument(f"the value of a secret has 1 to {LARGEST} bytes, not {len(data)}")
-        return self._store.write(self.definition, data)
+        with self._store._changing():
+            return self._store.write(self.definition, data)
 
     def value(self) -> Passphrase:
         """The value; ``SecretNotFound`` if none was set, ``Unsafe`` for a private secret."""
@@ -101,7 +105,8 @@ class Secret:
 
     def undefine(self) -> bool:
         """Delete the value and the description. False if it was gone already."""
-        return self._store.remove(self.definition)
+        with self._store._changing():
+            return self._store.remove(self.definition)
 
 
 class Secrets:
@@ -109,22 +114,48 @@ class Secrets:
 
     def __init__(self, locations: Locations, host: Host) -> None:
         self.directory = locations.secrets
-        self.memory = f"{locations.run}/secrets"
+        self.memory = _memory(locations.run)
+        self._run = locations.run
         self.host = host
+        self.damaged: list[str] = []
+        """After ``list``: what is wrong with files that were passed over."""
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One change at a time, over all processes."""
+        if self.host.dry_run:
+            yield
+            return
+        try:
+            os.makedirs(self._run, mode=0o700, exist_ok=True)
+            fd = os.open(f"{self._run}/secrets.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise errors.from_os_error(error, f"write in '{self._run}'") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        except OSError as error:
+            raise errors.from_os_error(error, "change a secret") from error
+        finally:
+            os.close(fd)
 
     def define(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
         """Store a description; a uuid is made where none is given. ``changed`` tells whether anything did.
 
         Repeatable. Raises ``InvalidDefinition``, and ``SecretExists`` when uuid or usage belong to another secret.
         """
-        import dataclasses
-        import uuid
-
         definition: Any = source
         if isinstance(source, (str, bytes)):
             from poolkit import documents, xmlmap
 
             definition = xmlmap.read(source, [documents.Secret], filename=filename, strict=strict)
+        with self._changing():
+            return self._define(definition)
+
+    def _define(self, definition: Any) -> Secret:
+        import dataclasses
+        import uuid
+
         known = self.list()
         usage = definition.usage
         same_usage = next((s for s in known if usage is not None and s.definition.usage == usage), None)
@@ -151,7 +182,7 @@ class Secrets:
         from poolkit import xmlmap
 
         host = self.host.operation()
-        host.files.mkdir(self._folder(definition), 0o700)
+        self._make_folder(definition, host)
         host.files.write(self._path(definition, "xml"), xmlmap.write(definition).encode(), 0o600)
         return Secret(self, definition, True)
 
@@ -160,11 +191,16 @@ class Secrets:
         from poolkit import documents, xmlmap
 
         found = []
+        self.damaged.clear()
         for folder in (self.directory, self.memory):
             try:
+                if folder == self.memory and os.stat(folder, follow_symlinks=False).st_uid != os.geteuid():
+                    continue  # anybody may make a folder in shared memory
                 names = sorted(os.listdir(folder))
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                raise errors.from_os_error(error, f"read the folder '{folder}'") from error
             for name in names:
                 if not name.endswith(".xml") or name[0] == ".":
                     continue
@@ -172,9 +208,16 @@ class Secrets:
                 try:
                     with open(path, "rb") as file:
                         data = file.read(1 << 20)
+                    definition = xmlmap.read(data, [documents.Secret], filename=path, strict=False)
                 except FileNotFoundError:
                     continue
-                found.append(Secret(self, xmlmap.read(data, [documents.Secret], filename=path, strict=False)))
+                except OSError as error:
+                    self.damaged.append(str(errors.from_os_error(error, f"read '{path}'")))
+                except errors.InvalidDefinition as error:
+                    # One that was damaged by hand must not hide the others.
+                    self.damaged.append(str(error))
+                else:
+                    found.append(Secret(self, definition))
         return sorted(found, key=lambda s: s.uuid)
 
     def find(self, key: str) -> Secret:
@@ -206,6 +249,23 @@ class Secrets:
 
     def _path(self, definition: Any, kind: str) -> str:
         return f"{self._folder(definition)}/{definition.uuid}.{kind}"
+
+    def _make_folder(self, definition: Any, host: Host) -> None:
+        folder = self._folder(definition)
+        try:
+            host.files.mkdir(folder, 0o700, keep=True)
+            if not definition.ephemeral or host.dry_run:
+                return
+            facts = os.stat(folder, follow_symlinks=False)
+        except OSError as error:
+            raise errors.from_os_error(error, f"make the folder '{folder}'") from error
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+            raise errors.Unsafe(f"'{folder}' is not for this user alone; the secret was not stored")
+        if not _in_memory(folder):
+            raise errors.Unsupported(
+                "this system has no place in memory (tmpfs) for an ephemeral secret",
+                hint="define it without ephemeral='yes', or mount a tmpfs on /dev/shm",
+            )
 
     def value_path(self, definition: Any) -> str:
         """The file of the value, whether or not it exists."""
@@ -240,7 +300,7 @@ class Secrets:
         except (errors.SecretNotFound, errors.Unsafe):
             pass
         host = self.host.operation()
-        host.files.mkdir(self._folder(definition), 0o700)
+        self._make_folder(definition, host)
         host.files.write(self.value_path(definition), data, 0o600)
         return True
 
@@ -255,3 +315,20 @@ class Secrets:
             # For good: a value that could be put back would still be there. The value first, so that none is left behind.
             host.files.remove(folder, f"{definition.uuid}.value")
             return host.files.remove(folder, f"{definition.uuid}.xml")
+
+
+def _memory(run: str) -> str:
+    """Where ephemeral secrets are kept: with the run state if that is in memory, else in shared memory."""
+    if _in_memory(run):
+        return f"{run}/secrets"
+    import hashlib
+
+    return f"/dev/shm/poolkit-{os.geteuid()}-{hashlib.sha256(run.encode()).hexdigest()[:16]}"  # noqa: S108 - checked on use
+
+
+def _in_memory(path: str) -> bool:
+    from poolkit.host import Host
+    from poolkit.mounts import locate
+
+    mount = locate(path, Host().mounts())[1]
+    return mount is not None and mount.fstype in ("tmpfs", "ramfs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -97,7 +98,7 @@ def download(session: Session, values: Values) -> None:
     if session.options.dry_run:
         session.done(Outcome(False), volume.pool.name)
         return
-    with _writing(values.file) as stream:
+    with _writing(values.file, volume.path) as stream:
         count = volume.download(
             stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
         )  # fmt: skip
@@ -149,22 +150,43 @@ def _reading(file: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _writing(file: str) -> Iterator[BinaryIO]:
+def _writing(file: str, source: str = "") -> Iterator[BinaryIO]:
+    """Where a download goes: a regular file is replaced when all bytes are there and keeps its content until then."""
     if file == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    there = os.path.lexists(file)
+    path = os.path.realpath(file)
     try:
-        # A new file is for its owner only: it is a disk.
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        old = os.stat(path)
+    except FileNotFoundError:
+        old = None
     except OSError as error:
         raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+    if old is not None:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(old, os.stat(source)):
+                raise errors.InvalidArgument(f"'{shown(file, 4096)}' is the volume itself")
+        if not stat.S_ISREG(old.st_mode):
+            with open(_open(path, file, os.O_WRONLY), "wb") as stream:
+                yield stream
+            return
+    temporary = f"{path}.{os.urandom(6).hex()}.part"
     try:
-        with open(fd, "wb") as stream:
+        # A new file is for its owner only: it is a disk.
+        with open(_open(temporary, file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as stream:
             yield stream
-    except BaseException:
-        if not there:
-            with contextlib.suppress(OSError):
-                os.unlink(file)
-        raise
+            stream.flush()
+            if old is not None:
+                os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _open(path: str, file: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error

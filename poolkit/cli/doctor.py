@@ -32,7 +32,7 @@ def examine(session: Session) -> list[Check]:
         engine = session.engine
     except (errors.PoolkitError, OSError) as error:
         return [*found, check("engine", "problem", str(error), getattr(error, "hint", None)), *_programs({})]
-    for part in (_left_over, _inventory, _pools):
+    for part in (_left_over, _inventory, _pools, _secrets):
         try:
             found += part(engine)
         except (errors.PoolkitError, OSError) as error:
@@ -132,8 +132,17 @@ def _inventory(engine: Engine) -> Iterator[Check]:
             "inventory",
             "note",
             f"a damaged one was put aside as {path}.damaged",
-            "remove it when you have looked at it",
+            "while it is there, new images with a backing file wait for vol-adopt; remove it when all is well",
         )
+
+
+def _secrets(engine: Engine) -> Iterator[Check]:
+    store = engine.secret_store
+    known = store.list()
+    for problem in store.damaged:
+        yield check("secret", "problem", problem, "put its file right, or define the secret again")
+    if known and not store.damaged:
+        yield check("secrets", "ok", f"{len(known)} known")
 
 
 def _quote(path: str) -> str:

@@ -56,19 +56,9 @@ def kind_of(data: bytes) -> str:
 def _reading_classes(data: bytes, kind: str) -> list[type]:
     if kind != "pool":
         return classes(kind)
-    import re
-
     from poolkit import registry
 
-    # Importing the eleven other backends for a document that says its type at once would be waste.
-    match = re.search(r"<pool\b[^>]*?\stype\s*=\s*['\"]([a-z-]+)['\"]", data[:4096].decode("utf-8", "replace"))
-    if match:
-        try:
-            return [registry.backend(match[1]).definition]
-        except errors.Unsupported:
-            if match[1] in registry.types():
-                raise  # a package offers it, and is broken
-    return pool_classes()
+    return registry.candidates(data)
 
 
 def read(session: Session, data: bytes, filename: str, kind: str, *, lenient: bool = False) -> Any:

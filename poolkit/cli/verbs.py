@@ -192,7 +192,7 @@ VERBS: tuple[Verb, ...] = (
         (
             _VOLUME, data("capacity", "the new size, such as 30GiB; bytes without a unit", "size"), _IN_POOL,
             flag("--allocate", "reserve the space that is added"), flag("--delta", "change the size by so much"),
-            flag("--shrink", "allow it to become smaller, which cuts off data"),
+            flag("--shrink", "allow it to become smaller, which cuts off data"), _FORCE,
         ),
         group="volumes",
     ),

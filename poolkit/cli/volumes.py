@@ -186,7 +186,9 @@ def delete(session: Session, values: Values) -> None:
 def resize(session: Session, values: Values) -> None:
     """``vol-resize VOL CAPACITY``."""
     volume = find(session, values.vol, values.pool)
-    outcome = volume.resize(values.capacity, delta=values.delta, allocate=values.allocate, shrink=values.shrink)
+    outcome = volume.resize(
+        values.capacity, delta=values.delta, allocate=values.allocate, shrink=values.shrink, force=values.force
+    )
     session.done(outcome, volume.pool.name, volume=facts(volume))
 
 

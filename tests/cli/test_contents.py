@@ -53,6 +53,32 @@ def test_a_download_that_fails_leaves_no_file(images: Command) -> None:
     out = images.folder / "out"
     error = images("vol-download", disk(images), out, "--offset", "2MiB", status=2).err
     assert "is not within it" in error and not out.exists()
+    out.write_bytes(b"precious")
+    out.chmod(0o640)
+    images("vol-download", disk(images), out, "--offset", "2MiB", status=2)
+    assert out.read_bytes() == b"precious"
+    images("vol-download", disk(images), out, "--length", "4")
+    assert (out.read_bytes(), stat.S_IMODE(out.stat().st_mode)) == (bytes(4), 0o640)
+    assert [p.name for p in images.folder.glob("out*")] == ["out"]
+
+
+def test_a_volume_is_not_downloaded_onto_itself(images: Command) -> None:
+    disk(images).write_bytes(b"x" * 512)
+    link = images.folder / "link"
+    link.symlink_to(disk(images))
+    for target in (disk(images), link):
+        assert "is the volume itself" in images("vol-download", disk(images), target, status=2).err
+        assert disk(images).read_bytes() == b"x" * 512
+
+
+def test_a_volume_with_two_names_is_resized_with_force_only(images: Command) -> None:
+    (images.folder / "second").hardlink_to(disk(images))
+    assert "--force" in images("vol-resize", disk(images), "2MiB", status=9).err
+    images("vol-resize", disk(images), "2MiB", "--force")
+    assert disk(images).stat().st_size == 2 << 20
+
+
+def test_a_missing_upload_is_named(images: Command) -> None:
     assert "No such file" in images("vol-upload", disk(images), "/nonexistent", status=10).err
 
 

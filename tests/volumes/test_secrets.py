@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,26 @@ def test_files_are_for_their_owner_only(engine: Engine) -> None:
     assert "chmod 600" in (caught.value.hint or "")
 
 
-def test_an_ephemeral_secret_is_kept_with_the_run_state(engine: Engine) -> None:
-    engine.define_secret(document(flags="ephemeral='yes'")).set_value(b"value")
+def test_an_ephemeral_secret_is_kept_in_memory(engine: Engine) -> None:
+    made = engine.define_secret(document(flags="ephemeral='yes'"))
+    made.set_value(b"value")
     assert not Path(engine.locations.secrets).exists()
     assert engine.secret("/a").value().reveal() == b"value"
-    assert list(Path(engine.locations.run, "secrets").glob("*.value"))
+    (path,) = Path(engine.secret_store.memory).glob("*.value")
+    kind = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=True).stdout.strip()
+    assert kind in ("tmpfs", "ramfs")
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    made.undefine()
+    path.parent.rmdir()
+
+
+def test_a_damaged_secret_does_not_hide_the_others(engine: Engine) -> None:
+    engine.define_secret(document()).set_value(b"value")
+    (Path(engine.locations.secrets) / "bad.xml").write_text("<secret")
+    assert engine.secret("/a").value().reveal() == b"value"
+    store = engine.secret_store
+    assert len(store.list()) == 1
+    assert "bad.xml" in store.damaged[0]
 
 
 def test_a_private_secret_is_used_and_not_given_out(engine: Engine) -> None:
