@@ -9,11 +9,12 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from poolkit import _libc, errors
 from poolkit.backend import Transfer
+from poolkit.backends import _streams
 from poolkit.host import Host
 
 _FICLONE = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
@@ -22,7 +23,6 @@ _BLKZEROOUT = 0x127F  # linux/fs.h, _IO(0x12, 127)
 _BLOCK = 1 << 20  # of pread and pwrite: larger ones gain nothing on warm or cold caches
 _SLICE = 1 << 27  # of copy_file_range between two looks at the abort switch
 _HOLE = 1 << 16  # smallest run of zeros that becomes a hole when a stream is written sparsely
-_Read = Callable[[memoryview], int]
 _CANNOT = frozenset(
     (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY, errno.EBADF)
 )
@@ -162,7 +162,7 @@ def upload(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, limit: int
     total = transfer.length or (limit - position if limit is not None else 0)
     buffer = bytearray(_BLOCK)
     view = memoryview(buffer)
-    read = _reader(stream)
+    read = _streams.reader(host, stream)
     while end is None or position < end:
         wanted = _BLOCK if end is None else min(_BLOCK, end - position)
         count = read(view[:wanted])
@@ -191,28 +191,15 @@ def download(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, size: in
     """
     end = size if not transfer.length else transfer.offset + transfer.length
     length = end - transfer.offset
-    out = _descriptor(stream)
-    if out is not None:
-        stream.flush()
+    out = _streams.descriptor(stream)
     if transfer.sparse and out is not None and stat.S_ISREG(os.fstat(out).st_mode):
+        stream.flush()
         _download_sparse(host, fd, out, transfer.offset, end)
         return length
     position = transfer.offset
-    send = out is not None
+    send = _streams.sender(host, stream)
     while position < end:
-        count = 0
-        if send and out is not None:
-            try:
-                count = os.sendfile(out, fd, position, min(_BLOCK, end - position))
-            except OSError as error:
-                if error.errno not in _CANNOT:
-                    raise
-                send = False
-                continue
-        else:
-            data = os.pread(fd, min(_BLOCK, end - position), position)
-            count = len(data)
-            _write(stream, data)
+        count = send(fd, position, min(_BLOCK, end - position))
         if not count:
             raise errors.HostError(f"the volume ended at byte {position}, before the {end} that were there")
         position += count
@@ -276,42 +263,3 @@ def _put(fd: int, data: memoryview, position: int, sparse: bool) -> None:
     written = 0
     while written < len(data):
         written += os.pwrite(fd, data[written:], position + written)
-
-
-def _reader(stream: BinaryIO) -> _Read:
-    """How to fill a buffer from ``stream``: its own readinto, or reads for streams that lack it."""
-    raw = getattr(stream, "readinto", None)
-    if raw is not None:
-
-        def into(view: memoryview) -> int:
-            # A pipe gives what is there; whole blocks make holes and progress regular.
-            filled = 0
-            while filled < len(view):
-                count = raw(view[filled:])
-                if not count:
-                    break
-                filled += count
-            return filled
-
-        return into
-
-    def plain(view: memoryview) -> int:
-        data = stream.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    return plain
-
-
-def _descriptor(stream: BinaryIO) -> int | None:
-    try:
-        return stream.fileno()
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _write(stream: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        count = stream.write(view)
-        view = view[len(view) if count is None else count :]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from io import BytesIO, RawIOBase
 from pathlib import Path
 from typing import Any
@@ -102,12 +105,12 @@ def test_pipes_both_ways(pool: Pool) -> None:
     thread = threading.Thread(target=feed)
     thread.start()
     with open(read, "rb", buffering=0) as stream:
-        volume.upload(stream)  # type: ignore[arg-type]
+        volume.upload(stream)
     thread.join()
     assert content(volume) == data + bytes(MIB)
     with subprocess.Popen(["sha256sum"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
-        volume.download(process.stdin)
+        volume.download(process.stdin)  # type: ignore[arg-type]
         process.stdin.close()
         told = process.stdout.read().split()[0].decode()
     import hashlib
@@ -134,6 +137,80 @@ def test_an_abort_stops_an_upload(pool: Pool) -> None:
     with pytest.raises(errors.Aborted):
         volume.upload(BytesIO(bytes(8 * MIB)), abort=abort, progress=lambda *facts: abort.set())
     assert volume.look().info.capacity == 8 * MIB
+
+
+def aborted_soon(work: Callable[[threading.Event], object]) -> None:
+    """``work`` is stopped by an abort that comes after it began to wait."""
+    abort = threading.Event()
+    timer = threading.Timer(0.3, abort.set)
+    timer.start()
+    try:
+        with pytest.raises(errors.Aborted):
+            work(abort)
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_an_abort_reaches_streams_that_stall(pool: Pool, kind: str, buffering: int) -> None:
+    volume = make(pool, "disk", size=8 * MIB)
+    if kind == "pipe":
+        far, near = os.pipe()
+    else:
+        far, near = (end.detach() for end in socket.socketpair())
+    with open(far, "rb", buffering=buffering) as reading, open(near, "wb", buffering=0) as writing:
+        writing.write(b"data")
+        aborted_soon(lambda abort: volume.upload(reading, abort=abort))
+        with open(os.dup(near), "wb", buffering=buffering) as other:
+            aborted_soon(lambda abort: volume.download(other, abort=abort))
+
+
+@pytest.mark.timeout(60)
+def test_what_a_stream_has_read_ahead_is_not_waited_for(pool: Pool) -> None:
+    volume = make(pool, "disk")
+    read, write = os.pipe()
+    with open(read, "rb") as stream, open(write, "wb", buffering=0) as feed:
+        feed.write(b"header" + b"abcdef")
+        assert stream.read(6) == b"header"
+        volume.upload(stream, length=6)  # its other end stays open
+        feed.write(b"more")
+        assert stream.read(4) == b"more"
+    assert content(volume)[:7] == b"abcdef\0"
+
+
+def test_sockets_get_all_bytes(pool: Pool) -> None:
+    volume = make(pool, "disk", size=3 * MIB)
+    data = os.urandom(3 * MIB)
+    volume.upload(BytesIO(data))
+    ours, theirs = socket.socketpair()
+    got = bytearray()
+
+    def drain() -> None:
+        while part := theirs.recv(1 << 16):
+            got.extend(part)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    with open(ours.detach(), "wb") as out:
+        assert volume.download(out) == 3 * MIB
+    thread.join()
+    theirs.close()
+    assert bytes(got) == data
+
+
+def test_a_stream_that_lends_the_descriptor_below_it_is_written_through_its_methods(pool: Pool, tmp_path: Path) -> None:
+    volume = make(pool, "disk")
+    volume.upload(BytesIO(b"data"))
+    with gzip.open(tmp_path / "out.gz", "wb") as packed:
+        volume.download(packed)  # type: ignore[arg-type]
+    with gzip.open(tmp_path / "out.gz") as packed:
+        assert packed.read() == content(volume)
+    with gzip.open(tmp_path / "out.gz") as packed:
+        make(pool, "again").upload(packed)  # type: ignore[arg-type]
+    assert content(pool.volume("again")) == content(volume)
 
 
 # -- images -------------------------------------------------------------------------------------------------------------
