@@ -34,8 +34,14 @@ def encode(volumes: Sequence[VolumeInfo]) -> bytes:
         numbers = pack(*(_signed(n) for v in volumes for n in v[3:14]))
     kinds: dict[tuple[str, str], int] = {}
     kind = [kinds.setdefault(v[1:3], len(kinds)) for v in volumes]
-    rare = {n: v[14:] for n, v in enumerate(volumes) if v[14:] != _PLAIN}
-    words = _encode([[v[0] for v in volumes], list(kinds), kind if len(kinds) > 1 else 0, rare])
+    details: dict[int, tuple[int, Any]] = {}  # volumes of one template share theirs
+    rare = {
+        n: (key, path, details.setdefault(id(detail), (len(details), detail))[0] if detail is not None else None)
+        for n, (key, path, detail) in enumerate([v[14:] for v in volumes])
+        if detail is not None or key is not None or path is not None
+    }
+    told = [detail for _, detail in details.values()]
+    words = _encode([[v[0] for v in volumes], list(kinds), kind if len(kinds) > 1 else 0, rare, told])
     return _COUNT.pack(count) + numbers + words.encode("ascii")
 
 
@@ -44,21 +50,21 @@ _PLAIN = (None, None, None)
 
 def decode(block: bytes) -> Iterator[VolumeInfo]:
     """The volumes of a block."""
-    count, names, kinds, kind, rare = _words(block)
+    count, names, *words = _words(block)
     numbers = struct.unpack_from(f"<{_WIDTH * count}q", block, _COUNT.size)
     for n, name in enumerate(names):
-        yield _volume(n, name, kinds, kind, rare, numbers[n * _WIDTH : (n + 1) * _WIDTH])
+        yield _volume(n, name, words, numbers[n * _WIDTH : (n + 1) * _WIDTH])
 
 
 def find(block: bytes, name: str) -> VolumeInfo | None:
     """One volume of a block by name, without making the others."""
-    _, names, kinds, kind, rare = _words(block)
+    _, names, *words = _words(block)
     try:
         n = names.index(name)
     except ValueError:
         return None
     numbers = struct.unpack_from(f"<{_WIDTH}q", block, _COUNT.size + n * _WIDTH * 8)
-    return _volume(n, name, kinds, kind, rare, numbers)
+    return _volume(n, name, words, numbers)
 
 
 def split(volumes: Sequence[VolumeInfo]) -> Iterator[Sequence[VolumeInfo]]:
@@ -67,15 +73,18 @@ def split(volumes: Sequence[VolumeInfo]) -> Iterator[Sequence[VolumeInfo]]:
         yield volumes[start : start + SIZE]
 
 
-def _words(block: bytes) -> tuple[int, list[str], Any, Any, dict[str, Any]]:
+def _words(block: bytes) -> tuple[Any, ...]:
+    """The number of volumes, their names, and what ``_volume`` needs."""
     count: int = _COUNT.unpack_from(block)[0]
-    names, kinds, kind, rare = json.loads(block[_COUNT.size + count * _WIDTH * 8 :])
-    return count, names, kinds, kind, rare
+    return (count, *json.loads(block[_COUNT.size + count * _WIDTH * 8 :]))
 
 
-def _volume(n: int, name: str, kinds: Any, kind: Any, rare: dict[str, Any], numbers: tuple[int, ...]) -> VolumeInfo:
+def _volume(n: int, name: str, words: Sequence[Any], numbers: tuple[int, ...]) -> VolumeInfo:
+    kinds, kind, rare, told = words
     type, format = kinds[kind[n] if kind else 0]
     key, path, detail = rare.get(str(n), _PLAIN) if rare else _PLAIN
+    if detail is not None:
+        detail = told[detail]
     if numbers[4] < 0:
         numbers = (*numbers[:4], numbers[4] + 2 * _LIMIT, *numbers[5:])  # inode numbers are unsigned
     return VolumeInfo._make((name, type, format, *numbers, key, path, detail))

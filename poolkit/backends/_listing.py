@@ -40,6 +40,8 @@ class DirectoryBackend(Backend):
     trust_blocks = True
     """Whether st_blocks counts what was written but is not on the disk yet; network clients may lag."""
 
+    _alike: tuple[ImageInfo | None, dict[str, Any] | None] = (None, None)
+
     @property
     def place(self) -> str:
         """The directory of the volumes."""
@@ -214,11 +216,15 @@ class DirectoryBackend(Backend):
                 image = formats.as_format(formats.FdReader(fd, size), recorded)
         except OSError as error:
             return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
-        detail = detail_of(image)
+        if image is self._alike[0]:
+            detail = self._alike[1]  # overlays of one template are told alike
+        else:
+            detail = detail_of(image)
+            self._alike = (image, detail)
         if recorded is None and self.host.cautious and detail is not None and {"backing", "data_file"} & detail.keys():
             # It may be a raw disk into which a guest wrote this header; what was recorded is lost.
-            detail["ambiguous"] = True
-            detail["warning"] = "the record of formats was lost; if this format is right, adopt it: poolkit vol-adopt"
+            warning = "the record of formats was lost; if this format is right, adopt it: poolkit vol-adopt"
+            detail = {**detail, "ambiguous": True, "warning": warning}
         return image.format, size if image.capacity is None else image.capacity, detail
 
 

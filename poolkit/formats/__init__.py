@@ -7,6 +7,7 @@ file, follows a name found in a header, or raises for what a header contains: th
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import import_module
 from os import pread
 from struct import error as StructError
@@ -107,9 +108,14 @@ def probe_fd(fd: int, size: int) -> ImageInfo:
 def listed(fd: int, size: int) -> ImageInfo | None:
     """``probe_fd`` for a listing, where most files are raw: None for a raw disk of which there is nothing else to say.
 
-    What a raw disk's content looks like (partition tables, file systems) is not looked for.
+    What a raw disk's content looks like (partition tables, file systems) is not looked for. The answer may be shared: it
+    must not be changed.
     """
     head = pread(fd, HEAD, 0)
+    if head[:8] == _QCOW2_V3 and head[64:68] != _VDI and (size <= 32774 or pread(fd, 5, 32769) != b"CD001"):
+        image = _alike(head[:1024])
+        if image is not None:
+            return image
     if head[:4] in _BY_MAGIC or head[:4] == _QFI or head[64:68] == _VDI or head[:1] in _TEXT:
         return _probe_head(fd, size, head)
     if size > 32774 and pread(fd, 5, 32769) in _DISCS:
@@ -117,6 +123,34 @@ def listed(fd: int, size: int) -> ImageInfo | None:
     if size >= 512 and pread(fd, 4, size - 512) in _ENDS:
         return _probe_head(fd, size, head)
     return None
+
+
+class _Beyond(Exception):
+    """More than the first KiB of an image is needed."""
+
+
+class _Start:
+    """A reader that has nothing beyond what was read already."""
+
+    size = 1 << 62
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Nothing: the file itself must be asked."""
+        raise _Beyond
+
+
+@lru_cache(maxsize=256)
+def _alike(start: bytes) -> ImageInfo | None:
+    """A sound qcow2 image of which the first KiB says everything; None for any other.
+
+    The overlays that were made from one template share it, byte for byte, which makes it worth remembering.
+    """
+    info = ImageInfo("qcow2")
+    try:
+        _fill(_Start(), start, info)
+    except _Beyond:
+        return None
+    return None if info.error is not None or info.notes or info.encryption is not None else info
 
 
 def _probe_head(fd: int, size: int, head: bytes) -> ImageInfo:
