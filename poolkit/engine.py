@@ -55,7 +55,7 @@ class Engine:
         self.operations = Operations(self.host, self.locks, self.inventory, f"{self.locations.state}/journal")
         self.events = Subscriptions()
         self._secrets: Secrets | None = None
-        self._running: dict[str, Any] = {}
+        self._texts: dict[str, Any] = {}
         self.host.on_secret = self._secret_value
         self.index = Index(self)
         self._boot: str | None = None
@@ -95,13 +95,16 @@ class Engine:
         return xmlmap.read(source, registry.candidates(source), filename=filename, strict=strict)
 
     def running(self, record: Record) -> Any:
-        """The definition a pool was started with. Values do not change, so the last ones read are kept."""
-        text = record.live or ""
-        found = self._running.get(text)
+        """The definition a pool was started with."""
+        return self._kept(record.live or "", "<string>")
+
+    def _kept(self, text: str, filename: str) -> Any:
+        # Definitions are values that do not change, so the last ones read are kept.
+        found = self._texts.get(text)
         if found is None:
-            if len(self._running) >= 64:
-                self._running.clear()
-            found = self._running[text] = self.parse(text, strict=False)
+            if len(self._texts) >= 64:
+                self._texts.clear()
+            found = self._texts[text] = self.parse(text, filename=filename, strict=False)
         return found
 
     def _given(self, source: str | bytes | Any, filename: str, strict: bool) -> Any:
@@ -112,7 +115,7 @@ class Engine:
 
     def load(self, name: str) -> Any:
         """The stored definition of a pool; ``PoolNotFound``, or ``InvalidDefinition`` if its file was damaged."""
-        return self.parse(self.store.read(name), filename=self.store.path(name), strict=False)
+        return self._kept(self.store.read(name), self.store.path(name))
 
     def backend(self, definition: Any, host: Host | None = None) -> Backend:
         """The executor for a definition."""
@@ -189,7 +192,7 @@ class Engine:
             )
         if not self.activity(record)[0]:
             return None
-        live = self.parse(record.live or "", strict=False)
+        live = self.running(record)
         if live == (_with_uuid(definition, live.uuid) if definition.uuid is None else definition):
             return live
         raise errors.PoolExists(
@@ -281,7 +284,7 @@ class Engine:
             return ()
         from poolkit import xmlmap
 
-        return tuple(xmlmap.diff(self.parse(record.live, strict=False), definition))
+        return tuple(xmlmap.diff(self.running(record), definition))
 
     @staticmethod
     def _text(definition: Any) -> str:

@@ -53,7 +53,7 @@ class Index:
             record = self._engine.inventory.record(name)
             if record is not None and self._runs(record):
                 # The running pool keeps its place until it stops, and nobody may take it meanwhile.
-                live = self._engine.parse(record.live or "", strict=False)
+                live = self._engine.running(record)
                 claims |= frozenset(self._engine.backend(live).claims())
                 target = target_of(live)
         except errors.PoolNotFound:

@@ -70,7 +70,7 @@ class Pool:
         if not inactive and self.engine.activity(record)[0]:
             import dataclasses
 
-            live = self.engine.parse(record.live or "", strict=False)
+            live = self.engine.running(record)
             live = self.engine.backend(live).live()
             return dataclasses.replace(
                 live, capacity=record.capacity, allocation=record.allocation, available=record.available
@@ -80,7 +80,7 @@ class Pool:
                 raise errors.InvalidState(
                     f"pool '{self.name}' is transient: it has no stored definition", pool=self.name
                 )
-            return self.engine.parse(record.live or "", strict=False)
+            return self.engine.running(record)
         return self.engine.load(self.name)
 
     def xml(self, *, inactive: bool = False) -> str:
@@ -164,7 +164,7 @@ class Pool:
             if not record.active or not record.live or record.boot != engine.boot:
                 return Outcome(False, f"pool '{self.name}' is inactive already")
             # Stop also what only the run state calls active: half of it may still be up.
-            engine.backend(engine.parse(record.live, strict=False), op.host).stop()
+            engine.backend(engine.running(record), op.host).stop()
             if not op.dry:
                 engine.inventory.set_inactive(record.id, op.id)
         return self._done(op, "stopped", f"pool '{self.name}' is inactive")
