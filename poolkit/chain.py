@@ -76,7 +76,10 @@ def walk(engine: Engine, volume: Volume) -> list[Link]:
                 *links,
                 Link(backing.name, backing.format, kind=backing.kind, problem="not a file; it was not opened"),
             ]
-        path = _images.resolve(backing.raw, path)
+        try:
+            path = _images.resolve(backing.raw, path)
+        except errors.Unsafe as error:
+            return [*links, Link(backing.name, backing.format, problem=str(error))]
         link = _below(engine, path, backing.format)
         if link.problem:
             return [*links, link]

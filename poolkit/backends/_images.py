@@ -45,6 +45,13 @@ _SECRET = "key0"  # noqa: S105 - the name of an object of qemu-img, not a secret
 _ATTEMPTS = 5  # qemu-img measures the processor to make LUKS slow to guess, and on a busy machine that may fail
 _FLOOR = (5, 1)  # -o extent_size_hint and compression types
 _WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_VERSION = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
+# CVE-2024-4467: the releases of QEMU's stable branches that have the fix, and Debian 12's first package that has it,
+# which kept the number 7.2 of its upstream source: "(Debian 1:7.2+dfsg-7+deb12u7)".
+_FIXED = {(7, 2): 13, (8, 2): 6, (9, 0): 2}
+_FIXED_SINCE = (9, 1)
+_DEBIAN = re.compile(r"\(Debian 1:7\.2\+dfsg-7\+deb12u(\d+)")
+_DEBIAN_FIXED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +228,23 @@ def opened(path: str, what: str) -> Iterator[int]:
 
 
 def resolve(name: bytes, overlay: str) -> str:
-    """The path that a backing name in the image ``overlay`` means: relative ones start at the folder of the image."""
-    return os.path.normpath(os.path.join(os.path.dirname(overlay), os.fsdecode(name)))
+    """The path that a backing name in the image ``overlay`` means: relative ones start at the folder of the image.
+
+    ``Unsafe`` for one that goes up from a symbolic link: QEMU would come out elsewhere than the words say.
+    """
+    path = os.path.join(os.path.dirname(overlay), os.fsdecode(name))
+    here: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and here:
+            if b"\0" not in name and os.path.islink("/" + "/".join(here)):
+                raise errors.Unsafe(
+                    f"the backing image '{path[:200]}' goes up from a symbolic link; it was not followed",
+                    hint="name it by the path it really has",
+                )
+            here.pop()
+        elif part not in ("", ".", ".."):
+            here.append(part)
+    return os.path.normpath(path)
 
 
 # -- making, converting, resizing -------------------------------------------------------------------------------------
@@ -249,6 +271,7 @@ def convert(
     """
     import json
 
+    check_reader(host)
     argv, secret = _target(host, "convert", "-O", wanted, source=key)
     # One thread less than qemu-img's sixteen would need for an address space of 1 GiB; order does not matter to us.
     argv[2:2] = ["-W", "-m", "4", "-f", _driver(format)]
@@ -268,6 +291,7 @@ def resize(
     """Set the capacity of an open image; ``Unsupported`` for a format that cannot."""
     import json
 
+    check_reader(host)
     check_resize(fd, format, capacity, shrink=shrink)
     argv = ["qemu-img", "resize", "-q", "-f", _driver(format)]
     if shrink:
@@ -338,13 +362,37 @@ def no_cow(fd: int) -> None:
 
 def check_version(host: Host, floor: tuple[int, int] = _FLOOR, what: str = "poolkit") -> None:
     """``Unsupported`` for a qemu-img older than ``floor``, which ``what`` needs."""
-    told = host.query(["qemu-img", "--version"], shared=True).stdout
-    match = re.search(r"version (\d+)\.(\d+)", told)
+    match = _VERSION.search(_told(host))
     if match is not None and (int(match[1]), int(match[2])) < floor:
         raise errors.Unsupported(
             f"{what} needs qemu-img {floor[0]}.{floor[1]} or later; here is {match[1]}.{match[2]}",
             hint="upgrade qemu-utils",
         )
+
+
+def check_reader(host: Host) -> None:
+    """``Unsupported`` for a qemu-img that opens what an image's header names (CVE-2024-4467), even if told otherwise.
+
+    Only images that exist already are dangerous; making an empty one is not.
+    """
+    told = _told(host)
+    match = _VERSION.search(told)
+    if match is not None:
+        version, patch = (int(match[1]), int(match[2])), int(match[3] or 0)
+        package = _DEBIAN.search(told)
+        if version >= _FIXED_SINCE or (version in _FIXED and patch >= _FIXED[version]):
+            return
+        if package is not None and int(package[1]) >= _DEBIAN_FIXED:
+            return
+    here = told.partition("\n")[0].removeprefix("qemu-img version ")[:80] or "unknown"
+    raise errors.Unsupported(
+        f"this qemu-img ({here}) may open files that an image names (CVE-2024-4467), so it is given no existing image",
+        hint="upgrade qemu-utils: 7.2.13, 8.2.6, 9.0.2 and 9.1 are safe, and so is Debian 12's since deb12u7",
+    )
+
+
+def _told(host: Host) -> str:
+    return host.query(["qemu-img", "--version"], shared=True).stdout
 
 
 def _target(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from poolkit import errors
 from poolkit.chain import DEPTH
 from poolkit.pool import Pool
 from tests.formats import samples
@@ -88,3 +89,19 @@ def test_a_long_chain_ends(pool: Pool, place: Path) -> None:
     pool.refresh()
     links = pool.volume("v0").chain()
     assert len(links) == DEPTH + 1 and f"more than {DEPTH}" in links[-1].problem
+
+
+def test_going_up_from_a_link_is_not_guessed(pool: Pool, place: Path, tmp_path: Path) -> None:
+    """By its words the name is a file of the pool; QEMU, which follows the link, would read another one."""
+    elsewhere = tmp_path / "elsewhere" / "deep"
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "elsewhere" / "base").write_bytes(b"another disk".ljust(MIB, b"\0"))
+    make(pool, "base")
+    (place / "link").symlink_to(elsewhere)
+    (place / "folder").mkdir()
+    put(pool, "top", samples.qcow2(backing=b"link/../base", extensions=RAW))
+    put(pool, "fine", samples.qcow2(backing=b"folder/../base", extensions=RAW))
+    assert "goes up from a symbolic link" in last(pool, "top")
+    assert [link.volume for link in pool.volume("fine").chain()] == ["fine", "base"]
+    with pytest.raises(errors.Unsafe, match="goes up from a symbolic link"):
+        pool.volume("top").clone("flat", pool=pool, linked=True)

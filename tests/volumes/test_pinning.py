@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from poolkit import errors
+from poolkit.backends import _images
 from poolkit.engine import Engine
+from poolkit.host import Result
 from poolkit.pool import Pool
 from tests.formats import samples
 
@@ -163,3 +166,44 @@ def test_a_file_put_in_place_of_a_volume_is_a_new_file(pool: Pool, place: Path) 
     (place / "new").rename(place / "disk")
     pool.refresh()
     assert pool.volume("disk").info.format == "qcow2"
+
+
+@pytest.mark.parametrize(
+    ("told", "safe"),
+    [
+        ("qemu-img version 7.2.12", False),
+        ("qemu-img version 7.2.13", True),
+        ("qemu-img version 7.2.11 (Debian 1:7.2+dfsg-7+deb12u6)", False),
+        ("qemu-img version 7.2.11 (Debian 1:7.2+dfsg-7+deb12u7)", True),
+        ("qemu-img version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", True),
+        ("qemu-img version 5.2.0 (Debian 1:5.2+dfsg-11+deb11u3)", False),
+        ("qemu-img version 8.1.5", False),
+        ("qemu-img version 8.2.6", True),
+        ("qemu-img version 9.0.1", False),
+        ("qemu-img version 9.0.2", True),
+        ("qemu-img version 9.1.0", True),
+        ("qemu-img version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1)", True),
+        ("what?", False),
+    ],
+)
+def test_an_unsafe_qemu_img_gets_no_existing_image(
+    pool: Pool, host: RecordingHost, monkeypatch: pytest.MonkeyPatch, told: str, safe: bool
+) -> None:
+    volume = make(pool, "disk")
+    real = RecordingHost._run
+
+    def run(self: RecordingHost, argv: Any, *args: Any, **how: Any) -> Result:
+        if argv[-1] == "--version":
+            return Result(tuple(argv), 0, told + "\nCopyright", "")
+        if not safe:
+            raise AssertionError(f"run: {argv}")
+        return real(self, argv, *args, **how)
+
+    monkeypatch.setattr(RecordingHost, "_run", run)
+    if safe:
+        _images.check_reader(host)
+        return
+    with pytest.raises(errors.Unsupported, match="CVE-2024-4467") as caught:
+        volume.clone(xml("copy", MIB, "qcow2"))
+    assert "upgrade" in (caught.value.hint or "")
+    assert [v.name for v in pool.volumes()] == ["disk"]
