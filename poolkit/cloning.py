@@ -72,9 +72,10 @@ def create_from(
         )  # fmt: skip
     engine = pool.engine
     with (
-        source.pool.volume_work("vol-clone", source.name, shared=True, wait=wait) as (_, backend_from, from_record),
+        source.pool.volume_work("vol-clone", source.name, shared=True, wait=wait, abort=abort) as reading,
         pool.volume_work("vol-clone", name, wait=wait, abort=abort, progress=progress) as (op, backend, record),
     ):
+        _, backend_from, from_record = reading
         info = backend_from.look(source.name, engine.inventory.volume(from_record.id, source.name))
         # As in libvirt, a copy is never smaller than what it is made from.
         definition = replace(definition, capacity=max(definition.capacity or 0, info.capacity))

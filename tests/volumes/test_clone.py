@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -422,3 +423,15 @@ def test_demanded_sharing_says_where_it_is_not_to_be_had(pool: Pool, monkeypatch
     with pytest.raises(errors.Unsupported, match="cannot share blocks"):
         filled(pool, "disk", "raw").clone("clone", reflink=True)
     assert len(pool.volumes()) == 1
+
+
+def test_an_abort_ends_the_wait_for_the_source(pool: Pool, other: Pool) -> None:
+    volume = make(pool, "disk")
+    abort = threading.Event()
+    abort.set()
+    with (
+        pool.engine.locks.work("images", "vol-wipe", volume="disk"),
+        pytest.raises(errors.Aborted),
+    ):
+        volume.clone("copy", pool=other, wait=300, abort=abort)
+    assert other.volumes() == []
