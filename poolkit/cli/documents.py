@@ -122,7 +122,8 @@ def validate(session: Session, values: Values) -> None:
         verdicts.append(verdict)
         if not session.json:
             for problem in verdict["problems"]:
-                session.say("error", str(problem))
+                # That a file cannot be read says its name already.
+                session.say("error", str(problem) if verdict["kind"] is not None else problem.message)
             if verdict["valid"] and not session.quiet:
                 session.print(f"{file}: valid")
         if not verdict["valid"]:

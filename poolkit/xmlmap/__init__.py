@@ -15,7 +15,8 @@ from .element import REQUIRED, Element, diff, foreign, replace, without_reports,
 if TYPE_CHECKING:
     from ..errors import InvalidDefinition, Problem
     from .grammar import files, relaxng, rng_validator, xsd, xsd_validator
-    from .reader import DEFAULT_LIMITS, Limits, read, read_file
+    from .reader import DEFAULT_LIMITS, Limits
+    from .reading import read, read_file
     from .rows import Row, reference
     from .writer import escape, escape_attribute, write
 
@@ -29,8 +30,8 @@ _LAZY = {
     "xsd_validator": "grammar",
     "DEFAULT_LIMITS": "reader",
     "Limits": "reader",
-    "read": "reader",
-    "read_file": "reader",
+    "read": "reading",
+    "read_file": "reading",
     "escape": "writer",
     "escape_attribute": "writer",
     "write": "writer",

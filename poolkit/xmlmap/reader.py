@@ -8,16 +8,16 @@ elements need to be kept verbatim.
 from __future__ import annotations
 
 import pyexpat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..errors import InvalidDefinition, Problem
+from ..errors import Problem
 from ..units import LIMIT, factor
 from .element import REQUIRED, Element
 from .quote import quoted, shown, suggestion
 from .simple import BLANK, Unit
 from .source import Source
-from .tree import Node, Use, compile_class, tag_table
+from .tree import Node, Use, compile_class
 
 MEBIBYTE = 1 << 20
 LARGEST = 16 * MEBIBYTE  # what the limit of a document can be raised to
@@ -473,67 +473,3 @@ class _Reader:
             return str(use.simple.expected)
         name = f"<{use.field.path.rpartition('/')[2]}>"
         return name if not use.many else f"at least {use.field.min or 1} {name}"
-
-
-def read(
-    data: str | bytes,
-    classes: Sequence[type],
-    *,
-    filename: str = "<string>",
-    strict: bool = True,
-    warn: Callable[[Problem], object] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Any:
-    """The object that a document describes, of the one of ``classes`` that its root element and type choose.
-
-    ``strict`` makes unknown elements and attributes, stray text and repeated elements problems; otherwise each is given to
-    ``warn`` and left out. Raises ``InvalidDefinition`` with every problem found, in the order of the document.
-    """
-    table = tag_table(classes)
-    if isinstance(data, str):
-        try:
-            data = data.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidDefinition(
-                [Problem(filename, 0, 0, "", f"character {error.start + 1} is half of a surrogate pair")]
-            ) from None
-    size = min(limits.size, LARGEST)
-    if len(data) > size:
-        raise InvalidDefinition(
-            [Problem(filename, 0, 0, "", f"the document has {len(data)} bytes; the limit is {size}")]
-        )
-    if data.count(b"\n") > limits.lines:
-        raise InvalidDefinition([Problem(filename, 0, 0, "", f"the document has more than {limits.lines} lines")])
-    reader = _Reader(data, filename, strict, warn, limits)
-    if b"\0" in data:  # expat takes it for UTF-16
-        reader.stop(data.index(b"\0"), "", "is not UTF-8 from here on (a NUL character); save the document as UTF-8")
-        raise InvalidDefinition(reader.problems)
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        reader.stop(error.start, "", "is not UTF-8 from here on; save the document as UTF-8")
-        raise InvalidDefinition(reader.problems) from None
-    result = reader.run(table)
-    if reader.problems:
-        reader.problems.sort(key=lambda one: (one.line, one.column))
-        raise InvalidDefinition(reader.problems)
-    return result
-
-
-def read_file(
-    path: str,
-    classes: Sequence[type],
-    *,
-    strict: bool = True,
-    warn: Callable[[Problem], object] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Any:
-    """As ``read``, of a file; no more than the limit is ever read. Raises a ``HostError`` when it cannot be opened."""
-    from ..errors import from_os_error
-
-    try:
-        with open(path, "rb") as file:
-            data = file.read(min(limits.size, LARGEST) + 1)
-    except OSError as error:
-        raise from_os_error(error, f"read {quoted(path)}") from error
-    return read(data, classes, filename=shown(path), strict=strict, warn=warn, limits=limits)

@@ -80,6 +80,12 @@ def test_schema_of_what_is_no_document(poolkit: Command) -> None:
     assert "did you mean 'pool'" in poolkit("schema", "--document", "pol", status=2).err
 
 
+def test_validate_names_a_file_that_cannot_be_read_once(poolkit: Command) -> None:
+    assert poolkit("validate", "/no/such.xml", status=10).err.count("/no/such.xml") == 1
+    [verdict] = poolkit("validate", "/no/such.xml", "--json", status=10).json
+    assert verdict["problems"][0]["source"] == "/no/such.xml"
+
+
 # -- edit -----------------------------------------------------------------------------------------------------------
 
 
