@@ -10,34 +10,42 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from poolkit import errors
 from poolkit.backend import Source, Transfer, VolumeInfo
 from poolkit.backends._listing import DirectoryBackend
 from poolkit.files import Directory, NewFile
-from poolkit.host import Host
 from poolkit.later import later
 from poolkit.model import FILE_FORMATS, Permissions, Volume
+from poolkit.mounts import locate
 
 if TYPE_CHECKING:
     from poolkit import _libc
-    from poolkit.backends import _copy, _images, _wipe
+    from poolkit.backends import _copy, _images, _space, _wipe
     from poolkit.formats import ImageInfo
 else:
     # A listing needs none of them.
     _libc = later(globals(), "_libc", "poolkit._libc")
     _copy = later(globals(), "_copy", "poolkit.backends._copy")
     _images = later(globals(), "_images", "poolkit.backends._images")
+    _space = later(globals(), "_space", "poolkit.backends._space")
     _wipe = later(globals(), "_wipe", "poolkit.backends._wipe")
 
-__all__ = ["FileBackend", "reserve"]
+__all__ = ["FileBackend"]
 
 
 class FileBackend(DirectoryBackend):
     """The base of dir, fs and netfs: everything about volumes; the subclasses bring the directory up and down."""
 
     volume_formats = ("raw", *(f for f in FILE_FORMATS if f != "raw"))
+
+    @cached_property
+    def trust_blocks(self) -> bool:  # type: ignore[override]
+        """Whether a file without blocks is known to be empty: not on FUSE, overlays and others that count late or never."""
+        mount = locate(self.place, self.host.mounts())[1]
+        return mount is not None and mount.fstype in _space.PROMPT
 
     # -- making -------------------------------------------------------------------------------------------------------
 
@@ -169,7 +177,7 @@ class FileBackend(DirectoryBackend):
         os.ftruncate(new.fd, max(size, wanted.capacity) if wanted.format in _images.BYTES else size)
         if wanted.format in _images.BYTES:
             if _whole(volume, wanted):
-                reserve(self.host, new.fd, 0, wanted.capacity)
+                _space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif grown:
             key = self._secret(source.info, source.path) if image.encryption else None
             _images.resize(
@@ -196,7 +204,7 @@ class FileBackend(DirectoryBackend):
             if os.fstat(new.fd).st_size < wanted.capacity:
                 os.ftruncate(new.fd, wanted.capacity)
             if _whole(volume, wanted):
-                reserve(self.host, new.fd, 0, wanted.capacity)
+                _space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif wanted.capacity > source.capacity:
             _images.resize(
                 self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=wanted.secret
@@ -225,7 +233,10 @@ class FileBackend(DirectoryBackend):
     def resize(
         self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False
     ) -> VolumeInfo:
-        """Set the capacity; ``allocate`` reserves what is added. ``force`` works on files with several names as well."""
+        """Set the capacity; ``allocate`` reserves what is added, or all of it at the capacity it has.
+
+        ``force`` works on files with several names as well.
+        """
         if info.format not in _images.RESIZABLE and info.format not in _images.BYTES:
             raise errors.Unsupported(
                 f"volume '{info.name}': images of format {info.format} cannot be resized", volume=info.name,
@@ -240,7 +251,9 @@ class FileBackend(DirectoryBackend):
                 size = os.fstat(fd).st_size
                 try:
                     if allocate and capacity > size:
-                        reserve(self.host, fd, size, capacity - size, beyond=True)
+                        _space.reserve(self.host, fd, size, capacity - size, beyond=True)
+                    elif allocate and capacity == size and not _space.reserve(self.host, fd, 0, size):
+                        raise self._cannot_reserve(info, "the file system cannot fill the holes of a file")
                     os.ftruncate(fd, capacity)
                     self.host.files.fault("truncated")
                 except BaseException:
@@ -248,6 +261,8 @@ class FileBackend(DirectoryBackend):
                         os.ftruncate(fd, size)  # nothing was cut off yet; give back what was reserved
                     raise
             else:
+                if allocate and capacity == info.capacity:
+                    raise self._cannot_reserve(info, f"the space of a {info.format} image is reserved when it grows")
                 if allocate and capacity > info.capacity:
                     _copy.require_space(fd, capacity - info.capacity)
                 encrypted = (info.detail or {}).get("encryption")
@@ -256,9 +271,19 @@ class FileBackend(DirectoryBackend):
             os.fsync(fd)
         return self.look(info.name, info)
 
+    @staticmethod
+    def _cannot_reserve(info: VolumeInfo, why: str) -> errors.Unsupported:
+        return errors.Unsupported(
+            f"volume '{info.name}': {why}", volume=info.name, hint="clone it with --prealloc falloc or full"
+        )
+
     def delete(self, info: VolumeInfo) -> None:
         """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already."""
         with self.open() as directory:
+            try:
+                self._same_file(directory, info, directory.lstat(info.name))
+            except FileNotFoundError:
+                raise self.missing(info.name) from None
             if info.type != "dir":
                 if not self.host.files.remove(directory, info.name):
                     raise self.missing(info.name)
@@ -275,7 +300,11 @@ class FileBackend(DirectoryBackend):
                     ) from None
 
     def wipe(self, info: VolumeInfo, algorithm: str = "zero", *, force: bool = False) -> VolumeInfo:
-        """Wipe every byte of the file. A container is then made anew, empty; where that cannot be it becomes raw."""
+        """Wipe every byte of the file. A container is then made anew, empty, with the same capacity.
+
+        Where that cannot be, as for an encrypted one, it becomes a raw volume of that capacity; where no file can be so
+        large, one of the file's size.
+        """
         _wipe.check_algorithm(algorithm)
         if self.host.dry_run:
             self.host.step(f"wipe {self.place}/{info.name} with {algorithm}")
@@ -285,10 +314,16 @@ class FileBackend(DirectoryBackend):
             _wipe.wipe(self.host, fd, os.fstat(fd).st_size, algorithm)
             if info.format in _images.BYTES:
                 return self.look(info.name, info)
-            encrypted = (info.detail or {}).get("encryption")
-            format = info.format if info.format in _images.PREALLOCATION and not encrypted else "raw"
-            if format != "raw":
-                detail = info.detail or {}
+            detail = info.detail or {}
+            format = info.format if info.format in _images.PREALLOCATION and not detail.get("encryption") else "raw"
+            if format == "raw":
+                try:
+                    os.ftruncate(fd, info.capacity)
+                except OSError as error:
+                    if error.errno != errno.EFBIG:
+                        raise
+                    self.host.warn(f"volume '{info.name}': no file here can have its {info.capacity} bytes")
+            else:
                 os.ftruncate(fd, 0)
                 _images.create(
                     self.host, fd, info.name,
@@ -318,7 +353,9 @@ class FileBackend(DirectoryBackend):
         if info.format in _images.BYTES:
             with self.open_volume(info, write=True, force=force) as fd:
                 self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")
-                _copy.upload(self.host, fd, stream, transfer, check_range(info.name, transfer, os.fstat(fd).st_size))
+                _copy.upload(
+                    self.host, fd, stream, transfer, _space.check_range(info.name, transfer, os.fstat(fd).st_size)
+                )
                 self.host.files.fault(f"fsync {info.name}")
                 os.fsync(fd)
             return self.look(info.name, info)
@@ -337,7 +374,7 @@ class FileBackend(DirectoryBackend):
         """Write the bytes of the file, as they are, to ``stream``."""
         with self.open_volume(info) as fd:
             size = os.fstat(fd).st_size
-            check_range(info.name, transfer, size)
+            _space.check_range(info.name, transfer, size)
             return _copy.download(self.host, fd, stream, transfer, size)
 
     # -- parts ----------------------------------------------------------------------------------------------------------
@@ -354,11 +391,7 @@ class FileBackend(DirectoryBackend):
             try:
                 with directory.regular(info.name, write=write) as fd:
                     facts = os.fstat(fd)
-                    if info.inode and facts.st_ino != info.inode:
-                        raise errors.Unsafe(
-                            f"'{directory.join(info.name)}' was replaced since it was listed; it was left alone",
-                            volume=info.name, hint=f"list it anew: poolkit refresh {self.pool.name}",
-                        )  # fmt: skip
+                    self._same_file(directory, info, facts)
                     if write and facts.st_nlink > 1 and not force:
                         raise errors.Unsafe(
                             f"volume '{info.name}' has {facts.st_nlink} names (hard links): "
@@ -368,6 +401,21 @@ class FileBackend(DirectoryBackend):
                     yield fd
             except FileNotFoundError:
                 raise self.missing(info.name) from None
+
+    def _same_file(self, directory: Directory, info: VolumeInfo, facts: os.stat_result) -> None:
+        """``Unsafe`` if an entry is not the one that was listed: another file, or one that is mounted over it."""
+        if not info.inode:
+            return
+        same = facts.st_ino == info.inode
+        if same and info.type != "dir" and facts.st_dev != os.fstat(directory.fd).st_dev:
+            # The files of an overlay may show the device of the layer they are in.
+            mount = locate(self.place, self.host.mounts())[1]
+            same = mount is not None and mount.fstype == "overlay"
+        if not same:
+            raise errors.Unsafe(
+                f"'{directory.join(info.name)}' was replaced since it was listed; it was left alone",
+                volume=info.name, hint=f"list it anew: poolkit refresh {self.pool.name}",
+            )  # fmt: skip
 
     @contextlib.contextmanager
     def _new(self, directory: Directory, volume: Volume, format: str) -> Iterator[NewFile]:
@@ -384,7 +432,7 @@ class FileBackend(DirectoryBackend):
             allocation = 0 if preallocation == "off" else capacity
         os.ftruncate(fd, capacity)
         self.host.files.fault("truncated")
-        reserve(self.host, fd, 0, allocation, full=preallocation)
+        _space.reserve(self.host, fd, 0, allocation, full=preallocation)
 
     def _made(self, name: str, format: str) -> VolumeInfo:
         with self.open() as directory:
@@ -436,53 +484,6 @@ class FileBackend(DirectoryBackend):
 def _whole(volume: Volume, wanted: _images.Recipe) -> bool:
     """Whether all space of a copy is to be reserved; without a word it takes what its data takes."""
     return wanted.preallocation in ("falloc", "full") or 0 < wanted.capacity <= (volume.allocation or 0)
-
-
-def reserve(host: Host, fd: int, offset: int, length: int, *, full: str | None = None, beyond: bool = False) -> None:
-    """Back a range of a file with space: fallocate(2), or zeros written where the file system lacks it.
-
-    ``NoSpace`` before anything is written. ``full`` is the preallocation asked for: "full" writes zeros in any case, "falloc"
-    and "full" cover the whole file. ``beyond`` leaves the file's size alone.
-    """
-    if full in ("falloc", "full"):
-        offset, length = 0, os.fstat(fd).st_size
-    if length <= 0:
-        return
-    facts = os.fstat(fd)
-    held = facts.st_blocks * 512 if offset == 0 else 0
-    room = os.fstatvfs(fd)
-    free = room.f_bavail * room.f_frsize
-    if length - held > free:
-        raise errors.NoSpace(
-            f"{length} bytes were asked for and {free} are free",
-            hint="give <allocation>0</allocation> for a sparse volume",
-        )
-    host.files.fault("fallocate")
-    if full != "full" or held:
-        try:
-            _libc.fallocate(fd, _libc.FALLOC_FL_KEEP_SIZE if beyond else 0, offset, length)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                raise
-    if held:
-        return  # it holds data: zeros must not be written over it
-    zeros = bytes(1 << 20)
-    done = 0
-    while done < length:
-        host.progress(done, length, "write zeros")
-        done += os.pwrite(fd, zeros[: min(len(zeros), length - done)], offset + done)
-
-
-def check_range(name: str, transfer: Transfer, size: int) -> int:
-    """``size`` if the range lies within it, else ``InvalidArgument``."""
-    if transfer.offset > size or transfer.offset + transfer.length > size:
-        raise errors.InvalidArgument(
-            f"volume '{name}' has {size} bytes; "
-            f"the range from {transfer.offset} of {transfer.length or 'all further'} bytes is not within it",
-            volume=name,
-        )
-    return size
 
 
 def _or_any(number: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from io import BytesIO
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 
 from poolkit import _libc, errors
 from poolkit.backends import _wipe
+from poolkit.engine import Engine
 from poolkit.host import Host
 from poolkit.pool import Pool
+from tests.formats import samples
 
-from .conftest import MIB, content, entries, make, xml
+from .conftest import MIB, SECRET, content, entries, make, put, xml
 
 SIZE = MIB + 12345  # no multiple of anything
 
@@ -126,6 +129,36 @@ def test_a_wiped_image_is_an_empty_one(pool: Pool, format: str) -> None:
     assert "error" not in (volume.info.detail or {})
     flat = volume.clone(xml("flat", None, "raw"))
     assert content(flat) == bytes(4 * MIB)
+
+
+@pytest.mark.tools("qemu-img", "prlimit")
+@pytest.mark.parametrize("format", ["qcow2", "luks"])
+def test_a_wiped_encrypted_image_keeps_its_capacity(pool: Pool, engine: Engine, format: str) -> None:
+    secret = engine.define_secret("<secret><usage type='volume'><volume>/any</volume></usage></secret>")
+    secret.set_value(SECRET)
+    target = f"<encryption format='luks'><secret type='passphrase' uuid='{secret.uuid}'/></encryption>"
+    more = "<allocation>0</allocation>"
+    volume = pool.create_volume(xml("disk", 64 * MIB, format.replace("luks", "raw"), target=target, more=more))
+    assert volume.info.format == format
+    volume.wipe()
+    assert (volume.info.format, volume.info.capacity) == ("raw", 64 * MIB)
+    pool.refresh()
+    assert (pool.volume("disk").info.format, pool.volume("disk").info.capacity) == ("raw", 64 * MIB)
+    assert content(volume) == bytes(64 * MIB)
+
+
+def test_a_wiped_image_that_claims_more_than_a_file_can_have_keeps_the_size_of_its_file(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = put(pool, "disk", samples.qcow2(size=1 << 62, crypt=1).ljust(65536, b"\0"))
+    assert volume.info.capacity == 1 << 62
+
+    def refuse(fd: int, length: int) -> None:  # some file systems do not
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    volume.wipe()
+    assert (volume.info.format, volume.info.capacity) == ("raw", 65536)
 
 
 def test_an_unknown_algorithm_is_refused_before_anything(pool: Pool, place: Path) -> None:
