@@ -99,7 +99,9 @@ class Volume:
         abort: threading.Event | None = None,
         progress: Progress | None = None,
     ) -> Outcome:
-        """Set the capacity in bytes, or change it by so many with ``delta``; ``allocate`` backs the growth with space.
+        """Set the capacity in bytes, or change it by so many with ``delta``.
+
+        ``allocate`` backs the growth with space, and without growth the holes of a raw volume.
 
         Less than now needs ``shrink``: the data beyond the new end is lost. With ``shrink`` and ``delta`` the size is
         reduced by ``capacity``. ``force`` works on a file with several names as well. Repeatable without ``delta``.
@@ -118,13 +120,18 @@ class Volume:
                     volume=self.name,
                     hint="if that is meant, add --shrink",
                 )
-            if wanted == now.capacity and not allocate:
+            if wanted == now.capacity and (not allocate or now.allocation >= wanted):
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
             self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **_forced(force))
             if not op.dry:
                 inventory.put_volume(record.id, self.info, op.id)
+        words = f"volume '{self.name}' has {wanted} bytes"
+        if wanted == now.capacity:
+            words += ", and its space is reserved"
+            if not op.dry and self.info.allocation == now.allocation:
+                return Outcome(False, words)
         self.pool.emit("volume-changed", self.name, op)
-        return Outcome(True, f"volume '{self.name}' has {wanted} bytes", plan=op.plan())
+        return Outcome(True, words, plan=op.plan())
 
     def clone(
         self,

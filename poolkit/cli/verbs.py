@@ -191,7 +191,8 @@ VERBS: tuple[Verb, ...] = (
         "vol-resize", "volumes:resize", "change the capacity of a volume",
         (
             _VOLUME, data("capacity", "the new size, such as 30GiB; bytes without a unit", "size"), _IN_POOL,
-            flag("--allocate", "reserve the space that is added"), flag("--delta", "change the size by so much"),
+            flag("--allocate", "reserve the space that is added, or all of it if none is"),
+            flag("--delta", "change the size by so much"),
             flag("--shrink", "allow it to become smaller, which cuts off data"), _FORCE,
         ),
         group="volumes",

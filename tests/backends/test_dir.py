@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors
+from poolkit.backends.dir import DirBackend
 from poolkit.engine import Engine
+from poolkit.host import Host, Mount
 from poolkit.testing import BackendContract
 
 
@@ -179,3 +181,17 @@ def test_a_listed_volume_that_is_gone_can_be_made_again(engine: Engine, tmp_path
     made.create_volume("<volume><name>v</name><capacity>1</capacity></volume>")
     (place / "v").unlink()
     assert made.create_volume("<volume><name>v</name><capacity>2</capacity></volume>").info.capacity == 2
+
+
+@pytest.mark.parametrize(
+    ("fstype", "trusted"),
+    [("ext4", True), ("xfs", True), ("btrfs", True), ("tmpfs", True)]
+    + [(name, False) for name in ("fuse.sshfs", "fuseblk", "overlay", "nfs4", "zfs", "9p", "virtiofs")],
+)
+def test_blocks_are_believed_where_the_kernel_counts_them_in_time(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fstype: str, trusted: bool
+) -> None:
+    there = Mount("0:99", "/", str(tmp_path), fstype, "source", "rw")
+    monkeypatch.setattr(Host, "mounts", lambda self: [there])
+    definition = engine.parse(pool(tmp_path / "images"))
+    assert DirBackend(definition, engine.host.operation()).trust_blocks is trusted

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors
+from poolkit.backend import VolumeInfo
+from poolkit.backends._files import FileBackend
 from poolkit.engine import Engine
 from poolkit.pool import Pool
 from poolkit.volume import Volume
@@ -196,3 +198,25 @@ def test_an_upload_notices_that_the_image_was_replaced(engine: Engine, pool: Poo
         volume.upload(BytesIO(samples.qcow2(size=2 * MIB)))
     assert (place / "disk").read_bytes() == b"somebody else's"
     assert [p.name for p in place.iterdir()] == ["disk"]
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_a_file_that_replaced_the_listed_one_is_not_deleted(pool: Pool, place: Path, format: str) -> None:
+    volume = put(pool, "disk", samples.qcow2() if format == "qcow2" else b"old")
+    (place / "new").write_bytes(b"precious")
+    (place / "new").rename(place / "disk")
+    with pytest.raises(errors.Unsafe, match="was replaced since it was listed") as caught:
+        volume.delete()
+    assert "refresh" in (caught.value.hint or "")
+    assert (place / "disk").read_bytes() == b"precious"
+    pool.refresh()
+    assert pool.volume("disk").delete()
+
+
+def test_the_same_inode_number_on_another_device_is_another_file(pool: Pool, engine: Engine, place: Path) -> None:
+    make(pool, "disk")
+    other = os.stat("/dev/null")  # stands for a file that is mounted over the volume
+    assert other.st_dev != place.stat().st_dev
+    backend = FileBackend(pool.definition(), engine.host.operation())
+    with backend.open() as directory, pytest.raises(errors.Unsafe, match="was replaced"):
+        backend._same_file(directory, VolumeInfo("disk", inode=other.st_ino), other)

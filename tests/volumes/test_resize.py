@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from io import BytesIO
 
 import pytest
 
-from poolkit import errors
+from poolkit import _libc, errors
 from poolkit.pool import Pool
 
 from .conftest import MIB, RecordingHost, content, make
@@ -79,3 +80,33 @@ def test_growth_that_does_not_fit_leaves_the_file_as_it_was(pool: Pool) -> None:
 def test_impossible_sizes_are_refused(pool: Pool, size: int) -> None:
     with pytest.raises(errors.PoolkitError):
         make(pool, "disk").resize(size, shrink=True)
+
+
+def test_the_holes_of_a_volume_can_be_reserved(pool: Pool) -> None:
+    volume = make(pool, "disk", size=8 * MIB)
+    volume.upload(BytesIO(b"data"), offset=MIB)
+    assert volume.look().info.allocation < MIB
+    outcome = volume.resize(8 * MIB, allocate=True)
+    assert outcome and "reserved" in outcome.message
+    assert volume.look().info.allocation >= 8 * MIB
+    assert content(volume)[MIB : MIB + 5] == b"data\0"
+    assert not volume.resize(8 * MIB, allocate=True), "there is nothing left to do"
+
+
+def test_holes_that_cannot_be_reserved_are_not_called_so(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fallocate(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no")
+
+    volume = make(pool, "disk", size=8 * MIB)
+    volume.upload(BytesIO(b"data"), offset=MIB)
+    monkeypatch.setattr(_libc, "fallocate", fallocate)
+    with pytest.raises(errors.Unsupported, match="cannot fill the holes"):
+        volume.resize(8 * MIB, allocate=True)
+    assert content(volume)[MIB : MIB + 5] == b"data\0"
+
+
+@tools
+def test_an_image_reserves_what_is_added_only(pool: Pool) -> None:
+    volume = make(pool, "disk", "qcow2", 8 * MIB)
+    with pytest.raises(errors.Unsupported, match="when it grows"):
+        volume.resize(8 * MIB, allocate=True)
