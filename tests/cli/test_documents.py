@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lxml import etree
+
+from poolkit.engine import Engine
 
 from .conftest import Command
 
@@ -181,6 +184,30 @@ def test_edit_does_not_take_back_what_others_changed(poolkit: Command, editor: E
     assert "was changed by others" in poolkit("edit", "images", status=7).err
     assert "/theirs</path>" in poolkit("dumpxml", "images").out
     assert "/mine</path>" in editor.left[0].read_text()
+
+
+def test_edit_compares_where_nobody_else_can_save(
+    poolkit: Command, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody saves at the last moment, while the edited text is being admitted; then the user insists."""
+    answers(monkeypatch, "e\n")
+    editor.does("s,/images<,/mine<,", "s,<path>,<path>,")
+    stored = poolkit.root / "storage" / "images.xml"
+    real = Engine._admit
+    left = [1]
+
+    def admit(self: Engine, definition: Any) -> Any:
+        found = real(self, definition)
+        if left:
+            left.pop()
+            stored.write_text(stored.read_text().replace("/images<", "/theirs<"))
+        return found
+
+    monkeypatch.setattr(Engine, "_admit", admit)
+    answer = poolkit("edit", "images")
+    assert "was changed by others" in answer.err
+    assert answer.out == "pool 'images' is defined\n"
+    assert "/mine</path>" in poolkit("dumpxml", "images").out
 
 
 def test_edit_repairs_a_damaged_definition(poolkit: Command, editor: Editor) -> None:
