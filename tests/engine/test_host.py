@@ -118,6 +118,14 @@ def test_a_secret_is_never_shown() -> None:
     assert "***" in caught.value.stderr
 
 
+def test_a_secret_on_standard_output_of_what_failed_is_not_shown() -> None:
+    mine = Host()
+    with mine.secret_file(b"hunter2") as (path, fd), pytest.raises(errors.ToolFailed) as caught:
+        mine.query(["sh", "-c", f"cat {path}; exit 1"], pass_fds=[fd])
+    assert "***" in str(caught.value) and "***" in caught.value.stdout
+    assert "hunter2" not in str(caught.value) + repr(caught.value.as_dict()) + caught.value.stdout
+
+
 def test_a_shared_question_is_asked_once_until_a_change(tmp_path: Path) -> None:
     mine = Host()
     ask = ["sh", "-c", f"echo x >>{tmp_path}/asked"]
