@@ -35,8 +35,8 @@ CREATE UNIQUE INDEX blocks_first ON blocks (pool, first);
 CREATE TABLE places (pool INTEGER NOT NULL, name TEXT NOT NULL, key TEXT, path TEXT, PRIMARY KEY (pool, name)) WITHOUT ROWID;
 CREATE INDEX places_key ON places (key);
 CREATE INDEX places_path ON places (path);
-CREATE TABLE touched (pool INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL);
-CREATE TABLE gone (pool INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL);
+CREATE TABLE touched (pool INTEGER NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX touched_version ON touched (pool, version);
 CREATE TABLE formats (
     place TEXT NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL, format TEXT NOT NULL,
     PRIMARY KEY (place, name)) WITHOUT ROWID;
@@ -245,7 +245,6 @@ class Inventory:
             "blocks WHERE pool",
             "places WHERE pool",
             "touched WHERE pool",
-            "gone WHERE pool",
             "pools WHERE id",
         ):
             db.execute(f"DELETE FROM {statement} = ?", (number,))  # noqa: S608
@@ -297,9 +296,8 @@ class Inventory:
         # A volume made or changed by others during the scan is newer than what the scan saw; one deleted is not back.
         newer: set[str] = set()
         if scanned is not None and current > scanned:
-            for table in ("touched", "gone"):
-                query = f"SELECT name FROM {table} WHERE pool = ? AND version > ?"  # noqa: S608
-                newer.update(name for (name,) in db.execute(query, (number, scanned)))
+            query = "SELECT name FROM touched WHERE pool = ? AND version > ?"
+            newer.update(name for (name,) in db.execute(query, (number, scanned)))
         listing = {v[0]: v for v in volumes}
         for name in newer:
             listing.pop(name, None)
@@ -311,8 +309,8 @@ class Inventory:
         if changed or missing:
             version = current + 1
             self._store(db, number, listing, changed, missing)
-        for table in ("touched", "gone"):
-            db.execute(f"DELETE FROM {table} WHERE pool = ? AND version <= ?", (number, scanned or 0))  # noqa: S608
+        # Other scans may have begun earlier and must still learn of these changes; none takes a day.
+        db.execute("DELETE FROM touched WHERE pool = ? AND at < ?", (number, time.time() - 86400))
         db.execute(
             "UPDATE pools SET capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ? WHERE id = ?",
             (*map(_clamp, usage), time.time(), version, number),
@@ -379,7 +377,7 @@ class Inventory:
     def put_volume(self, number: int, info: VolumeInfo, operation: str | None = None) -> None:
         """Store one volume as it is now."""
         with self.transaction(operation) as db:
-            db.execute("INSERT INTO touched VALUES (?, ?, ?)", (number, info.name, self._next(db, number)))
+            self._touch(db, number, info.name)
             first = self._first(number, info.name)
             if first is None:
                 self._insert(db, number, [info])
@@ -390,7 +388,7 @@ class Inventory:
     def drop_volume(self, number: int, name: str, operation: str | None = None) -> None:
         """Forget one volume; a refresh that is under way will not bring it back."""
         with self.transaction(operation) as db:
-            db.execute("INSERT INTO gone VALUES (?, ?, ?)", (number, name, self._next(db, number)))
+            self._touch(db, number, name)
             first = self._first(number, name)
             if first is not None:
                 self._edit(db, number, first, {}, frozenset((name,)))
@@ -403,10 +401,12 @@ class Inventory:
         row = row or self._db.row(f"{where} ORDER BY first LIMIT 1", (number,))
         return None if row is None else str(row[0])
 
-    def _next(self, db: sqlite3.Connection, number: int) -> int:
+    @staticmethod
+    def _touch(db: sqlite3.Connection, number: int, name: str) -> None:
+        """Note that a volume was made, changed or deleted: a scan that began earlier knows less."""
         db.execute("UPDATE pools SET version = version + 1 WHERE id = ?", (number,))
-        row = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()
-        return int(row[0])
+        version = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()[0]
+        db.execute("INSERT INTO touched VALUES (?, ?, ?, ?)", (number, version, name, time.time()))
 
     def version(self, number: int) -> int:
         """A number that grows with every change of the pool's listing."""

@@ -115,3 +115,19 @@ def test_what_is_recorded_for_a_place_outlives_its_pool(tmp_path: Path) -> None:
     inventory.drop(pool, formats=False)
     assert inventory.known(None, "/p")[1] == {}
     inventory.close()
+
+
+def test_a_scan_that_began_first_and_ends_last_learns_of_all_changes(tmp_path: Path) -> None:
+    inventory = Inventory(str(tmp_path / "i.sqlite"))
+    pool = _pool(inventory)
+    inventory.put_volume(pool, _volume("old"))
+    record = inventory.by_id(pool)
+    first, known = inventory.known(record, None)
+    listing = list(known.values())
+    inventory.put_volume(pool, _volume("new"))
+    inventory.drop_volume(pool, "old")
+    second = inventory.known(record, None)[0]
+    inventory.save_listing(pool, [_volume("new", 5)], second, USAGE)
+    inventory.save_listing(pool, listing, first, USAGE)
+    assert [v.name for v in inventory.volumes(pool)] == ["new"]
+    inventory.close()
