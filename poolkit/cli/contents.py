@@ -16,6 +16,7 @@ from poolkit.cli.volumes import _format, facts, find
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
+    from poolkit.volume import Volume
 
 
 def preallocation(values: Values) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def download(session: Session, values: Values) -> None:
     if session.options.dry_run:
         session.done(Outcome(False), volume.pool.name)
         return
-    with _writing(values.file, volume.path) as stream:
+    with _writing(values.file, volume) as stream:
         count = volume.download(
             stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
         )  # fmt: skip
@@ -150,7 +151,7 @@ def _reading(file: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _writing(file: str, source: str = "") -> Iterator[BinaryIO]:
+def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
     """Where a download goes: a regular file is replaced when all bytes are there and keeps its content until then."""
     if file == "-":
         yield sys.stdout.buffer
@@ -164,9 +165,11 @@ def _writing(file: str, source: str = "") -> Iterator[BinaryIO]:
     except OSError as error:
         raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
     if old is not None:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(old, os.stat(source)):
-                raise errors.InvalidArgument(f"'{shown(file, 4096)}' is the volume itself")
+        # Only what may be the same file is looked at: a volume whose server is dead would not answer.
+        if volume is not None and (volume.info.inode in (old.st_ino, 0) or path == volume.path):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(old, os.stat(volume.path)):
+                    raise errors.InvalidArgument(f"'{shown(file, 4096)}' is the volume itself")
         if not stat.S_ISREG(old.st_mode):
             with open(_open(path, file, os.O_WRONLY), "wb") as stream:
                 yield stream
@@ -178,6 +181,8 @@ def _writing(file: str, source: str = "") -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             if old is not None:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(stream.fileno(), old.st_uid, old.st_gid)
                 os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
         os.replace(temporary, path)
     finally:

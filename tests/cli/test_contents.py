@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from poolkit.cli import contents
 
 from .conftest import Command
 
@@ -62,6 +66,31 @@ def test_a_download_that_fails_leaves_no_file(images: Command) -> None:
     assert [p.name for p in images.folder.glob("out*")] == ["out"]
 
 
+@pytest.mark.root
+def test_a_download_keeps_the_owner_of_the_file_it_replaces(images: Command) -> None:
+    out = images.folder / "out"
+    out.write_bytes(b"old")
+    os.chown(out, 12345, 12346)
+    images("vol-download", disk(images), out)
+    assert (out.stat().st_uid, out.stat().st_gid) == (12345, 12346)
+    assert out.read_bytes() == disk(images).read_bytes()
+
+
+def test_a_server_that_is_dead_is_not_asked_whether_a_file_is_the_volume(
+    images: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = images.folder / "out"
+    out.write_bytes(b"old")
+    real = os.stat
+
+    def stat_file(path: Any, *args: Any, **how: Any) -> os.stat_result:
+        assert path != str(disk(images)), "would hang"
+        return real(path, *args, **how)
+
+    monkeypatch.setattr(contents.os, "stat", stat_file)
+    images("vol-download", "disk1", out, "--pool", "images")
+
+
 def test_a_volume_is_not_downloaded_onto_itself(images: Command) -> None:
     disk(images).write_bytes(b"x" * 512)
     link = images.folder / "link"
@@ -86,8 +115,6 @@ def test_standard_input_and_output(images: Command, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "stdin", Stream(b"piped"))
     images("vol-upload", disk(images), "-", "--sparse")
     assert disk(images).read_bytes()[:5] == b"piped"
-    from poolkit.cli import contents
-
     stream = Stream()
     monkeypatch.setattr(contents.sys, "stdout", stream)
     with contents._writing("-") as out:
