@@ -420,7 +420,11 @@ class Host:
 
 def _environment() -> Mapping[str, str]:
     # Built from nothing: a tool's behaviour must not depend on who calls it.
-    return {"PATH": ":".join(SEARCH_PATH), "LC_ALL": "C.UTF-8", "HOME": "/", "LVM_SUPPRESS_FD_WARNINGS": "1"}
+    # One arena: glibc reserves 64 MiB of address space for each further one, and qemu-img has dozens of threads and 1 GiB.
+    return {
+        "PATH": ":".join(SEARCH_PATH), "LC_ALL": "C.UTF-8", "HOME": "/", "LVM_SUPPRESS_FD_WARNINGS": "1",
+        "MALLOC_ARENA_MAX": "1",
+    }  # fmt: skip
 
 
 def _text(data: bytes) -> str:
