@@ -220,6 +220,11 @@ class Engine:
 
     def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
         """The version of the inventory that a listing started from, the listing and the pool's sizes."""
+        if self.inventory.damaged is not None:
+            backend.host.warn(
+                f"the inventory was damaged and set aside as '{self.inventory.damaged}': images that are listed anew wait for "
+                "vol-adopt, or for that file to be removed"
+            )
         version, known = self.inventory.known(record, place)
         return version, list(backend.volumes(known)), backend.usage()
 
@@ -284,7 +289,11 @@ class Engine:
             return ()
         from poolkit import xmlmap
 
-        return tuple(xmlmap.diff(self.running(record), definition))
+        # What was dumped of the running pool carries facts of its storage; defining it again leaves nothing pending.
+        live = xmlmap.without_reports(self.backend(self.running(record)).live())
+        known = {(path, repr(new)) for path, _, new in xmlmap.diff(self.running(record), live)}
+        changes = xmlmap.diff(self.running(record), definition)
+        return tuple(c for c in changes if (c[0], repr(c[2])) not in known)
 
     @staticmethod
     def _text(definition: Any) -> str:

@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
@@ -27,7 +28,7 @@ class Undo:
     """One step.
 
     ``kind`` is ``run``, ``run-if``, ``unmount``, ``unlink``, ``rmdir``, ``chmod``, ``chown``, ``symlink``, ``unsymlink``,
-    ``restore`` or ``write-back``.
+    ``restore``, ``trim`` or ``write-back``.
     """
 
     kind: str
@@ -74,7 +75,7 @@ def perform(step: Undo, host: Host) -> None:
 
     A step on a network file system is done by a child process, which is given up when the server does not answer.
     """
-    if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "unsymlink", "restore"):
+    if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "unsymlink", "restore", "trim"):
         from poolkit.mounts import is_network, locate
 
         path = str(step.args[1] if step.kind in ("symlink", "unsymlink") else step.args[0])
@@ -105,10 +106,13 @@ def perform_here(host: Host, step: Undo) -> None:
             _unmount(args[0], args[1], host)
         elif kind == "unlink":
             # With an identity: only if it is still the file that we made.
-            if len(args) == 1 or identity(os.lstat(args[0])) == list(args[1]):
+            # What is not there needs no undo, and a read-only file system would refuse it.
+            if os.path.lexists(args[0]) and (len(args) == 1 or identity(os.lstat(args[0])) == list(args[1])):
                 os.unlink(args[0])
         elif kind == "rmdir":
             _rmdir_empty(args[0])
+        elif kind == "trim":
+            _trim(*args)
         elif kind in ("chmod", "chown"):
             _with_the_same(
                 args[0], args[-1], lambda fd: os.fchmod(fd, args[1]) if kind == "chmod" else os.fchown(fd, *args[1:3])
@@ -278,7 +282,21 @@ def _with_the_same(path: str, known: Sequence[int], change: Callable[[int], None
         os.close(fd)
 
 
+def _trim(path: str, known: Sequence[int], size: int) -> None:
+    """Give back what was reserved beyond the end of a file that did not grow after all."""
+    with suppress(FileNotFoundError):
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            facts = os.fstat(fd)
+            if identity(facts) == list(known) and facts.st_size == size:
+                os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
+
+
 def _rmdir_empty(path: str) -> None:
+    if os.path.islink(path) or not os.path.isdir(path):
+        return
     try:
         os.rmdir(path)
     except OSError as error:

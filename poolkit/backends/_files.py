@@ -20,6 +20,7 @@ from poolkit.files import Directory, NewFile
 from poolkit.later import later
 from poolkit.model import FILE_FORMATS, Permissions, Volume
 from poolkit.mounts import locate
+from poolkit.undo import Undo, identity
 
 if TYPE_CHECKING:
     from poolkit import _libc
@@ -251,7 +252,11 @@ class FileBackend(DirectoryBackend):
                 size = os.fstat(fd).st_size
                 try:
                     if allocate and capacity > size:
+                        known = identity(os.fstat(fd))
+                        self.host.record(Undo("trim", (f"{self.place}/{info.name}", known, size)))
+                        self.host.files.fault("reserve")
                         _space.reserve(self.host, fd, size, capacity - size, beyond=True)
+                        self.host.files.fault("reserved")
                     elif allocate and capacity == size and not _space.reserve(self.host, fd, 0, size):
                         raise self._cannot_reserve(info, "the file system cannot fill the holes of a file")
                     os.ftruncate(fd, capacity)

@@ -221,7 +221,7 @@ class DirectoryBackend(Backend):
         else:
             detail = detail_of(image)
             self._alike = (image, detail)
-        if recorded is None and self.host.cautious and detail is not None and {"backing", "data_file"} & detail.keys():
+        if recorded is None and self.host.cautious and detail is not None and image.format not in ("raw", "iso"):
             # It may be a raw disk into which a guest wrote this header; what was recorded is lost.
             warning = "the record of formats was lost; if this format is right, adopt it: poolkit vol-adopt"
             detail = {**detail, "ambiguous": True, "warning": warning}

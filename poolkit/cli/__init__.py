@@ -170,7 +170,7 @@ def _internal(session: Session, error: Exception) -> None:
 
 
 def _catch_signals(session: Session) -> Any:
-    """Let the first Ctrl-C (or SIGTERM) stop the work at its next safe point, and the second at once."""
+    """Let the first Ctrl-C, SIGTERM or SIGHUP stop the work at its next safe point, and the second at once."""
     import signal
     import threading
 
@@ -182,7 +182,7 @@ def _catch_signals(session: Session) -> Any:
             raise KeyboardInterrupt
         session.stop()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, stop) for number in numbers]
 
     def restore() -> None:

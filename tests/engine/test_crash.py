@@ -81,6 +81,9 @@ def _leftovers(place: Path) -> list[str]:
     found = [str(p.relative_to(place)) for p in place.rglob("*") if p.name.startswith(".poolkit-")]
     found += [str(p.relative_to(place)) for p in place.rglob("*.journal*")]
     found += [str(p.relative_to(place)) for p in place.rglob("autostart/*") if not p.exists()]
+    # Space that was reserved beyond the end of a volume and is not part of it.
+    volumes = [(p, p.stat()) for p in place.glob("images/*")]
+    found += [str(p.relative_to(place)) for p, s in volumes if s.st_blocks * 512 > s.st_size + 4096]
     return found
 
 

@@ -131,3 +131,24 @@ def test_a_scan_that_began_first_and_ends_last_learns_of_all_changes(tmp_path: P
     inventory.save_listing(pool, listing, first, USAGE)
     assert [v.name for v in inventory.volumes(pool)] == ["new"]
     inventory.close()
+
+
+def test_a_few_changes_among_many_volumes(tmp_path: Path) -> None:
+    inventory = Inventory(str(tmp_path / "i.sqlite"))
+    pool = _pool(inventory)
+    volumes = {f"{n:05}": _volume(f"{n:05}") for n in range(3000)}
+    inventory.save_listing(pool, list(volumes.values()), 0, USAGE)
+    record = inventory.by_id(pool)
+    scanned, known = inventory.known(record, None)
+    listing = dict(known)
+    del listing["00000"]
+    listing["01500"] = _volume("01500", 7)
+    listing["!first"] = _volume("!first", 7)
+    for n in range(600):
+        listing[f"02000-{n:03}"] = _volume(f"02000-{n:03}", 7)
+    inventory.save_listing(pool, list(listing.values()), scanned, USAGE)
+    assert inventory.volumes(pool) == [listing[n] for n in sorted(listing)]
+    for name in ("!first", "00001", "01500", "02000-599", "02999"):
+        assert inventory.volume(pool, name) == listing[name]
+    assert inventory.volume(pool, "00000") is None
+    inventory.close()

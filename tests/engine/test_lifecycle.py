@@ -598,3 +598,21 @@ def test_the_marks_of_complete_verbs_do_not_pile_up(engine: Engine, tmp_path: Pa
     pool.volume("v").delete()
     pool.destroy()
     assert engine.inventory._db.rows("SELECT * FROM completed") == []
+
+
+def test_a_step_that_never_happened_leaves_no_record(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        pool = engine.define(xml(place))
+        with pytest.raises(errors.HostError):
+            pool.build()
+        assert engine.operations.failed() == []
+        pool.undefine()
+
+
+def test_a_dump_of_a_running_pool_leaves_nothing_pending(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(xml(tmp_path))
+    pool.start()
+    again = engine.define(pool.xml())
+    assert again.outcome is not None
+    assert again.outcome.pending == ()

@@ -171,7 +171,7 @@ def test_a_tool_that_would_take_too_much_is_stopped(pool: Pool, place: Path) -> 
 def test_a_tool_that_dies_is_an_error_of_that_volume(pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make(pool, "disk")
     script = place.parent / "qemu-img"
-    script.write_text("#!/bin/sh\ncase $1 in --version) echo qemu-img version 9.0.0;; *) kill -SEGV $$;; esac\n")
+    script.write_text("#!/bin/sh\ncase $1 in --version) echo qemu-img version 9.0.2;; *) kill -SEGV $$;; esac\n")
     script.chmod(0o755)
     monkeypatch.setattr(Host, "program", lambda self, name: str(script) if name == "qemu-img" else f"/usr/bin/{name}")
     with pytest.raises(errors.ToolCrashed, match="SIGSEGV"):
