@@ -100,20 +100,6 @@ class NewFile:
         self.temporary = temporary
         self.fd = fd
 
-    @property
-    def path(self) -> str:
-        """The path of the unfinished file, for a tool that must open it by name."""
-        return self.directory.join(self.temporary)
-
-    def reopen(self) -> None:
-        """Use the file that a tool put in place of ours; ``Unsafe`` if that is not a regular file."""
-        fd = self.directory.open(self.temporary, os.O_RDWR)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise errors.Unsafe(f"'{self.path}' was replaced by something that is not a file")
-        os.close(self.fd)
-        self.fd = fd
-
 
 class Files:
     """The durable operations; reached as ``host.files``."""
@@ -143,7 +129,7 @@ class Files:
                 os.fchmod(fd, mode)  # whatever the umask is
             finally:
                 os.close(fd)
-            self._fault(f"fsync directory of {path}")
+            self.fault(f"fsync directory of {path}")
             self.sync(parent)
         return True
 
@@ -153,7 +139,7 @@ class Files:
             return False
         if self._host.step(f"rmdir {path}"):
             os.rmdir(path)
-            self._fault(f"fsync directory of {path}")
+            self.fault(f"fsync directory of {path}")
             self.sync(os.path.dirname(path))
         return True
 
@@ -198,16 +184,16 @@ class Files:
             try:
                 write_all(fd, data)
                 os.fchmod(fd, mode)
-                self._fault(f"fsync {name}")
+                self.fault(f"fsync {name}")
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            self._fault(f"rename {name}")
+            self.fault(f"rename {name}")
             os.replace(temporary, path)
         except BaseException:
             _unlink(temporary)
             raise
-        self._fault(f"fsync directory of {name}")
+        self.fault(f"fsync directory of {name}")
         self.sync(directory)
 
     def symlink(self, target: str, path: str) -> bool:
@@ -219,7 +205,7 @@ class Files:
             pass
         if self._host.step(f"symlink {path} -> {target}", Undo("unsymlink", (target, path))):
             os.symlink(target, path)
-            self._fault(f"fsync directory of {path}")
+            self.fault(f"fsync directory of {path}")
             self.sync(os.path.dirname(path))
         return True
 
@@ -237,12 +223,12 @@ class Files:
             kept = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
             if self._host.step(f"unlink {path}", Undo("restore", (kept, path))):
                 os.rename(path, kept)
-                self._fault(f"fsync directory of {path}")
+                self.fault(f"fsync directory of {path}")
                 self.sync(directory)
             return True
         if self._host.step(f"unlink {path}", Undo("symlink", (target, path))):
             os.unlink(path)
-            self._fault(f"fsync directory of {path}")
+            self.fault(f"fsync directory of {path}")
             self.sync(directory)
         return True
 
@@ -252,7 +238,7 @@ class Files:
             return False
         if self._host.step(f"unlink {directory.join(name)}"):
             os.unlink(name, dir_fd=directory.fd)
-            self._fault(f"fsync directory of {name}")
+            self.fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
         return True
 
@@ -272,9 +258,9 @@ class Files:
             yield new
             self._settle(new, format, mode, owner, group)
             self._host.record(Undo("unlink", (directory.join(name), identity(os.fstat(new.fd)))))
-            self._fault(f"rename {name}")
+            self.fault(f"rename {name}")
             _rename_noreplace(new)
-            self._fault(f"fsync directory of {name}")
+            self.fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
 
     @contextmanager
@@ -290,9 +276,9 @@ class Files:
             self._settle(new, format, stat.S_IMODE(old.st_mode), old.st_uid, old.st_gid)
             if identity(directory.lstat(name)) != identity(old):
                 raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
-            self._fault(f"rename {name}")
+            self.fault(f"rename {name}")
             os.replace(new.temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
-            self._fault(f"fsync directory of {name}")
+            self.fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
 
     @contextmanager
@@ -319,7 +305,7 @@ class Files:
         if (owner not in (-1, facts.st_uid)) or (group not in (-1, facts.st_gid)):
             os.fchown(new.fd, owner, group)
         os.fchmod(new.fd, mode)
-        self._fault(f"fsync {new.name}")
+        self.fault(f"fsync {new.name}")
         os.fsync(new.fd)
         self._host.adopt(new.name, facts.st_ino, format)
         self._host.check_abort()
@@ -334,9 +320,6 @@ class Files:
 
     def fault(self, label: str) -> None:
         """A fault point between two system calls of one change; does nothing outside tests."""
-        self._fault(label)
-
-    def _fault(self, label: str) -> None:
         if self._host.fault is not None:
             self._host.fault(label)
 

@@ -278,10 +278,6 @@ def _or_any(number: int | None) -> int:
     return -1 if number is None else number
 
 
-def _inode(directory: Directory, name: str) -> int:
-    return directory.lstat(name).st_ino
-
-
 def _stamp(facts: os.stat_result) -> int:
     return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
 

@@ -21,7 +21,9 @@ _ROOTS = {
 def classes(kind: str) -> list[type]:
     """The classes of one kind of document, those of installed packages included."""
     if kind == "pool":
-        return pool_classes()
+        from poolkit import registry
+
+        return registry.definitions()
     if kind == "volume":
         from poolkit.model import Volume
 
@@ -34,13 +36,6 @@ def classes(kind: str) -> list[type]:
         "capabilities": [documents.StoragePoolCapabilities, documents.PoolCapabilities],
     }
     return others[kind]
-
-
-def pool_classes() -> list[type]:
-    """The definitions of all pool types. A package whose backend cannot be loaded is left out; ``doctor`` names it."""
-    from poolkit import registry
-
-    return registry.definitions()
 
 
 def kind_of(data: bytes) -> str:
