@@ -70,8 +70,9 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Close the inventory's connections; pools stay as they are. Repeatable."""
+        """Close the inventory's connections and end waiting children; pools stay as they are. Repeatable."""
         self.inventory.close()
+        self.host.close()
 
     @property
     def boot(self) -> str:

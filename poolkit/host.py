@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
@@ -102,6 +102,14 @@ class Host:
         self._shared: dict[Any, Any] = {}
         self._secrets: list[str] = []
         self._programs: dict[str, str] = {}
+        self.children: list[Any] = []
+        """Processes that wait for work that may hang (:mod:`poolkit.worker`)."""
+
+    def close(self) -> None:
+        """End the processes that wait for work. Repeatable; the next work starts new ones."""
+        with suppress(IndexError):  # threads may take from the list at the same time
+            while True:
+                self.children.pop().end()
 
     def operation(
         self,
@@ -118,6 +126,7 @@ class Host:
         view.on_step = self.on_step
         view.on_secret = self.on_secret
         view._programs = self._programs
+        view.children = self.children
         return view
 
     def _view(self) -> Host:

@@ -85,7 +85,9 @@ def perform(step: Undo, host: Host) -> None:
             from poolkit.host import Host as Machine
 
             # A host of its own: neither an abort nor a fault that a test injects may stop an undo.
-            worker.result(worker.run(Machine(), "poolkit.undo:perform_here", (step,), answers=lambda: False))
+            machine = Machine()
+            machine.children = host.children
+            worker.result(worker.run(machine, "poolkit.undo:perform_here", (step,), answers=lambda: False))
             return
     perform_here(host, step)
 

@@ -6,6 +6,9 @@ parent all that happens. The parent keeps the journal, the plan, the abort switc
 of its own that asks the parent for them. When the child has said nothing for a while and the server does not answer either,
 the child is killed, or left behind if even that is impossible, and the parent goes on.
 
+A child whose call has ended waits for the next one, because a Python takes longer to start than most calls last. It ends with
+the engine (:meth:`poolkit.host.Host.close`), with its parent, or after a minute without work.
+
 One socket joins the two. A message is a length (8 bytes, big endian) and a pickled tuple whose first item is its kind.
 """
 
@@ -15,24 +18,24 @@ import contextlib
 import io
 import os
 import pickle
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from poolkit import errors
 from poolkit.host import Host, Result
 from poolkit.undo import Undo
 
-if TYPE_CHECKING:
-    import subprocess
-
 SILENCE = 5.0
 """Seconds without a word from the child after which the server is asked whether it is still there."""
 _BATCH = 512  # items of a listing that travel together
 _CHUNK = 1 << 20  # bytes of a stream that travel together
+_IDLE = 60.0  # seconds that a child waits for its next call
 _FAREWELL = 2.0  # seconds that a child has to end after its last word, or after it was killed
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from poolkit.worker import serve; serve(int(sys.argv[2]))"
@@ -55,46 +58,47 @@ def run(
     """Call ``function`` (``module:name``) in a child with a host and ``arguments``; give what it yields, return its result.
 
     ``answers`` is asked after ``silence`` seconds without news whether the server still lives: if not, ``Silent`` is
-    raised. ``stream`` is what the child reads from or writes to by :class:`Stream`. ``fds`` are open there, too, under the
-    same numbers. Errors of the function are raised here. Leaving the generator early ends the child.
+    raised. ``stream`` is what the child reads from or writes to by :class:`Stream`. With ``fds`` it is a new child, in which
+    they are open under the same numbers. Errors of the function are raised here. Leaving the generator early ends the child.
     """
-    import subprocess
-
-    ours, theirs = socket.socketpair()
-    number = theirs.fileno()
-    root = str(Path(__file__).parents[1])
-    process = subprocess.Popen(
-        [sys.executable or host.program("python3"), "-I", "-c", _START, root, str(number)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        umask=0o077,
-        start_new_session=True,
-        pass_fds=(number, *fds),
-    )
-    theirs.close()
-    ended = False
+    waited = None if fds else _waiting(host)
+    child = waited or _Child(fds)
+    told = ended = False
     try:
-        facts = (function, tuple(arguments), host.dry_run, host.fault is not None)
-        _send(ours, facts)
-        for kind, *rest in _messages(ours, host, answers, SILENCE if silence is None else silence):
+        child.send((function, tuple(arguments), host.dry_run, host.fault is not None))
+        for kind, *rest in child.messages(host, answers, SILENCE if silence is None else silence):
+            told = True
             if kind == "items":
                 yield from rest[0]
-            elif kind == "done":
+            elif kind in ("done", "error"):
                 ended = True
+                if kind == "error":
+                    raise rest[0]
                 return rest[0]
-            elif kind == "error":
-                ended = True
-                raise rest[0]
             else:
                 reply = _serve_one(host, stream, kind, rest)
                 if kind != "progress":
-                    _send(ours, reply)
-        raise errors.HostError("the process that worked on the network file system died")
+                    child.send(reply)
+        if not waited or told:
+            raise errors.HostError("the process that worked on the network file system died")
     finally:
-        ours.close()
-        _end(process, ended)
+        if ended and not fds:  # a descriptor that came along would stay open as long as the child
+            host.children.append(child)
+        else:
+            child.end()
+    # It had ended while it waited: it asks before it changes anything, so nothing has happened.
+    return (yield from run(host, function, arguments, answers=answers, stream=stream, silence=silence))
+
+
+def _waiting(host: Host) -> _Child | None:
+    """A child of this process that has nothing to do, if there is one."""
+    with contextlib.suppress(IndexError):  # threads may take from the list at the same time
+        while True:
+            child: _Child = host.children.pop()
+            if child.usable:
+                return child
+            child.end()
+    return None
 
 
 def result(work: Generator[Any, None, Any]) -> Any:
@@ -106,33 +110,81 @@ def result(work: Generator[Any, None, Any]) -> Any:
         return stop.value
 
 
-def _messages(
-    connection: socket.socket, host: Host, answers: Callable[[], bool], silence: float
-) -> Iterator[tuple[Any, ...]]:
-    """The child's messages, while it or the server shows a sign of life."""
-    connection.settimeout(0.25)  # how late an abort may be noticed
-    data = bytearray()
-    last = time.monotonic()
-    while True:
-        try:
-            piece = connection.recv(_CHUNK)
-        except TimeoutError:
-            host.check_abort()
-            if time.monotonic() - last > silence:
-                if not answers():
-                    raise Silent("the server did not answer")
-                last = time.monotonic()
-            continue
-        except ConnectionError:
-            return
-        if not piece:
-            return
-        data += piece
-        while len(data) >= 8 and len(data) >= (size := 8 + int.from_bytes(data[:8], "big")):
-            message = pickle.loads(data[8:size])  # noqa: S301 (our own code, at our own rights)
-            del data[:size]
-            yield message
+class _Child:
+    """A child process and the socket to it. ``fds`` are open there, too, under the same numbers."""
+
+    def __init__(self, fds: Sequence[int] = ()) -> None:
+        self._parent = os.getpid()
+        self._socket, theirs = socket.socketpair()
+        number = theirs.fileno()
+        cache = ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else []
+        root = str(Path(__file__).parents[1])
+        self._process = subprocess.Popen(
+            [sys.executable or Host().program("python3"), "-I", *cache, "-c", _START, root, str(number)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            umask=0o077,
+            start_new_session=True,
+            pass_fds=(number, *fds),
+        )
+        theirs.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_process"):
+            self.end()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it lives and is ours: after fork(2) the socket belongs to two."""
+        return self._parent == os.getpid() and self._process.poll() is None
+
+    def send(self, message: Any) -> None:
+        """Send a call or an answer; that a child has died is found out when it is listened to."""
+        self._socket.settimeout(None)
+        with contextlib.suppress(ConnectionError):
+            self._socket.sendall(_packed(message))
+
+    def messages(self, host: Host, answers: Callable[[], bool], silence: float) -> Iterator[tuple[Any, ...]]:
+        """What it tells, while it or the server shows a sign of life."""
+        data = bytearray()
         last = time.monotonic()
+        while True:
+            try:
+                self._socket.settimeout(0.25)  # how late an abort may be noticed
+                piece = self._socket.recv(_CHUNK)
+            except TimeoutError:
+                host.check_abort()
+                if time.monotonic() - last > silence:
+                    if not answers():
+                        raise Silent("the server did not answer") from None
+                    last = time.monotonic()
+                continue
+            except ConnectionError:
+                return
+            if not piece:
+                return
+            data += piece
+            while len(data) >= 8 and len(data) >= (size := 8 + int.from_bytes(data[:8], "big")):
+                message = pickle.loads(data[8:size])  # noqa: S301 (our own code, at our own rights)
+                del data[:size]
+                yield message
+            last = time.monotonic()
+
+    def end(self) -> None:
+        """End it at once, or leave it behind if it hangs in the kernel: then it ends when the server is back. Repeatable."""
+        self._socket.close()
+        if self._parent != os.getpid():
+            self._process.returncode = 0  # another process's to wait for
+        if self._process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        try:
+            self._process.wait(_FAREWELL)
+        except subprocess.TimeoutExpired:
+            self._process.returncode = -signal.SIGKILL
 
 
 def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) -> Any:
@@ -161,27 +213,9 @@ def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) 
     raise AssertionError(f"a child asked for '{kind}'")
 
 
-def _end(process: subprocess.Popen[bytes], ended: bool) -> None:
-    import signal
-    import subprocess
-
-    if ended:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_FAREWELL)
-            return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    try:
-        process.wait(_FAREWELL)
-    except subprocess.TimeoutExpired:
-        process.returncode = -signal.SIGKILL  # it hangs in the kernel: it ends when the server is back, without us
-
-
-def _send(connection: socket.socket, message: Any) -> None:
+def _packed(message: Any) -> bytes:
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    connection.settimeout(None)
-    connection.sendall(len(data).to_bytes(8, "big") + data)
-    connection.settimeout(0.25)
+    return len(data).to_bytes(8, "big") + data
 
 
 # -- the child's side -------------------------------------------------------------------------------------------------
@@ -231,8 +265,7 @@ class Parent(Host):
 
     def tell(self, *message: Any) -> None:
         """Send a message that needs no answer."""
-        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        self._connection.sendall(len(data).to_bytes(8, "big") + data)
+        self._connection.sendall(_packed(message))
 
     def ask(self, *message: Any) -> Any:
         """Send a message and wait for its answer."""
@@ -279,13 +312,20 @@ class Parent(Host):
 
 
 def serve(number: int) -> None:
-    """The child's whole life: one call, told to the socket ``number``."""
-    import importlib
-
+    """The child's whole life: one call after the other, told to the socket ``number``."""
     connection = socket.socket(fileno=number)
     connection.set_inheritable(False)
-    function, arguments, dry_run, faults = _receive(connection)
-    host = Parent(connection, dry_run=dry_run, faults=faults)
+    while True:
+        connection.settimeout(_IDLE)
+        function, arguments, dry_run, faults = _receive(connection)
+        connection.settimeout(None)
+        _do(Parent(connection, dry_run=dry_run, faults=faults), function, arguments)
+
+
+def _do(host: Parent, function: str, arguments: Sequence[Any]) -> None:
+    """One call."""
+    import importlib
+
     try:
         module, _, name = function.partition(":")
         answer = getattr(importlib.import_module(module), name)(host, *arguments)
@@ -324,7 +364,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _receive(connection: socket.socket) -> Any:
-    """One message; the process ends with its parent."""
+    """One message; the process ends with its parent, or when there is nothing to do."""
     head = _exactly(connection, 8)
     return pickle.loads(_exactly(connection, int.from_bytes(head, "big")))  # noqa: S301
 
@@ -332,7 +372,10 @@ def _receive(connection: socket.socket) -> Any:
 def _exactly(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
-        piece = connection.recv(min(size - len(data), _CHUNK))
+        try:
+            piece = connection.recv(min(size - len(data), _CHUNK))
+        except (TimeoutError, ConnectionError):
+            piece = b""
         if not piece:
             os._exit(1)
         data += piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -97,6 +98,39 @@ def test_results_and_items() -> None:
             assert stop.value == "counted"
             break
     assert items == list(range(2000))
+
+
+def pid(host: Host) -> int:
+    return os.getpid()
+
+
+def test_a_child_waits_for_the_next_call_until_the_host_is_closed(tmp_path: Path) -> None:
+    host = Host()
+    first = call(host, "pid")
+    with pytest.raises(errors.NoSpace):
+        call(host.operation(), "fail", "poolkit")
+    assert call(host.operation(), "pid") == first
+    flag = tmp_path / "flag"
+    flag.write_text("x")
+    with open(flag, "rb") as file:
+        assert call(host, "read_fd", file.fileno(), fds=[file.fileno()]) == b"x"
+    assert call(host, "pid") == first
+    os.kill(first, signal.SIGKILL)  # as one that waited for too long
+    second = call(host, "pid")
+    assert second != first
+    if not (child := os.fork()):
+        status = 1
+        with contextlib.suppress(BaseException):
+            status = 0 if call(host, "pid") not in (first, second) else 1
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert call(host, "pid") == second, "what a forked process does leaves its parent's child alone"
+    host.close()
+    host.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+    assert call(host, "add", 1, 1) == 2
+    host.close()
 
 
 def test_errors_are_the_same_here() -> None:
