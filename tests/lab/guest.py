@@ -131,6 +131,12 @@ class Guest:
 
     def start(self) -> Guest:
         """Boot and wait until commands can run. Raises LabUnavailable or GuestError; then nothing is left running."""
+        self.launch()
+        self.wait_ready()
+        return self
+
+    def launch(self) -> None:
+        """Switch the machine on; ``wait_ready`` comes next. Raises LabUnavailable."""
         image = images.ensure(self.say)
         accel = self.accel or accelerator(image)
         self._prepare_folder()
@@ -144,12 +150,14 @@ class Guest:
                 cwd=self.folder,
                 start_new_session=not self.terminal,
             )
+
+    def wait_ready(self) -> None:
+        """Wait until commands can run; GuestError if that does not come, and then nothing is left running."""
         try:
             self.wait_for(self.share / "ready", self.boot_timeout, "booting")
         except BaseException:
             self.stop()
             raise
-        return self
 
     def stop(self) -> None:
         """Switch the machine off at once and remove its disks. Repeatable."""

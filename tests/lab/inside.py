@@ -1,11 +1,13 @@
-"""The pytest plugin inside the guest: runs what the outer pytest chose, and tells it each step as a line of JSON.
+"""The pytest plugin inside the guest: runs what the outer pytest gives it, and tells it each step as a line of JSON.
 
-``/lab/chosen.json`` is the list of ``{"id": ..., "timeout": ...}`` to run, in that order; events go to ``/lab/events``.
+``/lab/chosen.json`` is the list of ``{"id": ..., "timeout": ...}`` that may come; events go to ``/lab/events``. The answer to
+the event ``next`` of number N is the file ``/lab/next/N``: the test to run, or nothing at the end.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ pytest_plugins = ["tests.lab.fixtures"]
 
 CHOSEN = Path("/lab/chosen.json")
 EVENTS = Path("/lab/events")
+ANSWERS = Path("/lab/next")
+POLL = 0.02  # seconds between looks for an answer
 
 
 class Inside:
@@ -23,6 +27,7 @@ class Inside:
         self.config = config
         self.chosen = {entry["id"]: entry["timeout"] for entry in json.loads(CHOSEN.read_text())}
         self.failures: list[str] = []
+        self.asked = 0
         self.line = EVENTS.open("a", encoding="utf-8")
 
     def tell(self, event: str, **data: object) -> None:
@@ -37,7 +42,7 @@ class Inside:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Keep the chosen tests in the chosen order; say which ones are not here and why."""
+        """Keep the chosen tests; say which ones are not here and why."""
         found = {item.nodeid: item for item in items}
         items[:] = [found[nodeid] for nodeid in self.chosen if nodeid in found]
         for item in items:
@@ -47,6 +52,27 @@ class Inside:
         for nodeid in self.chosen:
             if nodeid not in found:
                 self.tell("missing", id=nodeid, text=f"the guest could not collect this test: {why}")
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run one test after the other as they are given; each is known before the last one's fixtures are taken down."""
+        items = {item.nodeid: item for item in session.items}
+        item = self.ask(items)
+        while item is not None:
+            following = self.ask(items)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldstop:
+                break
+            item = following
+        return True
+
+    def ask(self, items: dict[str, pytest.Item]) -> pytest.Item | None:
+        """The next test of ours, or None at the end."""
+        self.asked += 1
+        self.tell("next", number=self.asked)
+        answer = ANSWERS / str(self.asked)
+        while not answer.exists():
+            time.sleep(POLL)
+        return items.get(answer.read_text())
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """The test begins: the outer side's clock starts."""

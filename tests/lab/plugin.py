@@ -6,20 +6,16 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from . import image
-from .guest import Guest, GuestError
-from .measure import Measure
-from .run import COLLECT_TIMEOUT, FINISH_TIMEOUT, Chosen, GuestRun, Lost
+from . import image, lanes
+from .guest import POLL
 
 pytest_plugins = ["tests.lab.fixtures"]
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 class LostGuest:
@@ -46,18 +42,16 @@ def in_guest(item: pytest.Item) -> bool:
 
 
 class Outer:
-    """Holds the guest of the session and forwards tests to it."""
+    """Hands the session's lab tests to one guest or two, and publishes what comes back as it comes."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.unavailable: str | None = None
-        self.guest: Guest | None = None
-        self.run: GuestRun | None = None
+        self.lanes: list[lanes.Lane] = []
+        self.pending: deque[pytest.Item] = deque()  # what no guest has been given yet
         self.timeouts: dict[str, float] = {}
-        self.deadline = float("inf")
-        self.missing: dict[str, str] = {}  # tests that the guest could not collect, and why
         self.boot_failures = 0  # in a row
-        self.fresh = False  # the guest asked for a fresh boot
+        self.begun = False
 
     # collection
 
@@ -88,94 +82,91 @@ class Outer:
             try:
                 image.ensure(self.say)
             except image.LabUnavailable as error:
-                self.unavailable = f"needs the lab: {error}"
+                self.unavailable = str(error)
         return (yield)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Leave no machine behind, however the session ended."""
-        self.end(wait=False)
+        for lane in self.lanes:
+            lane.end()
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Forward a lab test to the guest and report what comes back."""
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """At the first lab test run all of them; the later ones are done by then."""
         if not in_guest(item):
             return None
-        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        if self.unavailable:
-            self.report_unavailable(item)
-        else:
-            self.forward(item)
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        if nextitem is None or not in_guest(nextitem):
-            self.end()
+        if not self.begun:
+            self.begun = True
+            self.forward(item.session)
         return True
 
-    def forward(self, item: pytest.Item) -> None:
-        """Run one test in the guest, which is booted if none is running."""
-        begun = time.monotonic()
-        phase = "setup"
+    def forward(self, session: pytest.Session) -> None:
+        """Have all lab tests run, in as many guests as are worth it."""
+        self.pending.extend(item for item in session.items if in_guest(item))
+        processors = os.cpu_count() or 1
+        wanted = lanes.count(len(self.pending), processors, _free_memory())
+        if self.stream:
+            wanted = 1  # what two of them print would be mixed
+        deadline = time.monotonic() + float(self.config.getini("lab_session_timeout"))
         try:
-            if begun > self.deadline:
-                raise Lost("the time that all lab tests together may take (lab_session_timeout) is up")
-            run = self.run or self.begin(item.session, item)
-            deadline = time.monotonic() + COLLECT_TIMEOUT
-            while item.nodeid not in self.missing:
-                event = run.next_event(min(deadline, self.deadline), self.stream)
-                if event is None:
-                    raise Lost(f"the guest's pytest ended without finishing this test; it said:\n{run.output()}")
-                if event["event"] == "missing":
-                    self.missing[event["id"]] = event["text"]
-                elif event["event"] == "reboot":
-                    self.fresh = True
-                elif event["event"] == "start":
-                    deadline = time.monotonic() + self.timeouts[item.nodeid] + float(self.config.getini("lab_grace"))
-                elif event["event"] == "report":
-                    phase = self.report(item, event["data"])
-                elif event["event"] == "finish":
-                    break
-            else:
-                self.publish(item, "failed", LostGuest(item, self.missing[item.nodeid]), phase, begun)
+            if self.unavailable:
+                raise image.LabUnavailable(self.unavailable)
+            self.lanes = [lanes.Lane(self, number, max(1, min(2, processors // wanted))) for number in range(wanted)]
+            for lane in self.lanes:
+                lane.launch()
+            while sum(lane.step() for lane in self.lanes) and not (session.shouldfail or session.shouldstop):
+                if time.monotonic() > deadline:
+                    self.give_up("the time that all lab tests together may take (lab_session_timeout) is up")
+                time.sleep(POLL)
         except image.LabUnavailable as error:
-            self.unavailable = f"needs the lab: {error}"
-            self.report_unavailable(item)
-        except (Lost, GuestError) as error:
-            text = str(error)
-            if self.run is not None and (said := self.run.output().strip()) and said not in text:
-                text += f"\nthe end of what its pytest printed:\n{said}"
-            self.end(wait=False)
-            self.publish(item, "failed", LostGuest(item, text), phase, begun)
-        if self.fresh:
-            self.end()
+            self.unavailable = str(error)
+            while self.pending:
+                self.report_unavailable(self.pending.popleft())
+        for lane in self.lanes:
+            lane.end()
 
-    def begin(self, session: pytest.Session, first: pytest.Item) -> GuestRun:
-        """Boot a guest and start its pytest over ``first`` and all lab tests after it."""
-        if self.boot_failures > 1:
-            raise Lost("the guest did not boot twice before, so this test was not tried")
-        if self.deadline == float("inf"):
-            self.deadline = time.monotonic() + float(self.config.getini("lab_session_timeout"))
-        root = self.config.rootpath
-        sources = [root] if root == PROJECT or PROJECT.is_relative_to(root) else [root, PROJECT]
-        self.fresh = False
-        self.missing.clear()
-        self.guest = Guest("lab", hardware=True, sources=sources, say=self.say)
+    def give_up(self, text: str) -> None:
+        """Fail the tests that run and those that wait."""
+        for lane in self.lanes:
+            if lane.running:
+                lane.lose(text)
+            lane.end()
+        while self.pending:
+            self.publish(self.pending.popleft(), [], text)
+
+    # what the lanes ask
+
+    def unfinished(self) -> list[pytest.Item]:
+        """All tests that may still come to any lane."""
+        return [*self.pending, *(item for lane in self.lanes for item in lane.given)]
+
+    def take(self, lane: int) -> pytest.Item | None:
+        """The next test for a lane: from its own end of the list."""
+        if not self.pending:
+            return None
+        return self.pending.pop() if lane % 2 else self.pending.popleft()
+
+    def give_back(self, lane: int, item: pytest.Item) -> None:
+        """A test that was taken and not run."""
+        if lane % 2:
+            self.pending.append(item)
+        else:
+            self.pending.appendleft(item)
+
+    def missing(self, nodeid: str, text: str) -> None:
+        """A guest could not collect that test: no guest will."""
+        for item in [item for item in self.pending if item.nodeid == nodeid]:
+            self.pending.remove(item)
+            self.publish(item, [], text)
+
+    def boot_failed(self, text: str) -> None:
+        """A guest did not come up: fails a test, and after the second time all of them."""
         self.boot_failures += 1
-        self.guest.start()
-        self.boot_failures = 0
-        waiting = [item for item in session.items[session.items.index(first) :] if in_guest(item)]
-        chosen = [Chosen(item.nodeid, self.timeouts[item.nodeid]) for item in waiting]
-        self.run = GuestRun(self.guest, root, chosen, self.options(), Measure.current())
-        return self.run
-
-    def end(self, *, wait: bool = True) -> None:
-        """Collect coverage and switch the guest off; do not ``wait`` for a pytest that was left in the middle."""
-        if self.run is not None:
-            run, self.run = self.run, None
-            if lost := run.close(FINISH_TIMEOUT if wait else 0):
-                self.say(lost)
-        if self.guest is not None:
-            self.guest.stop()
-            self.guest = None
+        if self.pending:
+            self.publish(self.pending.popleft(), [], text)
+        if self.boot_failures > 1:
+            self.give_up("the guest did not boot twice before, so this test was not tried")
 
     def options(self) -> list[str]:
         """The options of the outer pytest that make sense in there too."""
@@ -194,7 +185,19 @@ class Outer:
 
     # reporting
 
-    def report(self, item: pytest.Item, data: dict[str, Any]) -> str:
+    def publish(
+        self, item: pytest.Item, reports: Sequence[dict[str, Any]], lost: str = "", begun: float | None = None
+    ) -> None:
+        """Publish a test: the reports that came from the guest, and the failure if the rest of it is ``lost``."""
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        phase = "setup"
+        for data in reports:
+            phase = self._report(item, data)
+        if lost:
+            self._publish(item, "failed", LostGuest(item, lost), phase, begun or time.monotonic())
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def _report(self, item: pytest.Item, data: dict[str, Any]) -> str:
         """Publish a report that came from the guest; returns the phase that follows it."""
         for name in ("user_properties", "sections"):  # JSON made lists of what pytest wants as tuples
             data[name] = [tuple(entry) for entry in data.get(name) or ()]
@@ -205,7 +208,7 @@ class Outer:
         item.ihook.pytest_runtest_logreport(report=report)
         return {"setup": "call" if report.passed else "teardown", "call": "teardown"}.get(report.when, "teardown")
 
-    def publish(self, item: pytest.Item, outcome: str, longrepr: Any, phase: str, begun: float) -> None:
+    def _publish(self, item: pytest.Item, outcome: str, longrepr: Any, phase: str, begun: float) -> None:
         """Publish a report of our own about a test, and close it with an empty teardown."""
         keywords = dict.fromkeys(item.keywords, 1)
         stop = time.time()
@@ -220,14 +223,14 @@ class Outer:
 
     def report_unavailable(self, item: pytest.Item) -> None:
         """Skip the test with the reason, or fail it in continuous integration."""
-        now = time.monotonic()
-        reason = str(self.unavailable)
+        reason = f"needs the lab: {self.unavailable}"
         if os.environ.get("CI") == "true":
-            text = f"{reason} (CI=true: this may not be skipped)"
-            self.publish(item, "failed", LostGuest(item, text), "setup", now)
-        else:
-            path, line, _ = item.location
-            self.publish(item, "skipped", (path, line or 0, f"Skipped: {reason}"), "setup", now)
+            self.publish(item, [], f"{reason} (CI=true: this may not be skipped)")
+            return
+        path, line, _ = item.location
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        self._publish(item, "skipped", (path, line or 0, f"Skipped: {reason}"), "setup", time.monotonic())
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
     @property
     def stream(self) -> Any:
@@ -242,6 +245,13 @@ class Outer:
             if reporter:
                 reporter.ensure_newline()
                 reporter.write_line(text)
+
+
+def _free_memory() -> int:
+    """Bytes that programs may still take (proc(5), MemAvailable)."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":") for line in file)
+    return int(fields["MemAvailable"].split()[0]) << 10
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,21 +1,20 @@
-"""One pytest process in one guest: what the outer plugin starts, listens to and, if need be, ends."""
+"""One pytest process in one guest: started over all tests that may come, told which one is next, and listened to."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .guest import POLL, Guest, GuestError
+from .guest import Guest
 from .measure import Measure
 
 COLLECT_TIMEOUT = 180  # seconds from the start of the guest's pytest to its first test
-FINISH_TIMEOUT = 180  # seconds from the last test until the guest's pytest has ended; a busy machine needs over 30
+FINISH_TIMEOUT = 180  # seconds between two tests, or from the last one to the end; a busy machine needs over 30
 FORWARDED = ("CI", "HYPOTHESIS_", "POOLKIT_")  # environment variables (prefixes) that the guest's pytest gets
 
 
@@ -27,20 +26,28 @@ class Chosen:
     timeout: float
 
 
-class Lost(Exception):
-    """The guest or its pytest is gone, or a test took too long; the text tells it for a report."""
-
-
 class GuestRun:
-    """The guest's pytest over ``tests``; ``events`` yields what it tells."""
+    """The guest's pytest. It collects all of ``tests``, asks for one after the other, and tells each step as an event.
+
+    ``stream`` gets what it prints as it comes.
+    """
 
     def __init__(
-        self, guest: Guest, root: Path, tests: Sequence[Chosen], options: Iterable[str], measure: Measure | None
+        self,
+        guest: Guest,
+        root: Path,
+        tests: Sequence[Chosen],
+        options: Iterable[str],
+        measure: Measure | None,
+        stream: Callable[[str], None] | None,
     ) -> None:
         self.guest = guest
-        self.tests = tests
         self.measure = measure
+        self.stream = stream
+        self.replaced = False
+        """It asked for a fresh guest."""
         share = guest.share
+        (share / "next").mkdir()
         (share / "chosen.json").write_text(json.dumps([vars(test) for test in tests]))
         (share / "events").touch()
         self.events = (share / "events").open("rb")
@@ -61,14 +68,13 @@ class GuestRun:
             *files,
         ]
         variables = {key: value for key, value in os.environ.items() if key.startswith(FORWARDED)}
-        variables |= {"PYTHONDONTWRITEBYTECODE": "1", "POOLKIT_LAB_GUEST": "1"}
+        variables |= {"PYTHONPYCACHEPREFIX": "/tmp/bytecode", "POOLKIT_LAB_GUEST": "1"}  # the source is read-only there
         variables["HYPOTHESIS_STORAGE_DIRECTORY"] = "/tmp/hypothesis"  # beside the source it could not be written
         words = [f"{key}={shlex.quote(value)}" for key, value in variables.items()]
         tail = "; status=$?; mkdir -p /lab/coverage; cp /tmp/coverage/data* /lab/coverage/ 2>/dev/null; exit $status"
         self.job = guest.submit(f"cd {shlex.quote(str(root))} && env {' '.join(words)} {shlex.join(argv)}{tail}")
         self.output_file = (share / f"{self.job}.out").open("rb")
         self.printed = b""
-        self.started = time.monotonic()
 
     @property
     def over(self) -> bool:
@@ -80,40 +86,32 @@ class GuestRun:
         self.printed = (self.printed + self.output_file.read())[-4000:]
         return self.printed.decode(errors="replace")
 
-    def next_event(self, deadline: float, stream: Callable[[str], None] | None) -> dict[str, Any] | None:
-        """The next event, or None when the run is over. Raises Lost at ``deadline`` or when the guest died."""
-        while True:
-            ended = self.over or not self.guest.running
-            self.rest += self.events.read()
-            if stream and (text := self.output_file.read()):
-                self.printed = (self.printed + text)[-4000:]
-                stream(text.decode(errors="replace"))
-            line, newline, rest = self.rest.partition(b"\n")
-            if newline:
-                self.rest = rest
-                event: dict[str, Any] = json.loads(line)
-                return event
-            if ended:
-                if self.over:
-                    return None
-                raise Lost(self.guest.obituary("died"))
-            if time.monotonic() > deadline:
-                raise Lost(self.guest.obituary("was killed, for the test took too long"))
-            time.sleep(POLL)
+    def event(self) -> dict[str, Any] | None:
+        """The next thing it told, or None if there is nothing new."""
+        self.rest += self.events.read()
+        if self.stream and (text := self.output_file.read()):
+            self.printed = (self.printed + text)[-4000:]
+            self.stream(text.decode(errors="replace"))
+        line, newline, rest = self.rest.partition(b"\n")
+        if not newline:
+            return None
+        self.rest = rest
+        event: dict[str, Any] = json.loads(line)
+        self.replaced = self.replaced or event["event"] == "reboot"
+        return event
 
-    def close(self, timeout: float) -> str | None:
-        """Bring the coverage here, which the guest's pytest may take ``timeout`` seconds to write, and close the files.
+    def answer(self, number: int, test: str) -> None:
+        """Tell it the test it asked for with that number; an empty name means that there is none."""
+        scratch = self.guest.share / "next" / "scratch"
+        scratch.write_text(test)
+        scratch.rename(scratch.with_name(str(number)))
 
-        The guest goes on. Returns what was lost, if anything was.
-        """
+    def close(self) -> str | None:
+        """Bring the coverage here and close the files; the guest goes on. Returns what was lost, if anything was."""
         lost = None
-        if self.measure:
-            try:
-                self.guest.wait_for(self.guest.share / f"{self.job}.rc", timeout, "writing its coverage")
-                if not self.measure.fetch(self.guest.share / "coverage"):
-                    lost = "the guest's coverage is lost: its pytest left no data"
-            except GuestError as error:
-                lost = f"the guest's coverage is lost: {str(error).splitlines()[0]}"
+        if self.measure and not (self.over and self.measure.fetch(self.guest.share / "coverage")):
+            why = "its pytest left no data" if self.over else "its pytest did not end"
+            lost = f"the coverage of the guest {self.guest.name} is lost: {why}"
         self.events.close()
         self.output_file.close()
         return lost
