@@ -27,6 +27,12 @@ SEARCH_PATH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/us
 # Limits for tools that read images nobody should trust: a 1 KiB VDI header makes qemu-img 7.2 take 2 GiB.
 _UNTRUSTED_LIMITS = {"as": 1 << 30, "cpu": 30, "nofile": 256, "core": 0}
 
+# What keeps devices suspended or half a table written when it is killed: an abort takes effect when it has ended.
+_WHOLE = frozenset(
+    ("pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove", "lvextend", "lvreduce",
+     "lvresize", "lvchange", "sfdisk", "parted", "partx", "kpartx", "resizepart", "dmsetup", "wipefs")
+)  # fmt: skip
+
 _LAST_WAIT = 5.0  # seconds that a killed program has to end; one that waits for a dead server may not even then
 
 # Debian's package for a program, where the two differ in name.
@@ -84,6 +90,9 @@ class Host:
 
     ``fault`` is called with a label before every change to durable state: tests raise or kill there.
     """
+
+    _own_session = True
+    """Whether programs get a session of their own, so that an abort ends all that they started."""
 
     def __init__(self, *, dry_run: bool = False, fault: Callable[[str], None] | None = None) -> None:
         self.dry_run = dry_run
@@ -183,7 +192,18 @@ class Host:
         self.announce(argv, undo)
         if self.dry_run:
             return Result(tuple(argv), ok[0], "", "")
-        return self._run(argv, ok, timeout, input, untrusted, pass_fds, limits=limits, poll=poll)
+        whole = argv[0] in _WHOLE
+        result = self._run(
+            argv, ok, timeout, input, untrusted, pass_fds, abortable=not whole, limits=limits, poll=poll, changes=True
+        )
+        if whole:
+            self.check_abort()
+        return result
+
+    def _track(self, pid: int) -> None:
+        """A program that changes something has begun."""
+        if self.journal is not None:
+            self.journal.running(pid)
 
     def announce(self, argv: Sequence[str], undo: Sequence[str] | Undo | None = None) -> None:
         """What ``change`` does before it runs the program: for one that somebody else runs."""
@@ -235,6 +255,7 @@ class Host:
         abortable: bool = True,
         limits: Mapping[str, int] | None = None,
         poll: Callable[[], None] | None = None,
+        changes: bool = False,
     ) -> Result:
         import subprocess
 
@@ -252,11 +273,13 @@ class Host:
                 env=_environment(),
                 cwd="/",
                 umask=0o077,
-                start_new_session=True,
+                start_new_session=self._own_session,
                 pass_fds=tuple(pass_fds),
             )
         except OSError as error:
             raise errors.from_os_error(error, f"run '{argv[0]}'") from error
+        if changes:
+            self._track(process.pid)
         with process:
             out, err = self._converse(process, argv, input, timeout, abortable, poll)
         result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
@@ -457,10 +480,11 @@ def _killed_on_error(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     import signal
 
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    with suppress(ProcessLookupError):
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()  # it shares our group, which somebody else ends
     import subprocess
 
     try:

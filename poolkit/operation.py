@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from poolkit.host import Host
 from poolkit.inventory import Inventory
 from poolkit.locks import Locks
 from poolkit.record import record
+
+PATIENCE = 5.0
+"""Seconds that a verb waits at least for a program that a dead process had started on its pool."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -57,6 +61,10 @@ class Operation:
         """The changes so far, as lines."""
         return tuple(self.host.redact(str(step)) for step in self.host.plan)
 
+    def outcome(self, changed: bool, message: str) -> Outcome:
+        """What the verb did, with its plan and its warnings."""
+        return Outcome(changed, message, warnings=tuple(self.host.warnings), plan=self.plan())
+
 
 class Operations:
     """Runs verbs: see :meth:`run`."""
@@ -88,7 +96,7 @@ class Operations:
         with self._worded(pool, verb, volume):
             with self._lock(pool, verb, volume, shared, wait, abort):
                 if not self.host.dry_run:
-                    self.recover(pool)
+                    self.recover(pool, patience=max(wait, PATIENCE))
                 ident = os.urandom(8).hex()
                 journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
                 host = self.host.operation(journal=journal, abort=abort, progress=progress)
@@ -135,8 +143,12 @@ class Operations:
 
     # -- recovery -------------------------------------------------------------------------------------------------
 
-    def recover(self, pool: str | None = None) -> list[str]:
-        """Undo what processes that died had begun (on one pool, or on all); returns a line for each such operation."""
+    def recover(self, pool: str | None = None, *, patience: float = 0.0) -> list[str]:
+        """Undo what processes that died had begun (on one pool, or on all); returns a line for each such operation.
+
+        A program that a dead process had started may still be at work. On one pool it is waited for, ``patience`` seconds,
+        then ``Busy``; else its operation is left for later.
+        """
         try:
             names = [n for n in os.listdir(self.journals) if n.endswith(".journal")]
         except FileNotFoundError:
@@ -146,18 +158,19 @@ class Operations:
         lines = []
         for name in sorted(names):
             path = os.path.join(self.journals, name)
-            with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
                 if pool is not None:
-                    lines += self._recover(path, pool)
+                    lines += self._recover(path, pool, patience)
                     continue
+            with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
                 # Nobody may begin work on that pool while what is left of the last is taken back.
                 owner = str(undo.read(path)[0].get("pool") or "")
                 if owner:
                     with self.locks.work(owner, "recover"):
-                        lines += self._recover(path, owner)
+                        lines += self._recover(path, owner, 0.0)
         return lines
 
-    def _recover(self, path: str, pool: str | None) -> list[str]:
+    def _recover(self, path: str, pool: str, patience: float) -> list[str]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             try:
@@ -165,8 +178,9 @@ class Operations:
             except BlockingIOError:
                 return []  # its operation is alive
             head, steps = undo.read(path)
-            if not head or (pool is not None and head.get("pool") != pool) or os.fstat(fd).st_nlink == 0:
+            if not head or head.get("pool") != pool or os.fstat(fd).st_nlink == 0:
                 return []
+            _wait_for_program(head, patience)
             what = f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}"
             ident = str(head.get("id"))
             if self.inventory.completed(ident):
@@ -190,6 +204,20 @@ class Operations:
             return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(".failed"))
         except FileNotFoundError:
             return []
+
+
+def _wait_for_program(head: dict[str, Any], patience: float) -> None:
+    """Wait until the last program of a dead operation has ended; ``Busy`` if that takes longer."""
+    pid, since = int(head.get("running") or 0), int(head.get("started") or 0)
+    deadline = time.monotonic() + patience
+    while since and undo.started(pid) == since:
+        if time.monotonic() > deadline:
+            raise errors.Busy(
+                f"pool '{head.get('pool')}' is busy: process {head.get('pid')} died in {head.get('verb')}, and the program "
+                f"that it had started (process {pid}) is still at work",
+                hint="try again when it has ended; what it does is taken back then",
+            )
+        time.sleep(0.05)
 
 
 def _worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.HostError:

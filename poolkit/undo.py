@@ -170,6 +170,11 @@ class Journal:
                 self._on_disk = True
         self.steps.append(step)
 
+    def running(self, pid: int) -> None:
+        """A program is at work that belongs to the last step: it may outlive this process, and is waited for before an undo."""
+        if self._fd >= 0:
+            os.write(self._fd, (json.dumps({"running": pid, "started": started(pid)}) + "\n").encode())
+
     def finish(self) -> None:
         """The operation is complete: let go of what an undo would have needed."""
         finish(self.steps)
@@ -190,8 +195,12 @@ class Journal:
                 os.replace(self.path, self.path + ".failed")
             else:
                 _unlink_quietly(self.path)
+                if self._on_disk:
+                    # It must not be there again after a power failure: what it would undo may hold data by then.
+                    _sync_directory(os.path.dirname(self.path))
             os.close(self._fd)
             self._fd = -1
+            self._on_disk = False
         self.steps.clear()
 
 
@@ -218,8 +227,21 @@ def undo_all(steps: Sequence[Undo], host: Host) -> list[str]:
     return failures
 
 
+def started(pid: int) -> int:
+    """When a process began, in clock ticks since the boot: with it a pid names one process. 0 if it is gone (proc(5), stat)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
 def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
-    """The head and the steps of a journal file; a torn or damaged line ends it."""
+    """The head and the steps of a journal file; a torn or damaged line ends it.
+
+    In the head ``running`` and ``started`` are of the last program that the operation ran.
+    """
     head: dict[str, Any] = {}
     steps: list[Undo] = []
     with open(path, "rb") as file:
@@ -228,8 +250,8 @@ def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
                 value = json.loads(line)
             except ValueError:
                 break
-            if number == 0 and isinstance(value, dict):
-                head = value
+            if isinstance(value, dict) and (number == 0 or "running" in value):
+                head.update(value)
             elif isinstance(value, list) and value:
                 steps.append(Undo(str(value[0]), tuple(value[1:])))
     return head, steps
@@ -255,10 +277,14 @@ def _unmount(target: str, source: str, host: Host) -> None:
 
 def _write_back(device: str, packed: Sequence[tuple[int, str]]) -> None:
     import base64
+    import stat
     import zlib
 
-    fd = os.open(device, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # udev makes /dev/mapper/NAME a link; what the bytes go to must be a block device all the same.
+    fd = os.open(os.path.realpath(device), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        if not stat.S_ISBLK(os.fstat(fd).st_mode):
+            raise errors.Unsafe(f"'{device}' is not a block device")
         for offset, text in packed:
             data = memoryview(zlib.decompress(base64.b64decode(text)))
             while data:

@@ -65,7 +65,8 @@ def run(
     child = waited or _Child(fds)
     told = ended = False
     try:
-        child.send((function, tuple(arguments), host.dry_run, host.fault is not None))
+        settings = {"dry_run": host.dry_run, "faults": host.fault is not None, "cautious": host.cautious}
+        child.send((function, tuple(arguments), settings))
         for kind, *rest in child.messages(host, answers, SILENCE if silence is None else silence):
             told = True
             if kind == "items":
@@ -77,7 +78,7 @@ def run(
                 return rest[0]
             else:
                 reply = _serve_one(host, stream, kind, rest)
-                if kind != "progress":
+                if kind not in ("progress", "warn"):
                     child.send(reply)
         if not waited or told:
             raise errors.HostError("the process that worked on the network file system died")
@@ -201,12 +202,19 @@ def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) 
         return host.files.fault(*rest)
     if kind == "progress":
         return host.progress(*rest)
+    if kind == "warn":
+        return host.warn(*rest)
+    if kind == "running":
+        return host._track(*rest)
     if kind == "adopt":
         return host.adopt(*rest)
     if kind == "secret":
         return host.secret(uuid=rest[0], usage=rest[1])
     if kind == "read" and stream is not None:
-        return stream.read(*rest)
+        from poolkit.backends import _streams
+
+        buffer = bytearray(rest[0])
+        return bytes(buffer[: _streams.reader(host, stream)(memoryview(buffer))])
     if kind == "write" and stream is not None:
         stream.write(*rest)
         return None
@@ -259,8 +267,11 @@ class Stream(io.RawIOBase):
 class Parent(Host):
     """The host in the child: programs and files are used here, everything that must last is the parent's."""
 
-    def __init__(self, connection: socket.socket, *, dry_run: bool, faults: bool) -> None:
+    _own_session = False  # its programs are killed with it
+
+    def __init__(self, connection: socket.socket, *, dry_run: bool, faults: bool, cautious: str | None) -> None:
         super().__init__(dry_run=dry_run, fault=self._fault if faults else None)
+        self.cautious = cautious
         self._connection = connection
 
     def tell(self, *message: Any) -> None:
@@ -293,7 +304,14 @@ class Parent(Host):
             return Result(argv, 0, "", "")
         ok, timeout = how.pop("ok", (0,)), how.pop("timeout", 600)
         input, untrusted, fds = how.pop("input", None), how.pop("untrusted", False), how.pop("pass_fds", ())
-        return self._run(argv, ok, timeout, input, untrusted, fds, **how)
+        return self._run(argv, ok, timeout, input, untrusted, fds, changes=True, **how)
+
+    def _track(self, pid: int) -> None:
+        self.ask("running", pid)
+
+    def warn(self, text: str) -> None:
+        """In the parent's outcome."""
+        self.tell("warn", text)
 
     def progress(self, done: int, total: int, what: str = "") -> None:
         """Reported to the parent, which kills this process to abort it."""
@@ -317,9 +335,9 @@ def serve(number: int) -> None:
     connection.set_inheritable(False)
     while True:
         connection.settimeout(_IDLE)
-        function, arguments, dry_run, faults = _receive(connection)
+        function, arguments, settings = _receive(connection)
         connection.settimeout(None)
-        _do(Parent(connection, dry_run=dry_run, faults=faults), function, arguments)
+        _do(Parent(connection, **settings), function, arguments)
 
 
 def _do(host: Parent, function: str, arguments: Sequence[Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from poolkit import errors, worker
+from poolkit import errors, undo, worker
 from poolkit.files import Directory
 from poolkit.host import Host, Mount
 from poolkit.mounts import locate
@@ -102,6 +102,44 @@ def test_results_and_items() -> None:
 
 def pid(host: Host) -> int:
     return os.getpid()
+
+
+def how(host: Host) -> str | None:
+    host.warn("mind this")
+    return host.cautious
+
+
+def sleep(host: Host) -> None:
+    host.change(["sleep", "600"], undo=["true"])
+
+
+def test_settings_go_there_and_warnings_come_back() -> None:
+    host = Host()
+    host.cautious = "/x.damaged"
+    assert call(host, "how") == "/x.damaged"
+    assert host.warnings == ["mind this"]
+    host.close()
+
+
+def test_an_abort_ends_the_programs_of_the_child(tmp_path: Path) -> None:
+    host = Host()
+    host.journal = Journal(str(tmp_path), "one", {})
+    stop = threading.Thread(target=_abort_when_running, args=(host, tmp_path))
+    stop.start()
+    with pytest.raises(errors.Aborted):
+        call(host, "sleep")
+    stop.join()
+    program = undo.read(str(tmp_path / "one.journal"))[0]["running"]
+    deadline = time.monotonic() + 30
+    while undo.started(program) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not undo.started(program)
+
+
+def _abort_when_running(host: Host, folder: Path) -> None:
+    while not (folder / "one.journal").exists() or "running" not in undo.read(str(folder / "one.journal"))[0]:
+        time.sleep(0.01)
+    host.abort.set()
 
 
 def test_a_child_waits_for_the_next_call_until_the_host_is_closed(tmp_path: Path) -> None:
