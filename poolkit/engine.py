@@ -136,11 +136,10 @@ class Engine:
         with self.operations.run(name, "define", wait=self._wait(wait)) as op:
             with self._definitions(op.dry):
                 definition, old = self._admit(definition)
+                pending = self._pending(self.inventory.record(name), definition)
                 if definition != old and not op.dry:
                     self.store.save(name, self._text(definition), op.host)
                     self.index.sync(name, op.id)
-            record = self.inventory.record(name)
-            pending = self._pending(record, definition)
         changed = definition != old
         if changed and not op.dry:
             self.events.emit("defined", name, definition.uuid)
@@ -231,12 +230,21 @@ class Engine:
 
     def _refuse_shared_place(self, definition: Any) -> None:
         # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
+        from poolkit.mounts import is_network, locate
+
+        def away(path: str) -> bool:
+            mount = locate(path, mounts)[1]
+            return mount is not None and is_network(mount.fstype)
+
         path = definition.target.path
+        mounts = self.host.operation().mounts()
+        if away(path):
+            return
         place = identity(os.stat(path))
         for other in self.inventory.records():
             if other.name == definition.name or other.type not in _LOCAL or not other.target or not self._exists(other):
                 continue
-            if not other.active or other.boot != self.boot:
+            if not other.active or other.boot != self.boot or away(other.target):
                 continue
             with contextlib.suppress(OSError):
                 if identity(os.stat(other.target)) == place:

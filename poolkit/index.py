@@ -74,6 +74,10 @@ class Index:
     def _runs(self, record: Record) -> bool:
         return bool(record.active and record.live) and record.boot == self._engine.boot
 
+    def _is_there(self, number: int) -> bool:
+        record = self._engine.inventory.by_id(number)
+        return record is not None and (self._engine.store.stamp(record.name) is not None or self._runs(record))
+
     def _damaged(self, name: str, stamp: int, error: str) -> None:
         # What runs goes on, at its place; of what does not, only the name is known.
         record = self._engine.inventory.record(name)
@@ -96,7 +100,8 @@ class Index:
                 error=record.error,
             )
         else:
-            self._engine.inventory.drop(record.id)
+            # It may have been defined, or started, since the files were listed.
+            self._engine.inventory.drop(record.id, unless=lambda: self._is_there(record.id))
 
 
 def claims_of(record: Record) -> Iterable[str]:

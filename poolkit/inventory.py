@@ -175,7 +175,10 @@ class Inventory:
     ) -> None:
         """The pool is up: its live definition, sizes and first listing, in one transaction."""
         with self.transaction(operation) as db:
-            self._activate(db, number, live, boot)
+            if not self._activate(db, number, live, boot):
+                raise errors.HostError(
+                    "the pool's definition was taken away while it was started", hint="define it again"
+                )
             listing = self._save(db, number, volumes, None, usage)
         self._known[number] = listing
 
@@ -203,11 +206,12 @@ class Inventory:
         self._known[number] = listing
 
     @staticmethod
-    def _activate(db: sqlite3.Connection, number: int, live: str, boot: str) -> None:
-        db.execute(
+    def _activate(db: sqlite3.Connection, number: int, live: str, boot: str) -> bool:
+        cursor = db.execute(
             "UPDATE pools SET active = 1, live = ?, boot = ?, started = ?, trouble = NULL WHERE id = ?",
             (live, boot, time.time(), number),
         )
+        return cursor.rowcount == 1
 
     def set_inactive(self, number: int, operation: str | None = None) -> None:
         """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes.
@@ -228,17 +232,25 @@ class Inventory:
         with self.transaction() as db:
             db.execute("UPDATE pools SET trouble = ? WHERE id = ?", (error, number))
 
-    def drop(self, number: int, *, formats: bool = True, operation: str | None = None) -> None:
-        """Forget a pool; with ``formats`` the recorded formats of its volumes are kept for their place."""
+    def drop(
+        self,
+        number: int,
+        *,
+        formats: bool = True,
+        operation: str | None = None,
+        unless: Callable[[], bool] | None = None,
+    ) -> None:
+        """Forget a pool; with ``formats`` the recorded formats of its volumes are kept for their place.
+
+        ``unless`` is asked when nobody else can write any more, whether the pool is to be kept after all.
+        """
         with self.transaction(operation) as db:
-            self._drop(db, number, formats)
+            if unless is None or not unless():
+                self._drop(db, number, formats)
 
     def _drop(self, db: sqlite3.Connection, number: int, formats: bool = True) -> None:
         if formats:
-            target = db.execute("SELECT target FROM pools WHERE id = ?", (number,)).fetchone()
-            if target is not None and target[0] is not None:
-                listed = ((target[0], v.name, _signed(v.inode), v.format) for v in self.volumes(number) if v.inode)
-                db.executemany("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", listed)
+            self._keep_formats(db, number, self.volumes(number))
         else:
             db.execute("DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?)", (number,))
         for statement in (
@@ -249,6 +261,14 @@ class Inventory:
         ):
             db.execute(f"DELETE FROM {statement} = ?", (number,))  # noqa: S608
         self._known.pop(number, None)
+
+    @staticmethod
+    def _keep_formats(db: sqlite3.Connection, number: int, volumes: Sequence[VolumeInfo]) -> None:
+        """Record the formats of files for the pool's place; each is bound to name and inode."""
+        target = db.execute("SELECT target FROM pools WHERE id = ?", (number,)).fetchone()
+        if target is not None and target[0] is not None:
+            listed = ((target[0], v.name, _signed(v.inode), v.format) for v in volumes if v.inode)
+            db.executemany("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", listed)
 
     # -- volumes ----------------------------------------------------------------------------------------------
 
@@ -309,6 +329,8 @@ class Inventory:
         if changed or missing:
             version = current + 1
             self._store(db, number, listing, changed, missing)
+            # What is not there now may come back, as with a file system that was not mounted for a while: its formats stay.
+            self._keep_formats(db, number, [old[n] for n in missing])
         # Other scans may have begun earlier and must still learn of these changes; none takes a day.
         db.execute("DELETE FROM touched WHERE pool = ? AND at < ?", (number, time.time() - 86400))
         db.execute(

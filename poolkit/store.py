@@ -42,11 +42,8 @@ class Locations:
         home = os.path.expanduser("~")
         config = _absolute("XDG_CONFIG_HOME") or f"{home}/.config"
         state = (_absolute("XDG_STATE_HOME") or f"{home}/.local/state") + "/poolkit"
-        run = _absolute("XDG_RUNTIME_DIR")
-        # Without a session there is no runtime directory; flock works in the state directory as well.
-        return cls(
-            f"{config}/poolkit/storage", state, f"{run}/poolkit" if run else f"{state}/run", f"{config}/poolkit/secrets"
-        )
+        # Not $XDG_RUNTIME_DIR: a job of cron has none, and its locks must be those of the session.
+        return cls(f"{config}/poolkit/storage", state, f"{state}/run", f"{config}/poolkit/secrets")
 
 
 def _absolute(variable: str) -> str | None:

@@ -1,0 +1,127 @@
+"""What outlives a process or an operation: programs that go on, journals, formats of files that were away for a while."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors, host, undo
+from poolkit.backend import Usage
+from poolkit.engine import Engine
+from poolkit.host import Host
+
+POOL = "<pool type='dir'><name>p</name><target><path>{}/images</path></target></pool>"
+
+
+@pytest.fixture
+def pool(engine: Engine, tmp_path: Path):
+    pool = engine.define(POOL.format(tmp_path))
+    pool.build()
+    pool.start()
+    return pool
+
+
+def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path: Path) -> None:
+    root, undone = tmp_path / "root", tmp_path / "undone"
+    child = os.fork()
+    if not child:
+        with Engine(root) as engine, engine.operations.run("p", "build") as op:
+            op.host.change(["sleep", "2"], undo=["touch", "--", str(undone)])
+        os._exit(0)
+    head: dict[str, object] = {}
+    while "running" not in head:
+        time.sleep(0.01)
+        for path in (root / "state" / "journal").glob("*.journal"):
+            head = undo.read(str(path))[0]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with Engine(root) as engine:
+        assert engine.recovered == []
+        assert not undone.exists()
+        with pytest.raises(errors.Busy, match=rf"died in build, and the program .* \(process {head['running']}\)"):
+            engine.operations.recover("p")
+        (line,) = engine.operations.recover("p", patience=60)
+        assert line.startswith("undone: build of pool 'p'")
+        assert undone.exists()
+        assert undo.started(int(str(head["running"]))) == 0
+
+
+def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_WHOLE", frozenset(("bash",)))
+    done, abort = tmp_path / "done", threading.Event()
+    view = Host().operation(abort=abort)
+    threading.Timer(0.2, abort.set).start()
+    with pytest.raises(errors.Aborted):
+        view.change(["bash", "-c", f"sleep 1; touch {done}"])
+    assert done.exists()
+
+
+def test_a_journal_is_gone_for_good_when_the_verb_returns(
+    engine: Engine, pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = undo._sync_directory, []
+
+    def watched(path: str) -> None:
+        real(path)
+        seen.append(sorted(os.listdir(path)))
+
+    monkeypatch.setattr(undo, "_sync_directory", watched)
+    pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
+    assert any(seen), "there was a journal"
+    assert seen[-1] == [], "and the last word to the disk was without it"
+
+
+def test_the_format_of_a_file_that_was_away_stays(engine: Engine, pool, tmp_path: Path) -> None:
+    volume = pool.create_volume("<volume><name>disk</name><capacity>1048576</capacity></volume>")
+    assert volume.info.format == "raw"
+    header = b"QFI\xfb" + struct.pack(">IQIIQ", 3, 0, 0, 16, 1 << 40)
+    with open(volume.path, "r+b") as file:
+        file.write(header.ljust(512, b"\0"))
+    away = tmp_path / "away"
+    os.rename(volume.path, away)
+    pool.refresh()
+    assert pool.volumes() == []
+    os.rename(away, volume.path)
+    pool.refresh()
+    assert pool.volume("disk").info.format == "raw"
+    shutil.copy(volume.path, away)  # another file of that name is another file
+    os.replace(away, volume.path)
+    pool.refresh()
+    assert pool.volume("disk").info.format == "qcow2"
+
+
+def test_a_pool_that_was_taken_away_meanwhile_does_not_become_active(engine: Engine) -> None:
+    with pytest.raises(errors.HostError, match="was taken away while it was started"):
+        engine.inventory.set_active(4711, "<pool/>", engine.boot, None, [], Usage(0, 0, 0))
+
+
+def test_a_listing_of_old_files_drops_no_new_pool(engine: Engine, pool) -> None:
+    record = engine.inventory.record("p")
+    assert record is not None
+    engine.index._remove(record._replace(active=0, live=None))
+    assert engine.inventory.record("p") is not None
+    os.unlink(engine.store.path("p"))
+    engine.inventory.set_inactive(record.id)
+    assert engine.index.sync("p") is None
+
+
+def test_a_linked_target_is_followed(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "images").symlink_to("real")
+    xml = POOL.format(tmp_path).replace("</path>", "</path><permissions><mode>0750</mode></permissions>")
+    pool = engine.define(xml)
+    assert pool.build()
+    assert (tmp_path / "real").stat().st_mode & 0o7777 == 0o750
+    assert pool.start()
+
+
+def test_unknown_options_are_refused_in_words(engine: Engine, pool) -> None:
+    with pytest.raises(errors.Unsupported, match="pool 'p': create does not know 'stripes' in pools of type 'dir'"):
+        pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>", stripes=2)
