@@ -209,6 +209,10 @@ class Backend:
         path = info.path or f"{getattr(getattr(self.pool, 'target', None), 'path', None) or ''}/{info.name}"
         return Source(self.pool, info, path, lambda: self.open_volume(info))
 
+    def identity(self, info: VolumeInfo) -> Any:
+        """What stays the same as long as the volume is itself: work that would meet another one under its name is refused."""
+        return info.key
+
     def rounded(self, capacity: int) -> int:
         """The capacity in bytes that a volume really gets when ``capacity`` is asked for; asked before ``resize``."""
         return capacity
@@ -253,6 +257,20 @@ class Backend:
         return errors.Unsupported(
             f"pool '{self.pool.name}': pools of type '{self.type}' cannot {verb or method}", pool=self.pool.name
         )
+
+    def require_options(self, verb: str, options: Mapping[str, Any]) -> None:
+        """Raise ``Unsupported`` for an option that this backend's ``verb`` does not know."""
+        if options:
+            import inspect
+
+            known = inspect.signature(getattr(self, verb)).parameters
+            if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+                return  # it hands them on
+            for name in sorted(options.keys() - known.keys()):
+                raise errors.Unsupported(
+                    f"pool '{self.pool.name}': {verb} does not know '{name}' in pools of type '{self.type}'",
+                    pool=self.pool.name,
+                )
 
     def missing(self, name: str) -> errors.VolumeNotFound:
         """The error for a volume that is not there."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
 from poolkit.backend import check_volume_name
-from poolkit.operation import Outcome, Progress
+from poolkit.operation import Progress
 from poolkit.xmlmap import replace
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def create_from(
         pool.volume_work("vol-clone", name, wait=wait, abort=abort, progress=progress) as (op, backend, record),
     ):
         _, backend_from, from_record = reading
-        info = backend_from.look(source.name, engine.inventory.volume(from_record.id, source.name))
+        info = source.now(backend_from, from_record)
         # As in libvirt, a copy is never smaller than what it is made from.
         definition = replace(definition, capacity=max(definition.capacity or 0, info.capacity))
         if linked:
@@ -85,8 +85,9 @@ def create_from(
             wanted = definition.target.format or info.format
             if wanted != info.format or not _carries(definition, info):
                 options["chain"] = trusted(engine, source)
-        if secret is not None and backend.file_backed:
+        if secret is not None:
             options["secret"] = op.host.secret(uuid=secret)
+        backend.require_options("clone", options)
         if not op.dry and engine.inventory.volume(record.id, name) is not None:
             pool._still_there(backend, record, name)
         made = backend.clone(definition, backend_from.source(info), linked=linked, reflink=reflink, **options)
@@ -94,7 +95,7 @@ def create_from(
             engine.inventory.put_volume(record.id, made, op.id)
     pool.emit("volume-created", name, op)
     words = f"volume '{name}' is made from volume '{source.name}' of pool '{source.pool.name}'"
-    return Volume(pool, made, record.target, Outcome(True, words, plan=op.plan()))
+    return Volume(pool, made, record.target, op.outcome(True, words))
 
 
 def pinned(engine: Engine, definition: Any) -> Any:

@@ -252,11 +252,12 @@ class Pool:
         with self.volume_work("vol-create", name, wait=wait, abort=abort, progress=progress) as (op, backend, record):
             if not op.dry and self.engine.inventory.volume(record.id, name) is not None:
                 self._still_there(backend, record, name)
+            backend.require_options("create", options)
             info = backend.create(definition, **options)
             if not op.dry:
                 self.engine.inventory.put_volume(record.id, info, op.id)
         self.emit("volume-created", name, op)
-        return Volume(self, info, record.target, Outcome(True, f"volume '{name}' is created", plan=op.plan()))
+        return Volume(self, info, record.target, op.outcome(True, f"volume '{name}' is created"))
 
     def create_volume_from(
         self,
@@ -379,4 +380,4 @@ class Pool:
     def _done(self, op: Operation, event: str | None, message: str, changed: bool = True) -> Outcome:
         if event is not None:
             self.emit(event, None, op)
-        return Outcome(changed, message, warnings=tuple(op.host.warnings), plan=op.plan())
+        return op.outcome(changed, message)

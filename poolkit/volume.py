@@ -85,7 +85,7 @@ class Volume:
         if changed:
             self.pool.emit("volume-deleted", self.name, op)
         words = "is deleted" if changed else "was gone already"
-        return Outcome(changed, f"volume '{self.name}' {words}", plan=op.plan())
+        return op.outcome(changed, f"volume '{self.name}' {words}")
 
     def resize(
         self,
@@ -109,7 +109,7 @@ class Volume:
         inventory = self.pool.engine.inventory
         with self.pool.volume_work("vol-resize", self.name, wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
-            now = backend.look(self.name, inventory.volume(record.id, self.name))
+            now = self.now(backend, record)
             wanted = capacity if not delta else now.capacity - abs(capacity) if shrink else now.capacity + capacity
             if not 0 <= wanted < _END or (delta and capacity < 0 and not shrink):
                 raise errors.InvalidArgument(f"volume '{self.name}' cannot have {wanted} bytes", volume=self.name)
@@ -122,7 +122,9 @@ class Volume:
                 )
             if wanted == now.capacity and (not allocate or now.allocation >= wanted):
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
-            self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **_forced(force))
+            options = _forced(force)
+            backend.require_options("resize", options)
+            self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **options)
             if not op.dry:
                 inventory.put_volume(record.id, self.info, op.id)
         words = f"volume '{self.name}' has {wanted} bytes"
@@ -131,7 +133,7 @@ class Volume:
             if not op.dry and self.info.allocation == now.allocation:
                 return Outcome(False, words)
         self.pool.emit("volume-changed", self.name, op)
-        return Outcome(True, words, plan=op.plan())
+        return op.outcome(True, words)
 
     def clone(
         self,
@@ -172,11 +174,13 @@ class Volume:
         check_algorithm(algorithm)
         with self.pool.volume_work("vol-wipe", self.name, wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
-            now = self._now(backend, record)
-            found = backend.wipe(now, algorithm, **_forced(force))
+            now = self.now(backend, record)
+            options = _forced(force)
+            backend.require_options("wipe", options)
+            found = backend.wipe(now, algorithm, **options)
             self._store(work, backend, found, now)
         self.pool.emit("volume-changed", self.name, op)
-        return Outcome(True, f"volume '{self.name}' is wiped: {PROMISES[algorithm]}", plan=op.plan())
+        return op.outcome(True, f"volume '{self.name}' is wiped: {PROMISES[algorithm]}")
 
     def upload(
         self,
@@ -200,11 +204,13 @@ class Volume:
         transfer = self._transfer(offset, length, sparse)
         with self.pool.volume_work("vol-upload", self.name, wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
-            now = self._now(backend, record)
-            found = backend.upload(now, stream, transfer, **_forced(force), **options)
+            now = self.now(backend, record)
+            options |= _forced(force)
+            backend.require_options("upload", options)
+            found = backend.upload(now, stream, transfer, **options)
             self._store(work, backend, found, now)
         self.pool.emit("volume-changed", self.name, op)
-        return Outcome(True, f"volume '{self.name}' is uploaded", plan=op.plan())
+        return op.outcome(True, f"volume '{self.name}' is uploaded")
 
     def download(
         self,
@@ -225,7 +231,7 @@ class Volume:
         with self.pool.volume_work(
             "vol-download", self.name, shared=True, wait=wait, abort=abort, progress=progress
         ) as (_, backend, record):
-            return backend.download(self._now(backend, record), stream, transfer)
+            return backend.download(self.now(backend, record), stream, transfer)
 
     def chain(self) -> list[Link]:
         """The images this volume stands on, itself first; see :func:`poolkit.chain.walk`. Changes nothing."""
@@ -270,12 +276,19 @@ class Volume:
         changed = before != (now.format, False)
         if changed:
             self.pool.emit("volume-changed", self.name, op)
-        return Outcome(changed, f"the format of volume '{self.name}' is on record: {now.format}", plan=op.plan())
+        return op.outcome(changed, f"the format of volume '{self.name}' is on record: {now.format}")
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 
-    def _now(self, backend: Backend, record: Record) -> VolumeInfo:
-        return backend.look(self.name, self.pool.engine.inventory.volume(record.id, self.name))
+    def now(self, backend: Backend, record: Record) -> VolumeInfo:
+        """The volume as it is now; ``Unsafe`` if it is another one than was listed, such as a partition renumbered since."""
+        now = backend.look(self.name, self.pool.engine.inventory.volume(record.id, self.name))
+        if backend.identity(now) != backend.identity(self.info):
+            raise errors.Unsafe(
+                f"volume '{self.name}' was replaced since it was listed; it was left alone",
+                volume=self.name, hint=f"list it anew: poolkit refresh {self.pool.name}",
+            )  # fmt: skip
+        return now
 
     def _store(
         self, work: tuple[Operation, Backend, Record], backend: Backend, found: VolumeInfo | None, before: VolumeInfo

@@ -193,11 +193,13 @@ class BlockBackend(Backend):
             if needed > room:
                 raise errors.InvalidArgument(f"{source} has {needed} bytes, and the new volume only {room}")
             if not blank:
-                _copy.zero(target, needed, room - needed)
+                _copy.zero(target, needed, room - needed, self.host)
             if source.format in _images.BYTES:
                 _copy.duplicate(self.host, fd, target, size, reflink=False, blank=blank)
             else:
                 encryption = (source.info.detail or {}).get("encryption")
+                if encryption and secret is None:
+                    secret = _images.secret_of(self.host, source.info, source.path)
                 self._convert(fd, source.format, target, blank, encryption, secret)
             if _copy.stamp_of(fd) != before:
                 raise errors.HostError(

@@ -21,6 +21,8 @@ _FICLONE = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
 _BLKGETSIZE64 = 0x80081272  # linux/fs.h, _IOR(0x12, 114, size_t)
 _BLKZEROOUT = 0x127F  # linux/fs.h, _IO(0x12, 127)
 _BLOCK = 1 << 20  # of pread and pwrite: larger ones gain nothing on warm or cold caches
+_IOCTL = 1 << 28  # of a device's range between two looks at the abort switch
+_PAGE = 4096  # to which such a range must be aligned on every device
 _SLICE = 1 << 27  # of copy_file_range between two looks at the abort switch
 _HOLE = 1 << 16  # smallest run of zeros that becomes a hole when a stream is written sparsely
 _CANNOT = frozenset(
@@ -71,7 +73,7 @@ def duplicate(
     position = 0
     for start, end in runs(source, length):
         if not blank:
-            zero(target, position, start - position)
+            zero(target, position, start - position, host)
         position = start
         while position < end:
             host.files.fault("copy")
@@ -91,7 +93,7 @@ def duplicate(
             done += count
             host.progress(position, length, "copy")
     if not blank:
-        zero(target, position, length - position)
+        zero(target, position, length - position, host)
     host.progress(length, length, "copy")
 
 
@@ -114,15 +116,31 @@ def runs(fd: int, length: int) -> Iterator[tuple[int, int]]:
         position = end
 
 
-def zero(fd: int, offset: int, length: int) -> None:
-    """Make a range of a file or device read as zeros, giving its space back where possible."""
+def on_device(host: Host | None, fd: int, request: int, offset: int, length: int, what: str) -> None:
+    """An ioctl over a range of a block device (BLKZEROOUT, BLKDISCARD), in pieces: none can be interrupted, and a device that
+    has to write every zero takes hours for a large one. Raises ``OSError``, and ``Aborted`` between two pieces.
+    """
+    import struct
+
+    done = 0
+    while done < length:
+        piece = min(_IOCTL, length - done)
+        fcntl.ioctl(fd, request, struct.pack("=QQ", offset + done, piece))
+        done += piece
+        if host is not None:
+            host.progress(done, length, what)
+
+
+def zero(fd: int, offset: int, length: int, host: Host | None = None) -> None:
+    """Make a range of a file or device read as zeros, giving its space back where possible; ``host`` may abort it."""
     if length <= 0:
         return
     try:
         if stat.S_ISBLK(os.fstat(fd).st_mode):
-            import struct
-
-            fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
+            head = min(-offset % _PAGE, length)
+            os.pwrite(fd, bytes(head), offset)
+            offset, length = offset + head, length - head
+            on_device(host, fd, _BLKZEROOUT, offset, length, "zero")
         else:
             _libc.fallocate(fd, _libc.FALLOC_FL_PUNCH_HOLE | _libc.FALLOC_FL_KEEP_SIZE, offset, length)
         return

@@ -180,7 +180,7 @@ class FileBackend(DirectoryBackend):
             if _whole(volume, wanted):
                 _space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif grown:
-            key = self._secret(source.info, source.path) if image.encryption else None
+            key = _images.secret_of(self.host, source.info, source.path) if image.encryption else None
             _images.resize(
                 self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=key
             )  # fmt: skip
@@ -191,7 +191,7 @@ class FileBackend(DirectoryBackend):
     ) -> None:  # fmt: skip
         encryption = (source.info.detail or {}).get("encryption")
         if encryption and secret is None:
-            secret = self._secret(source.info, source.path)
+            secret = _images.secret_of(self.host, source.info, source.path)
         if _whole(volume, wanted):
             _copy.require_space(new.fd, wanted.capacity)
         with contextlib.ExitStack() as stack:
@@ -271,7 +271,7 @@ class FileBackend(DirectoryBackend):
                 if allocate and capacity > info.capacity:
                     _copy.require_space(fd, capacity - info.capacity)
                 encrypted = (info.detail or {}).get("encryption")
-                key = self._secret(info, f"{self.place}/{info.name}") if encrypted else None
+                key = _images.secret_of(self.host, info, f"{self.place}/{info.name}") if encrypted else None
                 _images.resize(self.host, fd, info.format, capacity, shrink=shrink, allocate=allocate, key=key)
             os.fsync(fd)
         return self.look(info.name, info)
@@ -467,15 +467,6 @@ class FileBackend(DirectoryBackend):
                 f"volume '{volume.name}' cannot have {capacity} bytes: a file has less than 2^63", volume=volume.name
             )
         return capacity
-
-    def _secret(self, info: VolumeInfo, path: str) -> bytes:
-        try:
-            return self.host.secret(usage=path)
-        except errors.SecretNotFound as error:
-            raise errors.SecretNotFound(
-                f"volume '{info.name}' is encrypted, and no secret has its path as usage", volume=info.name,
-                hint=f"define one with <usage type='volume'><volume>{path}</volume></usage>, or name it with --secret",
-            ) from error  # fmt: skip
 
     def ownership(self, given: Permissions) -> tuple[int, int, int]:
         """Mode, owner and group of a new volume: its own, else the pool's defaults, else 0600 and this process's."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poolkit import errors
+from poolkit.backend import VolumeInfo
 from poolkit.formats import FdReader, ImageInfo, as_format, qemu_driver
 from poolkit.host import Host
 from poolkit.model import Encryption, Volume
@@ -482,3 +483,14 @@ def _driver(format: str) -> str:
 
 def _file(fd: int) -> str:
     return f"/proc/self/fd/{fd}"
+
+
+def secret_of(host: Host, info: VolumeInfo, path: str) -> bytes:
+    """The secret of an encrypted image: the one whose usage is the volume's path; ``SecretNotFound`` says how to name another."""
+    try:
+        return host.secret(usage=path)
+    except errors.SecretNotFound as error:
+        raise errors.SecretNotFound(
+            f"volume '{info.name}' is encrypted, and no secret has its path as usage", volume=info.name,
+            hint=f"define one with <usage type='volume'><volume>{path}</volume></usage>, or name it with --secret",
+        ) from error  # fmt: skip

@@ -18,6 +18,7 @@ from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.files import LOOK, TEMPORARY, Directory
 from poolkit.later import later
 from poolkit.model import Permissions
+from poolkit.mounts import locate
 from poolkit.undo import identity
 from poolkit.xmlmap import replace
 
@@ -67,15 +68,18 @@ class DirectoryBackend(Backend):
         """Make the target directory and give it the definition's mode (0711 by default), owner and group."""
         wanted = self.pool.target.permissions
         files = self.host.files
+        place = locate(self.place, self.host.mounts())[
+            0
+        ]  # a link that an administrator made is followed, as libvirt does
         made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
         if made and self.host.dry_run:
             return True
         changed = made
         if wanted.mode is not None:
-            changed |= files.chmod(self.place, wanted.mode)
+            changed |= files.chmod(place, wanted.mode)
         owner, group = _or_any(wanted.owner), _or_any(wanted.group)
         if owner != -1 or group != -1:
-            changed |= files.chown(self.place, owner, group)
+            changed |= files.chown(place, owner, group)
         return changed
 
     def erase_directory(self) -> bool:

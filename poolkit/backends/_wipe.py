@@ -11,12 +11,11 @@ from Magnetic and Solid-State Memory" (USENIX Security 1996); Schneier's is from
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import struct
 
 from poolkit import _libc, errors
+from poolkit.backends import _copy
 from poolkit.host import Host
 
 RANDOM = b""  # a pass of fresh random bytes, as an element of a sequence
@@ -80,9 +79,9 @@ def wipe(host: Host, fd: int, size: int, algorithm: str) -> None:
     if not size:
         return
     if algorithm == "trim":
-        _trim(fd, size, block)
+        _trim(host, fd, size, block)
     elif algorithm == "zero":
-        if not _zero(fd, size, block):
+        if not _zero(host, fd, size, block):
             _overwrite(host, fd, size, b"\0", 0, 1)
     else:
         passes = PASSES[algorithm]
@@ -96,10 +95,10 @@ def wipe(host: Host, fd: int, size: int, algorithm: str) -> None:
     host.progress(1, 1, "wiped")
 
 
-def _trim(fd: int, size: int, block: bool) -> None:
+def _trim(host: Host, fd: int, size: int, block: bool) -> None:
     try:
         if block:
-            fcntl.ioctl(fd, _BLKDISCARD, struct.pack("=QQ", 0, size))
+            _copy.on_device(host, fd, _BLKDISCARD, 0, size, "trim")
         else:
             _libc.fallocate(fd, _libc.FALLOC_FL_PUNCH_HOLE | _libc.FALLOC_FL_KEEP_SIZE, 0, size)
     except OSError as error:
@@ -110,11 +109,11 @@ def _trim(fd: int, size: int, block: bool) -> None:
         ) from error
 
 
-def _zero(fd: int, size: int, block: bool) -> bool:
+def _zero(host: Host, fd: int, size: int, block: bool) -> bool:
     """By the kernel, which needs not write what it can mark; False if that is not to be had."""
     try:
         if block:
-            fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("=QQ", 0, size))
+            _copy.on_device(host, fd, _BLKZEROOUT, 0, size, "zero")
             return True
         sparse = os.fstat(fd).st_blocks * 512 < size
         hole = _libc.FALLOC_FL_PUNCH_HOLE | _libc.FALLOC_FL_KEEP_SIZE
