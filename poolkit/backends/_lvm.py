@@ -88,6 +88,11 @@ class LogicalVolume(NamedTuple):
         return (self.role.startswith("public") or self.segtype in POOLS) and not self.parent
 
     @property
+    def external(self) -> bool:
+        """Whether thin volumes stand on it from outside their pool: role extthinorigin, multiextthinorigin for several."""
+        return "extthinorigin" in self.role
+
+    @property
     def listed(self) -> bool:
         """Whether it is a volume of a storage pool: no pool for others, and not an unfinished one of ours."""
         return self.own and self.segtype not in POOLS and not self.name.startswith(TEMPORARY)
@@ -162,9 +167,10 @@ class Listing(NamedTuple):
                     found += self.extents(child)
         return found
 
-    def snapshots(self, name: str) -> list[str]:
-        """The snapshots that would be lost with the volume ``name``."""
-        return [v.name for v in self.volumes.values() if v.snapshot and v.origin == name]
+    def dependents(self, volume: LogicalVolume) -> list[str]:
+        """The volumes that would be lost with ``volume``: its snapshots, and thin volumes with it as external origin."""
+        based = [v for v in self.volumes.values() if v.origin == volume.name]
+        return [v.name for v in based if v.snapshot or v.pool != volume.pool]
 
 
 def listing(host: Host, group: str, *names: str, select: str = "") -> Listing:

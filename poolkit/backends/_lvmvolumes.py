@@ -364,12 +364,13 @@ class LvmVolumes(_block.BlockBackend):
         return volume
 
     def _alone(self, volume: LogicalVolume, verb: str) -> None:
-        if "thickorigin" in volume.role:
-            names = ", ".join(f"'{n}'" for n in self.listing().snapshots(volume.name))
+        """Refuse a volume that others live on: lvremove takes them along, and lvextend the end that they show."""
+        if "thickorigin" in volume.role or volume.external:
+            names = ", ".join(f"'{n}'" for n in self.listing().dependents(volume)) or "other volumes"
             raise errors.InvalidState(
                 f"volume '{volume.name}' cannot be {verb}: it is the origin of {names}",
                 volume=volume.name,
-                hint="delete its snapshots first",
+                hint="delete those that are based on it first" if volume.external else "delete its snapshots first",
             )
 
     def _users(self, volume: LogicalVolume) -> str:

@@ -534,6 +534,12 @@ def test_what_resize_and_delete_refuse() -> None:
             f"volume 'v' cannot be {word}: it is the origin of 's'",
             "delete its snapshots first",
         )
+    for role in ("public,origin,extthinorigin", "public,origin,multiextthinorigin"):
+        external = [lv("v", lv_role=role), *(lv(n, origin="v", segtype="thin", pool_lv="tp") for n in "ab")]
+        assert refusal(pool(), verb, script(lvs=external)) == (
+            "volume 'v' cannot be deleted: it is the origin of 'a', 'b'",
+            "delete those that are based on it first",
+        )
     opened = script(lvs=[lv("v", lv_device_open="open")])
     assert refusal(pool(), lambda b: b.delete(info()), opened)[0] == ("volume 'v' cannot be deleted while it is in use")
     assert refusal(pool(), lambda b: b.resize(info(), EXTENT, shrink=True), opened)[0] == (
