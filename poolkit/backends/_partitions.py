@@ -133,11 +133,13 @@ def label(head: bytes) -> str:
 
 def read(host: Host, node: str, label: str, size: int, sector: int) -> Table:
     """The table of the disk ``node`` of ``size`` bytes, whose kind is known to be ``label``; asked once until a change."""
-    if label not in SFDISK:
-        table: Table = host.shared(("table", node), lambda: _parted(host, node, label))
-    else:
-        table = host.shared(("table", node), lambda: _sfdisk(host, node, size, sector))
+    table: Table = host.shared(("table", node), lambda: fetch(host, node, label, size, sector))
     return table
+
+
+def fetch(host: Host, node: str, label: str, size: int, sector: int) -> Table:
+    """As ``read``, asked now."""
+    return _sfdisk(host, node, size, sector) if label in SFDISK else _parted(host, node, label)
 
 
 # -- sfdisk -----------------------------------------------------------------------------------------------------------

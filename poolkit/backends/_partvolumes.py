@@ -46,28 +46,58 @@ class PartitionVolumes(BlockBackend):
         return disk
 
     def _label(self) -> str:
+        label: str = self.host.shared(("label", self.path), self._read_label)
+        return label
+
+    def _read_label(self) -> str:
         try:
-            label: str = self.host.shared(("label", self.path), lambda: _partitions.label(_disks.head(self.path)))
-            return label
+            return _partitions.label(_disks.head(self.path))
         except OSError as error:
             raise errors.from_os_error(error, f"read the disk '{self.path}'", pool=self.pool.name) from error
 
     def _table(self, disk: _disks.Disk) -> _partitions.Table | None:
         """The partition table; None for a disk that is LVM's as a whole."""
         label = self._label()
-        why = self._wrong(label)
-        if why:
-            raise self._error(errors.HostError, why, self._remedy(label))
+        self._check_label(label)
         return None if label == "lvm2" else _partitions.read(self.host, disk.node, label, disk.size, disk.sector)
 
     def _partitioned(self, disk: _disks.Disk) -> _partitions.Table:
         table = self._table(disk)
         if table is None:
-            raise self._error(
-                errors.Unsupported, f"'{self.path}' belongs to LVM as a whole and has no partitions",
-                "make a pool of type logical of its volume group",
-            )  # fmt: skip
+            raise self._lvm()
         return table
+
+    def _lvm(self) -> errors.PoolkitError:
+        return self._error(
+            errors.Unsupported, f"'{self.path}' belongs to LVM as a whole and has no partitions",
+            "make a pool of type logical of its volume group",
+        )  # fmt: skip
+
+    def _check_label(self, label: str) -> None:
+        if why := self._wrong(label):
+            raise self._error(errors.HostError, why, self._remedy(label))
+
+    @contextlib.contextmanager
+    def _changing(self, volume: str | None = None) -> Iterator[tuple[_disks.Disk, Table]]:
+        """Hold the disk's lock; gives the disk and its table as they are then, whatever was answered before.
+
+        The engine keeps others away from one volume only, and another volume's deletion may renumber this one.
+        """
+        with self._named(volume), _disks.locked(self.host, disk := self._disk()):
+            yield self._anew(disk)
+
+    def _anew(self, disk: _disks.Disk) -> tuple[_disks.Disk, Table]:
+        now = _disks.look(self.path, self.pool.source.devices[0].part_separator)
+        if now is None or now.number != disk.number:
+            raise self._error(
+                errors.Unsafe,
+                f"'{self.path}' is another disk than a moment ago",
+                "try again when its links are settled",
+            )
+        self._check_label(label := self._read_label())
+        if label == "lvm2":
+            raise self._lvm()
+        return now, _partitions.fetch(self.host, now.node, label, now.size, now.sector)
 
     def _wrong(self, label: str) -> str:
         wanted = self.pool.source.format
@@ -146,8 +176,8 @@ class PartitionVolumes(BlockBackend):
         have, size = _disks.span(number)
         if size != end - start or have not in (-1, start):
             raise self._error(
-                errors.Unsafe, f"'{info.path}' is not the partition that was listed as '{info.name}'",
-                f"list the volumes anew: poolkit refresh {self.pool.name}",
+                errors.Unsafe, f"'{info.path}' was replaced or renumbered since it was listed as '{info.name}'",
+                f"list the volumes anew: poolkit refresh {self.pool.name}", info.name,
             )  # fmt: skip
 
     # -- changing -----------------------------------------------------------------------------------------------------
@@ -158,32 +188,41 @@ class PartitionVolumes(BlockBackend):
         Its name is that of the next free number; ``InvalidArgument``, with the right one, for any other. Old signatures in
         the space it gets are erased, so that nothing takes it for what was there before.
         """
-        disk = self._disk()
-        table = self._partitioned(disk)
         format = volume.target.format or "none"
         self._check_new(volume, format)
-        with self._named(volume.name):
+        with self._changing(volume.name) as (disk, table):
             part = _partitions.place(table, volume.capacity or 0, format)
-        name = disk.name(part.number)
-        if not disk.may_be(volume.name, part.number):
-            taken = volume.name in {disk.name(p.number) for p in table.parts}
-            raise self._error(
-                errors.VolumeExists if taken else errors.InvalidArgument,
-                f"there is a partition '{volume.name}' already" if taken
-                else f"the next partition of '{self.path}' is '{name}', and no other name can be chosen",
-                f"name the volume {name}", volume.name,
-            )  # fmt: skip
-        with self._named(name), _disks.locked(self.host, disk):
+            self._check_name(disk, table, volume.name, part.number)
             if table.label in _partitions.SFDISK:
                 self._append(disk, table, part)
             else:
                 self._mkpart(disk, table, part)
+        name = disk.name(part.number)
         if self.host.dry_run:
             return VolumeInfo(name, "block", format, part.size, part.size, path=disk.part(part.number))
         if part.kind != "extended":
             what = f"pool '{self.pool.name}': partition '{name}'"
             name = _disks.arrive(self.host, disk, part.number, what).name(part.number)
-        return self.look(name, None)
+        return self._at(part.start, name)
+
+    def _at(self, start: int, name: str) -> VolumeInfo:
+        """The volume that begins at ``start``: since the lock was let go it may have got another name than ``name``."""
+        for info in self.volumes({}):
+            if (info.detail or {})["extents"][0][1] == start:
+                return info
+        raise self.missing(name)
+
+    def _check_name(self, disk: _disks.Disk, table: Table, wanted: str, number: int) -> None:
+        if disk.may_be(wanted, number):
+            return
+        name = disk.name(number)
+        taken = wanted in {disk.name(p.number) for p in table.parts}
+        raise self._error(
+            errors.VolumeExists if taken else errors.InvalidArgument,
+            f"there is a partition '{wanted}' already" if taken
+            else f"the next partition of '{self.path}' is '{name}', and no other name can be chosen",
+            f"name the volume {name}", wanted,
+        )  # fmt: skip
 
     def _check_new(self, volume: Volume, format: str) -> None:
         name = volume.name
@@ -269,20 +308,17 @@ class PartitionVolumes(BlockBackend):
 
         Logical partitions behind it get the next lower number, so they must not be in use either.
         """
-        disk = self._disk()
-        table = self._partitioned(disk)
-        part = self._listed(disk, table, info)
         what = f"volume '{info.name}'"
-        if part.kind == "extended" and table.logical:
-            names = ", ".join(disk.name(p.number) for p in table.logical)
-            raise self._error(
-                errors.InvalidState,
-                f"the extended partition '{info.name}' holds {names}",
-                "delete these first",
-                info.name,
-            )
-        later = [p.number for p in table.logical if part.kind == "logical" and p.number > part.number]
-        with self._named(info.name), _disks.locked(self.host, disk):
+        with self._changing(info.name) as (disk, table):
+            part = self._listed(disk, table, info)
+            if part.kind == "extended" and table.logical:
+                raise self._error(
+                    errors.InvalidState,
+                    f"the extended partition '{info.name}' holds {', '.join(disk.name(p.number) for p in table.logical)}",
+                    "delete these first",
+                    info.name,
+                )
+            later = [p.number for p in table.logical if part.kind == "logical" and p.number > part.number]
             for number in (part.number, *later):
                 words = what if number == part.number else f"{what} cannot be deleted: '{disk.name(number)}' behind it"
                 _disks.require_idle(self.host, disk, number, words)
@@ -309,7 +345,7 @@ class PartitionVolumes(BlockBackend):
         (_, start, end), *_ = (info.detail or {})["extents"]
         if (part.start, part.end) != (start, end):
             raise self._error(
-                errors.Unsafe, f"'{info.name}' is not the partition that was listed: it was made anew or renumbered",
+                errors.Unsafe, f"'{info.name}' was replaced or renumbered since it was listed",
                 f"list the volumes anew: poolkit refresh {self.pool.name}", info.name,
             )  # fmt: skip
         return part
@@ -321,24 +357,12 @@ class PartitionVolumes(BlockBackend):
 
     def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
         """Move the end of the partition: into the free space right behind it, or back. It may be in use when it grows."""
-        disk = self._disk()
-        table = self._partitioned(disk)
-        part = self._listed(disk, table, info)
-        if part.kind == "extended" or table.label not in _partitions.SFDISK:
-            what = "extended partitions" if part.kind == "extended" else f"partitions in a table of type {table.label}"
-            raise self._error(errors.Unsupported, f"{what} cannot be resized", volume=info.name)
-        most = _partitions.room(table, part)
-        if capacity > most:
-            raise self._error(
-                errors.NoSpace, f"volume '{info.name}' can grow to {most} bytes and not to {capacity}: "
-                "what follows it is in use", "a partition grows only into the free space right behind it", info.name,
-            )  # fmt: skip
-        start, new, old = (value // table.sector for value in (part.start, capacity, part.size))
-        if new == old:
-            return info
-        if new < 1:
-            raise self._error(errors.InvalidArgument, f"volume '{info.name}' cannot have 0 bytes", volume=info.name)
-        with self._named(info.name), _disks.locked(self.host, disk):
+        with self._changing(info.name) as (disk, table):
+            part = self._listed(disk, table, info)
+            self._check_resize(table, part, info, capacity)
+            start, new, old = (value // table.sector for value in (part.start, capacity, part.size))
+            if new == old:
+                return info
             if capacity < part.size:
                 _disks.require_idle(self.host, disk, part.number, f"volume '{info.name}'")
             argv = [*SFDISK, "--partno", str(part.number), "--", disk.node]
@@ -349,4 +373,17 @@ class PartitionVolumes(BlockBackend):
             self.host.change(argv, input=f"size={new}\n".encode(), undo=undo.run_if(question, place, back))
             if part.number in disk.names:
                 self.host.change(_disks.resize_argv(disk, part.number, capacity))
-        return info if self.host.dry_run else self.look(info.name, info)
+        return info if self.host.dry_run else self._at(part.start, info.name)
+
+    def _check_resize(self, table: Table, part: Partition, info: VolumeInfo, capacity: int) -> None:
+        if part.kind == "extended" or table.label not in _partitions.SFDISK:
+            what = "extended partitions" if part.kind == "extended" else f"partitions in a table of type {table.label}"
+            raise self._error(errors.Unsupported, f"{what} cannot be resized", volume=info.name)
+        most = _partitions.room(table, part)
+        if capacity > most:
+            raise self._error(
+                errors.NoSpace, f"volume '{info.name}' can grow to {most} bytes and not to {capacity}: "
+                "what follows it is in use", "a partition grows only into the free space right behind it", info.name,
+            )  # fmt: skip
+        if capacity < table.sector:
+            raise self._error(errors.InvalidArgument, f"volume '{info.name}' cannot have 0 bytes", volume=info.name)

@@ -83,9 +83,10 @@ class DiskBackend(PartitionVolumes):
         table = self._table(disk)
         missing = [p for p in (table.parts if table is not None else ()) if p.number not in disk.names]
         if missing:
-            with _disks.locked(self.host, disk):
-                for part in missing:
-                    _disks.tell(self.host, disk, part.number)
+            with self._changing() as (disk, table):
+                for part in table.parts:
+                    if part.number not in disk.names:
+                        _disks.tell(self.host, disk, part.number)
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Write an empty partition table; a disk that has one of the wanted type is left as it is.

@@ -225,7 +225,7 @@ def test_erase_takes_only_an_empty_table(machine: dict[str, Any]) -> None:
 def test_start_makes_missing_nodes(machine: dict[str, Any]) -> None:
     machine["nodes"] = (1,)
     host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX), (3, 11, 10, LINUX))})
-    assert run(host, lambda b: b.start()) == [READ, "! partx --add --nr 3 -- /dev/sda"]
+    assert run(host, lambda b: b.start()) == [READ, READ, "! partx --add --nr 3 -- /dev/sda"]
 
 
 def test_start_says_what_is_wrong(machine: dict[str, Any]) -> None:
@@ -437,11 +437,41 @@ def test_what_is_not_deleted(machine: dict[str, Any]) -> None:
 
     assert words(info(1, 1, 100)) == "pool 'p': the extended partition 'sda1' holds sda5, sda6, sda7"
     assert words(info(8, 40, 10)) == "pool 'p' has no volume 'sda8'"
-    assert words(info(6, 24, 10)) == (
-        "pool 'p': 'sda6' is not the partition that was listed: it was made anew or renumbered"
-    )
+    assert words(info(6, 24, 10)) == "pool 'p': 'sda6' was replaced or renumbered since it was listed"
     machine["users"] = ["mounted at '/srv'"]
     assert words(info(6, 13, 10)) == "pool 'p': volume 'sda6' is in use: mounted at '/srv'"
+    assert host.changes == 0
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda b: b.delete(info(6, 13, 10)),
+        lambda b: b.resize(info(6, 13, 10), 5 * MIB, shrink=True),
+        lambda b: b.create(new("sda8")),
+    ],
+)
+def test_another_volumes_deletion_is_seen_under_the_lock(
+    machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, verb: Callable[[Any], Any]
+) -> None:
+    machine |= {"label": "dos", "nodes": (1, 5, 6, 7)}
+    host = ScriptedHost({"sfdisk --json": table(*LOGICAL, label="dos")})
+
+    @contextlib.contextmanager
+    def locked(host: ScriptedHost, disk: _disks.Disk) -> Iterator[None]:
+        # What the other one did while this one waited: number 6 is the old 7 now.
+        host.answers["sfdisk --json"] = table(*LOGICAL[:2], (6, 24, 10, "83"), label="dos")
+        machine["nodes"] = (1, 5, 6)
+        yield
+
+    monkeypatch.setattr(_disks, "locked", locked)
+
+    def listed(b: Any) -> Any:
+        list(b.volumes({}))
+        return verb(b)
+
+    error = refused(host, listed, "dos")
+    assert isinstance(error, errors.Unsafe if "sda6" in str(error) else errors.InvalidArgument)
     assert host.changes == 0
 
 
