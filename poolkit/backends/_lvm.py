@@ -113,12 +113,13 @@ class LogicalVolume(NamedTuple):
 
 def report(
     host: Host, tool: str, fields: Sequence[str], *operands: str, hidden: bool = False, shared: bool = False,
-    select: str = "", ok: Sequence[int] = (0,),
+    select: str = "", more: Sequence[str] = (), ok: Sequence[int] = (0,),
 ) -> list[dict[str, str]]:  # fmt: skip
     """The rows of ``lvs``, ``vgs`` or ``pvs``, each a mapping from field to text; sizes are decimal bytes."""
     argv = [tool, "--reportformat", "json", "--units", "b", "--nosuffix"]
     argv += ["--all"] if hidden else []
     argv += ["--select", select] if select else []
+    argv += more
     argv += ["--options", ",".join(fields), "--", *operands]
     text = host.query(argv, ok=ok, shared=shared).stdout
     try:
@@ -224,6 +225,16 @@ def _int(text: str) -> int:
 def members(host: Host) -> dict[str, str]:
     """Every device that LVM has labelled, with its volume group (empty for one without)."""
     return {row["pv_name"]: row["vg_name"] for row in report(host, "pvs", ("pv_name", "vg_name"), ok=(0, 5))}
+
+
+def owner(host: Host, path: str) -> str | None:
+    """The group of a labelled device, whoever may use it ("[unknown]" without its metadata); None if LVM reports nothing.
+
+    ``members`` leaves out groups of other hosts and what the devices file or a filter hides.
+    """
+    more = ["--foreign", "--shared", "--devices", path]
+    rows = report(host, "pvs", ("pv_name", "vg_name"), path, more=more, ok=(0, 5))
+    return rows[0]["vg_name"] if rows else None
 
 
 def label(host: Host, path: str) -> str:

@@ -206,8 +206,25 @@ class LogicalBackend(LvmVolumes):
                     pool=self.pool.name,
                     hint="if that is meant, add --overwrite",
                 )
+            if "LVM2_member" in held[path]:
+                self._check_owner(path)
             seen[number] = path
         return held
+
+    def _check_owner(self, path: str) -> None:
+        real = os.path.realpath(path)
+        group = _lvm.owner(self.host, real)
+        if group == "":
+            return
+        if group is None:
+            fault = "holds a label of LVM that LVM does not report, so it may belong to a volume group"
+        else:
+            fault = f"belongs to the volume group '{group}', which this host must not use or does not see in full"
+        raise errors.Unsafe(
+            f"pool '{self.pool.name}': '{path}' {fault}",
+            pool=self.pool.name,
+            hint=f"if nobody needs that group: wipefs --all {real}",
+        )
 
     def _build_thin_pool(self, *, new: bool) -> bool:
         wanted = self.pool.thin_pool

@@ -94,6 +94,19 @@ def test_a_file_system_is_named_and_only_overwrite_destroys_it(engine: Engine, d
     assert pool.build(overwrite=True)
 
 
+def test_overwrite_spares_the_group_of_another_host(engine: Engine, devices: list[str], vg: str) -> None:
+    sh("vgcreate", f"{vg}-far", devices[0])
+    sh("vgchange", "--yes", "--systemid", "elsewhere", f"{vg}-far")
+    assert labels(*devices) == {}
+    pool = engine.define(xml(vg, *devices))
+    with pytest.raises(errors.Unsafe, match=f"'{devices[0]}' belongs to the volume group '{vg}-far'"):
+        pool.build(overwrite=True)
+    assert "LVM2_member" in sh("wipefs", devices[0])
+    sh("wipefs", "--all", devices[0])
+    sh("pvcreate", devices[0])
+    assert pool.build(overwrite=True)
+
+
 def test_death_while_building_leaves_nothing(tmp_path: Path, devices: list[str], vg: str) -> None:
     from tests.backends.deaths import deaths
 

@@ -167,6 +167,32 @@ def test_build_with_overwrite_removes_what_is_there_first(machine: dict[str, Any
     ]
 
 
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        (
+            [{"pv_name": "/dev/vdc", "vg_name": "far"}],
+            "belongs to the volume group 'far', which this host must not use or does not see in full",
+        ),
+        ([], "holds a label of LVM that LVM does not report, so it may belong to a volume group"),
+        ([{"pv_name": "/dev/vdc", "vg_name": ""}], ""),
+    ],
+)
+def test_overwrite_spares_groups_that_this_host_does_not_show(
+    machine: dict[str, Any], rows: list[dict[str, str]], fault: str
+) -> None:
+    machine["holds"] = {"/dev/vdc": ("LVM2_member",)}
+    host = script(vgs=report("vg"))
+    asked = PVS.replace("--options", "--foreign --shared --devices /dev/vdc --options") + " /dev/vdc"
+    host.answers[asked[2:]] = Answer(report("pv", *rows), 0 if rows else 5)
+    if not fault:
+        lines = transcript(pool("/dev/vdc"), lambda b: b.build(overwrite=True), host)
+        assert lines[:4] == [VGS, PVS, asked, "! wipefs --all -- /dev/vdc"]
+        return
+    said = refusal(pool("/dev/vdc"), lambda b: b.build(overwrite=True), host)
+    assert said == (f"pool 'p': '/dev/vdc' {fault}", "if nobody needs that group: wipefs --all /dev/vdc")
+
+
 def test_a_group_that_is_there_is_taken_as_it_is() -> None:
     for devices in ((), ("/dev/vdb", "/dev/vdc"), ("/dev/vdc", "/dev/vdb")):
         host = script(vgs=vg("/dev/vdb", "/dev/vdc"))
