@@ -39,7 +39,7 @@ _GROUP_FIELDS = (
 _FIELDS = (
     "lv_name", "lv_uuid", "lv_size", "lv_role", "lv_parent", "lv_active", "lv_device_open", "lv_health_status",
     "lv_skip_activation", "lv_kernel_major", "lv_kernel_minor", "segtype", "seg_pe_ranges", "origin", "origin_size", "pool_lv",
-    "data_percent", "vg_uuid", "vg_size", "vg_free", "vg_extent_size",
+    "data_percent", "metadata_percent", "zero", "vg_uuid", "vg_size", "vg_free", "vg_extent_size",
 )  # fmt: skip
 # Types that hold the data of other volumes and are none themselves.
 POOLS = frozenset(("thin-pool", "cache-pool", "vdo-pool"))
@@ -62,7 +62,8 @@ class LogicalVolume(NamedTuple):
     """A logical volume, hidden ones (the legs of a mirror, the data of a thin pool) included. Sizes in bytes.
 
     ``pieces`` are (device or hidden volume, first extent, extent after the last), in order. ``origin_size`` is set for
-    snapshots with a space of their own; ``percent`` is how much of a thin volume or such a space is filled.
+    snapshots with a space of their own; ``percent`` is how much of a thin volume, a pool or such a space is filled, and
+    ``metadata`` of a pool's metadata. ``zero`` says that a thin pool erases what it gives to a volume.
     """
 
     name: str
@@ -81,6 +82,8 @@ class LogicalVolume(NamedTuple):
     origin_size: int
     pool: str
     percent: float
+    metadata: float
+    zero: bool
 
     @property
     def own(self) -> bool:
@@ -197,9 +200,10 @@ def _volume(name: str, row: dict[str, str], pieces: tuple[tuple[str, int, int], 
     major, minor = row["lv_kernel_major"], row["lv_kernel_minor"]
     return LogicalVolume(
         name, row["lv_uuid"], _int(row["lv_size"]), row["lv_role"], row["lv_parent"].strip("[]"),
-        row["lv_active"].startswith("active"), row["lv_device_open"] == "open", row["lv_health_status"],
-        bool(row["lv_skip_activation"]), "" if major.startswith("-") else f"{major}:{minor}", row["segtype"], pieces,
+        row["lv_active"].startswith("active"), _flag(row["lv_device_open"]), row["lv_health_status"],
+        _flag(row["lv_skip_activation"]), "" if major.startswith("-") else f"{major}:{minor}", row["segtype"], pieces,
         row["origin"].strip("[]"), _int(row["origin_size"]), row["pool_lv"].strip("[]"), float(row["data_percent"] or 0),
+        float(row["metadata_percent"] or 0), _flag(row["zero"]),
     )  # fmt: skip
 
 
@@ -213,6 +217,11 @@ def _ranges(text: str) -> Iterator[tuple[str, int, int]]:
 
 def _is_hidden(name: str) -> bool:
     return not name.startswith(("/", "[", "unknown"))  # a device that is gone appears as [unknown]
+
+
+def _flag(text: str) -> bool:
+    """A binary field: a word or nothing, or with ``report/binary_values_as_numeric`` of lvm.conf 1, 0 or -1 (unknown)."""
+    return text not in ("", "0", "-1", "unknown")
 
 
 def _int(text: str) -> int:

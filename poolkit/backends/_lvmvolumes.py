@@ -17,6 +17,9 @@ from poolkit.files import TEMPORARY
 from poolkit.model import Permissions, Volume
 from poolkit.xmlmap import replace
 
+Fill = Callable[[int, LogicalVolume], None]
+"""Writes the content of a new volume onto its open device."""
+
 
 class LvmVolumes(_block.BlockBackend):
     """The verbs of volumes that are logical volumes of the group ``vg``."""
@@ -182,7 +185,9 @@ class LvmVolumes(_block.BlockBackend):
             except errors.Unsupported:  # a sparse source is copied in full where there is no thin pool
                 volume = replace(volume, allocation=None)
         words = self._space(volume, capacity)
-        return self._make(volume, words, lambda fd: self.fill(fd, source, blank="thin" in words, secret=secret))
+        return self._make(
+            volume, words, lambda fd, one: self.fill(fd, source, blank=one.thin and one.zero, secret=secret)
+        )
 
     def _check(self, volume: Volume) -> None:
         why = _lvm.name_fault(volume.name, self.vg)
@@ -261,7 +266,7 @@ class LvmVolumes(_block.BlockBackend):
         extents = -(-(volume.allocation or volume.capacity or size) // extent)
         return ["--snapshot", "--extents", str(extents), "--", f"{self.vg}/{origin.name}"]
 
-    def _make(self, volume: Volume, words: list[str], fill: Callable[[int], None] | None = None) -> VolumeInfo:
+    def _make(self, volume: Volume, words: list[str], fill: Fill | None = None) -> VolumeInfo:
         """Make a logical volume under a name of our own, fill it, and give it its name last: whole or not at all."""
         path = f"/dev/{self.vg}/{volume.name}"
         one = self.new(volume.name, words, fill)
@@ -274,9 +279,7 @@ class LvmVolumes(_block.BlockBackend):
             return self.info(*one)
         return self.look(volume.name, None)
 
-    def new(
-        self, name: str, words: list[str], fill: Callable[[int], None] | None = None
-    ) -> tuple[Listing, LogicalVolume] | None:
+    def new(self, name: str, words: list[str], fill: Fill | None = None) -> tuple[Listing, LogicalVolume] | None:
         """``lvcreate`` with ``words``, so that ``name`` appears when ``fill`` is done; None in a dry run."""
         temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
         with _lvm.worded(self.pool.name, name):
@@ -292,7 +295,7 @@ class LvmVolumes(_block.BlockBackend):
             if fill is not None:
                 info = VolumeInfo(temporary, "block", key=one.uuid, path=f"/dev/{self.vg}/{temporary}")
                 with self.open_volume(info, write=True) as fd:
-                    fill(fd)
+                    fill(fd, one)
         with _lvm.worded(self.pool.name, name):
             self.host.change(["lvrename", "--", self.vg, temporary, name], undo=undo)
         return None if self.host.dry_run else (found, one._replace(name=name))

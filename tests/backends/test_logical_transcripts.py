@@ -310,6 +310,16 @@ def test_stop_names_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_binary_values_may_be_numbers() -> None:
+    """``report/binary_values_as_numeric`` of lvm.conf."""
+    used = script(lvs=[lv("v", lv_device_open="1", lv_skip_activation="0")])
+    assert refusal(pool(), lambda b: b.stop(), used)[0] == "pool 'p' cannot be stopped: volume 'v' is open"
+    assert refusal(pool(), lambda b: b.delete(info()), used)[0] == "volume 'v' cannot be deleted while it is in use"
+    off = {"lv_active": "", "lv_device_open": "-1"}
+    host = script(lvs=[lv("a", lv_skip_activation="1", **off), lv("b", lv_skip_activation="0", **off)], fail_at=1)
+    assert any(line.endswith("vg/b") for line in transcript(pool(), lambda b: b.start(), host))
+
+
 def test_check_asks_no_program_while_something_is_active(machine: dict[str, Any]) -> None:
     def state(host: ScriptedHost) -> tuple[bool, str, list[str]]:
         backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
@@ -604,7 +614,7 @@ def test_a_volume_without_a_device_says_how_to_get_one() -> None:
 
 @pytest.fixture
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was copied onto which device: (name, blank). An exception in it is raised instead."""
+    """What was copied onto which device: (name, blank[, secret]). An exception in it is raised instead."""
     done: list[Any] = []
 
     def fill(
@@ -612,7 +622,7 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     ) -> None:
         if done and isinstance(done[0], Exception):
             raise done[0]
-        done.append((source.info.name, blank))
+        done.append((source.info.name, blank, *([secret] if secret else [])))
 
     monkeypatch.setattr(LogicalBackend, "fill", fill)
     monkeypatch.setattr(LogicalBackend, "open_volume", lambda self, info, write=False: contextlib.nullcontext(99))
@@ -633,6 +643,12 @@ def test_a_clone_is_copied_before_it_has_its_name(copied: list[Any]) -> None:
     assert copied == [("o", False)]
 
 
+def test_the_secret_of_an_encrypted_source_reaches_the_copy(copied: list[Any]) -> None:
+    host = script(lvs=[[], [lv(TEMP)], [lv("v")]])
+    transcript(pool(), lambda b: b.clone(volume(), source(xml=ELSEWHERE), secret=b"key"), host)
+    assert copied == [("o", False, b"key")]
+
+
 def test_a_copy_that_fails_is_taken_back(copied: list[Any]) -> None:
     copied.append(errors.HostError("the disk is bad"))
     host = script(lvs=[[lv("o")], [], [lv(TEMP)]])
@@ -649,11 +665,15 @@ def test_thin_volumes_share_their_blocks_with_their_clones(copied: list[Any]) ->
     # Told not to share, or to reserve all space: a copy, and what a thin volume never held reads as zeros.
     tp = [lv("tp", segtype="thin-pool", lv_role="private")]
     host = script(lvs=[tp, [], tp, [lv(TEMP)], [lv("v")]])
-    host.answers["lvs"] = [report("lv", *r) for r in (tp, tp, [lv(TEMP)], [lv("v")])]
-    host.answers[selected('lv_name="v"')[2:]] = report("lv")
-    lines = transcript(pool(), lambda b: b.clone(volume(allocation=0), source(), reflink=False), host)
-    assert f"! lvcreate --yes --name {TEMP} --type thin --virtualsize {2 * EXTENT}b --thinpool tp -- vg" in lines
-    assert copied == [("o", True)]
+    for zero, blank in (("zero", True), ("1", True), ("", False), ("0", False), ("-1", False)):
+        copied.clear()
+        new = lv(TEMP, segtype="thin", zero=zero)
+        host.answers["lvs"] = [report("lv", *r) for r in (tp, tp, [new], [lv("v")])]
+        host.answers[selected('lv_name="v"')[2:]] = report("lv")
+        host.lines.clear()
+        lines = transcript(pool(), lambda b: b.clone(volume(allocation=0), source(), reflink=False), host)
+        assert f"! lvcreate --yes --name {TEMP} --type thin --virtualsize {2 * EXTENT}b --thinpool tp -- vg" in lines
+        assert copied == [("o", blank)]
 
 
 def test_a_linked_clone_is_a_snapshot(copied: list[Any]) -> None:
