@@ -132,26 +132,36 @@ def report(
     return list(rows)
 
 
-def groups(host: Host) -> dict[str, Group]:
-    """All volume groups of this machine by name; asked once per engine call. Raises ``ToolMissing`` without LVM."""
+def groups(host: Host) -> list[Group]:
+    """All volume groups of this machine; asked once per engine call. Raises ``ToolMissing`` without LVM.
+
+    Two may have one name: whoever writes to a disk, such as a guest, can make a second one.
+    """
     found: dict[str, Group] = {}
     # Status 5 is also that of a report in which one group, maybe not ours, is damaged.
     for row in report(host, "vgs", _GROUP_FIELDS, shared=True, ok=(0, 5)):
-        name, device = row["vg_name"], row["pv_name"]
-        old = found.get(name)
-        if old is not None and old.uuid != row["vg_uuid"]:
-            raise errors.Unsafe(
-                f"two volume groups are named '{name}' ({old.uuid} and {row['vg_uuid']})",
-                hint="rename one of them: vgrename UUID NEWNAME",
-            )
+        uuid, device = row["vg_uuid"], row["pv_name"]
+        old = found.get(uuid)
         if old is not None:
-            found[name] = old._replace(devices=(*old.devices, device))
+            found[uuid] = old._replace(devices=(*old.devices, device))
             continue
-        found[name] = Group(
-            name, row["vg_uuid"], _int(row["vg_size"]), _int(row["vg_free"]), _int(row["vg_extent_size"]),
+        found[uuid] = Group(
+            row["vg_name"], uuid, _int(row["vg_size"]), _int(row["vg_free"]), _int(row["vg_extent_size"]),
             _int(row["vg_missing_pv_count"]), _int(row["lv_count"]), (device,),
         )  # fmt: skip
-    return found
+    return list(found.values())
+
+
+def group(host: Host, name: str) -> Group | None:
+    """The group of that name, None if there is none; ``Unsafe`` if there are two. Asked once per engine call."""
+    found = [g for g in groups(host) if g.name == name]
+    if len(found) > 1:
+        raise errors.Unsafe(
+            f"{'two' if len(found) == 2 else len(found)} volume groups are named '{name}' "
+            f"({' and '.join(g.uuid for g in found)})",
+            hint="rename one of them: vgrename UUID NEWNAME",
+        )
+    return found[0] if found else None
 
 
 class Listing(NamedTuple):

@@ -43,8 +43,8 @@ class LvmVolumes(_block.BlockBackend):
         return name
 
     def group(self) -> _lvm.Group:
-        """The facts of the group; ``HostError`` if there is none."""
-        found = _lvm.groups(self.host).get(self.vg)
+        """The facts of the group; ``HostError`` if there is none, ``Unsafe`` if two have its name."""
+        found = _lvm.group(self.host, self.vg)
         if found is None:
             raise self.gone()
         return found
@@ -66,6 +66,8 @@ class LvmVolumes(_block.BlockBackend):
         except errors.ToolFailed as error:
             if f'Volume group "{self.vg}" not found' in error.stderr:
                 raise self.gone() from error
+            if "Multiple VGs found with the same name" in error.stderr:
+                _lvm.group(self.host, self.vg)  # raises, with their UUIDs
             raise
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:

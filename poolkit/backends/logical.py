@@ -108,7 +108,11 @@ class LogicalBackend(LvmVolumes):
         self.whole = False  # some of its volumes may have been active before the pool, such as the host's own disk
         if _lvm.active(self.host, self.vg):
             return True
-        group = _lvm.groups(self.host).get(self.vg)
+        try:
+            group = _lvm.group(self.host, self.vg)
+        except errors.Unsafe as error:
+            self.down = str(error)
+            return False
         if group is None:
             self.down = f"there is no volume group '{self.vg}'"
             return False
@@ -126,7 +130,7 @@ class LogicalBackend(LvmVolumes):
 
     def stop(self) -> None:
         """Deactivate all volumes; ``Busy``, naming them and who has them open, when one is in use."""
-        if self.vg not in _lvm.groups(self.host):
+        if _lvm.group(self.host, self.vg) is None:
             return
         up = [v for v in self.listing().volumes.values() if v.own and v.active]
         used = [f"volume '{v.name}' is {self._use(v)}" for v in up if v.open and v.segtype not in _lvm.POOLS]
@@ -147,7 +151,7 @@ class LogicalBackend(LvmVolumes):
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Make the group of the devices, and the thin pool. A group that exists is taken as it is if its devices fit."""
-        group = _lvm.groups(self.host).get(self.vg)
+        group = _lvm.group(self.host, self.vg)
         changed = group is None
         if group is None:
             self._build_group(overwrite)
@@ -246,7 +250,7 @@ class LogicalBackend(LvmVolumes):
 
     def erase(self) -> bool:
         """Remove the group and the labels of its devices; refused while it has volumes."""
-        group = _lvm.groups(self.host).get(self.vg)
+        group = _lvm.group(self.host, self.vg)
         if group is not None:
             own = [v for v in self.listing().volumes.values() if v.own]
             volumes = [v.name for v in own if v.segtype not in _lvm.POOLS]
@@ -294,6 +298,6 @@ class LogicalBackend(LvmVolumes):
         """Every volume group of this host."""
         from poolkit.documents import FoundDevice, FoundSource
 
-        for group in _lvm.groups(host).values():
+        for group in _lvm.groups(host):
             devices = tuple(FoundDevice(path=path) for path in group.devices if path[0] == "/")
             yield FoundSource(devices=devices, name=group.name, format="lvm2")

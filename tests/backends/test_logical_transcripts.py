@@ -336,6 +336,21 @@ def test_check_asks_no_program_while_something_is_active(machine: dict[str, Any]
     assert state(skipped)[0]
 
 
+def test_two_groups_of_one_name_stop_only_the_pool_of_that_name() -> None:
+    def rows(name: str) -> str:
+        return report("vg", *vg("/dev/vdb"), *vg("/dev/vdc", name=name, uuid="U-2"), *vg(name=name, uuid="U-3"))
+
+    other = script(vgs=rows("other"), lvs=[lv("a")])
+    assert LogicalBackend(xmlmap.read(pool(), [LogicalPool]), other).group().devices == ("/dev/vdb",)
+    assert [s.name for s in LogicalBackend.discover(other, None)] == ["vg", "other", "other"]
+    said = "3 volume groups are named 'vg' (U-G and U-2 and U-3)"
+    multiple = Answer("", 5, "  Multiple VGs found with the same name: skipping vg\n")
+    for verb in (lambda b: b.group(), lambda b: b.stop(), lambda b: b.start(), lambda b: b.erase()):
+        assert refusal(pool(), verb, script(vgs=rows("vg"), lvs=multiple))[0] == said
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), script(vgs=rows("vg")))
+    assert (backend.check(), backend.down) == (False, said)
+
+
 def test_delete_removes_group_and_labels() -> None:
     group = vg("/dev/vdb", "/dev/vdc", count=1)
     host = script(vgs=group, lvs=[lv("tp", segtype="thin-pool", lv_role="private")])
