@@ -142,7 +142,6 @@ _KINDS: dict[str, dict[str, str]] = {
     "glusterfs": {
         _FLAG: "acl selinux worm fopen-keep-cache enable-ino32 mem-accounting thin-client",
         "CRITICAL|ERROR|WARNING|INFO|DEBUG|TRACE|NONE": "log-level",
-        "tcp|rdma": "transport",
         "enable|disable|yes|no|on|off": "direct-io-mode use-readdirp root-squash reader-thread-count kernel-writeback-cache",
         r"\d{1,6}(\.\d{1,6})?": "attribute-timeout entry-timeout negative-timeout background-qlen congestion-threshold "
         "event-history",

@@ -26,9 +26,12 @@ def check_host(pool: str | None, name: str) -> str:
         import ipaddress
 
         try:
-            return str(ipaddress.IPv6Address(bare))
+            address = ipaddress.IPv6Address(bare)
         except ValueError:
-            pass
+            address = None
+        # A scope is any text to Python: a comma or a blank in it would begin another word for mount(8).
+        if address is not None and re.fullmatch(r"[A-Za-z0-9_.-]+", address.scope_id or "0"):
+            return str(address)
     elif _NAME.fullmatch(bare):
         return bare
     whose = f"pool '{pool}': " if pool else ""
@@ -44,8 +47,8 @@ def check_dir(pool: str, kind: str, dir: str) -> str:
         why = "it is not an absolute path"
     elif kind == "cifs" and (re.search(r"[,\\]", dir) or not dir.strip("/")):
         why = "a share's name has no comma and no backslash, and is not empty"
-    elif kind == "glusterfs" and not re.fullmatch(r"/?[A-Za-z0-9_-]+(/[^,]*)?", dir):
-        why = "a volume's name has letters, digits, '_' and '-'"
+    elif kind == "glusterfs" and not re.fullmatch(r"/?[A-Za-z0-9_-]+(/[A-Za-z0-9_./@+-]*)?", dir):
+        why = "a volume's name has letters, digits, '_' and '-', and a folder in it also '.', '@' and '+'"
     if why:
         raise errors.InvalidArgument(
             f"pool '{pool}': the source directory '{dir[:80]}' cannot be used: {why}", pool=pool
@@ -57,7 +60,8 @@ def spell(kind: str, host: str, dir: str) -> str:
     """The source as mount(8) and the kernel's table of mounts spell it."""
     if kind == "cifs":
         return f"//{host}/{dir.strip('/')}"
-    return f"[{host}]:{dir}" if ":" in host else f"{host}:{dir}"
+    # mount.glusterfs takes all before the last colon for the host, and a bracket for nothing at all.
+    return f"[{host}]:{dir}" if ":" in host and kind == "nfs" else f"{host}:{dir}"
 
 
 def discover(host: Host, source: Any) -> list[FoundSource]:

@@ -106,6 +106,8 @@ class NetfsBackend(FileBackend):
         """The definition's mount options, checked, with what the definition says elsewhere and the protocol needs."""
         given = _options.check(self.pool.name, self.kind, (option.name for option in self.pool.mount_options))
         names = {option.partition("=")[0] for option in given}
+        if self.kind == "glusterfs":
+            self._check_gluster()
         version = self.pool.source.protocol_version
         if version:
             _options.check(self.pool.name, "nfs", [f"nfsvers={version}"])
@@ -123,6 +125,22 @@ class NetfsBackend(FileBackend):
             others = (_servers.check_host(self.pool.name, other.name) for other in self.pool.source.hosts[1:])
             given.append(f"backup-volfile-servers={':'.join(others)}")
         return given
+
+    def _check_gluster(self) -> None:
+        """``InvalidArgument`` for what the shell script mount.glusterfs would split or cut."""
+        name = self.pool.name
+        if not re.fullmatch(r"[A-Za-z0-9_./:@+-]+", self.place):
+            raise errors.InvalidArgument(
+                f"pool '{name}': mount.glusterfs cannot mount at '{self.place[:200]}'", pool=name,
+                hint="a target of letters, digits and _ . / : @ + - is safe with it; a blank would begin another option",
+            )  # fmt: skip
+        for host in self.pool.source.hosts[1:]:
+            if ":" in host.name:
+                raise errors.InvalidArgument(
+                    f"pool '{name}': '{host.name[:80]}' cannot be a further gluster server: mount.glusterfs cuts their list "
+                    "at each colon",
+                    pool=name, hint="give its name instead of the address, or make it the first",
+                )  # fmt: skip
 
     # -- state --------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ REFUSED = [
     ("ext4", "errors=panic"), ("ext4", "journal_path=/dev/sdb"), ("ext4", "journal_dev=2049"), ("xfs", "logdev=/dev/sdb"),
     ("xfs", "rtdev=/dev/sdb"), ("btrfs", "device=/dev/sdb"), ("btrfs", "subvol=../x=y"), ("nfs", "mounthost=evil"),
     ("nfs", "vers=4.2 suid"), ("cifs", "ip=10.0.0.1"), ("cifs", "prefixpath=x"), ("cifs", "unc=//other/share"),
+    ("glusterfs", "transport=tcp"),
     ("nfs", "commit=10"), ("ext4", "noatime=1"), ("ext4", "commit"), ("ext4", "commit="), ("ext4", ""), ("ext4", "=x"),
     ("ext4", "--bind"), ("auto", "noac"), ("ext4", "commit=1\nsuid"), ("ext4", "NOATIME"), ("btrfs", "device=/dev/x"),
 ]  # fmt: skip
@@ -85,7 +86,24 @@ def test_hosts(name: str, bare: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["-oexec", "a b", "a,b", "a/b", "[::1", "1::2::3", "a:b", "$(id)", "é", "", "a" * 260, "x;y"]
+    "name",
+    [
+        "fe80::1%eth0,suid",
+        "fe80::1%eth0 suid",
+        "fe80::1%$(id)",
+        "-oexec",
+        "a b",
+        "a,b",
+        "a/b",
+        "[::1",
+        "1::2::3",
+        "a:b",
+        "$(id)",
+        "é",
+        "",
+        "a" * 260,
+        "x;y",
+    ],
 )
 def test_bad_hosts(name: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="is not a host name or address"):
@@ -95,11 +113,13 @@ def test_bad_hosts(name: str) -> None:
 def test_directories() -> None:
     assert _servers.spell("nfs", "nas", _servers.check_dir("p", "nfs", "/srv/a, b")) == "nas:/srv/a, b"
     assert _servers.spell("nfs", "2001:db8::1", "/srv") == "[2001:db8::1]:/srv"
+    assert _servers.spell("glusterfs", "fe80::1", "/vol") == "fe80::1:/vol"
     assert _servers.spell("cifs", "nas", _servers.check_dir("p", "cifs", "/isos/linux")) == "//nas/isos/linux"
     assert _servers.spell("glusterfs", "nas", _servers.check_dir("p", "glusterfs", "vol-1")) == "nas:vol-1"
     for kind, dir in [
         ("nfs", "srv"), ("nfs", "/a/../etc"), ("cifs", "a,user=root"), ("cifs", "a\\b"), ("cifs", "/"), ("cifs", ".."),
         ("glusterfs", "a b"), ("glusterfs", "-x,y"), ("glusterfs", "/"),
+        ("glusterfs", "vol/a:b"), ("glusterfs", "vol/a b"), ("glusterfs", "vol/*"), ("glusterfs", "vol/$x"),
     ]:  # fmt: skip
         with pytest.raises(errors.InvalidArgument, match="cannot be used"):
             _servers.check_dir("p", kind, dir)

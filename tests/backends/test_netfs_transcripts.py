@@ -220,6 +220,27 @@ def test_claims_and_refusals() -> None:
     ]
 
 
+@pytest.mark.parametrize("target", ["/srv/y --volfile=/home/u/e.vol", "/srv/*", "/srv/$x", "/srv/a;b"])
+def test_gluster_gets_no_target_that_its_script_would_split(target: str) -> None:
+    document = xml("glusterfs", dir="v").replace(TARGET, target)
+    for verb in (lambda backend: list(backend.claims()), start):
+        (line,) = run(verb, document)
+        assert line.startswith("error: pool 'net': mount.glusterfs cannot mount at '/srv/")
+    assert "error" not in run(lambda backend: list(backend.claims()), xml(dir="/v").replace(TARGET, target)), (
+        "but NFS does"
+    )
+
+
+def test_gluster_servers_with_colons_in_their_names() -> None:
+    claims = lambda backend: backend.host.lines.extend(backend.claims())  # noqa: E731
+    assert run(claims, xml("glusterfs", ["fe80::1", "b"], dir="v")) == [
+        f"target {TARGET}", "export fe80::1:v", "export b:v",
+    ]  # fmt: skip
+    assert run(claims, xml("glusterfs", ["a", "fe80::1"], dir="v")) == [
+        "error: pool 'net': 'fe80::1' cannot be a further gluster server: mount.glusterfs cuts their list at each colon"
+    ]
+
+
 def found(host: MountingHost, **source: Any) -> list[tuple[str, str]]:
     sources = NetfsBackend.discover(host, FoundSource(hosts=(SourceHost(name="nas"),), **source))
     return [(one.format, one.dir) for one in sources]
