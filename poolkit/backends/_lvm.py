@@ -108,7 +108,12 @@ class LogicalVolume(NamedTuple):
     @property
     def snapshot(self) -> bool:
         """Whether it is a snapshot with a space of its own, which lives only as long as its origin."""
-        return bool(self.origin) and not self.thin
+        return "thicksnapshot" in self.role
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of its device; the size of a snapshot is its room for changes."""
+        return (self.origin_size or self.size) if self.snapshot else self.size
 
 
 # -- reports --------------------------------------------------------------------------------------------------------

@@ -108,7 +108,8 @@ class LvmVolumes(_block.BlockBackend):
         extents = found.extents(volume)
         used = sum(end - start for _, start, end in extents) or volume.size
         detail: dict[str, Any] = {"extents": [list(one) for one in extents]} if extents else {}
-        if volume.origin and not volume.origin.endswith("_vorigin"):
+        # A cached volume has an origin too: the hidden volume that holds its data.
+        if volume.origin and (volume.snapshot or volume.thin) and not volume.origin.endswith("_vorigin"):
             detail["backing"] = f"/dev/{self.vg}/{volume.origin}"
         warning = _warning(volume)
         if warning:
@@ -120,7 +121,7 @@ class LvmVolumes(_block.BlockBackend):
         return VolumeInfo(
             name=volume.name,
             type="block",
-            capacity=(volume.origin_size or volume.size) if volume.snapshot else volume.size,
+            capacity=volume.capacity,
             allocation=int(volume.size * volume.percent / 100) if volume.thin else used,
             mode=stat.S_IMODE(facts.st_mode) if facts else 0o600,
             owner=facts.st_uid if facts else 0,
@@ -254,7 +255,7 @@ class LvmVolumes(_block.BlockBackend):
 
     def _snapshot(self, volume: Volume, origin: LogicalVolume) -> list[str]:
         """The words of lvcreate for a snapshot; allocation, else capacity, is the room for what changes later."""
-        size = origin.origin_size or origin.size
+        size = origin.capacity
         if volume.capacity and volume.capacity > size:
             raise errors.InvalidArgument(
                 f"volume '{volume.name}' would be a snapshot of '{origin.name}', so it has its {size} bytes",

@@ -142,7 +142,8 @@ class LogicalBackend(LvmVolumes):
 
     def _activate(self, how: str, volumes: list[_lvm.LogicalVolume]) -> list[str]:
         names = [f"{self.vg}/{v.name}" for v in sorted(volumes, key=lambda v: v.segtype in _lvm.POOLS)]
-        return ["lvchange", "--activate", how, "--", *names]
+        # --yes: LVM asks before it changes a snapshot, because its origin changes with it.
+        return ["lvchange", "--yes", "--activate", how, "--", *names]
 
     def _use(self, volume: _lvm.LogicalVolume) -> str:
         return ", ".join(_block.users(self.host, volume.device, processes=True)[:5]) or "open"

@@ -63,6 +63,10 @@ def lv(name: str, **facts: str) -> dict[str, str]:
     return row | facts
 
 
+def snapshot(name: str, origin: str, origin_size: str = "1", **facts: str) -> dict[str, str]:
+    return lv(name, lv_role="public,snapshot,thicksnapshot", origin=origin, origin_size=origin_size, **facts)
+
+
 def script(**answers: Any) -> ScriptedHost:
     """A host with one group 'vg' of 200 extents; ``lvs`` is the list of its rows, or of lists for successive questions."""
     fail_at = answers.pop("fail_at", 0)
@@ -283,7 +287,7 @@ def test_start_activates_what_is_not_active_and_takes_back_that_alone() -> None:
     assert transcript(pool(), lambda b: b.start(), script(lvs=rows(), fail_at=1)) == [
         LVS,
         "! vgchange --activate ly -- vg",
-        "< lvchange --activate ln -- vg/off vg/tp",
+        "< lvchange --yes --activate ln -- vg/off vg/tp",
         "error: 'vgchange' failed with status 5: injected",
     ]
     assert transcript(pool(), lambda b: b.start(), script(lvs=[lv("root")])) == [LVS]
@@ -295,7 +299,7 @@ def test_stop_deactivates_and_takes_that_back() -> None:
         VGS,
         LVS,
         "! vgchange --activate ln -- vg",
-        "< lvchange --activate ly -- vg/a vg/tp",
+        "< lvchange --yes --activate ly -- vg/a vg/tp",
         "error: 'vgchange' failed with status 5: injected",
     ]
     assert transcript(pool(), lambda b: b.stop(), script(vgs=report("vg"))) == [VGS]
@@ -370,7 +374,7 @@ def test_delete_removes_group_and_labels() -> None:
         PVS,
         "! pvremove --yes -- /dev/vdb",
     ]
-    host = script(lvs=[lv("a"), lv(TEMP), lv("snapped", origin="a")])
+    host = script(lvs=[lv("a"), lv(TEMP), snapshot("snapped", "a")])
     assert refusal(pool(), lambda b: b.erase(), host) == (
         f"pool 'p': the volume group 'vg' has the volumes a, {TEMP}, snapped; nothing was deleted",
         "delete its volumes first; poolkit removes nothing that was not asked for by name",
@@ -390,10 +394,10 @@ def test_refresh_is_one_report() -> None:
             lv("[raid_rimage_0]", seg_pe_ranges="/dev/vdb:10-11", **raid),
             lv("[raid_rimage_1]", seg_pe_ranges="/dev/vdc:10-11", **raid),
             lv("[raid_rmeta_0]", seg_pe_ranges="/dev/vdb:12-12", **raid),
-            lv("snap", origin="wide", origin_size=str(3 * EXTENT), data_percent="100.00"),
+            snapshot("snap", "wide", str(3 * EXTENT), data_percent="100.00"),
             lv("tp", segtype="thin-pool", lv_role="private"),
             lv("thin", segtype="thin", seg_pe_ranges="", pool_lv="tp", data_percent="25.00"),
-            lv("virtual", origin="[virtual_vorigin]", origin_size=str(EXTENT)),
+            snapshot("virtual", "[virtual_vorigin]", str(EXTENT)),
             lv("broken", lv_health_status="partial", seg_pe_ranges="[unknown]:0-1"),
             lv(TEMP),
             lv("[lvol0_pmspare]", lv_role="private,pool,spare"),
@@ -420,6 +424,24 @@ def test_refresh_is_one_report() -> None:
     assert found["broken"].detail["warning"] == "LVM reports its state as: partial"
     assert "backing" not in (found["virtual"].detail or {})
     assert (found["wide"].key, found["wide"].path, found["wide"].type) == ("U-wide", "/dev/vg/wide", "block")
+
+
+def test_a_cached_volume_is_no_snapshot() -> None:
+    for segtype, hidden in (("cache", "[v_corig]"), ("writecache", "[v_wcorig]")):
+        cached = lv("v", segtype=segtype, origin=hidden, data_percent="100.00", seg_pe_ranges="v_corig:0-1")
+        backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), script(lvs=[cached]))
+        (found,) = backend.volumes({})
+        assert (found.capacity, found.allocation, found.detail) == (2 * EXTENT, 2 * EXTENT, None)
+        lines = transcript(pool(), lambda b: b.resize(info(), 3 * EXTENT), script(lvs=[cached]))
+        assert "! lvextend --yes --extents 3 -- vg/v" in lines
+
+
+def test_a_snapshot_of_a_thin_volume_has_its_size() -> None:
+    """Not that of the external origin it stands on, which may be smaller."""
+    thin = lv("o", segtype="thin", seg_pe_ranges="", origin="ext", origin_size=str(EXTENT))
+    wanted = volume(backingStore="<path>/dev/vg/o</path>")
+    lines = transcript(pool(), lambda b: b.create(wanted), script(lvs=[[thin], [lv(TEMP)], [lv("v")]]))
+    assert f"! lvcreate --yes --name {TEMP} --snapshot --setactivationskip n -- vg/o" in lines
 
 
 def test_an_empty_group_has_sizes_too() -> None:
@@ -510,7 +532,7 @@ def test_snapshots_are_of_volumes_of_the_group() -> None:
     assert refusal(pool(), lambda b: b.create(large), script(lvs=[lv("origin")]))[0] == (
         f"volume 'v' would be a snapshot of 'origin', so it has its {2 * EXTENT} bytes"
     )
-    chained = script(lvs=[lv("origin", origin="x", origin_size="1")])
+    chained = script(lvs=[snapshot("origin", "x")])
     assert refusal(pool(), lambda b: b.create(volume(capacity=1, backingStore=below)), chained)[0] == (
         "'origin' is a snapshot itself, and LVM makes none of those"
     )
@@ -579,7 +601,7 @@ def test_resize_in_whole_extents() -> None:
 
 
 def test_what_resize_and_delete_refuse() -> None:
-    origin = [lv("v", lv_role="public,origin,thickorigin"), lv("s", origin="v", origin_size="1")]
+    origin = [lv("v", lv_role="public,origin,thickorigin"), snapshot("s", "v")]
     for verb, word in ((lambda b: b.resize(info(), 9 * EXTENT), "resized"), (lambda b: b.delete(info()), "deleted")):
         assert refusal(pool(), verb, script(lvs=origin)) == (
             f"volume 'v' cannot be {word}: it is the origin of 's'",
@@ -596,8 +618,8 @@ def test_what_resize_and_delete_refuse() -> None:
     assert refusal(pool(), lambda b: b.resize(info(), EXTENT, shrink=True), opened)[0] == (
         "volume 'v' cannot be made smaller while it is in use"
     )
-    snapshot = script(lvs=[lv("v", origin="o", origin_size="1")])
-    assert refusal(pool(), lambda b: b.resize(info(), EXTENT), snapshot)[0] == (
+    snapped = script(lvs=[snapshot("v", "o")])
+    assert refusal(pool(), lambda b: b.resize(info(), EXTENT), snapped)[0] == (
         "volume 'v' is a snapshot: it has the size of 'o'"
     )
     thin = script(lvs=[lv("v", segtype="thin", seg_pe_ranges="")])
