@@ -215,7 +215,7 @@ class Engine:
         if not (backend.check() and backend.whole):
             backend.start()
         if definition.type in _LOCAL:
-            self._refuse_shared_place(definition)
+            self._refuse_shared_place(definition, op.host)
         return self.scan(backend, record, target_of(definition))[1:]
 
     def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
@@ -228,7 +228,7 @@ class Engine:
         version, known = self.inventory.known(record, place)
         return version, list(backend.volumes(known)), backend.usage()
 
-    def _refuse_shared_place(self, definition: Any) -> None:
+    def _refuse_shared_place(self, definition: Any, host: Host) -> None:
         # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
         from poolkit.mounts import is_network, locate
 
@@ -237,7 +237,7 @@ class Engine:
             return mount is not None and is_network(mount.fstype)
 
         path = definition.target.path
-        mounts = self.host.operation().mounts()
+        mounts = host.mounts()
         if away(path):
             return
         place = identity(os.stat(path))

@@ -213,16 +213,17 @@ class Inventory:
         )
         return cursor.rowcount == 1
 
-    def set_inactive(self, number: int, operation: str | None = None) -> None:
+    def set_inactive(self, number: int, operation: str | None = None, *, same: bool = False) -> None:
         """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes.
 
-        The stamp is cleared, so that a definition that was changed meanwhile is read again: its target counts from now.
+        Unless the definition is the ``same`` as when the pool was started, its stamp is cleared, so that it is read again: its
+        target counts from now.
         """
         with self.transaction(operation) as db:
             db.execute(
-                "UPDATE pools SET active = 0, stamp = stamp * 0, live = NULL, started = NULL, trouble = NULL, capacity = 0, "
+                "UPDATE pools SET active = 0, stamp = stamp * ?, live = NULL, started = NULL, trouble = NULL, capacity = 0, "
                 "allocation = 0, available = 0 WHERE id = ?",
-                (number,),
+                (int(same), number),
             )
             if db.execute("SELECT 1 FROM pools WHERE id = ? AND stamp IS NULL", (number,)).fetchone():
                 self._drop(db, number)

@@ -208,13 +208,12 @@ class Operations:
 
 def _wait_for_program(head: dict[str, Any], patience: float) -> None:
     """Wait until the last program of a dead operation has ended; ``Busy`` if that takes longer."""
-    pid, since = int(head.get("running") or 0), int(head.get("started") or 0)
     deadline = time.monotonic() + patience
-    while since and undo.started(pid) == since:
+    while undo.alive(head):
         if time.monotonic() > deadline:
             raise errors.Busy(
                 f"pool '{head.get('pool')}' is busy: process {head.get('pid')} died in {head.get('verb')}, and the program "
-                f"that it had started (process {pid}) is still at work",
+                f"that it had started (process {head.get('running')}) is still at work",
                 hint="try again when it has ended; what it does is taken back then",
             )
         time.sleep(0.05)

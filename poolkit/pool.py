@@ -164,9 +164,11 @@ class Pool:
             if not record.active or not record.live or record.boot != engine.boot:
                 return Outcome(False, f"pool '{self.name}' is inactive already")
             # Stop also what only the run state calls active: half of it may still be up.
-            engine.backend(engine.running(record), op.host).stop()
+            live = engine.running(record)
+            engine.backend(live, op.host).stop()
             if not op.dry:
-                engine.inventory.set_inactive(record.id, op.id)
+                same = record.stamp is not None and not record.error and engine.load(self.name) == live
+                engine.inventory.set_inactive(record.id, op.id, same=same)
         return self._done(op, "stopped", f"pool '{self.name}' is inactive")
 
     def delete(self, *, wait: float | None = None) -> Outcome:

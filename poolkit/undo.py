@@ -22,6 +22,8 @@ from poolkit.record import record
 if TYPE_CHECKING:
     from poolkit.host import Host
 
+TICKS = os.sysconf("SC_CLK_TCK")
+
 
 @record(frozen=True)
 class Undo:
@@ -173,7 +175,8 @@ class Journal:
     def running(self, pid: int) -> None:
         """A program is at work that belongs to the last step: it may outlive this process, and is waited for before an undo."""
         if self._fd >= 0:
-            os.write(self._fd, (json.dumps({"running": pid, "started": started(pid)}) + "\n").encode())
+            now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
+            os.write(self._fd, (json.dumps({"running": pid, "until": now}) + "\n").encode())
 
     def finish(self) -> None:
         """The operation is complete: let go of what an undo would have needed."""
@@ -227,20 +230,22 @@ def undo_all(steps: Sequence[Undo], host: Host) -> list[str]:
     return failures
 
 
-def started(pid: int) -> int:
-    """When a process began, in clock ticks since the boot: with it a pid names one process. 0 if it is gone (proc(5), stat)."""
+def alive(head: dict[str, Any]) -> bool:
+    """Whether the last program that an operation ran is still at work: a process of its pid that is not younger."""
+    pid = int(head.get("running") or 0)
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
-        return 0
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+        return False
+    # proc(5), stat: the state, and when it began in clock ticks since the boot
+    return fields[0] not in (b"Z", b"X") and int(fields[19]) <= int(head.get("until") or 0)
 
 
 def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
     """The head and the steps of a journal file; a torn or damaged line ends it.
 
-    In the head ``running`` and ``started`` are of the last program that the operation ran.
+    In the head ``running`` and ``until`` are of the last program that the operation ran; see ``alive``.
     """
     head: dict[str, Any] = {}
     steps: list[Undo] = []

@@ -129,11 +129,11 @@ def test_an_abort_ends_the_programs_of_the_child(tmp_path: Path) -> None:
     with pytest.raises(errors.Aborted):
         call(host, "sleep")
     stop.join()
-    program = undo.read(str(tmp_path / "one.journal"))[0]["running"]
+    head = undo.read(str(tmp_path / "one.journal"))[0]
     deadline = time.monotonic() + 30
-    while undo.started(program) and time.monotonic() < deadline:
+    while undo.alive(head) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not undo.started(program)
+    assert not undo.alive(head)
 
 
 def _abort_when_running(host: Host, folder: Path) -> None:
