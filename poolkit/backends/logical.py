@@ -96,11 +96,13 @@ class LogicalBackend(LvmVolumes):
         return [d.path for d in self.pool.source.devices]
 
     def claims(self) -> Iterable[str]:
-        """The group and its devices."""
+        """The group and its devices; ``InvalidArgument`` for a thin pool that cannot be made."""
         thin = self.thin_pool_name
         why = _lvm.name_fault(thin, self.vg) if thin is not None else ""
         if why:
             raise errors.InvalidArgument(f"'{thin}' cannot be the name of a thin pool: {why}", pool=self.pool.name)
+        if self.pool.thin_pool is not None and self.pool.thin_pool.capacity == 0:
+            raise errors.InvalidArgument(f"the thin pool '{thin}' needs a capacity above 0", pool=self.pool.name)
         return (f"group {self.vg}", *(f"device {path}" for path in self.devices))
 
     def check(self) -> bool:
@@ -245,7 +247,10 @@ class LogicalBackend(LvmVolumes):
                 f"a {found.segtype} volume",
                 pool=self.pool.name,
             )
-        size = ["--extents", "100%FREE"] if wanted.capacity is None else ["--size", f"{wanted.capacity}b"]
+        # lvcreate takes whole sectors, and rounds them up to extents itself.
+        size = (
+            ["--extents", "100%FREE"] if wanted.capacity is None else ["--size", f"{-(-wanted.capacity // 512) * 512}b"]
+        )
         self.new(wanted.name, ["--type", "thin-pool", *size, "--", self.vg])
         return True
 

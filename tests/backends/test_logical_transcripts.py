@@ -205,6 +205,16 @@ def test_a_group_that_is_there_is_taken_as_it_is() -> None:
     assert transcript(pool(extra=THIN), lambda b: b.build(), host) == [VGS, selected('lv_name="tp"')]
 
 
+def test_the_capacity_of_a_thin_pool_is_rounded_up() -> None:
+    sized = THIN.replace("/>", "><pk:capacity>5000000</pk:capacity></pk:thin_pool>")
+    lines = transcript(pool(extra=sized), lambda b: b.build(), script(lvs=[[], new_thin()]))
+    assert f"! lvcreate --yes --name {TEMP} --type thin-pool --size 5000192b -- vg" in lines
+    none = sized.replace("5000000", "0")
+    assert refusal(pool(extra=none), lambda b: b.claims(), script())[0] == (
+        "the thin pool 'tp' needs a capacity above 0"
+    )
+
+
 def refusal(xml: str, verb: Callable[[Any], object], host: ScriptedHost) -> tuple[str, str | None]:
     """The sentence and the hint of a refusal, which must come before any change."""
     backend = LogicalBackend(xmlmap.read(xml, [LogicalPool]), host)
