@@ -504,10 +504,13 @@ def _unescape(field: str) -> str:
 
 def _read_mounts() -> list[Mount]:
     mounts = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="backslashreplace") as file:
-        for line in file:
-            left, _, right = line.rstrip("\n").partition(" - ")
+    # Nothing but the newline is escaped: whoever may mount with FUSE chooses a name with a carriage return.
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        for line in file.read().split("\n"):
+            left, _, right = line.partition(" - ")
             fields, tail = left.split(" "), right.split(" ")
+            if len(fields) < 6 or not tail[0]:
+                continue
             mounts.append(
                 Mount(
                     device=fields[2],

@@ -108,7 +108,7 @@ def _uses(process: str, mount: Mount, below: str, number: str) -> bool:
         facts = _read(f"{process}/fdinfo/{fd}")
         if number and f"mnt_id:\t{number}\n" in facts and _inside(_link(f"{process}/fd/{fd}"), below):
             return True
-    for line in _read(f"{process}/maps").splitlines():
+    for line in _read(f"{process}/maps").split("\n"):
         fields = line.split(None, 5)
         if len(fields) == 6 and _inside(fields[5], below):
             return True
@@ -122,9 +122,9 @@ def _inside(path: str, below: str) -> bool:
 def _number_of(mount: Mount) -> str:
     """The number that ``fdinfo`` has for the mount."""
     number = ""
-    for line in _read("/proc/self/mountinfo").splitlines():
+    for line in _read("/proc/self/mountinfo").split("\n"):
         fields = line.split(" ", 5)
-        if fields[2] == mount.device and fields[4] == _escaped(mount.target):
+        if len(fields) == 6 and fields[2] == mount.device and fields[4] == _escaped(mount.target):
             number = fields[0]
     return number
 
@@ -149,7 +149,7 @@ def _names(path: str) -> list[str]:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="backslashreplace") as file:
+        with open(path, encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             return file.read()
     except OSError:
         return ""

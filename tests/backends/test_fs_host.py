@@ -194,6 +194,22 @@ def test_auto_mounts_a_directory(engine: Engine, tmp_path: Path) -> None:
     assert mounts_below(tmp_path) == []
 
 
+def test_any_name_of_a_mount_point_is_one_line(engine: Engine, loop: Callable[..., str], tmp_path: Path) -> None:
+    odd = tmp_path / "a\rb\u2028c\x85d\x0be\x1cf"
+    odd.mkdir()
+    sh("mount", "-t", "tmpfs", "other", str(odd))
+    try:
+        assert Host().mount_at(str(odd)) is not None
+        pool = engine.define(definition(loop(), tmp_path / "mnt"))
+        pool.start(build=True)
+        pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
+        with open(tmp_path / "mnt" / "v", "rb"), pytest.raises(errors.Busy, match=rf"\(process {os.getpid()}\)"):
+            pool.destroy()
+        assert pool.destroy()
+    finally:
+        sh("umount", str(odd))
+
+
 # -- death and failure at every step ----------------------------------------------------------------------------------
 
 
