@@ -12,10 +12,15 @@ from poolkit import errors, undo
 from poolkit.backend import Usage
 from poolkit.backends import _block, _disks, _partitions
 from poolkit.backends._partvolumes import SFDISK, PartitionVolumes
+from poolkit.host import Host
 from poolkit.model import PARTITION_FORMATS, Extent, Pool, PoolTarget
 from poolkit.xmlmap import Element, replace, simple, xml
 
 _SAVED = 1 << 20  # bytes at each end of the disk that are kept to undo a new table: all tables are within them
+
+# What _block.holds calls a table, where that is not libvirt's name. "mbr" is a part of several.
+_OWN_NAMES = {"dos": "mbr", "pc98": "mbr", "lvm2": "LVM2_member"}
+_AT_ENDS = {"linux_raid_member", "zfs_member"}  # has its mark at the end, which may be that of the last partition
 
 
 class Disk(Element):
@@ -98,6 +103,7 @@ class DiskBackend(PartitionVolumes):
         found = self._label()
         wanted = self.pool.source.format
         if not overwrite and found and not self._wrong(found):
+            self._require_own(disk, found, "if it is not needed, add --overwrite: all of the disk is lost then")
             return False
         if wanted == "unknown":
             wanted = "dos" if disk.size <= _partitions.DOS_SECTORS * disk.sector else "gpt"
@@ -105,18 +111,29 @@ class DiskBackend(PartitionVolumes):
             raise self._error(
                 errors.Unsupported, "a table of type lvm2 cannot be written", "build a pool of type logical instead"
             )
-        with self._named():
-            held = _block.holds(self.host, disk.node)
-        if held and not overwrite:
-            raise self._error(
-                errors.Unsafe, f"'{self.path}' holds {self._held(disk, held, found)}, which building would destroy",
-                "if that is meant, add --overwrite",
-            )  # fmt: skip
         with self._named(), _disks.locked(self.host, disk):
+            held = _block.holds(self.host, disk.node)
+            if held and not overwrite:
+                raise self._error(
+                    errors.Unsafe, f"'{self.path}' holds {self._held(disk, held, found)}, which building would destroy",
+                    "if that is meant, add --overwrite",
+                )  # fmt: skip
             if held or disk.names:
                 self._clear(disk, held)
             self._write_label(disk, wanted)
         return True
+
+    def _require_own(self, disk: _disks.Disk, label: str, hint: str) -> None:
+        """Raise ``Unsafe`` if the disk holds something besides the table: a file system's boot sector can pass for one."""
+        left = [name for name in _content(self.host, disk.node) if name not in ("mbr", _OWN_NAMES.get(label, label))]
+        if left and label != "lvm2" and set(left) <= _AT_ENDS:
+            with contextlib.suppress(errors.PoolkitError):
+                if _partitions.read(self.host, disk.node, label, disk.size, disk.sector).parts:
+                    return
+        if left:
+            raise self._error(
+                errors.Unsafe, f"'{self.path}' holds {' and '.join(left)} besides a table of type {label}", hint
+            )
 
     def _held(self, disk: _disks.Disk, held: tuple[str, ...], label: str) -> str:
         words = " and ".join(held)
@@ -180,20 +197,21 @@ class DiskBackend(PartitionVolumes):
         return question, "BYT;\n" + ":".join([*fields[:5], wanted, *fields[6:]])
 
     def erase(self) -> bool:
-        """Remove an empty partition table; refused while it has partitions."""
-        disk = self._disk()
+        """Remove an empty partition table; refused while it has partitions, or the disk holds something besides it."""
+        self._disk()
         label = self._label()
         if not label or self._wrong(label):
             return False
-        names = [disk.name(p.number) for p in self._partitioned(disk).parts]
-        if names:
-            raise self._error(
-                errors.Unsafe, f"the disk '{self.path}' has the partitions {', '.join(names[:10])}"
-                f"{' and others' if len(names) > 10 else ''}; nothing was deleted",
-                "delete its volumes first; poolkit removes nothing that was not asked for by name",
-            )  # fmt: skip
-        with self._named(), _disks.locked(self.host, disk):
-            self.host.change(_blank(disk, label))
+        with self._changing() as (disk, table):
+            names = [disk.name(p.number) for p in table.parts]
+            if names:
+                raise self._error(
+                    errors.Unsafe, f"the disk '{self.path}' has the partitions {', '.join(names[:10])}"
+                    f"{' and others' if len(names) > 10 else ''}; nothing was deleted",
+                    "delete its volumes first; poolkit removes nothing that was not asked for by name",
+                )  # fmt: skip
+            self._require_own(disk, table.label, "if that is not needed, remove it by wipefs; nothing was deleted")
+            self.host.change(_blank(disk, table.label))
         return True
 
     # -- facts --------------------------------------------------------------------------------------------------------
@@ -215,6 +233,14 @@ class DiskBackend(PartitionVolumes):
         source = self.pool.source
         first = replace(source.devices[0], free_extents=free)
         return replace(self.pool, source=replace(source, devices=(first, *source.devices[1:])))
+
+
+def _content(host: Host, node: str) -> tuple[str, ...]:
+    """As ``_block.holds``, for a disk whose partitions may be in use."""
+    from poolkit.formats import FdReader, content
+
+    with _block.opened(host, node) as fd:
+        return tuple(content(FdReader(fd, os.lseek(fd, 0, os.SEEK_END))))
 
 
 def _blank(disk: _disks.Disk, label: str) -> list[str]:

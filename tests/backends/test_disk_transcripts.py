@@ -13,6 +13,7 @@ import pytest
 from poolkit import errors, xmlmap
 from poolkit.backend import VolumeInfo
 from poolkit.backends import _block, _disks, _partitions
+from poolkit.backends import disk as disk_module
 from poolkit.backends.disk import DiskBackend, DiskPool
 from poolkit.host import Host, Result
 from poolkit.model import Volume
@@ -79,6 +80,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(_partitions, "label", lambda head: facts["label"])
     monkeypatch.setattr(_partitions, "_records", lambda *_: facts.get("records", []))
     monkeypatch.setattr(_block, "holds", lambda host, path: facts["holds"])
+    monkeypatch.setattr(disk_module, "_content", lambda host, path: facts["holds"])
     monkeypatch.setattr(_block, "number", lambda path: "8:1")
     monkeypatch.setattr(_block, "users", lambda host, number, processes=False: facts["users"])
     monkeypatch.setattr(DiskBackend, "_ends", lambda self, disk: ENDS)
@@ -217,6 +219,30 @@ def test_erase_takes_only_an_empty_table(machine: dict[str, Any]) -> None:
     assert str(error) == "pool 'p': the disk '/dev/sda' has the partitions sda1; nothing was deleted"
     machine["label"] = ""
     assert DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost()).erase() is False
+
+
+@pytest.mark.parametrize(("label", "own"), [("dos", ("mbr",)), ("gpt", ("mbr", "gpt")), ("sun", ("sun",))])
+def test_a_table_beside_something_else_is_no_empty_disk(
+    machine: dict[str, Any], label: str, own: tuple[str, ...]
+) -> None:
+    said = "BYT;\n/dev/sda:409600s:scsi:512:512:sun:DISK:;\nCYL;\n/dev/sda:25cyl:scsi:512:512:sun:D:;\n25:255:63:8kB;\n"
+    host = ScriptedHost({"sfdisk --json": table(label=label), "parted --script --machine": said})
+    machine |= {"label": label, "holds": own}
+    assert DiskBackend(xmlmap.read(pool(label), [DiskPool]), host).build() is False
+    machine["holds"] = (*own, "ext4")
+    for verb in ("build", "erase"):
+        error = refused(host, lambda b, verb=verb: getattr(b, verb)(), label)
+        assert isinstance(error, errors.Unsafe)
+        assert str(error) == f"pool 'p': '/dev/sda' holds ext4 besides a table of type {label}"
+    assert host.changes == 0
+
+
+def test_what_the_last_partition_holds_is_not_the_disks(machine: dict[str, Any]) -> None:
+    machine["holds"] = ("mbr", "gpt", "linux_raid_member")
+    error = refused(ScriptedHost({"sfdisk --json": table()}), lambda b: b.build())
+    assert "holds linux_raid_member besides" in str(error)
+    host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX))})
+    assert DiskBackend(xmlmap.read(pool(), [DiskPool]), host).build() is False
 
 
 # -- start and facts --------------------------------------------------------------------------------------------------
