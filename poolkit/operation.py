@@ -57,6 +57,14 @@ class Operation:
         """Whether nothing may be written."""
         return self.host.dry_run
 
+    def stands_on(self, place: str) -> None:
+        """Its undo steps mean files below ``place``: after a reboot they wait until the same mount point is mounted again."""
+        from poolkit.mounts import locate
+
+        mount = locate(place, self.host.mounts())[1]
+        if mount is not None and mount.target != "/":
+            self.journal.facts["mount"] = mount.target
+
     def plan(self) -> tuple[str, ...]:
         """The changes so far, as lines."""
         return tuple(self.host.redact(str(step)) for step in self.host.plan)
@@ -180,6 +188,9 @@ class Operations:
             head, steps = undo.read(path)
             if not head or head.get("pool") != pool or os.fstat(fd).st_nlink == 0:
                 return []
+            mount = head.get("mount")
+            if mount and self.host.operation().mount_at(mount) is None:
+                return []  # its files are away: what they are in the way of is another directory
             _wait_for_program(head, patience)
             what = f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}"
             ident = str(head.get("id"))

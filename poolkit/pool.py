@@ -332,6 +332,8 @@ class Pool:
                     engine.inventory.record_format(place, name, inode, format)
 
                 op.host.on_adopt = adopt
+                if not shared:
+                    op.stands_on(place)
             yield op, engine.backend(engine.running(record), op.host), record
 
     def _run(

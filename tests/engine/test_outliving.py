@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -51,6 +52,41 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
         assert line.startswith("undone: build of pool 'p'")
         assert undone.exists()
         assert not undo.alive(head)
+
+
+@pytest.mark.root
+def test_what_died_on_a_file_system_waits_until_that_is_mounted(tmp_path: Path) -> None:
+    root, place = tmp_path / "root", tmp_path / "images"
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    place.mkdir()
+    mount = ["mount", "-o", "loop", str(image), str(place)]
+    subprocess.run(mount, check=True)
+    try:
+        with Engine(root) as engine:
+            engine.define(POOL.format(tmp_path)).start()
+        if not (child := os.fork()):
+
+            def fault(label: str) -> None:
+                if label == "truncated":
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            engine = Engine(root, host=Host(fault=fault))
+            engine.pool("p").create_volume("<volume><name>v</name><capacity>1048576</capacity></volume>")
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        assert [name for name in os.listdir(place) if name.startswith(".poolkit-")]
+        subprocess.run(["umount", str(place)], check=True)
+        with Engine(root) as engine:
+            assert engine.recovered == []
+        subprocess.run(mount, check=True)
+        with Engine(root) as engine:
+            assert [line.partition(" by ")[0] for line in engine.recovered] == ["undone: vol-create of pool 'p'"]
+        assert os.listdir(place) == ["lost+found"]
+    finally:
+        subprocess.run(["umount", str(place)], check=False)
 
 
 def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
