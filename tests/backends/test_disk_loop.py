@@ -508,6 +508,56 @@ def trips(work: Callable[[Host], None], limit: int = 60) -> Iterator[int]:
     raise AssertionError("it never got through")
 
 
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+def test_a_failing_create_on_sectors_of_4096_bytes(engine: Engine, make_disk: Callable[..., str], label: str) -> None:
+    device = make_disk(200 * MIB, "--sector-size", "4096")
+    started(engine, device, label)
+    if label == "dos":
+        sh("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--disk-id", device, "0x0")
+    before = sh("partx", "--show", device), kernel(device)
+
+    def work(host: Host) -> None:
+        with Engine(engine.locations.storage.rpartition("/")[0], host=host) as other:
+            other.pool("disk").create_volume(volume(f"{os.path.basename(device)}p1"))
+
+    for _ in trips(work):
+        assert (sh("partx", "--show", device), kernel(device)) == before
+    assert kernel(device) == {1: (1, 8)}
+
+
+def test_a_disk_that_grew_has_its_new_space(engine: Engine, make_disk: Callable[..., str], tmp_path: Path) -> None:
+    device = make_disk()
+    pool = started(engine, device)
+    add(pool, 1)
+    os.truncate(tmp_path / "disk0.img", 300 * MIB)
+    sh("losetup", "--set-capacity", device)
+    assert free(pool) == [(9, 299)]
+    add(pool, 2, 250 * MIB)
+    assert free(pool) == [(259, 299)]
+    assert "no errors" in sh("sfdisk", "--verify", device).lower()
+
+
+def test_a_primary_table_that_is_gone_is_told(engine: Engine, disk: str) -> None:
+    pool = started(engine, disk)
+    add(pool, 1)
+    with open(disk, "r+b") as file:
+        file.seek(512)
+        file.write(bytes(512))
+    with pytest.raises(errors.PoolkitError):
+        pool.refresh()
+    pool.undefine()
+    pool = engine.define(xml(disk, "dos"))
+    with pytest.raises(errors.HostError, match="show a table of type dos, and sfdisk reads"):
+        pool.start()
+
+
+@pytest.mark.tools("parted")
+def test_number_three_of_sun_is_left_out(engine: Engine, disk: str) -> None:
+    pool = started(engine, disk, "sun")
+    made = [add(pool, number, 16 * MIB) for number in (1, 2, 4, 5)]
+    assert [v.name for v in pool.volumes()] == made
+
+
 @pytest.mark.parametrize("label", ["gpt", "dos", pytest.param("mac", marks=pytest.mark.tools("parted"))])
 def test_a_failing_create_leaves_the_disk_as_it_was(engine: Engine, disk: str, label: str) -> None:
     pool = started(engine, disk, label)
@@ -675,3 +725,32 @@ def test_a_disk_of_lvm_has_no_partitions(engine: Engine, disk: str) -> None:
     pool.destroy()
     with pytest.raises(errors.Unsupported, match="a table of type lvm2 cannot be written"):
         pool.build(overwrite=True)
+
+
+def test_a_number_that_means_another_partition_by_now_is_left_alone(engine: Engine, disk: str) -> None:
+    pool = engine.define(xml(disk, "dos"))
+    pool.build()
+    pool.start()
+    base = os.path.basename(disk)
+    for number in (1, 2, 3):
+        pool.create_volume(volume(f"{base}p{number}", 8 * MIB))
+    pool.create_volume(volume(f"{base}p4", 100 * MIB, "extended"))
+    for number in (5, 6, 7):
+        pool.create_volume(volume(f"{base}p{number}", 8 * MIB))
+    pool.volume(f"{base}p7").upload(BytesIO(b"keep me"))
+    listed = pool.volume(f"{base}p6")
+    sh("sfdisk", "--no-reread", "--no-tell-kernel", "--delete", disk, "5")  # what was 7 is 6 now
+    sh("partx", "--delete", disk)
+    sh("partx", "--add", disk)
+    for verb in (
+        listed.wipe,
+        lambda: listed.upload(BytesIO(b"x")),
+        lambda: listed.resize(16 * MIB),
+        lambda: listed.clone("v"),
+    ):
+        with pytest.raises(errors.Unsafe, match=f"'{base}p6' was replaced since it was listed"):
+            verb()
+    pool.refresh()
+    out = BytesIO()
+    pool.volume(f"{base}p6").download(out, length=7)
+    assert out.getvalue() == b"keep me"
