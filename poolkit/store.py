@@ -4,7 +4,7 @@
 |---|---|---|---|
 | definitions, autostart links | /etc/poolkit/storage | $XDG_CONFIG_HOME/poolkit/storage | DIR/storage |
 | inventory, journals | /var/lib/poolkit | $XDG_STATE_HOME/poolkit | DIR/state |
-| work in progress (locks) | /run/poolkit | $XDG_RUNTIME_DIR/poolkit | DIR/run |
+| work in progress (locks) | /run/poolkit | $XDG_STATE_HOME/poolkit/run | DIR/run |
 | secrets | /etc/poolkit/secrets | $XDG_CONFIG_HOME/poolkit/secrets | DIR/secrets |
 """
 

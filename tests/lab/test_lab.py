@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import unavailable
-from . import image
+from . import image, lanes
 from .fixtures import NfsServer, ScsiHost, sh
 
 
@@ -186,6 +186,33 @@ def test_hangs_and_crashes_cost_one_test_each(bootable: None, suite: pytest.Pyte
             "*::test_after_the_crash PASSED*",
         ]
     )
+
+
+def test_guests_are_as_many_as_are_worth_it() -> None:
+    plenty = 16 << 30
+    assert [lanes.count(tests, 2, plenty) for tests in (1, 39, 40, 1000)] == [1, 1, 2, 2]
+    assert lanes.count(1000, 1, plenty) == lanes.count(1000, 8, 4 << 30) == 1
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one processor there is one guest")
+def test_two_guests_share_the_tests_and_one_may_die(bootable: None, suite: pytest.Pytester) -> None:
+    body = """
+        import os, signal
+        import pytest
+
+        @pytest.mark.lab
+        @pytest.mark.parametrize("number", range(60))
+        def test_one(number):
+            print("here is", os.uname().nodename)
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    suite.makepyfile(test_many=body)
+    result = outer(suite, "-rP", "test_many.py")
+    result.assert_outcomes(passed=59, failed=1)
+    assert {"here is lab", "here is lab2"} <= set(result.outlines)
+    result.stdout.fnmatch_lines(["*FAILED*test_one[[]3[]] - the guest's pytest ended without finishing this test*"])
 
 
 @pytest.mark.timeout(900)
