@@ -153,7 +153,7 @@ class LvmVolumes(_block.BlockBackend):
 
     def clone(
         self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None,
-        secret: bytes | None = None, **_: Any,
+        secret: bytes | None = None,
     ) -> VolumeInfo:  # fmt: skip
         """Make a volume with the bytes of any other; an image becomes raw. A thin volume of the group shares its blocks.
 

@@ -754,6 +754,14 @@ def test_what_clone_refuses(copied: list[Any]) -> None:
     assert copied == []
 
 
+def test_options_of_other_pool_types_are_refused_in_words() -> None:
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), script())
+    for verb in ("create", "clone"):
+        with pytest.raises(errors.Unsupported) as caught:
+            backend.require_options(verb, {"preallocation": "full"})
+        assert str(caught.value) == f"pool 'p': {verb} does not know 'preallocation' in pools of type 'logical'"
+
+
 def test_a_dry_run_changes_nothing_and_tells_all() -> None:
     host = Host(dry_run=True)
     answers = script()
