@@ -518,7 +518,7 @@ def _read_mounts() -> list[Mount]:
                     target=_unescape(fields[4]),
                     fstype=tail[0],
                     source=_unescape(tail[1]) if len(tail) > 1 else "",
-                    options=fields[5],
+                    options=",".join([fields[5], *tail[2:]]),
                 )
             )
     return mounts

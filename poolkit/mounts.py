@@ -62,6 +62,46 @@ def locate(path: str, mounts: Iterable[Mount]) -> tuple[str, Mount | None]:
     return here, mount
 
 
+def shows(mount: Mount, path: str, mounts: Iterable[Mount]) -> bool:
+    """Whether ``mount`` is a bind mount of the directory ``path``, as the table alone tells it."""
+    mounts = list(mounts)
+    real, under = locate(path, mounts)
+    if under is None or mount.device != under.device:
+        return False
+    inner = real[len(under.target.rstrip("/")) :]
+    return mount.root == (f"{under.root.rstrip('/')}{inner}".rstrip("/") or "/")
+
+
+def export(source: str) -> str:
+    """The directory of an NFS source. The kernel may show the server by the name of an earlier mount of the same export."""
+    return source.partition(":/")[2].strip("/")
+
+
+def btrfs_has(mount: Mount, number: str) -> bool:
+    """Whether the device ``major:minor`` is one of a mounted btrfs, which has a number of its own (sysfs)."""
+    if mount.fstype != "btrfs":
+        return False
+    import fcntl
+
+    # BTRFS_IOC_FS_INFO of linux/btrfs.h: struct of 1024 bytes; the identity is at byte 16
+    facts = bytearray(1024)
+    try:
+        fd = os.open(mount.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, 0x8400941F, facts)
+        finally:
+            os.close(fd)
+        raw = facts[16:32].hex()
+        base = f"/sys/fs/btrfs/{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}/devices"
+        for name in os.listdir(base):
+            with open(f"{base}/{name}/dev", encoding="ascii") as file:
+                if file.read().strip() == number:
+                    return True
+    except OSError:
+        return False
+    return False
+
+
 def _above(path: str, tops: dict[str, Mount]) -> Mount | None:
     while path not in tops:
         if path == "/":

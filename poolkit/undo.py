@@ -68,7 +68,7 @@ def write_back(question: Sequence[str], answer: str, device: str, pieces: Sequen
 
 
 def unmount(target: str, source: str) -> Undo:
-    """Unmount ``target`` if ``source`` is what is mounted there: the text of the mount table, or the same block device."""
+    """Unmount ``target`` if ``source`` is what is mounted there: that text, device (also of a btrfs), directory or export."""
     return Undo("unmount", (target, source))
 
 
@@ -263,19 +263,27 @@ def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
 
 
 def _unmount(target: str, source: str, host: Host) -> None:
-    from poolkit.mounts import is_network
+    from poolkit.mounts import btrfs_has, export, is_network, shows
 
     mount = host.mount_at(target)
     if mount is None:
         return
-    if mount.source != source:
-        # A device has several names, and /dev/dm-3 is mounted as /dev/mapper/NAME.
-        try:
-            same = os.stat(mount.source).st_rdev == os.stat(source).st_rdev != 0
-        except OSError:
-            same = False
-        if not same:
-            return
+    if mount.fstype in ("nfs", "nfs4") and ":/" in source:
+        same = export(mount.source) == export(source)
+    elif mount.source == source or not source.startswith("/"):
+        same = mount.source == source
+    else:
+        # A device has several names, /dev/dm-3 is mounted as /dev/mapper/NAME, and a bind mount shows the device.
+        same = shows(mount, source, host.mounts())
+        if not same and not is_network(mount.fstype):
+            try:
+                device = os.stat(source).st_rdev
+            except OSError:
+                device = 0
+            number = f"{os.major(device)}:{os.minor(device)}"
+            same = device != 0 and (mount.device == number or btrfs_has(mount, number))
+    if not same:
+        return
     lazy = ("--internal-only", "--force", "--lazy") if is_network(mount.fstype) else ()
     host.run_undo(["umount", *lazy, "--", mount.target])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from poolkit.host import Host, Mount
+from poolkit.host import Host
 
 # Definition's name -> the kernel's, where they differ; the latter are those of blkid(8) and formats.content as well.
 KERNEL = {"hfs+": "hfsplus"}
@@ -92,28 +92,3 @@ def file_system(found: Sequence[str]) -> str:
 def words(found: Sequence[str]) -> str:
     """What a device holds, as the end of a sentence."""
     return f"holds {' and '.join(found)}" if found else "holds nothing that is known"
-
-
-def btrfs_has(mount: Mount, number: str) -> bool:
-    """Whether the device ``major:minor`` is one of a mounted btrfs, which has a number of its own (sysfs)."""
-    if mount.fstype != "btrfs":
-        return False
-    import fcntl
-
-    # BTRFS_IOC_FS_INFO of linux/btrfs.h: struct of 1024 bytes; the identity is at byte 16
-    facts = bytearray(1024)
-    try:
-        fd = os.open(mount.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(fd, 0x8400941F, facts)
-        finally:
-            os.close(fd)
-        raw = facts[16:32].hex()
-        base = f"/sys/fs/btrfs/{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}/devices"
-        for name in os.listdir(base):
-            with open(f"{base}/{name}/dev", encoding="ascii") as file:
-                if file.read().strip() == number:
-                    return True
-    except OSError:
-        return False
-    return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from poolkit import errors, undo
@@ -29,6 +29,17 @@ def require_free(host: Host, pool: str, target: str, wanted: str) -> None:
         raise errors.Conflict(
             f"pool '{pool}': {words(mount)} is mounted at '{target}' already, not {wanted}",
             pool=pool, hint=f"unmount it (umount {target}), or give the pool another target",
+        )  # fmt: skip
+
+
+def require_uncovered(host: Host, pool: str, target: str, ours: Callable[[Mount], bool]) -> None:
+    """Raise ``Busy`` if one of ``ours`` is mounted at ``target`` under something else."""
+    real = locate(target, host.mounts())[0]
+    stack = [mount for mount in host.mounts() if mount.target == real]
+    if any(ours(mount) for mount in stack[:-1]):
+        raise errors.Busy(
+            f"pool '{pool}': {words(stack[-1])} is mounted at '{target}' on top of the pool's own mount",
+            pool=pool, hint=f"unmount it first: umount {target}",
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from poolkit.backends import _block, _images, _mkfs, _mount, _options
 from poolkit.backends._files import FileBackend
 from poolkit.host import Mount
 from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice
+from poolkit.mounts import btrfs_has, is_network, locate, shows
 from poolkit.xmlmap import Element, simple, xml
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
@@ -121,14 +122,17 @@ class FsBackend(FileBackend):
 
     def _ours(self, mount: Mount) -> bool:
         """Whether it is of our device or directory: by number and not by name, unless the device is gone."""
-        try:
-            facts = os.stat(self.device)
-        except OSError:
+        mounts = self.host.mounts()
+        under = locate(self.device, mounts)[1]
+        # Directories are compared by the table alone: one of a dead server would make a stat hang, and a listing with it.
+        if (under is not None and is_network(under.fstype)) or os.path.isdir(self.device):
+            return shows(mount, self.device, mounts)
+        if not os.path.exists(self.device):
             return mount.source in (self.device, os.path.realpath(self.device))
-        if os.path.isdir(self.device):
-            return os.path.samestat(facts, os.stat(mount.target))
         number = _block.number(self.device)
-        return number != "" and (mount.device == number or _mkfs.btrfs_has(mount, number))
+        if number == "" or is_network(mount.fstype):
+            return False
+        return number in (mount.device, _block.number(mount.source)) or btrfs_has(mount, number)
 
     def check(self) -> bool:
         """Whether the device is mounted at the target: as the kernel's table of mounts has it."""
@@ -202,10 +206,12 @@ class FsBackend(FileBackend):
         )  # fmt: skip
 
     def stop(self) -> None:
-        """Unmount; ``Busy`` with who uses it. What somebody else has mounted at the target is left alone."""
+        """Unmount; ``Busy`` with who uses it, or covers it. What somebody else has mounted at the target is left alone."""
         mount = self.mounted()
         if mount is not None:
             _mount.unmount(self.host, self.pool.name, mount)
+        else:
+            _mount.require_uncovered(self.host, self.pool.name, self.place, self._ours)
 
     # -- making -------------------------------------------------------------------------------------------------------
 

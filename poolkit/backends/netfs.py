@@ -14,6 +14,7 @@ from poolkit.backends._files import FileBackend
 from poolkit.backends.fs import FS_NAMESPACE, MountOption
 from poolkit.host import Host, Mount
 from poolkit.model import Permissions, Pool, PoolTarget, SourceHost, Volume
+from poolkit.mounts import export
 from poolkit.xmlmap import Element, simple, xml
 from poolkit.xmlmap.rules import only_with
 
@@ -149,10 +150,31 @@ class NetfsBackend(FileBackend):
         mount = _mount.at(self.host, self.place)
         if mount is None:
             self.down = f"nothing is mounted at '{self.place}'"
-        elif mount.fstype not in _FSTYPES[self.kind] or mount.source not in self.sources():
+        elif not self._ours(mount):
             self.down = f"{_mount.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
             return None
         return mount
+
+    def _ours(self, mount: Mount) -> bool:
+        if mount.fstype not in _FSTYPES[self.kind]:
+            return False
+        if mount.source in self.sources():
+            return True
+        # Of one export mounted twice the kernel shows both by the name of the first.
+        address = re.search(r"(?:^|,)addr=([^,]+)", mount.options)
+        if self.kind != "nfs" or address is None or export(mount.source) != export(self.sources()[0]):
+            return False
+        return any(address[1] in self._addresses(host.name) for host in self.pool.source.hosts)
+
+    def _addresses(self, name: str) -> set[str]:
+        bare = _servers.check_host(self.pool.name, name)
+        if ":" in bare or re.fullmatch(r"[0-9.]+", bare):
+            return {bare}
+        try:
+            said = self.host.query(["getent", "ahosts", "--", bare], ok=(0, 2), timeout=3, shared=True).stdout
+        except errors.ToolError:
+            return set()
+        return {line.split()[0] for line in said.splitlines() if line.strip()}
 
     def check(self) -> bool:
         """Whether the server's directory is mounted at the target. A server that is down does not change that."""
@@ -177,7 +199,9 @@ class NetfsBackend(FileBackend):
                 failures.append((source, error))
         else:
             raise self._refused(failures)
-        if not self.host.dry_run and self.mounted() is None:
+        top = _mount.at(self.host, self.place)
+        if not self.host.dry_run and (top is None or top.fstype not in _FSTYPES[self.kind]):
+            self.mounted()  # says in ``down`` what is there
             raise errors.HostError(f"pool '{self.pool.name}': mount ended well, but {self.down}", pool=self.pool.name)
 
     def _refused(self, failures: Sequence[tuple[str, errors.ToolError]]) -> errors.PoolkitError:
@@ -203,6 +227,7 @@ class NetfsBackend(FileBackend):
         """Unmount; by force, with a warning, when the server does not answer. ``Busy`` with who uses it."""
         mount = self.mounted()
         if mount is None:
+            _mount.require_uncovered(self.host, self.pool.name, self.place, self._ours)
             return
         if self.host.dry_run or _away.answers(self.host, mount.target):
             try:

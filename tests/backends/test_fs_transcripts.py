@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from poolkit import errors
+from poolkit import errors, registry, undo, xmlmap
 from poolkit.backends import _block, _mkfs
+from poolkit.backends.fs import FsBackend
 from poolkit.host import Mount
 from poolkit.testing import Answer, transcript
 
@@ -120,12 +121,42 @@ def test_undo_unmounts_only_what_was_mounted(device: Any) -> None:
     assert undone(host) == [], "harmless when the mount is gone"
 
 
+@pytest.mark.parametrize("root", ["/", "/sub"])
+def test_a_bind_mount_is_known_again_without_touching_it(tmp_path: Path, root: str) -> None:
+    (tmp_path / "data").mkdir()
+    below = Mount("8:1", root, str(tmp_path), "ext4", "/dev/sda1", "rw")
+    bound = below._replace(root=f"{root.rstrip('/')}/data", target=TARGET)
+    document = xml("auto", device=str(tmp_path / "data"))
+    host = MountingHost(mounts=[below])
+    host.journal.record(undo.unmount(TARGET, str(tmp_path / "data")))  # type: ignore[attr-defined]
+    host.mount_table.append(bound._replace(root="/other"))
+    assert undone(host) == []
+    assert run(lambda backend: backend.stop(), document, mounts=[below, bound._replace(root="/other")]) == []
+    host.mount_table[1] = bound
+    assert run(lambda backend: backend.stop(), document, mounts=[below, bound]) == [f"! umount -- {TARGET}"]
+    assert undone(host) == [f"< umount -- {TARGET}"]
+
+
+def test_a_directory_of_a_dead_server_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    nas = Mount("0:50", "/", "/net", "nfs4", "nas:/x", "rw")
+    bound = nas._replace(root="/data", target=TARGET)
+    monkeypatch.setattr("os.stat", lambda *_, **__: pytest.fail("it would hang"))
+    backend: Any = FsBackend(xmlmap.read(xml("auto", device="/net/data"), registry.definitions()), MountingHost())
+    backend.host.mount_table = [nas, bound]
+    assert backend.check()
+    backend.host.mount_table = [nas, bound._replace(root="/else")]
+    assert not backend.check()
+
+
 def test_stop(device: Any) -> None:
     stop = lambda backend: backend.stop()  # noqa: E731
     assert run(stop, mounts=[OURS]) == [f"! umount -- {TARGET}"]
     assert run(stop) == []
     other = Mount("0:30", "/", TARGET, "tmpfs", "tmpfs", "rw")
-    assert run(stop, mounts=[OURS, other]) == [], "what another one put on top is left alone"
+    assert run(stop, mounts=[other]) == [], "what another one has mounted is left alone"
+    assert run(stop, mounts=[OURS, other]) == [
+        f"error: pool 'disk': 'tmpfs' (tmpfs) is mounted at '{TARGET}' on top of the pool's own mount"
+    ]
 
 
 def test_stop_of_a_busy_pool_names_the_mount_below(device: Any) -> None:

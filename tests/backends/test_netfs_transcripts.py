@@ -155,8 +155,37 @@ def test_undo_unmounts_only_what_was_mounted_and_by_force() -> None:
     host = MountingHost()
     run(start, host=host)
     assert undone(host) == [f"< umount --internal-only --force --lazy -- {TARGET}"]
-    host.mount_table = [ours(source="other:/srv/vols")]
+    host.mount_table = [ours(source="10.0.0.5:/srv/other")]
     assert undone(host) == []
+    host.mount_table = [ours(source="10.0.0.5:/srv/vols")]
+    assert undone(host) == [f"< umount --internal-only --force --lazy -- {TARGET}"], (
+        "shown as an earlier mount was named"
+    )
+
+
+def test_an_export_that_is_mounted_elsewhere_under_another_name() -> None:
+    shown = ours(source="10.0.0.5:/srv/vols")._replace(options="rw,nosuid,rw,vers=4.2,addr=10.0.0.5")
+    asked = "? getent ahosts -- nas"
+    answers: dict[str, Any] = {"getent": "10.0.0.5        STREAM nas\n", "stat": "nfs"}
+    assert run(stop, answers=answers, mounts=[shown]) == [asked, PROBE, UMOUNT]
+    assert run(stop, answers={"getent": "10.0.0.6        STREAM nas\n"}, mounts=[shown]) == [asked]
+    assert (
+        run(stop, xml(hosts=["10.0.0.5"]), answers=answers, mounts=[shown._replace(source="x:/srv/vols")])[-1] == UMOUNT
+    )
+
+    class Renaming(MountingHost):
+        def _mounting(self, argv: list[str]) -> None:
+            if argv[0] == "mount":
+                self.mount_table.append(shown)
+
+    assert "error" not in str(run(start, host=Renaming()))
+
+
+def test_stop_under_what_another_one_put_on_top() -> None:
+    other = Mount("0:30", "/", TARGET, "tmpfs", "tmpfs", "rw")
+    assert run(stop, mounts=[ours(), other]) == [
+        f"error: pool 'net': 'tmpfs' (tmpfs) is mounted at '{TARGET}' on top of the pool's own mount"
+    ]
 
 
 def test_stop() -> None:
