@@ -168,16 +168,26 @@ def require_space(fd: int, length: int) -> None:
         raise errors.NoSpace(f"{length} bytes are needed and {free} are free")
 
 
+def _no_room(limit: int) -> errors.InvalidArgument:
+    return errors.InvalidArgument(
+        f"more data than the volume has room for: it ends at byte {limit}",
+        hint="resize the volume first, or give a length",
+    )
+
+
 def upload(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, limit: int | None) -> int:
     """Write ``stream`` into ``fd`` from ``transfer.offset`` on, at most ``transfer.length`` bytes (0: to its end).
 
-    ``limit`` is the end that must not be passed, None for a file that may grow: a stream that is longer is refused
-    when that shows, with what was written so far in place. With ``sparse`` runs of zeros become holes. Returns the
-    number of bytes.
+    ``limit`` is the end that must not be passed, None for a file that may grow: a longer file is refused at once, a longer
+    stream of another kind when that shows, with what was written so far in place. With ``sparse`` runs of zeros become holes.
+    Returns the number of bytes.
     """
     position = transfer.offset
     end = position + transfer.length if transfer.length else None
     total = transfer.length or (limit - position if limit is not None else 0)
+    known = _streams.remaining(stream)
+    if limit is not None and not transfer.length and known is not None and position + known > limit:
+        raise _no_room(limit)
     buffer = bytearray(_BLOCK)
     view = memoryview(buffer)
     read = _streams.reader(host, stream)
@@ -187,10 +197,7 @@ def upload(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, limit: int
         if not count:
             break
         if limit is not None and position + count > limit:
-            raise errors.InvalidArgument(
-                f"more data than the volume has room for: it ends at byte {limit}",
-                hint="resize the volume first, or give a length",
-            )
+            raise _no_room(limit)
         host.files.fault("upload")
         _put(fd, view[:count], position, transfer.sparse)
         position += count

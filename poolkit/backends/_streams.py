@@ -36,6 +36,14 @@ def descriptor(stream: BinaryIO) -> int | None:
     return raw.fileno() if type(raw) is io.FileIO and not raw.closed else None
 
 
+def remaining(stream: BinaryIO) -> int | None:
+    """Bytes from here to the end of a regular file; None for any other stream."""
+    fd = descriptor(stream)
+    if fd is None or not stat.S_ISREG(os.fstat(fd).st_mode):
+        return None
+    return max(os.fstat(fd).st_size - stream.tell(), 0)
+
+
 def stalls(fd: int) -> bool:
     """Whether a read or write may wait for somebody else: not so for regular files and block devices."""
     mode = os.fstat(fd).st_mode

@@ -67,6 +67,19 @@ def test_more_data_than_fits_is_an_error(pool: Pool) -> None:
     assert volume.look().info.capacity == 4096
 
 
+def test_a_file_that_does_not_fit_changes_nothing(pool: Pool, tmp_path: Path) -> None:
+    volume = pool.create_volume("<volume><name>small</name><capacity>4096</capacity></volume>")
+    large = tmp_path / "large"
+    large.write_bytes(b"head" + b"x" * 4096)
+    with large.open("rb") as stream, pytest.raises(errors.InvalidArgument, match="it ends at byte 4096"):
+        volume.upload(stream)
+    assert Path(volume.path).read_bytes() == bytes(4096)
+    with large.open("rb") as stream:
+        stream.read(4)
+        volume.upload(stream)
+    assert Path(volume.path).read_bytes() == b"x" * 4096
+
+
 def test_less_data_than_said_is_an_error(pool: Pool) -> None:
     with pytest.raises(errors.InvalidArgument, match="ended after 3 of 10"):
         make(pool, "disk").upload(BytesIO(b"abc"), length=10)
