@@ -100,7 +100,7 @@ def _dm_separator(dm: str, names: dict[int, str], wanted: bool | None) -> str:
             return name[len(dm) : -len(str(number))]
     if wanted is None:
         return "-part"  # what Debian's rules for kpartx say
-    return "p" if wanted else ""
+    return "p" if wanted or dm[-1:].isdigit() else ""  # as libvirt: without it the number could not be told
 
 
 def _read(path: str) -> str:

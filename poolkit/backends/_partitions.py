@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import NamedTuple
 
 from poolkit import errors
@@ -20,7 +21,7 @@ DOS_MOST = 60  # MAXIMUM_PARTS of libfdisk/src/dos.c
 # Largest number of a partition; parted 3.5 and the formats' own documents.
 ENTRIES = {"mac": 64, "bsd": 8, "sun": 8, "dvh": 8, "pc98": 16}
 SFDISK = ("dos", "gpt")
-OWN = {"mac": 1}  # the number that a table takes for itself
+OWN = {"mac": 1, "sun": 3}  # the number that a table takes for itself; that of sun is the whole disk
 CYLINDERS = ("sun", "pc98")  # partitions begin and end at a cylinder
 
 # What is written for a volume format: sfdisk(8) type code of dos; type GUID of gpt (UEFI and the Linux discoverable
@@ -139,25 +140,33 @@ def read(host: Host, node: str, label: str, size: int, sector: int) -> Table:
 
 def fetch(host: Host, node: str, label: str, size: int, sector: int) -> Table:
     """As ``read``, asked now."""
-    return _sfdisk(host, node, size, sector) if label in SFDISK else _parted(host, node, label)
+    return _sfdisk(host, node, label, size, sector) if label in SFDISK else _parted(host, node, label)
 
 
 # -- sfdisk -----------------------------------------------------------------------------------------------------------
 
 
-def _sfdisk(host: Host, node: str, size: int, sector: int) -> Table:
+def _sfdisk(host: Host, node: str, label: str, size: int, sector: int) -> Table:
     text = host.query(["sfdisk", "--json", "--", node]).stdout
     try:
-        found = json.loads(text)["partitiontable"]
+        found = json.loads(_clean(text))["partitiontable"]
         sector = found.get("sectorsize", sector)
         kind = found["label"]
-        parts = [
-            _entry(kind, int(p["node"][len(p["node"].rstrip("0123456789")) :]), p, sector)
-            for p in found.get("partitions", ())
-        ]
+        parts = [_entry(kind, _number(p["node"], node), p, sector) for p in found.get("partitions", ())]
         usable = (found["firstlba"] * sector, (found["lastlba"] + 1) * sector) if kind == "gpt" else (0, size)
     except (ValueError, LookupError, TypeError):
         raise errors.HostError(f"'sfdisk' answered something that is no partition table: {text[:100]!r}") from None
+    if kind != label or any(kind == "dos" and p.type.lower() == "ee" for p in parts):
+        raise errors.HostError(
+            f"the first sectors of '{node}' show a table of type {label}, and sfdisk reads "
+            f"{'the protective record of gpt' if kind == label else f'one of type {kind}'}",
+            hint="one of gpt's two tables is damaged, or the disk had sectors of another size when it was written: "
+            f"sfdisk --dump {node}",
+        )
+    if kind == "gpt" and _grown(node, size, sector):
+        # The next write moves the second table to the disk's end: its entries there, and one sector of header.
+        entries = -(-int(found.get("table-length", GPT_ENTRIES)) * 128 // sector)
+        usable = (usable[0], (size // sector - entries - 1) * sector)
     parts.sort()
     first, last = max(GRAIN, usable[0]), min(size, usable[1])
     taken = []
@@ -176,6 +185,35 @@ def _sfdisk(host: Host, node: str, size: int, sector: int) -> Table:
         ]
     marks = (*(p.start for p in parts), *(start for start, _ in taken))
     return Table(kind, str(found.get("id", "")), sector, GRAIN, tuple(parts), tuple(gaps), marks, last)
+
+
+def _clean(text: str) -> str:
+    """Lone surrogates in names are no UTF-8: the host shows each byte as ``\\xNN``, which is no JSON."""
+    if "\\x" not in text:
+        return text
+    return re.sub(r"\\(\\|x[0-9a-f]{2})", lambda found: found[0] if found[1] == "\\" else "\ufffd", text)
+
+
+def _number(part: str, node: str) -> int:
+    """The number of the partition that sfdisk calls ``part``: the disk's own name may end in digits."""
+    tail = part.removeprefix(node)
+    if tail == part:
+        raise ValueError(part)
+    return int(tail.removeprefix("-part").removeprefix("p"))
+
+
+def _grown(node: str, size: int, sector: int) -> bool:
+    """Whether the second table of gpt is not at the disk's end, because the disk was made larger (UEFI 5.3.2)."""
+    header = _sectors(node, sector, 40)
+    return header[:8] == b"EFI PART" and int.from_bytes(header[32:40], "little") < size // sector - 1
+
+
+def _sectors(node: str, offset: int, length: int) -> bytes:
+    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.pread(fd, length, offset)
+    finally:
+        os.close(fd)
 
 
 def _entry(label: str, number: int, entry: dict[str, object], sector: int) -> Partition:
@@ -318,7 +356,7 @@ def _entries(table: Table) -> int:
 
 
 def _full(table: Table, format: str) -> str:
-    count = _entries(table)
+    count = _entries(table) - (table.label in OWN)
     if table.label == "dos":
         more = "" if format == "extended" else " and no extended one"
         return f"the disk has {count} primary partitions{more}; a table of type dos has room for {count}"

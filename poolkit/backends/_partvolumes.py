@@ -168,6 +168,10 @@ class PartitionVolumes(BlockBackend):
             )
         return super().open_volume(info, write=write, force=force)
 
+    def identity(self, info: VolumeInfo) -> Any:
+        """Where it begins: numbers of logical partitions change, and with them names."""
+        return (info.detail or {}).get("extents", [[None, None]])[0][1]
+
     def identify(self, info: VolumeInfo, fd: int) -> None:
         """The open device must be where the listing has the partition: numbers of logical ones change."""
         device = os.fstat(fd).st_rdev
@@ -242,10 +246,10 @@ class PartitionVolumes(BlockBackend):
         codes = _partitions.GPT if table.label == "gpt" else _partitions.DOS
         start, size = part.start // table.sector, part.size // table.sector
         ident = str(uuid.uuid4()).upper() if table.label == "gpt" else ""
+        place = _place(table, part._replace(uuid=ident))
         line = f"{disk.part(part.number)} : start={start}, size={size}, type={codes[part.format]}"
-        mark = ident or f"{table.ident.removeprefix('0x')}-{part.number:02x}"
         self._added(
-            disk, part, f"{start} {size} {mark.lower()}", [*SFDISK, "--delete", "--", disk.node, str(part.number)],
+            disk, part, place, [*SFDISK, "--delete", "--", disk.node, str(part.number)],
             [*SFDISK, "--append", "--wipe", "never", "--wipe-partitions", "always", "--", disk.node],
             (f"{line}, uuid={ident}" if ident else line) + "\n",
         )  # fmt: skip
@@ -262,7 +266,7 @@ class PartitionVolumes(BlockBackend):
         self._added(
             disk,
             part,
-            f"{start} {size}",
+            _place(table, part),
             remove,
             ["parted", "--script", "--align", "none", "--", disk.node, *words],
             None,
@@ -360,14 +364,14 @@ class PartitionVolumes(BlockBackend):
         with self._changing(info.name) as (disk, table):
             part = self._listed(disk, table, info)
             self._check_resize(table, part, info, capacity)
-            start, new, old = (value // table.sector for value in (part.start, capacity, part.size))
+            new, old = capacity // table.sector, part.size // table.sector
             if new == old:
                 return info
             if capacity < part.size:
                 _disks.require_idle(self.host, disk, part.number, f"volume '{info.name}'")
             argv = [*SFDISK, "--partno", str(part.number), "--", disk.node]
-            mark = part.uuid or f"{table.ident.removeprefix('0x')}-{part.number:02x}"
-            question, place = _disks.question(disk, part.number), f"{start} {new} {mark.lower()}"
+            question = _disks.question(disk, part.number)
+            place = _place(table, part._replace(end=part.start + new * table.sector))
             self.host.record(undo.run_if(question, place, argv, input=f"size={old}\n"))
             back = _disks.resize_argv(disk, part.number, part.size)
             self.host.change(argv, input=f"size={new}\n".encode(), undo=undo.run_if(question, place, back))
@@ -387,3 +391,11 @@ class PartitionVolumes(BlockBackend):
             )  # fmt: skip
         if capacity < table.sector:
             raise self._error(errors.InvalidArgument, f"volume '{info.name}' cannot have 0 bytes", volume=info.name)
+
+
+def _place(table: Table, part: Partition) -> str:
+    """What ``_disks.question`` is answered for the partition: partx counts units of 512 bytes whatever the disk does."""
+    mark = part.uuid
+    if table.label == "dos" and int(table.ident or "0", 16):  # without an identity of the disk its partitions have none
+        mark = f"{table.ident.removeprefix('0x')}-{part.number:02x}"
+    return f"{part.start // 512} {part.size // 512} {mark.lower()}".rstrip()

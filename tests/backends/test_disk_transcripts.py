@@ -78,6 +78,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(_disks, "arrive", lambda host, disk, number, what: disk)
     monkeypatch.setattr(_disks, "head", lambda path: b"")
     monkeypatch.setattr(_partitions, "label", lambda head: facts["label"])
+    monkeypatch.setattr(_partitions, "_sectors", lambda *_: facts.get("header", b""))
     monkeypatch.setattr(_partitions, "_records", lambda *_: facts.get("records", []))
     monkeypatch.setattr(_block, "holds", lambda host, path: facts["holds"])
     monkeypatch.setattr(disk_module, "_content", lambda host, path: facts["holds"])
@@ -286,6 +287,45 @@ def test_a_refresh_is_one_question(machine: dict[str, Any]) -> None:
     assert host.lines == [READ]
 
 
+@pytest.mark.parametrize(
+    ("label", "found", "words"),
+    [
+        ("gpt", table((1, 1, 10, "ee"), label="dos"), "one of type dos"),
+        ("dos", table((1, 1, 10, LINUX)), "one of type gpt"),
+        ("dos", table((1, 1, 10, "ee"), label="dos"), "the protective record of gpt"),
+    ],
+)
+def test_tables_that_disagree(machine: dict[str, Any], label: str, found: str, words: str) -> None:
+    machine["label"] = label
+    error = refused(ScriptedHost({"sfdisk": found}), lambda b: list(b.volumes({})), label)
+    assert str(error) == f"the first sectors of '/dev/sda' show a table of type {label}, and sfdisk reads {words}"
+
+
+def test_a_name_that_is_no_text(machine: dict[str, Any]) -> None:
+    named = table((1, 1, 10, LINUX)).replace('"uuid"', r'"name": "a\xed\xa0\x80 \\x41", "uuid"')
+    (one,) = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost({"sfdisk": named})).volumes({})
+    assert one.name == "sda1"
+
+
+def test_a_disk_that_grew(machine: dict[str, Any]) -> None:
+    small = table().replace(str(200 * SECTORS - 34), str(100 * SECTORS - 34))
+    backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost({"sfdisk": small}))
+    assert backend.usage().available == 99 * MIB - 33 * 512
+    machine["header"] = b"EFI PART" + bytes(24) + (100 * SECTORS - 1).to_bytes(8, "little")
+    backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost({"sfdisk": small}))
+    assert backend.usage().available == 199 * MIB - 33 * 512
+
+
+@pytest.mark.parametrize(("base", "separator"), [("mpath1", "-part"), ("mpath1", "p"), ("mpatha", ""), ("mpath1", "")])
+def test_numbers_behind_names_with_digits(base: str, separator: str) -> None:
+    assert _partitions._number(f"/dev/mapper/{base}{separator}2", f"/dev/mapper/{base}") == 2
+
+
+def test_the_separator_that_the_definition_asks_for() -> None:
+    asked = [_disks._dm_separator(dm, {}, wanted) for dm in ("mpatha", "mpath1") for wanted in (None, True, False)]
+    assert asked == ["-part", "p", "", "-part", "p", "p"]
+
+
 @pytest.mark.parametrize("answer", ["", "{}", '{"partitiontable": {"label": "gpt"}}', "no"])
 def test_an_answer_that_is_no_table(machine: dict[str, Any], answer: str) -> None:
     error = refused(ScriptedHost({"sfdisk": answer}), lambda b: list(b.volumes({})))
@@ -352,6 +392,23 @@ def test_create_on_dos_is_known_again_by_disk_and_number(machine: dict[str, Any]
     lines = run(host, lambda b: b.create(new("sda5", format="linux-lvm")), "dos")
     assert lines[1:4] == created(5, 32, line="type=8e")
     assert f"says '{32 * SECTORS} {10 * SECTORS} 12ab34cd-05')" in lines[4]
+
+
+def test_create_on_a_dos_disk_without_an_identity(machine: dict[str, Any]) -> None:
+    machine["label"] = "dos"
+    host = Shown({"sfdisk --json": table(label="dos", ident="0x00000000")}, fail_at=2)
+    lines = run(host, lambda b: b.create(new("sda1")), "dos")
+    assert f"says '{SECTORS} {10 * SECTORS}')" in lines[4]
+
+
+def test_number_three_of_sun_is_the_whole_disk() -> None:
+    parts = tuple(_partitions.Partition(n, n * MIB, (n + 1) * MIB, "primary", "none") for n in (1, 2))
+    gaps = (_partitions.Gap(10 * MIB, 90 * MIB),)
+    sun = _partitions.Table("sun", "", 512, MIB, parts, gaps, (), 90 * MIB)
+    assert _partitions.place(sun, MIB, "none").number == 4
+    parts = tuple(_partitions.Partition(n, n * MIB, (n + 1) * MIB, "primary", "none") for n in (1, 2, 4, 5, 6, 7, 8))
+    with pytest.raises(errors.NoSpace, match="has 7 partitions, which is the most"):
+        _partitions.place(sun._replace(parts=parts), MIB, "none")
 
 
 def test_create_by_parted(machine: dict[str, Any]) -> None:
