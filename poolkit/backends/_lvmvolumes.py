@@ -17,6 +17,8 @@ from poolkit.files import TEMPORARY
 from poolkit.model import Permissions, Volume
 from poolkit.xmlmap import replace
 
+_FILLING = 80  # percent from which on it is said
+
 Fill = Callable[[int, LogicalVolume], None]
 """Writes the content of a new volume onto its open device."""
 
@@ -74,10 +76,20 @@ class LvmVolumes(_block.BlockBackend):
         """All volumes, by one report for the whole group."""
         self.listed = found = self.listing()
         for volume in found.volumes.values():
+            if volume.segtype == "thin-pool":
+                self._warn_of(volume)
             if volume.listed:
                 info = self.info(found, volume)
                 old = known.get(volume.name)
                 yield old if old is not None and old == info else info
+
+    def _warn_of(self, pool: LogicalVolume) -> None:
+        for what, percent in (("space of ", pool.percent), ("metadata of ", pool.metadata)):
+            if percent >= _FILLING:
+                self.host.warn(
+                    f"the {what}the thin pool '{self.vg}/{pool.name}' is filled to {int(percent)} %: "
+                    "writes to its volumes fail when nothing is left"
+                )
 
     def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
         """One volume as it is now."""
@@ -318,17 +330,21 @@ class LvmVolumes(_block.BlockBackend):
     def resize(
         self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False
     ) -> VolumeInfo:
-        """Set the size, rounded up to whole extents. LVM resizes neither a snapshot nor the origin of one."""
+        """Set the size, rounded up to whole extents. The origin of snapshots can only grow, and only while inactive.
+
+        A snapshot keeps its size; ``allocate`` gives it room for the change of every byte.
+        """
         volume = self._same(info)
         name = f"volume '{volume.name}'"
         if volume.snapshot:
-            raise errors.Unsupported(f"{name} is a snapshot: it has the size of '{volume.origin}'", volume=volume.name)
+            return self._give_room(info, volume, capacity, allocate)
         if allocate and volume.thin:
             raise errors.Unsupported(f"{name} is thin: its space comes as it is written", volume=volume.name)
-        self._alone(volume, "resized")
         group = self.group()
         extents = -(-capacity // group.extent)
         smaller = extents * group.extent < volume.size
+        if smaller or volume.active or volume.external:
+            self._alone(volume, "resized", "" if smaller else f"lvchange -an {self.vg}/{volume.name}, or ")
         if smaller and volume.open and not force:
             raise errors.Busy(
                 f"{name} cannot be made smaller while it is in use{self._users(volume)}", volume=volume.name
@@ -337,6 +353,24 @@ class LvmVolumes(_block.BlockBackend):
         if extents * group.extent != volume.size:
             with _lvm.worded(self.pool.name, volume.name):
                 self.host.change([*words, "--yes", "--extents", str(extents), "--", f"{self.vg}/{volume.name}"])
+        return info if self.host.dry_run else self.look(volume.name, info)
+
+    def _give_room(self, info: VolumeInfo, volume: LogicalVolume, capacity: int, allocate: bool) -> VolumeInfo:
+        if not allocate or capacity != volume.capacity:
+            raise errors.Unsupported(
+                f"volume '{volume.name}' is a snapshot: it has the size of '{volume.origin}'",
+                volume=volume.name,
+                hint=f"room for changes: --allocate with the size it has, or lvextend -L +SIZE {self.vg}/{volume.name}",
+            )
+        extents = -(-capacity // self.group().extent)
+        # 16 bytes per chunk of at least 4 KiB say what was changed; lvextend stops at what the snapshot can use.
+        words = ["lvextend", "--yes", "--extents", str(extents + extents // 128 + 1)]
+        try:
+            with _lvm.worded(self.pool.name, volume.name):
+                self.host.change([*words, "--", f"{self.vg}/{volume.name}"])
+        except errors.ToolFailed as error:
+            if "matches existing size" not in error.stderr:
+                raise
         return info if self.host.dry_run else self.look(volume.name, info)
 
     def _ignore_content(self) -> list[str]:
@@ -369,14 +403,16 @@ class LvmVolumes(_block.BlockBackend):
             )
         return volume
 
-    def _alone(self, volume: LogicalVolume, verb: str) -> None:
+    def _alone(self, volume: LogicalVolume, verb: str, way: str = "") -> None:
         """Refuse a volume that others live on: lvremove takes them along, and lvextend the end that they show."""
         if "thickorigin" in volume.role or volume.external:
             names = ", ".join(f"'{n}'" for n in self.listing().dependents(volume)) or "other volumes"
             raise errors.InvalidState(
                 f"volume '{volume.name}' cannot be {verb}: it is the origin of {names}",
                 volume=volume.name,
-                hint="delete those that are based on it first" if volume.external else "delete its snapshots first",
+                hint="delete those that are based on it first"
+                if volume.external
+                else f"{way}delete its snapshots first",
             )
 
     def _users(self, volume: LogicalVolume) -> str:
@@ -417,4 +453,6 @@ def _warning(volume: LogicalVolume) -> str:
         return f"LVM reports its state as: {volume.health}"
     if volume.snapshot and volume.percent >= 100:
         return "the room for its changes is full: the snapshot is lost"
+    if volume.snapshot and volume.percent >= _FILLING:
+        return f"the room for its changes is filled to {int(volume.percent)} %: when it is full the snapshot is lost"
     return ""

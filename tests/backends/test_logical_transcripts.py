@@ -436,6 +436,28 @@ def test_refresh_is_one_report() -> None:
     assert (found["wide"].key, found["wide"].path, found["wide"].type) == ("U-wide", "/dev/vg/wide", "block")
 
 
+def test_what_is_filling_up_is_said_before_it_is_full() -> None:
+    tp = {"segtype": "thin-pool", "lv_role": "private"}
+    host = script(
+        lvs=[
+            snapshot("low", "o", data_percent="79.99"),
+            snapshot("high", "o", data_percent="80.00"),
+            lv("tp", data_percent="91.50", metadata_percent="12.00", **tp),
+            lv("meta", data_percent="1.00", metadata_percent="80.00", **tp),
+        ]
+    )
+    found = {v.name: v for v in LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host).volumes({})}
+    assert "warning" not in (found["low"].detail or {})
+    assert (found["high"].detail or {})["warning"] == (
+        "the room for its changes is filled to 80 %: when it is full the snapshot is lost"
+    )
+    full = "writes to its volumes fail when nothing is left"
+    assert host.warnings == [
+        f"the space of the thin pool 'vg/tp' is filled to 91 %: {full}",
+        f"the metadata of the thin pool 'vg/meta' is filled to 80 %: {full}",
+    ]
+
+
 def test_a_cached_volume_is_no_snapshot() -> None:
     for segtype, hidden in (("cache", "[v_corig]"), ("writecache", "[v_wcorig]")):
         cached = lv("v", segtype=segtype, origin=hidden, data_percent="100.00", seg_pe_ranges="v_corig:0-1")
@@ -612,10 +634,14 @@ def test_resize_in_whole_extents() -> None:
 
 def test_what_resize_and_delete_refuse() -> None:
     origin = [lv("v", lv_role="public,origin,thickorigin"), snapshot("s", "v")]
-    for verb, word in ((lambda b: b.resize(info(), 9 * EXTENT), "resized"), (lambda b: b.delete(info()), "deleted")):
+    for verb, word, way in (
+        (lambda b: b.resize(info(), 9 * EXTENT), "resized", "lvchange -an vg/v, or "),
+        (lambda b: b.resize(info(), EXTENT, shrink=True), "resized", ""),
+        (lambda b: b.delete(info()), "deleted", ""),
+    ):
         assert refusal(pool(), verb, script(lvs=origin)) == (
             f"volume 'v' cannot be {word}: it is the origin of 's'",
-            "delete its snapshots first",
+            f"{way}delete its snapshots first",
         )
     for role in ("public,origin,extthinorigin", "public,origin,multiextthinorigin"):
         external = [lv("v", lv_role=role), *(lv(n, origin="v", segtype="thin", pool_lv="tp") for n in "ab")]
@@ -629,8 +655,9 @@ def test_what_resize_and_delete_refuse() -> None:
         "volume 'v' cannot be made smaller while it is in use"
     )
     snapped = script(lvs=[snapshot("v", "o")])
-    assert refusal(pool(), lambda b: b.resize(info(), EXTENT), snapped)[0] == (
-        "volume 'v' is a snapshot: it has the size of 'o'"
+    assert refusal(pool(), lambda b: b.resize(info(), EXTENT), snapped) == (
+        "volume 'v' is a snapshot: it has the size of 'o'",
+        "room for changes: --allocate with the size it has, or lvextend -L +SIZE vg/v",
     )
     thin = script(lvs=[lv("v", segtype="thin", seg_pe_ranges="")])
     assert refusal(pool(), lambda b: b.resize(info(), 9 * EXTENT, allocate=True), thin)[0] == (
@@ -641,6 +668,24 @@ def test_what_resize_and_delete_refuse() -> None:
         "'/dev/vg/v' was replaced since it was listed; it was left alone",
         "list it anew: poolkit refresh p",
     )
+
+
+def test_the_origin_of_snapshots_grows_while_it_is_inactive() -> None:
+    origin = [lv("v", lv_role="public,origin,thickorigin", lv_active=""), snapshot("s", "v", lv_active="")]
+    lines = transcript(pool(), lambda b: b.resize(info(), 3 * EXTENT), script(lvs=origin))
+    assert "! lvextend --yes --extents 3 -- vg/v" in lines
+    assert "origin of 's'" in refusal(pool(), lambda b: b.resize(info(), EXTENT, shrink=True), script(lvs=origin))[0]
+    external = [lv("v", lv_role="public,origin,extthinorigin", lv_active=""), lv("t", origin="v", pool_lv="tp")]
+    assert "origin of 't'" in refusal(pool(), lambda b: b.resize(info(), 3 * EXTENT), script(lvs=external))[0]
+
+
+def test_a_snapshot_gets_room_for_every_change() -> None:
+    snap = [snapshot("v", "o", str(256 * EXTENT))]
+    same = Answer("", 5, "  New size (2 extents) matches existing size (2 extents).\n")
+    for answers in ({}, {"lvextend": same}):
+        host = script(lvs=snap, **answers)
+        lines = transcript(pool(), lambda b: b.resize(info(), 256 * EXTENT, allocate=True), host)
+        assert lines[-2] == "! lvextend --yes --extents 259 -- vg/v"
 
 
 def test_delete_is_bound_to_the_volume_that_was_listed() -> None:
