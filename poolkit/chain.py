@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from poolkit import errors
-from poolkit.backends import _copy, _images
+from poolkit.backends import _away, _copy, _images
 from poolkit.formats import FORMATS, FdReader, as_format
+from poolkit.mounts import network_of
 
 if TYPE_CHECKING:
     from poolkit.engine import Engine
@@ -44,6 +45,8 @@ def walk(engine: Engine, volume: Volume) -> list[Link]:
     links: list[Link] = []
     seen: set[tuple[int, int]] = set()
     deadline = time.monotonic() + SECONDS
+    host = engine.host.operation()
+    alive: set[str] = set()  # mount points whose servers have answered
     path, format = volume.path, volume.info.format or "raw"
     link = Link(path, format, volume.pool.name, volume.name, volume.info.capacity)
     while True:
@@ -54,6 +57,14 @@ def walk(engine: Engine, volume: Volume) -> list[Link]:
                 else "following the chain took too long"
             )
             return [*links, link._replace(problem=why)]
+        away = network_of(path, host.mounts())
+        if away is not None and away.target not in alive:
+            if not _away.answers(host, path):
+                return [
+                    *links,
+                    link._replace(problem=f"the server of '{away.target}' does not answer; it was not opened"),
+                ]
+            alive.add(away.target)
         try:
             with _images.opened(path, "the image") as fd:
                 facts = os.fstat(fd)

@@ -62,6 +62,15 @@ def locate(path: str, mounts: Iterable[Mount]) -> tuple[str, Mount | None]:
     return here, mount
 
 
+def network_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
+    """The network file system that ``path`` is on, if it is on one: what touches the path may hang."""
+    try:
+        mount = locate(path, mounts)[1]
+    except OSError:
+        return None  # a loop of links: nothing is reached
+    return mount if mount is not None and is_network(mount.fstype) else None
+
+
 def shows(mount: Mount, path: str, mounts: Iterable[Mount]) -> bool:
     """Whether ``mount`` is a bind mount of the directory ``path``, as the table alone tells it."""
     mounts = list(mounts)

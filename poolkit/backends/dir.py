@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from poolkit.backends._files import FileBackend
 from poolkit.model import Permissions, PlainSource, Pool, PoolTarget
+from poolkit.mounts import network_of
 from poolkit.xmlmap import xml
 
 
@@ -29,8 +30,8 @@ class DirBackend(FileBackend):
     definition = DirPool
 
     def check(self) -> bool:
-        """Whether the directory is there."""
-        if os.path.isdir(self.place):
+        """Whether the directory is there; on a network file system that is believed, for the question could hang."""
+        if network_of(self.place, self.host.mounts()) or os.path.isdir(self.place):
             return True
         self.down = f"the directory '{self.place}' does not exist"
         return False

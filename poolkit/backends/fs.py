@@ -11,7 +11,7 @@ from poolkit.backends import _block, _images, _mkfs, _mount, _options
 from poolkit.backends._files import FileBackend
 from poolkit.host import Mount
 from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice
-from poolkit.mounts import btrfs_has, is_network, locate, shows
+from poolkit.mounts import btrfs_has, is_network, network_of, shows
 from poolkit.xmlmap import Element, simple, xml
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
@@ -123,9 +123,8 @@ class FsBackend(FileBackend):
     def _ours(self, mount: Mount) -> bool:
         """Whether it is of our device or directory: by number and not by name, unless the device is gone."""
         mounts = self.host.mounts()
-        under = locate(self.device, mounts)[1]
         # Directories are compared by the table alone: one of a dead server would make a stat hang, and a listing with it.
-        if (under is not None and is_network(under.fstype)) or os.path.isdir(self.device):
+        if network_of(self.device, mounts) or os.path.isdir(self.device):
             return shows(mount, self.device, mounts)
         if not os.path.exists(self.device):
             return mount.source in (self.device, os.path.realpath(self.device))

@@ -10,6 +10,7 @@ import pytest
 
 from poolkit import errors, registry, undo, xmlmap
 from poolkit.backends import _block, _mkfs
+from poolkit.backends.dir import DirBackend
 from poolkit.backends.fs import FsBackend
 from poolkit.host import Mount
 from poolkit.testing import Answer, transcript
@@ -146,6 +147,14 @@ def test_a_directory_of_a_dead_server_is_not_asked(monkeypatch: pytest.MonkeyPat
     assert backend.check()
     backend.host.mount_table = [nas, bound._replace(root="/else")]
     assert not backend.check()
+
+
+def test_a_dir_pool_on_a_dead_server_is_not_asked() -> None:
+    document = "<pool type='dir'><name>on</name><target><path>/nonexistent/net/images</path></target></pool>"
+    backend: Any = DirBackend(xmlmap.read(document, registry.definitions()), MountingHost())
+    assert not backend.check()
+    backend.host.mount_table = [Mount("0:50", "/", "/nonexistent/net", "nfs4", "nas:/x", "rw")]
+    assert backend.check(), "what is there cannot be told without waiting"
 
 
 def test_stop(device: Any) -> None:

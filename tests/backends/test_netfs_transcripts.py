@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from poolkit import errors
+from poolkit.backends import _away
 from poolkit.backends.netfs import NetfsBackend
 from poolkit.documents import FoundSource
-from poolkit.host import Mount, Result
+from poolkit.engine import Engine
+from poolkit.host import Host, Mount, Result
 from poolkit.model import SourceHost
 from poolkit.testing import Answer, transcript
 
@@ -179,6 +181,23 @@ def test_an_export_that_is_mounted_elsewhere_under_another_name() -> None:
                 self.mount_table.append(shown)
 
     assert "error" not in str(run(start, host=Renaming()))
+
+
+def test_a_chain_opens_nothing_on_a_dead_server(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "images"
+    pool = engine.define(f"<pool type='dir'><name>on</name><target><path>{place}</path></target></pool>")
+    pool.start(build=True)
+    made = pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
+    nas = Mount("0:50", "/", str(place), "nfs4", "nas:/x", "rw")
+    monkeypatch.setattr(Host, "mounts", lambda self: [nas])
+    monkeypatch.setattr(_away, "answers", lambda host, path: False)
+    (link,) = made.chain()
+    assert link.problem == f"the server of '{place}' does not answer; it was not opened"
+    monkeypatch.setattr(_away, "answers", lambda host, path: True)
+    (link,) = made.chain()
+    assert link.problem == ""
 
 
 def test_stop_under_what_another_one_put_on_top() -> None:
