@@ -83,6 +83,7 @@ def run(
         if not waited or told:
             raise errors.HostError("the process that worked on the network file system died")
     finally:
+        child.idle = ended
         if ended and not fds:  # a descriptor that came along would stay open as long as the child
             host.children.append(child)
         else:
@@ -97,6 +98,7 @@ def _waiting(host: Host) -> _Child | None:
         while True:
             child: _Child = host.children.pop()
             if child.usable:
+                child.idle = False
                 return child
             child.end()
     return None
@@ -115,6 +117,8 @@ class _Child:
     """A child process and the socket to it. ``fds`` are open there, too, under the same numbers."""
 
     def __init__(self, fds: Sequence[int] = ()) -> None:
+        self.idle = False
+        """It has nothing to do, and ends by itself when the socket is closed."""
         self._parent = os.getpid()
         self._socket, theirs = socket.socketpair()
         number = theirs.fileno()
@@ -174,10 +178,16 @@ class _Child:
             last = time.monotonic()
 
     def end(self) -> None:
-        """End it at once, or leave it behind if it hangs in the kernel: then it ends when the server is back. Repeatable."""
+        """End it, at once if it is at work. One that hangs in the kernel is left behind and ends when the server is back.
+
+        Repeatable.
+        """
         self._socket.close()
         if self._parent != os.getpid():
             self._process.returncode = 0  # another process's to wait for
+        if self.idle:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_FAREWELL)
         if self._process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -335,8 +345,14 @@ def serve(number: int) -> None:
     connection.set_inheritable(False)
     while True:
         connection.settimeout(_IDLE)
-        function, arguments, settings = _receive(connection)
+        try:
+            more = connection.recv(1, socket.MSG_PEEK)
+        except (TimeoutError, ConnectionError):
+            return
+        if not more:
+            return
         connection.settimeout(None)
+        function, arguments, settings = _receive(connection)
         _do(Parent(connection, **settings), function, arguments)
 
 
@@ -382,7 +398,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _receive(connection: socket.socket) -> Any:
-    """One message; the process ends with its parent, or when there is nothing to do."""
+    """One message; the process ends with its parent."""
     head = _exactly(connection, 8)
     return pickle.loads(_exactly(connection, int.from_bytes(head, "big")))  # noqa: S301
 
@@ -392,7 +408,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         try:
             piece = connection.recv(min(size - len(data), _CHUNK))
-        except (TimeoutError, ConnectionError):
+        except ConnectionError:
             piece = b""
         if not piece:
             os._exit(1)
