@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from poolkit.backend import Source, VolumeInfo
 from poolkit.backends import _disks, _partitions
 from poolkit.backends._block import BlockBackend
 from poolkit.backends._partitions import Partition, Table
-from poolkit.model import PARTITION_FORMATS, Volume
+from poolkit.model import PARTITION_FORMATS, Permissions, Volume
 
 # The kernel is told by partx, of one partition; sfdisk would make it read the whole table, which fails on a disk in use.
 SFDISK = ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel")
@@ -150,7 +151,11 @@ class PartitionVolumes(BlockBackend):
                     f"the partition has no device node; make it: poolkit destroy and start {self.pool.name}"
                 )
             path = paths[name]
-            info = VolumeInfo(name, "block", part.format, part.size, part.size, key=path, path=path, detail=detail)
+            mode, owner, group = _permissions(disk.part(part.number))
+            info = VolumeInfo(
+                name, "block", part.format, part.size, part.size, mode=mode, owner=owner, group=group, key=path, path=path,
+                detail=detail,
+            )  # fmt: skip
             old = known.get(name)
             yield old if old == info and old is not None else info  # the same object: nothing to be stored
 
@@ -206,8 +211,18 @@ class PartitionVolumes(BlockBackend):
             return VolumeInfo(name, "block", format, part.size, part.size, path=disk.part(part.number))
         if part.kind != "extended":
             what = f"pool '{self.pool.name}': partition '{name}'"
-            name = _disks.arrive(self.host, disk, part.number, what).name(part.number)
+            disk = _disks.arrive(self.host, disk, part.number, what)
+            name = disk.name(part.number)
+            if (wanted := volume.target.permissions) is not None:
+                self._give(os.path.realpath(disk.part(part.number)), wanted)
         return self._at(part.start, name)
+
+    def _give(self, node: str, wanted: Permissions) -> None:
+        if wanted.mode is not None:
+            self.host.files.chmod(node, wanted.mode)
+        if wanted.owner is not None or wanted.group is not None:
+            owner, group = (-1 if value is None else value for value in (wanted.owner, wanted.group))
+            self.host.files.chown(node, owner, group)
 
     def _at(self, start: int, name: str) -> VolumeInfo:
         """The volume that begins at ``start``: since the lock was let go it may have got another name than ``name``."""
@@ -359,8 +374,13 @@ class PartitionVolumes(BlockBackend):
         disk = self._disk()
         return _partitions.rounded(self._partitioned(disk), capacity)
 
-    def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
-        """Move the end of the partition: into the free space right behind it, or back. It may be in use when it grows."""
+    def resize(
+        self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False
+    ) -> VolumeInfo:
+        """Move the end of the partition: into the free space right behind it, or back. It may be in use when it grows.
+
+        ``force`` changes nothing of that: nothing shrinks while it is in use.
+        """
         with self._changing(info.name) as (disk, table):
             part = self._listed(disk, table, info)
             self._check_resize(table, part, info, capacity)
@@ -391,6 +411,15 @@ class PartitionVolumes(BlockBackend):
             )  # fmt: skip
         if capacity < table.sector:
             raise self._error(errors.InvalidArgument, f"volume '{info.name}' cannot have 0 bytes", volume=info.name)
+
+
+def _permissions(node: str) -> tuple[int, int, int]:
+    """Mode, owner and group of a device node; those of a new one while it is not there."""
+    try:
+        facts = os.stat(node)
+    except OSError:
+        return 0o600, 0, 0
+    return stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid
 
 
 def _place(table: Table, part: Partition) -> str:

@@ -356,6 +356,8 @@ def test_names_are_the_kernels(engine: Engine, disk: str) -> None:
         f"pool 'disk': the next partition of '{disk}' is '{base}1', and no other name can be chosen"
     )
     assert caught.value.hint == f"name the volume {base}1"
+    with pytest.raises(errors.Unsupported, match="does not know 'preallocation'"):
+        pool.create_volume(volume(f"{base}1"), preallocation="full")
     assert table(disk) == {}
     made = pool.create_volume(volume(f"{base}1"))
     assert made.path == f"/dev/{base}1"
@@ -437,6 +439,21 @@ def test_a_new_partition_shows_nothing_of_an_old_one(engine: Engine, disk: str) 
     pool.volume(name).delete()
     add(pool, 1)
     assert not sh("wipefs", f"/dev/{name}")
+
+
+def test_owner_and_mode_are_those_of_the_node(engine: Engine, disk: str) -> None:
+    pool = started(engine, disk)
+    name = add(pool, 1)
+    facts = os.stat(f"/dev/{name}")
+    assert facts.st_mode & 0o7777
+    found = pool.volume(name).definition().target.permissions
+    assert (found.mode, found.owner, found.group) == (facts.st_mode & 0o7777, facts.st_uid, facts.st_gid)
+    wanted = "<permissions><mode>0640</mode><owner>107</owner><group>108</group></permissions>"
+    text = volume(f"{name[:-1]}2").replace("</volume>", f"<target>{wanted}</target></volume>")
+    found = pool.create_volume(text).definition().target.permissions
+    facts = os.stat(f"/dev/{name[:-1]}2")
+    assert (facts.st_mode & 0o7777, facts.st_uid, facts.st_gid) == (0o640, 107, 108)
+    assert (found.mode, found.owner, found.group) == (0o640, 107, 108)
 
 
 def test_nodes_come_back_with_the_start(engine: Engine, disk: str) -> None:

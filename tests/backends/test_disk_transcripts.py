@@ -12,7 +12,7 @@ import pytest
 
 from poolkit import errors, xmlmap
 from poolkit.backend import VolumeInfo
-from poolkit.backends import _block, _disks, _partitions
+from poolkit.backends import _block, _disks, _partitions, _partvolumes
 from poolkit.backends import disk as disk_module
 from poolkit.backends.disk import DiskBackend, DiskPool
 from poolkit.host import Host, Result
@@ -78,6 +78,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(_disks, "arrive", lambda host, disk, number, what: disk)
     monkeypatch.setattr(_disks, "head", lambda path: b"")
     monkeypatch.setattr(_partitions, "label", lambda head: facts["label"])
+    monkeypatch.setattr(_partvolumes, "_permissions", lambda node: (0o660, 0, 6))
     monkeypatch.setattr(_partitions, "_sectors", lambda *_: facts.get("header", b""))
     monkeypatch.setattr(_partitions, "_records", lambda *_: facts.get("records", []))
     monkeypatch.setattr(_block, "holds", lambda host, path: facts["holds"])
@@ -116,8 +117,9 @@ def new(name: str, capacity: int = 10 * MIB, format: str = "") -> Volume:
 def info(number: int, start: int, size: int, format: str = "linux") -> VolumeInfo:
     place = ["/dev/sda", start * MIB, (start + size) * MIB]
     return VolumeInfo(
-        f"sda{number}", "block", format, size * MIB, size * MIB, path=f"/dev/sda{number}", detail={"extents": [place]}
-    )
+        f"sda{number}", "block", format, size * MIB, size * MIB, mode=0o660, group=6, path=f"/dev/sda{number}",
+        detail={"extents": [place]},
+    )  # fmt: skip
 
 
 # -- build ----------------------------------------------------------------------------------------------------------
@@ -578,7 +580,8 @@ def test_resize_tells_table_and_kernel(machine: dict[str, Any]) -> None:
         f"< run {QUIET} --partno 1 -- /dev/sda {ours}",
         "error: 'resizepart' failed with status 5: injected",
     ]
-    assert host.lines
+    host = Shown({"sfdisk --json": [before, after]})
+    assert run(host, lambda b: b.resize(info(1, 1, 10), 20 * MIB, force=True)) == [*done, READ]
 
 
 def test_what_cannot_be_resized_says_so(machine: dict[str, Any]) -> None:
