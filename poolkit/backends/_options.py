@@ -129,9 +129,9 @@ _KINDS: dict[str, dict[str, str]] = {
         "mapposix nomapposix nobrl brl nolease seal strictsync nostrictsync persistenthandles resilienthandles "
         "nopersistenthandles noresilienthandles multichannel nomultichannel posix noposix unix nounix nodfs nosharesock "
         "fsc cifsacl idsfromsid modefromsid multiuser sign",
-        "none|krb5i?|ntlmi?|ntlmv2i?|ntlmsspi?": "sec",
+        "none|krb5i?": "sec",
         r"default|[123](\.\d(\.\d)?)?": "vers",
-        _ID: "uid gid cruid",
+        _ID: "uid gid",
         _OCTAL: "file_mode dir_mode",
         "none|strict|loose|ro|singleclient": "cache",
         _N: "port rsize wsize bsize rasize actimeo acregmax acdirmax echo_interval max_channels max_credits "
@@ -164,6 +164,7 @@ _WHY = {
     "username": "logins have no place in a definition", "user_id": "logins have no place in a definition",
     "password": "secrets have no place in a definition", "pass": "secrets have no place in a definition",
     "password2": "secrets have no place in a definition", "bg": "mount would end before anything is mounted",
+    "cruid": "it takes the tickets of another user",
     "helper": "it runs another program", "log-file": "it writes a file of the host",
 }  # fmt: skip
 
@@ -197,17 +198,19 @@ def check(pool: str, kind: str, given: Iterable[str]) -> list[str]:
             why = _WHY.get(name, "it is meant for mount(8) itself and may run or make things")
             raise errors.Unsafe(f"pool '{pool}': the mount option '{shown}' is not allowed: {why}", pool=pool)
         patterns = table.get(name)
-        what = "network mounts" if kind == "auto" else kind
         if patterns is None:
             raise errors.InvalidArgument(
-                f"pool '{pool}': '{shown}' is not among the mount options allowed for {what}", pool=pool,
-                hint=_near(name, list(table)),
+                f"pool '{pool}': '{shown}' is not among the mount options allowed for "
+                + ("a file system that is not named" if kind == "auto" else kind), pool=pool,
+                hint="name it: <format type='ext4'/>" if kind == "auto" else _near(name, list(table)),
             )  # fmt: skip
         if not any(re.fullmatch(p, value) if p and equals else not (p or equals) for p in patterns):
             lacks = "takes no value" if patterns == [_FLAG] else "does not take that value"
             raise errors.InvalidArgument(
-                f"pool '{pool}': the mount option '{name}' {lacks if equals else 'needs a value'}: '{shown}'", pool=pool
-            )
+                f"pool '{pool}': the mount option '{name}' {lacks if equals else 'needs a value'}: '{shown}'", pool=pool,
+                hint="a login needs a password, which no definition can give: use krb5 or none, or leave it out for a guest"
+                if (kind, name) == ("cifs", "sec") else None,
+            )  # fmt: skip
         found.append(option)
     return found
 

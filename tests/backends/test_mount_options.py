@@ -19,14 +19,14 @@ UNSAFE = [
     "suid", "dev", "exec", "remount", "bind", "rbind", "move", "loop", "loop=/dev/loop0", "offset=512", "user", "users", "owner",
     "context=system_u:object_r:etc_t:s0", "credentials=/etc/shadow", "password=x", "username=root", "X-mount.mkdir",
     "x-systemd.automount", "X-mount.owner=1000", "helper=evil", "bg", "noatime,suid", "errors=remount-ro,exec", ",",
-    "log-file=/x",
+    "log-file=/x", "cruid=1000",
 ]  # fmt: skip
 
 REFUSED = [
     ("ext4", "errors=panic"), ("ext4", "journal_path=/dev/sdb"), ("ext4", "journal_dev=2049"), ("xfs", "logdev=/dev/sdb"),
     ("xfs", "rtdev=/dev/sdb"), ("btrfs", "device=/dev/sdb"), ("btrfs", "subvol=../x=y"), ("nfs", "mounthost=evil"),
     ("nfs", "vers=4.2 suid"), ("cifs", "ip=10.0.0.1"), ("cifs", "prefixpath=x"), ("cifs", "unc=//other/share"),
-    ("glusterfs", "transport=tcp"),
+    ("glusterfs", "transport=tcp"), ("cifs", "sec=ntlmssp"), ("cifs", "sec=ntlmv2"),
     ("nfs", "commit=10"), ("ext4", "noatime=1"), ("ext4", "commit"), ("ext4", "commit="), ("ext4", ""), ("ext4", "=x"),
     ("ext4", "--bind"), ("auto", "noac"), ("ext4", "commit=1\nsuid"), ("ext4", "NOATIME"), ("btrfs", "device=/dev/x"),
 ]  # fmt: skip
@@ -59,6 +59,11 @@ def test_the_sentences() -> None:
     assert said("ext4", "suid") == (
         "pool 'p': the mount option 'suid' is not allowed: it lets files of the storage become root", None
     )  # fmt: skip
+    assert said("auto", "commit=5") == (
+        "pool 'p': 'commit=5' is not among the mount options allowed for a file system that is not named",
+        "name it: <format type='ext4'/>",
+    )
+    assert "a login needs a password" in (said("cifs", "sec=ntlmssp")[1] or "")
     assert said("ext4", "noatme") == (
         "pool 'p': 'noatme' is not among the mount options allowed for ext4", "did you mean 'noatime'?"
     )  # fmt: skip
