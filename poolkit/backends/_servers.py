@@ -68,7 +68,7 @@ def discover(host: Host, source: Any) -> list[FoundSource]:
     """The exports and, where the program gluster is installed, the volumes of the host that ``source`` names.
 
     ``source.format`` narrows it to nfs or glusterfs. Raises ``InvalidArgument`` without a host, ``Unreachable`` for one
-    that does not answer in time, ``ToolFailed`` for one that does not serve that.
+    that does not answer in time, ``ToolError`` for one that serves neither; what serves one of the two is no error.
     """
     hosts: Any = getattr(source, "hosts", ())
     if len(hosts) != 1:
@@ -78,14 +78,17 @@ def discover(host: Host, source: Any) -> list[FoundSource]:
     name = check_host(None, hosts[0].name)
     format = getattr(source, "format", None) or "auto"
     found: list[FoundSource] = []
-    if format in ("auto", "nfs"):
-        found += _ask(host, name, _exports)
+    ways = [_exports] if format in ("auto", "nfs") else []
     if format == "glusterfs" or (format == "auto" and host.has_program("gluster")):
+        ways.append(_volumes)
+    failures: list[errors.PoolkitError] = []
+    for how in ways:
         try:
-            found += _ask(host, name, _volumes)
-        except errors.ToolFailed:
-            if format == "glusterfs":
-                raise  # otherwise: a server of nfs alone
+            found += _ask(host, name, how)
+        except (errors.ToolError, errors.Unreachable) as error:
+            failures.append(error)  # it may serve the other one alone
+    if failures and len(failures) == len(ways):
+        raise failures[0]
     return found
 
 

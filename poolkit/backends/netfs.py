@@ -254,10 +254,14 @@ class NetfsBackend(FileBackend):
     # -- what touches the mount -----------------------------------------------------------------------------------------
 
     def live(self) -> Any:
-        """The definition with the directory's real mode and owner; as it is when the server does not answer."""
+        """The definition with the directory's real mode and owner; as it is when they cannot be had."""
         try:
             return _away.call(self, "live")
-        except errors.Unreachable:
+        except (
+            errors.HostError,
+            errors.Unreachable,
+            OSError,
+        ):  # a stale handle, a client that died: still the definition
             return self.pool
 
     def usage(self) -> Usage:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from poolkit import errors
+from poolkit import errors, registry, xmlmap
 from poolkit.backends import _away
 from poolkit.backends.netfs import NetfsBackend
 from poolkit.documents import FoundSource
@@ -145,8 +145,6 @@ def test_start_that_nobody_answers() -> None:
     ],
 )
 def test_the_kind_of_a_refusal(stderr: str, kind: type[errors.PoolkitError]) -> None:
-    from poolkit import registry, xmlmap
-
     definition: Any = xmlmap.read(xml(), registry.definitions())
     with pytest.raises(kind) as caught:
         NetfsBackend(definition, MountingHost({"mount": Answer("", 32, stderr)})).start()
@@ -198,6 +196,16 @@ def test_a_chain_opens_nothing_on_a_dead_server(
     monkeypatch.setattr(_away, "answers", lambda host, path: True)
     (link,) = made.chain()
     assert link.problem == ""
+
+
+@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), errors.HostError("no such directory")])
+def test_the_definition_can_be_shown_whatever_the_mount_says(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(_away, "call", fails)
+    backend = NetfsBackend(xmlmap.read(xml(), registry.definitions()), MountingHost())
+    assert backend.live() is backend.pool
 
 
 def test_stop_under_what_another_one_put_on_top() -> None:
@@ -318,6 +326,12 @@ def test_discovery_of_a_server_that_is_no_gluster_or_does_not_answer() -> None:
     with pytest.raises(errors.ToolFailed, match=r"Connection failed\."):
         found(MountingHost(answers), format="glusterfs")
     host = NoAnswer()
-    host.hangs = ("showmount",)
+    host.hangs = ("showmount", "gluster")
+    answers = {"showmount": Answer("", 1, "clnt_create: RPC: Program not registered"), "gluster": "images\n"}
+    assert found(MountingHost(answers)) == [("glusterfs", "images")]
+    lone = MountingHost({"showmount": Answer("", 1, "clnt_create: RPC: Program not registered")})
+    lone.has_program = lambda name: False  # type: ignore[method-assign]
+    with pytest.raises(errors.ToolFailed, match="Program not registered"):
+        found(lone)
     with pytest.raises(errors.Unreachable, match="the server 'nas' did not answer within 30 seconds"):
         found(host)
