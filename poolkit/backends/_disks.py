@@ -82,6 +82,19 @@ def look(path: str, part_separator: bool | None = None) -> Disk | None:
     return Disk(path, f"/dev/{name.replace('!', '/')}", number, size, sector, "", separator, names)
 
 
+def whole() -> Iterator[Disk]:
+    """The disks of this host with a medium that can be written: multipath ones, but no other mapped devices nor loops."""
+    for name in sorted(os.listdir("/sys/block")):
+        base = f"/sys/block/{name}"
+        plain = os.path.exists(f"{base}/device") and not name.startswith(("sr", "fd"))
+        if not plain and not _read(f"{base}/dm/uuid").startswith("mpath-"):
+            continue
+        mapped = _read(f"{base}/dm/name")
+        found = look(f"/dev/mapper/{mapped}" if mapped else f"/dev/{name.replace('!', '/')}")
+        if found is not None and found.size and _read(f"{base}/ro") == "0":
+            yield found
+
+
 def _dm_parts(base: str) -> dict[int, str]:
     """kpartx and parted give a partition the uuid of its disk after ``partN-``."""
     names: dict[int, str] = {}

@@ -214,6 +214,18 @@ class DiskBackend(PartitionVolumes):
             self.host.change(_blank(disk, table.label))
         return True
 
+    @classmethod
+    def discover(cls, host: Host, source: Any) -> Iterable[Any]:
+        """The disks of this host that nothing uses and that hold a partition table or nothing, with the table's type."""
+        from poolkit.documents import FoundDevice, FoundSource
+
+        for disk in _disks.whole():
+            with contextlib.suppress(OSError, errors.PoolkitError):  # a disk that cannot be read is of no use
+                label = _partitions.label(_disks.head(disk.node))
+                own = {"mbr", _OWN_NAMES.get(label, label)} | _AT_ENDS if label else set()
+                if not _block.users(host, disk.number) and own.issuperset(_content(host, disk.node)):
+                    yield FoundSource(devices=(FoundDevice(path=disk.node),), format=label or None)
+
     # -- facts --------------------------------------------------------------------------------------------------------
 
     def usage(self) -> Usage:

@@ -248,6 +248,22 @@ def test_what_the_last_partition_holds_is_not_the_disks(machine: dict[str, Any])
     assert DiskBackend(xmlmap.read(pool(), [DiskPool]), host).build() is False
 
 
+def test_disks_that_a_pool_can_be_made_of(machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_disks, "whole", lambda: [_disks.look("/dev/sda", None)])
+
+    def found() -> list[tuple[str, str | None]]:
+        return [(one.devices[0].path, one.format) for one in DiskBackend.discover(ScriptedHost(), None)]
+
+    machine["holds"] = ("mbr", "gpt")
+    assert found() == [("/dev/sda", "gpt")]
+    machine["holds"] = ("mbr", "gpt", "ext4")
+    assert found() == []
+    machine |= {"holds": (), "label": ""}
+    assert found() == [("/dev/sda", None)]
+    machine["users"] = ["swap space"]
+    assert found() == []
+
+
 # -- start and facts --------------------------------------------------------------------------------------------------
 
 
