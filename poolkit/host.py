@@ -112,7 +112,7 @@ class Host:
         self._secrets: list[str] = []
         self._programs: dict[str, str] = {}
         self.children: list[Any] = []
-        """Processes that wait for work that may hang (:mod:`poolkit.worker`)."""
+        """Processes that wait for work that may hang (``poolkit.worker``)."""
 
     def close(self) -> None:
         """End the processes that wait for work. Repeatable; the next work starts new ones."""
