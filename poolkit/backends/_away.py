@@ -24,6 +24,15 @@ def answers(host: Host, path: str) -> bool:
     return True
 
 
+def client_died(host: Host, path: str) -> bool:
+    """Whether the process behind the FUSE file system mounted at ``path`` is gone (ENOTCONN): the mount never recovers."""
+    try:
+        said = host.query(["stat", "--file-system", "--format=%T", "--", path], ok=range(256), timeout=DEADLINE)
+    except errors.ToolTimeout:
+        return False
+    return "Transport endpoint is not connected" in said.stderr
+
+
 def require(backend: FileBackend) -> None:
     """Raise ``Unreachable`` unless the server answers."""
     if not answers(backend.host, backend.place):

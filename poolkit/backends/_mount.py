@@ -32,6 +32,21 @@ def require_free(host: Host, pool: str, target: str, wanted: str) -> None:
         )  # fmt: skip
 
 
+def is_safe(mount: Mount) -> bool:
+    """Whether it has the options that every mount of ours has."""
+    return set(SAFE) <= set(mount.options.split(","))
+
+
+def warn_unsafe(host: Host, pool: str, mount: Mount) -> None:
+    """Warn of a mount that somebody else has made without them."""
+    lacks = ",".join(option for option in SAFE if option not in mount.options.split(","))
+    if lacks:
+        host.warn(
+            f"pool '{pool}': '{mount.target}' was mounted already, without {lacks}: what guests write there could become "
+            f"programs or devices of this host; to change that: mount -o remount,{lacks} {mount.target}"
+        )
+
+
 def require_uncovered(host: Host, pool: str, target: str, ours: Callable[[Mount], bool]) -> None:
     """Raise ``Busy`` if one of ``ours`` is mounted at ``target`` under something else."""
     real = locate(target, host.mounts())[0]

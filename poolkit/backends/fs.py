@@ -135,11 +135,17 @@ class FsBackend(FileBackend):
 
     def check(self) -> bool:
         """Whether the device is mounted at the target: as the kernel's table of mounts has it."""
-        return self.mounted() is not None
+        mount = self.mounted()
+        self.whole = mount is None or _mount.is_safe(mount)
+        return mount is not None
 
     def start(self) -> None:
-        """Make the target directory if need be, and mount the device there with nosuid, nodev and noexec."""
-        if self.mounted() is not None:
+        """Make the target directory if need be, and mount the device there with nosuid, nodev and noexec.
+
+        The same device mounted there by somebody else is taken as it is, with a warning if it lacks those options.
+        """
+        if (there := self.mounted()) is not None:
+            _mount.warn_unsafe(self.host, self.pool.name, there)
             return
         name, target = self.pool.name, self.place
         _mount.require_free(self.host, name, target, f"'{self.device}'")

@@ -178,12 +178,20 @@ class NetfsBackend(FileBackend):
 
     def check(self) -> bool:
         """Whether the server's directory is mounted at the target. A server that is down does not change that."""
-        return self.mounted() is not None
+        mount = self.mounted()
+        self.whole = mount is None or (not mount.fstype.startswith("fuse.") and _mount.is_safe(mount))
+        return mount is not None
 
     def start(self) -> None:
-        """Make the target directory if need be, and mount the first server that lets us, with nosuid, nodev and noexec."""
-        if self.mounted() is not None:
-            return
+        """Make the target directory if need be, and mount the first server that lets us, with nosuid, nodev and noexec.
+
+        A FUSE mount whose client has died is mounted anew.
+        """
+        if (there := self.mounted()) is not None:
+            if not (there.fstype.startswith("fuse.") and _away.client_died(self.host, there.target)):
+                _mount.warn_unsafe(self.host, self.pool.name, there)
+                return
+            self.host.change(["umount", "--internal-only", "--lazy", "--", there.target])
         sources = self.sources()
         _mount.require_free(self.host, self.pool.name, self.place, f"'{sources[0]}'")
         self.options(None)

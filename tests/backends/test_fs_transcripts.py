@@ -88,6 +88,18 @@ def test_start_of_what_is_up_changes_nothing(device: Any) -> None:
     assert run(start, mounts=[OURS]) == []
 
 
+def test_a_mount_of_somebody_else_is_taken_with_a_warning(device: Any) -> None:
+    for options, lacks in [("rw,nosuid,rw", "nodev,noexec"), ("rw,nosuid,nodev,noexec", "")]:
+        host = MountingHost(mounts=[OURS._replace(options=options)])
+        backend: Any = FsBackend(xmlmap.read(xml(), registry.definitions()), host)
+        assert backend.check()
+        assert backend.whole is (not lacks), "what start has to say is said"
+        backend.start()
+        assert [warning.partition(":")[2].partition(":")[0] for warning in host.warnings] == (
+            [f" '{TARGET}' was mounted already, without {lacks}"] if lacks else []
+        )
+
+
 def test_start_on_a_taken_target(device: Any) -> None:
     other = Mount("0:30", "/", TARGET, "tmpfs", "tmpfs", "rw")
     assert run(start, mounts=[other]) == [

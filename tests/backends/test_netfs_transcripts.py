@@ -95,6 +95,18 @@ def test_start_of_what_is_up_changes_nothing() -> None:
     assert run(start, xml("cifs", dir="x"), mounts=[ours("cifs", "//nas/x")]) == []
 
 
+def test_start_mounts_anew_when_the_gluster_client_has_died() -> None:
+    document, mount = xml("glusterfs", dir="v"), ours("fuse.glusterfs", "nas:v")
+    dead = Answer(
+        "", 1, f"stat: cannot read file system information for '{TARGET}': Transport endpoint is not connected"
+    )
+    assert run(start, document, answers={"stat": "fuseblk"}, mounts=[mount]) == [PROBE]
+    assert run(start, document, answers={"stat": dead}, mounts=[mount]) == [
+        PROBE, f"! umount --internal-only --lazy -- {TARGET}", *MKDIR,
+        f"! mount -t glusterfs -o nosuid,nodev,noexec -- nas:v {TARGET}",
+    ]  # fmt: skip
+
+
 def test_start_tries_the_servers_in_order() -> None:
     answers: dict[str, Any] = {"mount": [Answer("", 32, "mount.nfs: Connection refused"), ""]}
     document = xml(hosts=["one", "two"])
