@@ -1,7 +1,7 @@
 """File systems for the pool type fs: the programs that make them, what they are called, and how one made here is known again.
 
-A file system that ``build`` makes carries an identity that follows from the pool's uuid. Building again finds it, and undo
-removes nothing else.
+A file system that ``build`` makes carries an identity that follows from the pool's uuid and the device's path. Building
+again finds it, and undo removes nothing else.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ MAKERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def mark(format: str, pool: str | None) -> str:
-    """The identity of the file system that ``build`` makes for the pool of that uuid, in the form its program takes."""
+def mark(format: str, pool: str | None, device: str) -> str:
+    """The identity of the file system that ``build`` makes for the pool of that uuid, in the form its program takes.
+
+    ``device`` is the definition's path: two disks that a pool has had one after the other never share an identity.
+    """
     import uuid
 
-    base = uuid.uuid5(uuid.UUID(pool), "file system") if pool else uuid.uuid4()
+    base = uuid.uuid5(uuid.UUID(pool), f"file system on {device}") if pool else uuid.uuid4()
     return {"vfat": base.hex[:8], "udf": base.hex[:16]}.get(format, str(base))
 
 

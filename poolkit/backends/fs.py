@@ -256,7 +256,7 @@ class FsBackend(FileBackend):
 
     @property
     def _mark(self) -> tuple[str, str]:
-        mark = _mkfs.mark(self.format, self.pool.uuid)
+        mark = _mkfs.mark(self.format, self.pool.uuid, self.device)
         return mark, _mkfs.shown(self.format, mark)
 
     def _make(self, found: tuple[str, ...]) -> None:

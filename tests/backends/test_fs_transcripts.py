@@ -18,7 +18,7 @@ from poolkit.testing import Answer, transcript
 from .scripted import MountingHost, undone
 
 UUID = "0a3f8c5e-8d0d-4f0a-9d6e-0a54b7f6c001"
-MARK = "f8928f7a-fd0d-5ca7-9dc9-eb57fcc518d2"
+MARK = "561ba673-760b-5fd8-a38c-dbbdb771621b"
 DEVICE = "/dev/scripted"
 TARGET = "/nonexistent/pool"
 MKDIR = [f"! mkdir {Path(TARGET).parent}", f"! mkdir {TARGET}"]
@@ -207,6 +207,13 @@ def test_stop_of_a_busy_pool_names_the_mount_below(device: Any) -> None:
 )
 def test_build(device: Any, kind: str, line: str) -> None:
     assert run(build, xml(kind)) == [f"! {line} -- {DEVICE}", *MKDIR]
+
+
+@pytest.mark.parametrize("kind", ["ext4", "vfat", "udf"])
+def test_two_disks_of_one_pool_share_no_identity(kind: str) -> None:
+    first, second = (_mkfs.mark(kind, UUID, device) for device in ("/dev/disk/by-id/a", "/dev/disk/by-id/b"))
+    assert first != second
+    assert first == _mkfs.mark(kind, UUID, "/dev/disk/by-id/a")
 
 
 def test_build_over_something_else(device: Any) -> None:
