@@ -209,7 +209,7 @@ def test_two_guests_share_the_tests_and_one_may_die(bootable: None, suite: pytes
                 os.kill(os.getpid(), signal.SIGKILL)
     """
     suite.makepyfile(test_many=body)
-    result = outer(suite, "-rP", "test_many.py")
+    result = outer(suite, "-rfP", "test_many.py")
     result.assert_outcomes(passed=59, failed=1)
     assert {"here is lab", "here is lab2"} <= set(result.outlines)
     result.stdout.fnmatch_lines(["*FAILED*test_one[[]3[]] - the guest's pytest ended without finishing this test*"])
