@@ -230,21 +230,17 @@ class Engine:
 
     def _refuse_shared_place(self, definition: Any, host: Host) -> None:
         # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
-        from poolkit.mounts import is_network, locate
-
-        def away(path: str) -> bool:
-            mount = locate(path, mounts)[1]
-            return mount is not None and is_network(mount.fstype)
+        from poolkit.mounts import network_of
 
         path = definition.target.path
         mounts = host.mounts()
-        if away(path):
+        if network_of(path, mounts):
             return
         place = identity(os.stat(path))
         for other in self.inventory.records():
             if other.name == definition.name or other.type not in _LOCAL or not other.target or not self._exists(other):
                 continue
-            if not other.active or other.boot != self.boot or away(other.target):
+            if not other.active or other.boot != self.boot or network_of(other.target, mounts):
                 continue
             with contextlib.suppress(OSError):
                 if identity(os.stat(other.target)) == place:
