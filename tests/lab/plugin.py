@@ -256,7 +256,7 @@ def _free_memory() -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The lab's settings, for pyproject.toml or ``-o``."""
-    parser.addini("lab_timeout", "seconds that a lab test may take unless its marker says otherwise", default="120")
+    parser.addini("lab_timeout", "seconds that a lab test may take unless its marker says otherwise", default="240")
     # The guest's own pytest-timeout comes first, for it can show where a test hangs.
     parser.addini("lab_grace", "seconds after the time-out of a lab test until its guest is killed", default="15")
     parser.addini("lab_session_timeout", "seconds that all lab tests of a session may take", default="3600")
@@ -264,6 +264,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take part on the outer side only."""
-    config.addinivalue_line("markers", "lab(timeout=120): runs inside the lab's virtual machine")
+    config.addinivalue_line("markers", "lab(timeout=240): runs inside the lab's virtual machine")
     if "POOLKIT_LAB_GUEST" not in os.environ:
         config.pluginmanager.register(Outer(config), "lab-outer")

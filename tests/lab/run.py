@@ -13,7 +13,7 @@ from typing import Any
 from .guest import Guest
 from .measure import Measure
 
-COLLECT_TIMEOUT = 180  # seconds from the start of the guest's pytest to its first test
+COLLECT_TIMEOUT = 300  # seconds from the start of the guest's pytest to its first test
 FINISH_TIMEOUT = 180  # seconds between two tests, or from the last one to the end; a busy machine needs over 30
 FORWARDED = ("CI", "HYPOTHESIS_", "POOLKIT_")  # environment variables (prefixes) that the guest's pytest gets
 
