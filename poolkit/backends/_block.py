@@ -18,6 +18,7 @@ from poolkit import errors
 from poolkit.backend import Backend, Source, Transfer, VolumeInfo
 from poolkit.backends import _copy, _wipe
 from poolkit.host import Host
+from poolkit.model import Permissions
 
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -132,6 +133,14 @@ class BlockBackend(Backend):
 
     def identify(self, info: VolumeInfo, fd: int) -> None:
         """Raise ``Unsafe`` unless the open device is the volume that was listed."""
+
+    def _give(self, device: str, wanted: Permissions) -> None:
+        """Give a new volume's device node the mode, owner and group that its definition names."""
+        if wanted.mode is not None:
+            self.host.files.chmod(device, wanted.mode)
+        if wanted.owner is not None or wanted.group is not None:
+            owner, group = (-1 if value is None else value for value in (wanted.owner, wanted.group))
+            self.host.files.chown(device, owner, group)
 
     def wipe(self, info: VolumeInfo, algorithm: str = "zero", *, force: bool = False) -> VolumeInfo:
         """Wipe every byte of the device; its size and name stay."""

@@ -315,13 +315,6 @@ class LvmVolumes(_block.BlockBackend):
             self.host.change(["lvrename", "--", self.vg, temporary, name], undo=undo)
         return None if self.host.dry_run else (found, one._replace(name=name))
 
-    def _give(self, device: str, wanted: Permissions) -> None:
-        if wanted.mode is not None:
-            self.host.files.chmod(device, wanted.mode)
-        if wanted.owner is not None or wanted.group is not None:
-            owner = -1 if wanted.owner is None else wanted.owner
-            self.host.files.chown(device, owner, -1 if wanted.group is None else wanted.group)
-
     def _exists(self, name: str) -> errors.VolumeExists:
         return errors.VolumeExists(f"pool '{self.pool.name}' has a volume '{name}' already", volume=name)
 

@@ -20,7 +20,7 @@ from poolkit.backend import Source, VolumeInfo
 from poolkit.backends import _disks, _partitions
 from poolkit.backends._block import BlockBackend
 from poolkit.backends._partitions import Partition, Table
-from poolkit.model import PARTITION_FORMATS, Permissions, Volume
+from poolkit.model import PARTITION_FORMATS, Volume
 
 # The kernel is told by partx, of one partition; sfdisk would make it read the whole table, which fails on a disk in use.
 SFDISK = ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel")
@@ -216,13 +216,6 @@ class PartitionVolumes(BlockBackend):
             if (wanted := volume.target.permissions) is not None:
                 self._give(os.path.realpath(disk.part(part.number)), wanted)
         return self._at(part.start, name)
-
-    def _give(self, node: str, wanted: Permissions) -> None:
-        if wanted.mode is not None:
-            self.host.files.chmod(node, wanted.mode)
-        if wanted.owner is not None or wanted.group is not None:
-            owner, group = (-1 if value is None else value for value in (wanted.owner, wanted.group))
-            self.host.files.chown(node, owner, group)
 
     def _at(self, start: int, name: str) -> VolumeInfo:
         """The volume that begins at ``start``: since the lock was let go it may have got another name than ``name``."""
