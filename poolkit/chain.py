@@ -6,8 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from poolkit import errors
-from poolkit.backends import _away, _copy, _images
+from poolkit import errors, worker
+from poolkit.backends import _copy, _images
 from poolkit.formats import FORMATS, FdReader, as_format
 from poolkit.mounts import network_of
 
@@ -59,7 +59,7 @@ def walk(engine: Engine, volume: Volume) -> list[Link]:
             return [*links, link._replace(problem=why)]
         away = network_of(path, host.mounts())
         if away is not None and away.target not in alive:
-            if not _away.answers(host, path):
+            if not worker.answers(host, path):
                 return [
                     *links,
                     link._replace(problem=f"the server of '{away.target}' does not answer; it was not opened"),

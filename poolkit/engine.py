@@ -232,15 +232,13 @@ class Engine:
         # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
         from poolkit.mounts import network_of
 
-        path = definition.target.path
-        mounts = host.mounts()
-        if network_of(path, mounts):
+        others = [r for r in self.inventory.active_records(self.boot) if r.type in _LOCAL and r.name != definition.name]
+        path, mounts = definition.target.path, host.mounts() if others else None
+        if mounts is None or network_of(path, mounts):
             return
         place = identity(os.stat(path))
-        for other in self.inventory.records():
-            if other.name == definition.name or other.type not in _LOCAL or not other.target or not self._exists(other):
-                continue
-            if not other.active or other.boot != self.boot or network_of(other.target, mounts):
+        for other in others:
+            if not other.target or network_of(other.target, mounts):
                 continue
             with contextlib.suppress(OSError):
                 if identity(os.stat(other.target)) == place:

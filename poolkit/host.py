@@ -18,36 +18,14 @@ from poolkit.files import Directory, Files
 from poolkit.record import record
 
 if TYPE_CHECKING:
-    import subprocess
-
+    from poolkit.mounts import Mount, MountTable
     from poolkit.undo import Journal, Undo
-
-SEARCH_PATH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
-
-# Limits for tools that read images nobody should trust: a 1 KiB VDI header makes qemu-img 7.2 take 2 GiB.
-_UNTRUSTED_LIMITS = {"as": 1 << 30, "cpu": 30, "nofile": 256, "core": 0}
 
 # What keeps devices suspended or half a table written when it is killed: an abort takes effect when it has ended.
 _WHOLE = frozenset(
     ("pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove", "lvextend", "lvreduce",
      "lvresize", "lvchange", "sfdisk", "parted", "partx", "kpartx", "resizepart", "dmsetup", "wipefs")
 )  # fmt: skip
-
-_LAST_WAIT = 5.0  # seconds that a killed program has to end; one that waits for a dead server may not even then
-
-# Debian's package for a program, where the two differ in name.
-PACKAGES = {
-    "qemu-img": "qemu-utils", "lvs": "lvm2", "vgs": "lvm2", "pvs": "lvm2", "lvcreate": "lvm2", "vgcreate": "lvm2",
-    "pvcreate": "lvm2", "vgchange": "lvm2", "lvchange": "lvm2", "lvremove": "lvm2", "lvextend": "lvm2",
-    "lvresize": "lvm2", "vgremove": "lvm2", "pvremove": "lvm2", "vgscan": "lvm2", "mount": "mount",
-    "umount": "mount", "mount.nfs": "nfs-common", "showmount": "nfs-common", "mount.cifs": "cifs-utils",
-    "mkfs.ext4": "e2fsprogs", "mkfs.ext3": "e2fsprogs", "mkfs.ext2": "e2fsprogs", "mkfs.xfs": "xfsprogs",
-    "mkfs.btrfs": "btrfs-progs", "mkfs.vfat": "dosfstools", "mkudffs": "udftools", "sfdisk": "fdisk",
-    "partx": "util-linux", "lsblk": "util-linux", "blkdiscard": "util-linux", "resizepart": "util-linux",
-    "blkid": "util-linux", "wipefs": "util-linux", "udevadm": "udev",
-    "iscsiadm": "open-iscsi", "multipath": "multipath-tools", "dmsetup": "dmsetup", "chattr": "e2fsprogs",
-    "prlimit": "util-linux",
-}  # fmt: skip
 
 
 class Result(NamedTuple):
@@ -57,17 +35,6 @@ class Result(NamedTuple):
     status: int
     stdout: str
     stderr: str
-
-
-class Mount(NamedTuple):
-    """One line of the mount table."""
-
-    device: str
-    root: str
-    target: str
-    fstype: str
-    source: str
-    options: str
 
 
 @record()
@@ -224,6 +191,8 @@ class Host:
         """The absolute path of a program on the fixed search path; raises ``ToolMissing`` with the package to install."""
         found = self._programs.get(name)
         if found is None:
+            from poolkit.programs import PACKAGES, SEARCH_PATH
+
             for directory in SEARCH_PATH:
                 candidate = f"{directory}/{name}"
                 if os.access(candidate, os.X_OK):
@@ -257,31 +226,35 @@ class Host:
         poll: Callable[[], None] | None = None,
         changes: bool = False,
     ) -> Result:
-        import subprocess
+        from poolkit import programs
 
         argv = tuple(argv)
         full = [self.program(argv[0]), *argv[1:]]
         if untrusted:
-            all_limits = {**_UNTRUSTED_LIMITS, **(limits or {})}
+            all_limits = {**programs.UNTRUSTED_LIMITS, **(limits or {})}
             full = [self.program("prlimit"), *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full]
+        until = time.monotonic() + timeout
+
+        def tick() -> None:
+            if poll is not None:
+                poll()
+            if abortable and self.abort.is_set():
+                raise errors.Aborted(f"stopped while '{argv[0]}' was running")
+            if time.monotonic() >= until:
+                raise errors.ToolTimeout(
+                    f"'{argv[0]}' did not end within {timeout:g} seconds and was killed", argv=self._redacted(argv)
+                )
+
         try:
-            process = subprocess.Popen(
-                full,
-                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=_environment(),
-                cwd="/",
-                umask=0o077,
-                start_new_session=self._own_session,
-                pass_fds=tuple(pass_fds),
+            process = programs.start(
+                full, input=input is not None, own_session=self._own_session, pass_fds=tuple(pass_fds)
             )
         except OSError as error:
             raise errors.from_os_error(error, f"run '{argv[0]}'") from error
         if changes:
             self._track(process.pid)
         with process:
-            out, err = self._converse(process, argv, input, timeout, abortable, poll)
+            out, err = programs.converse(process, input, until, tick)
         result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
         if result.status in ok:
             return result
@@ -298,39 +271,6 @@ class Host:
             f"'{argv[0]}' failed with status {result.status}{said}",
             argv=self._redacted(argv), status=result.status, stdout=result.stdout, stderr=result.stderr,
         )  # fmt: skip
-
-    def _converse(
-        self,
-        process: subprocess.Popen[bytes],
-        argv: tuple[str, ...],
-        input: bytes | None,
-        timeout: float,
-        abortable: bool,
-        poll: Callable[[], None] | None,
-    ) -> tuple[bytes, bytes]:
-        import subprocess
-
-        deadline = time.monotonic() + timeout
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return process.communicate(input, timeout=max(0.0, min(0.25, left)))
-            except subprocess.TimeoutExpired:
-                input = None  # what was given is being sent; giving it again is refused
-            except BaseException:
-                _kill_group(process)
-                raise
-            if poll is not None:
-                with _killed_on_error(process):
-                    poll()
-            if abortable and self.abort.is_set():
-                _kill_group(process)
-                raise errors.Aborted(f"stopped while '{argv[0]}' was running")
-            if left <= 0:
-                _kill_group(process)
-                raise errors.ToolTimeout(
-                    f"'{argv[0]}' did not end within {timeout:g} seconds and was killed", argv=self._redacted(argv)
-                )
 
     # -- changes by system call -------------------------------------------------------------------------------
 
@@ -374,9 +314,11 @@ class Host:
             self._shared[key] = ask()
         return self._shared[key]
 
-    def mounts(self) -> list[Mount]:
-        """The mount table of this process (``/proc/self/mountinfo``, proc(5)), read once per engine call."""
-        mounts: list[Mount] = self.shared("mounts", _read_mounts)
+    def mounts(self) -> MountTable:
+        """The mount table of this process, read once per engine call and again after a change."""
+        from poolkit.mounts import read
+
+        mounts: MountTable = self.shared("mounts", read)
         return mounts
 
     def mount_at(self, path: str) -> Mount | None:
@@ -386,8 +328,12 @@ class Host:
         """
         from poolkit.mounts import locate
 
-        real, mount = locate(path, self.mounts())
-        return mount if mount is not None and mount.target == real else None
+        def ask() -> Mount | None:
+            real, mount = locate(path, self.mounts())
+            return mount if mount is not None and mount.target == real else None
+
+        found: Mount | None = self.shared(("mount at", path), ask)
+        return found
 
     def directory(self, path: str) -> Directory:
         """Open a directory for the fast path of plain system calls; use as a context manager."""
@@ -450,15 +396,6 @@ class Host:
             os.close(fd)
 
 
-def _environment() -> Mapping[str, str]:
-    # Built from nothing: a tool's behaviour must not depend on who calls it.
-    # One arena: glibc reserves 64 MiB of address space for each further one, and qemu-img has dozens of threads and 1 GiB.
-    return {
-        "PATH": ":".join(SEARCH_PATH), "LC_ALL": "C.UTF-8", "HOME": "/", "LVM_SUPPRESS_FD_WARNINGS": "1",
-        "MALLOC_ARENA_MAX": "1",
-    }  # fmt: skip
-
-
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
@@ -466,59 +403,3 @@ def _text(data: bytes) -> str:
 def _last_words(result: Result) -> str:
     lines = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
     return f": {'; '.join(lines[-3:])[:500]}" if lines else ""
-
-
-@contextmanager
-def _killed_on_error(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        _kill_group(process)
-        raise
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    import signal
-
-    with suppress(ProcessLookupError):
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()  # it shares our group, which somebody else ends
-    import subprocess
-
-    try:
-        process.wait(_LAST_WAIT)
-    except subprocess.TimeoutExpired:
-        process.returncode = -signal.SIGKILL  # it hangs in the kernel; who waited for it could hang as long
-
-
-def _unescape(field: str) -> str:
-    # proc(5): space, tab, newline and backslash appear as three octal digits.
-    if "\\" not in field:
-        return field
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, char)
-    return field
-
-
-def _read_mounts() -> list[Mount]:
-    mounts = []
-    # Nothing but the newline is escaped: whoever may mount with FUSE chooses a name with a carriage return.
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        for line in file.read().split("\n"):
-            left, _, right = line.partition(" - ")
-            fields, tail = left.split(" "), right.split(" ")
-            if len(fields) < 6 or not tail[0]:
-                continue
-            mounts.append(
-                Mount(
-                    device=fields[2],
-                    root=_unescape(fields[3]),
-                    target=_unescape(fields[4]),
-                    fstype=tail[0],
-                    source=_unescape(tail[1]) if len(tail) > 1 else "",
-                    options=",".join([fields[5], *tail[2:]]),
-                )
-            )
-    return mounts

@@ -28,6 +28,8 @@ class Index:
             stamp = self._engine.store.stamp(only)
             files = {} if stamp is None else {only: stamp}
             record = self._engine.inventory.record(only)
+            if record is not None and stamp is not None and record.stamp == stamp:
+                return record
             records = {} if record is None else {only: record}
         else:
             files = dict(self._engine.store.names())

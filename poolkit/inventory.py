@@ -12,7 +12,7 @@ import sqlite3
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
@@ -81,6 +81,7 @@ class Inventory:
     def __init__(self, path: str, *, fault: Callable[[str], None] | None = None, keep: bool = True) -> None:
         self._db = Database(path, _SCHEMA, _VERSION, fault=fault, keep=keep)
         self._known: dict[int, tuple[int, dict[str, VolumeInfo]]] = {}
+        self._ended: set[str] = set()  # operations whose marks are not needed any more
 
     @property
     def path(self) -> str:
@@ -94,6 +95,11 @@ class Inventory:
 
     def close(self) -> None:
         """Close the connections of all threads; repeatable."""
+        if self._ended:
+            # A mark that stays does no harm.
+            with suppress(OSError, errors.HostError), self._db.transaction() as db:
+                self._clear_marks(db, tuple(self._ended))
+            self._ended.clear()
         self._db.close()
 
     @contextmanager
@@ -101,23 +107,37 @@ class Inventory:
         """All or nothing; with ``operation`` its journal counts as complete from the same instant."""
         with self._db.transaction() as db:
             yield db
+            ended = tuple(self._ended) if operation is not None else ()
             if operation is not None:
+                self._clear_marks(db, ended)
                 db.execute("INSERT OR IGNORE INTO completed VALUES (?, ?)", (operation, time.time()))
+        self._ended.difference_update(ended)
+
+    @staticmethod
+    def _clear_marks(db: sqlite3.Connection, operations: Iterable[str]) -> None:
+        db.executemany("DELETE FROM completed WHERE operation = ?", ((operation,) for operation in operations))
 
     def completed(self, operation: str) -> bool:
         """Whether that operation ended well before its journal could be removed."""
         return self._db.row("SELECT 1 FROM completed WHERE operation = ?", (operation,)) is not None
 
     def forget_operation(self, operation: str) -> None:
-        """Its journal is gone; the mark is not needed any more."""
-        with self.transaction() as db:
-            db.execute("DELETE FROM completed WHERE operation = ?", (operation,))
+        """Its journal is gone, so its mark may go: with the next transaction that makes one, or when this is closed.
+
+        One of its own would cost as much as what the verb stores.
+        """
+        self._ended.add(operation)
 
     # -- pools ------------------------------------------------------------------------------------------------
 
     def records(self) -> list[Record]:
         """All pools, by name."""
         return [Record._make(r) for r in self._db.rows(f"SELECT {_RECORD} FROM pools ORDER BY name")]  # noqa: S608
+
+    def active_records(self, boot: str) -> list[Record]:
+        """The pools that were started since that boot, by name."""
+        query = f"SELECT {_RECORD} FROM pools WHERE active AND boot = ? ORDER BY name"  # noqa: S608
+        return [Record._make(r) for r in self._db.rows(query, (boot,))]
 
     def record(self, name: str) -> Record | None:
         """One pool by name."""
@@ -274,10 +294,12 @@ class Inventory:
     # -- volumes ----------------------------------------------------------------------------------------------
 
     def known(self, record: Record | None, place: str | None) -> tuple[int, dict[str, VolumeInfo]]:
-        """The version and the last listing of a pool, by name, and formats recorded at ``place`` for what is not in it."""
+        """The version of ``record`` and the last listing of its pool, by name, and formats recorded at ``place`` for what is
+        not in it.
+        """
         version, listing = 0, {}
         if record is not None:
-            version = self.version(record.id)
+            version = record.version  # what has changed since then counts as changed during the scan
             cached = self._known.get(record.id)
             if cached is None or cached[0] != version:
                 cached = self._known[record.id] = (version, self._load(record.id))
@@ -332,8 +354,6 @@ class Inventory:
             self._store(db, number, listing, changed, missing)
             # What is not there now may come back, as with a file system that was not mounted for a while: its formats stay.
             self._keep_formats(db, number, [old[n] for n in missing])
-        # Other scans may have begun earlier and must still learn of these changes; none takes a day.
-        db.execute("DELETE FROM touched WHERE pool = ? AND at < ?", (number, time.time() - 86400))
         db.execute(
             "UPDATE pools SET capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ? WHERE id = ?",
             (*map(_clamp, usage), time.time(), version, number),
@@ -429,7 +449,9 @@ class Inventory:
         """Note that a volume was made, changed or deleted: a scan that began earlier knows less."""
         db.execute("UPDATE pools SET version = version + 1 WHERE id = ?", (number,))
         version = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()[0]
-        db.execute("INSERT INTO touched VALUES (?, ?, ?, ?)", (number, version, name, time.time()))
+        now = time.time()
+        db.execute("DELETE FROM touched WHERE pool = ? AND at < ?", (number, now - 86400))  # no scan takes a day
+        db.execute("INSERT INTO touched VALUES (?, ?, ?, ?)", (number, version, name, now))
 
     def version(self, number: int) -> int:
         """A number that grows with every change of the pool's listing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import time
@@ -68,7 +69,7 @@ class Locks:
 
         ``check`` is called while waiting, so that an abort can end it.
         """
-        mine = Work(pool, verb, volume, os.getpid(), _user(), time.time(), shared)
+        mine = Work(pool, verb, volume, os.getpid(), _user(os.getuid()), time.time(), shared)
         folder = os.path.join(self.directory, _quote(pool))
         deadline = time.monotonic() + wait
         pause = 0.001
@@ -123,9 +124,13 @@ class Locks:
             os.close(fd)
 
     def _enter(self, folder: str, work: Work) -> tuple[str, int]:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         path = os.path.join(folder, f"{work.pid}-{os.urandom(6).hex()}")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            fd = os.open(path, flags, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         facts = {name: getattr(work, name) for name in Work.__annotations__}
         os.write(fd, json.dumps(facts).encode())
@@ -177,10 +182,11 @@ def _quote(name: str) -> str:
     return "%" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
-def _user() -> str:
+@functools.cache
+def _user(uid: int) -> str:
     try:
         import pwd
 
-        return pwd.getpwuid(os.getuid()).pw_name
+        return pwd.getpwuid(uid).pw_name
     except (ImportError, KeyError):
-        return str(os.getuid())
+        return str(uid)

@@ -7,17 +7,68 @@ component by component, and nothing at or below a mount point of a network file 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from poolkit.host import Mount
+from typing import NamedTuple
 
 # Kernel names of the file systems that need somebody else to answer; FUSE has the client's name after a dot.
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.glusterfs", "fuse.sshfs"})
 
 _LINKS = 40  # the kernel's own limit for symbolic links in one path
+
+
+class Mount(NamedTuple):
+    """One line of the mount table."""
+
+    device: str
+    root: str
+    target: str
+    fstype: str
+    source: str
+    options: str
+
+
+class MountTable(tuple[Mount, ...]):
+    """All mounts, in the order in which they were made."""
+
+    @functools.cached_property
+    def tops(self) -> dict[str, Mount]:
+        """The mount that is seen at each mount point: later lines lie above earlier ones."""
+        return {mount.target: mount for mount in self}
+
+
+def read() -> MountTable:
+    """The mount table of this process as it is now (``/proc/self/mountinfo``, proc(5))."""
+    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+        return parse(file.readall())
+
+
+@functools.lru_cache(maxsize=2)  # it seldom changes from one call to the next
+def parse(text: bytes) -> MountTable:
+    """The table that is written in ``text``."""
+    mounts = []
+    # Not splitlines: only space, tab, newline and backslash are escaped, and whoever may mount with FUSE chooses a name with
+    # a carriage return.
+    for line in text.decode("utf-8", "backslashreplace").split("\n"):
+        fields = line.split(" ")
+        try:
+            tail = fields.index("-", 6) + 1  # any number of optional fields stands before the hyphen
+            kind, source = fields[tail], fields[tail + 1]
+        except (ValueError, IndexError):
+            continue
+        root, target = fields[3], fields[4]
+        if "\\" in line:
+            root, target, source = map(_unescaped, (root, target, source))
+        mounts.append(Mount(fields[2], root, target, kind, source, ",".join([fields[5], *fields[tail + 2 :]])))
+    return MountTable(mounts)
+
+
+def _unescaped(field: str) -> str:
+    # proc(5): space, tab, newline and backslash appear as three octal digits.
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, char)
+    return field
 
 
 def is_network(fstype: str) -> bool:
@@ -31,7 +82,7 @@ def locate(path: str, mounts: Iterable[Mount]) -> tuple[str, Mount | None]:
     Below a network mount the rest of the path is taken as it is. What does not exist is taken as it is, too. Raises
     ``OSError`` (ELOOP) for a loop of links.
     """
-    tops = {mount.target: mount for mount in mounts}  # later lines lie above earlier ones
+    tops = (mounts if isinstance(mounts, MountTable) else MountTable(mounts)).tops
     rest = [part for part in os.path.normpath(path).split("/") if part][::-1]
     here, mount, links = "/", tops.get("/"), 0
     while rest:

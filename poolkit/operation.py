@@ -122,9 +122,7 @@ class Operations:
                     marked = bool(journal.steps)
                     journal.finish()
                     if marked:
-                        # The verb is complete by now; a mark that stays does no harm.
-                        with contextlib.suppress(OSError, errors.HostError):
-                            self.inventory.forget_operation(ident)
+                        self.inventory.forget_operation(ident)
 
     def _lock(
         self, pool: str, verb: str, volume: str | None, shared: bool, wait: float, abort: threading.Event
@@ -172,8 +170,11 @@ class Operations:
                     continue
             with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
                 # Nobody may begin work on that pool while what is left of the last is taken back.
-                owner = str(undo.read(path)[0].get("pool") or "")
-                if owner:
+                head = undo.read(path)[0]
+                owner = str(head.get("pool") or "")
+                if owner and not head.get(
+                    "later"
+                ):  # its server may still be away: only work on the pool waits for that
                     with self.locks.work(owner, "recover"):
                         lines += self._recover(path, owner, 0.0)
         return lines
@@ -199,13 +200,12 @@ class Operations:
                 os.unlink(path)
                 self.inventory.forget_operation(ident)
                 return [f"finished: {what}"]
-            failures = undo.undo_all(steps, self.host.operation())
-            if failures:
-                # Kept for people to look at; `poolkit doctor` reports it.
-                os.replace(path, path + ".failed")
+            undone = undo.undo_all(steps, self.host.operation())
+            if undone.failures:
+                undone.put_aside(path)
             else:
                 os.unlink(path)
-            return [f"undone: {what}", *failures]
+            return [f"undone: {what}", *undone.failures]
         finally:
             os.close(fd)
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from poolkit import errors, registry, undo
 from poolkit.engine import Engine
-from poolkit.host import Host, Mount, Result
+from poolkit.host import Host, Result
+from poolkit.mounts import Mount, MountTable
 from poolkit.pool import Pool
 from poolkit.volume import Volume
 
@@ -64,9 +65,14 @@ class ScriptedHost(Host):
             return super().program(f"{name} (not in the script)")
         return f"/usr/sbin/{name}"
 
-    def mounts(self) -> list[Mount]:
+    def mounts(self) -> MountTable:
         """The scripted mount table; a test may change it between calls."""
-        return self.mount_table
+        return MountTable(self.mount_table)
+
+    def mount_at(self, path: str) -> Mount | None:
+        """From the scripted table as it is now."""
+        self._shared.pop(("mount at", path), None)
+        return super().mount_at(path)
 
     def query(self, argv: Sequence[str], **how: Any) -> Result:
         """Answer from the script."""

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
 from poolkit.record import record
@@ -75,7 +75,8 @@ def unmount(target: str, source: str) -> Undo:
 def perform(step: Undo, host: Host) -> None:
     """Run one undo step. What is already gone is fine; raises ``OSError`` or ``PoolkitError`` for anything else.
 
-    A step on a network file system is done by a child process, which is given up when the server does not answer.
+    A step on a network file system is done by a child process, which is given up when the server does not answer:
+    ``Unreachable``.
     """
     if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "unsymlink", "restore", "trim"):
         from poolkit.mounts import is_network, locate
@@ -83,15 +84,26 @@ def perform(step: Undo, host: Host) -> None:
         path = str(step.args[1] if step.kind in ("symlink", "unsymlink") else step.args[0])
         mount = locate(path, host.mounts())[1]
         if mount is not None and is_network(mount.fstype):
-            from poolkit import worker
-            from poolkit.host import Host as Machine
-
-            # A host of its own: neither an abort nor a fault that a test injects may stop an undo.
-            machine = Machine()
-            machine.children = host.children
-            worker.result(worker.run(machine, "poolkit.undo:perform_here", (step,), answers=lambda: False))
+            _perform_away(step, host, mount.target)
             return
     perform_here(host, step)
+
+
+def _perform_away(step: Undo, host: Host, target: str) -> None:
+    from poolkit import worker
+    from poolkit.host import Host as Machine
+
+    # A host of its own: neither an abort nor a fault that a test injects may stop an undo.
+    machine = Machine()
+    machine.children = host.children
+
+    def alive() -> bool:
+        return worker.answers(machine, target)
+
+    try:
+        worker.result(worker.run(machine, "poolkit.undo:perform_here", (step,), answers=alive))
+    except worker.Silent:
+        raise errors.Unreachable(f"the server of '{target}' does not answer") from None
 
 
 def perform_here(host: Host, step: Undo) -> None:
@@ -157,14 +169,17 @@ class Journal:
 
         Durable for a mount means: over the death of this process. No mount outlives the machine's.
         """
+        lines = ""
         if self._fd < 0:
-            directory = os.path.dirname(self.path)
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            try:
+                self._fd = os.open(self.path, flags, 0o600)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+                self._fd = os.open(self.path, flags, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # the lock says that the operation is alive
-            head = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
-            os.write(self._fd, head.encode())
-        os.write(self._fd, (json.dumps([step.kind, *step.args]) + "\n").encode())
+            lines = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
+        os.write(self._fd, (lines + json.dumps([step.kind, *step.args]) + "\n").encode())
         if step.kind != "unmount":
             os.fsync(self._fd)
             if not self._on_disk:
@@ -186,16 +201,17 @@ class Journal:
     def roll_back(self, host: Host) -> list[str]:
         """Run all steps, newest first. Returns a sentence for each step that could not be undone.
 
-        If there is one, the journal stays as ``.failed`` for people to look at.
+        If there is one, the journal stays: as ``.failed`` for people to look at, or for the next verb on the pool where only
+        a server did not answer.
         """
-        failures = undo_all(self.steps, host)
-        self._close(keep=bool(failures))
-        return failures
+        undone = undo_all(self.steps, host)
+        self._close(undone)
+        return list(undone.failures)
 
-    def _close(self, *, keep: bool = False) -> None:
+    def _close(self, undone: Undone | None = None) -> None:
         if self._fd >= 0:
-            if keep:
-                os.replace(self.path, self.path + ".failed")
+            if undone is not None and undone.failures:
+                undone.put_aside(self.path)
             else:
                 _unlink_quietly(self.path)
                 if self._on_disk:
@@ -219,15 +235,37 @@ def identity(facts: os.stat_result) -> list[int]:
     return [facts.st_dev, facts.st_ino]
 
 
-def undo_all(steps: Sequence[Undo], host: Host) -> list[str]:
-    """Run ``steps`` newest first; one failing does not stop the others. Returns what could not be undone."""
+class Undone(NamedTuple):
+    """What came of undo steps: a sentence for each that failed, and whether all that failed can be tried again."""
+
+    failures: tuple[str, ...]
+    later: bool
+
+    def put_aside(self, path: str) -> None:
+        """Keep the journal with the steps that failed: for the next verb on its pool, or else for people to look at."""
+        if not self.later:
+            os.replace(path, path + ".failed")  # `poolkit doctor` reports it
+            return
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.write(fd, b'{"later": true}\n')
+        finally:
+            os.close(fd)
+
+
+def undo_all(steps: Sequence[Undo], host: Host) -> Undone:
+    """Run ``steps`` newest first; one failing does not stop the others."""
     failures = []
+    later = True
     for step in reversed(steps):
         try:
             perform(step, host)
+        except errors.Unreachable as error:
+            failures.append(f"could not undo '{step}': {error}; it is tried again with the next verb on the pool")
         except (OSError, errors.PoolkitError) as error:
             failures.append(f"could not undo '{step}': {error}")
-    return failures
+            later = False
+    return Undone(tuple(failures), later)
 
 
 def alive(head: dict[str, Any]) -> bool:
@@ -245,17 +283,18 @@ def alive(head: dict[str, Any]) -> bool:
 def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
     """The head and the steps of a journal file; a torn or damaged line ends it.
 
-    In the head ``running`` and ``until`` are of the last program that the operation ran; see ``alive``.
+    In the head ``running`` and ``until`` are of the last program that the operation ran (see ``alive``), and ``later`` says that
+    its undo waits for a server that did not answer.
     """
     head: dict[str, Any] = {}
     steps: list[Undo] = []
     with open(path, "rb") as file:
-        for number, line in enumerate(file):
+        for line in file:
             try:
                 value = json.loads(line)
             except ValueError:
                 break
-            if isinstance(value, dict) and (number == 0 or "running" in value):
+            if isinstance(value, dict):
                 head.update(value)
             elif isinstance(value, list) and value:
                 steps.append(Undo(str(value[0]), tuple(value[1:])))

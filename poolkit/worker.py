@@ -33,9 +33,12 @@ from poolkit.undo import Undo
 
 SILENCE = 5.0
 """Seconds without a word from the child after which the server is asked whether it is still there."""
+DEADLINE = 10.0
+"""Seconds that a server has to answer the simplest question; work is given up after ``SILENCE`` and this."""
 _BATCH = 512  # items of a listing that travel together
 _CHUNK = 1 << 20  # bytes of a stream that travel together
 _IDLE = 60.0  # seconds that a child waits for its next call
+_MOST_FDS = 8  # descriptors that may come along with a call
 _FAREWELL = 2.0  # seconds that a child has to end after its last word, or after it was killed
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from poolkit.worker import serve; serve(int(sys.argv[2]))"
@@ -43,6 +46,19 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); from poolkit.worker impor
 
 class Silent(errors.Unreachable):
     """The child was given up: neither it nor the server answered."""
+
+
+def answers(host: Host, path: str) -> bool:
+    """Whether the server of the file system mounted at ``path`` answers."""
+    return asked(host, path) is not None
+
+
+def asked(host: Host, path: str) -> Result | None:
+    """What stat(1) says of the file system mounted at ``path``; None when its server does not answer: statfs(2) asks it."""
+    try:
+        return host.query(["stat", "--file-system", "--format=%T", "--", path], ok=range(256), timeout=DEADLINE)
+    except errors.ToolTimeout:
+        return None
 
 
 def run(
@@ -58,15 +74,15 @@ def run(
     """Call ``function`` (``module:name``) in a child with a host and ``arguments``; give what it yields, return its result.
 
     ``answers`` is asked after ``silence`` seconds without news whether the server still lives: if not, ``Silent`` is
-    raised. ``stream`` is what the child reads from or writes to by :class:`Stream`. With ``fds`` it is a new child, in which
-    they are open under the same numbers. Errors of the function are raised here. Leaving the generator early ends the child.
+    raised. ``stream`` is what the child reads from or writes to by :class:`Stream`. What ``fds`` refer to is open in the child
+    during the call, as its host's ``fds``. Errors of the function are raised here. Leaving the generator early ends the child.
     """
-    waited = None if fds else _waiting(host)
-    child = waited or _Child(fds)
+    waited = _waiting(host)
+    child = waited or _Child()
     told = ended = False
     try:
         settings = {"dry_run": host.dry_run, "faults": host.fault is not None, "cautious": host.cautious}
-        child.send((function, tuple(arguments), settings))
+        child.send((function, tuple(arguments), settings), fds)
         for kind, *rest in child.messages(host, answers, SILENCE if silence is None else silence):
             told = True
             if kind == "items":
@@ -84,12 +100,12 @@ def run(
             raise errors.HostError("the process that worked on the network file system died")
     finally:
         child.idle = ended
-        if ended and not fds:  # a descriptor that came along would stay open as long as the child
+        if ended:
             host.children.append(child)
         else:
             child.end()
     # It had ended while it waited: it asks before it changes anything, so nothing has happened.
-    return (yield from run(host, function, arguments, answers=answers, stream=stream, silence=silence))
+    return (yield from run(host, function, arguments, answers=answers, stream=stream, fds=fds, silence=silence))
 
 
 def _waiting(host: Host) -> _Child | None:
@@ -114,9 +130,9 @@ def result(work: Generator[Any, None, Any]) -> Any:
 
 
 class _Child:
-    """A child process and the socket to it. ``fds`` are open there, too, under the same numbers."""
+    """A child process and the socket to it."""
 
-    def __init__(self, fds: Sequence[int] = ()) -> None:
+    def __init__(self) -> None:
         self.idle = False
         """It has nothing to do, and ends by itself when the socket is closed."""
         self._parent = os.getpid()
@@ -132,7 +148,7 @@ class _Child:
             cwd="/",
             umask=0o077,
             start_new_session=True,
-            pass_fds=(number, *fds),
+            pass_fds=(number,),
         )
         theirs.close()
 
@@ -145,11 +161,13 @@ class _Child:
         """Whether it lives and is ours: after fork(2) the socket belongs to two."""
         return self._parent == os.getpid() and self._process.poll() is None
 
-    def send(self, message: Any) -> None:
+    def send(self, message: Any, fds: Sequence[int] = ()) -> None:
         """Send a call or an answer; that a child has died is found out when it is listened to."""
         self._socket.settimeout(None)
+        data = _packed(message)
         with contextlib.suppress(ConnectionError):
-            self._socket.sendall(_packed(message))
+            sent = socket.send_fds(self._socket, [data], list(fds)) if fds else 0
+            self._socket.sendall(data[sent:])
 
     def messages(self, host: Host, answers: Callable[[], bool], silence: float) -> Iterator[tuple[Any, ...]]:
         """What it tells, while it or the server shows a sign of life."""
@@ -279,9 +297,13 @@ class Parent(Host):
 
     _own_session = False  # its programs are killed with it
 
-    def __init__(self, connection: socket.socket, *, dry_run: bool, faults: bool, cautious: str | None) -> None:
+    def __init__(
+        self, connection: socket.socket, fds: Sequence[int], *, dry_run: bool, faults: bool, cautious: str | None
+    ) -> None:
         super().__init__(dry_run=dry_run, fault=self._fault if faults else None)
         self.cautious = cautious
+        self.fds = tuple(fds)
+        """What came with the call; closed when it has ended."""
         self._connection = connection
 
     def tell(self, *message: Any) -> None:
@@ -346,14 +368,18 @@ def serve(number: int) -> None:
     while True:
         connection.settimeout(_IDLE)
         try:
-            more = connection.recv(1, socket.MSG_PEEK)
+            head, fds, _, _ = socket.recv_fds(connection, 8, _MOST_FDS)
         except (TimeoutError, ConnectionError):
             return
-        if not more:
+        if not head:
             return
         connection.settimeout(None)
-        function, arguments, settings = _receive(connection)
-        _do(Parent(connection, **settings), function, arguments)
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        function, arguments, settings = _receive(connection, head)
+        _do(Parent(connection, fds, **settings), function, arguments)
+        for fd in fds:
+            os.close(fd)
 
 
 def _do(host: Parent, function: str, arguments: Sequence[Any]) -> None:
@@ -397,9 +423,9 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _receive(connection: socket.socket) -> Any:
-    """One message; the process ends with its parent."""
-    head = _exactly(connection, 8)
+def _receive(connection: socket.socket, head: bytes = b"") -> Any:
+    """One message, of which ``head`` has come already; the process ends with its parent."""
+    head += _exactly(connection, 8 - len(head))
     return pickle.loads(_exactly(connection, int.from_bytes(head, "big")))  # noqa: S301
 
 

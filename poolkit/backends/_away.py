@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn
 
@@ -11,37 +10,22 @@ from poolkit.backend import Source, Transfer, Usage, VolumeInfo
 from poolkit.backends._files import FileBackend
 from poolkit.host import Host
 
-DEADLINE = 10.0
-"""Seconds that a server has to answer the simplest question; work is given up after ``worker.SILENCE`` and this."""
-
-
-def answers(host: Host, path: str) -> bool:
-    """Whether the server of the file system mounted at ``path`` answers: statfs(2) always asks it."""
-    try:
-        host.query(["stat", "--file-system", "--format=%T", "--", path], ok=range(256), timeout=DEADLINE)
-    except errors.ToolTimeout:
-        return False
-    return True
-
 
 def client_died(host: Host, path: str) -> bool:
     """Whether the process behind the FUSE file system mounted at ``path`` is gone (ENOTCONN): the mount never recovers."""
-    try:
-        said = host.query(["stat", "--file-system", "--format=%T", "--", path], ok=range(256), timeout=DEADLINE)
-    except errors.ToolTimeout:
-        return False
-    return "Transport endpoint is not connected" in said.stderr
+    said = worker.asked(host, path)
+    return said is not None and "Transport endpoint is not connected" in said.stderr
 
 
 def require(backend: FileBackend) -> None:
     """Raise ``Unreachable`` unless the server answers."""
-    if not answers(backend.host, backend.place):
+    if not worker.answers(backend.host, backend.place):
         _give_up(backend)
 
 
-def call(backend: FileBackend, verb: str, *arguments: Any, fds: tuple[int, ...] = (), **options: Any) -> Any:
+def call(backend: FileBackend, verb: str, *arguments: Any, **options: Any) -> Any:
     """``FileBackend``'s own ``verb``, in the child."""
-    return _result(backend, _run(backend, _CALL, (verb, arguments, options), fds=fds))
+    return _result(backend, _run(backend, _CALL, (verb, arguments, options)))
 
 
 def transfer(
@@ -56,7 +40,7 @@ def transfer(
 def clone(backend: FileBackend, volume: Any, source: Source, options: Mapping[str, Any]) -> Any:
     """``clone``, in the child, of a source opened here."""
     with source.open() as fd:
-        facts = (source.pool, source.info, source.path, fd)
+        facts = (source.pool, source.info, source.path)
         return _result(backend, _run(backend, _CLONE, (volume, facts, dict(options)), fds=(fd,)))
 
 
@@ -76,7 +60,7 @@ def listing(backend: FileBackend, known: Mapping[str, VolumeInfo]) -> Generator[
 
 def _run(backend: FileBackend, function: str, facts: tuple[Any, ...], **how: Any) -> Generator[Any, None, Any]:
     def alive() -> bool:
-        return answers(backend.host, backend.place)
+        return worker.answers(backend.host, backend.place)
 
     return worker.run(backend.host, function, (backend.pool, *facts), answers=alive, **how)
 
@@ -92,7 +76,7 @@ def _give_up(backend: FileBackend) -> NoReturn:
     pool = backend.pool
     servers = " or ".join(f"'{host.name}'" for host in pool.source.hosts)
     raise errors.Unreachable(
-        f"pool '{pool.name}': the server {servers} did not answer within {DEADLINE:g} seconds",
+        f"pool '{pool.name}': the server {servers} did not answer within {worker.DEADLINE:g} seconds",
         pool=pool.name, hint="the pool works again as soon as the server does; nothing has to be mounted anew",
     ) from None  # fmt: skip
 
@@ -125,17 +109,16 @@ def do_transfer(
 
 
 def do_clone(
-    host: Host, pool: Any, volume: Any, facts: tuple[Any, VolumeInfo, str, int], options: Mapping[str, Any]
+    host: worker.Parent, pool: Any, volume: Any, facts: tuple[Any, VolumeInfo, str], options: Mapping[str, Any]
 ) -> Any:
     """Run ``clone`` with a source whose descriptor came along."""
     import contextlib
 
     @contextlib.contextmanager
     def opener() -> Iterator[int]:
-        yield fd
+        yield host.fds[0]
 
-    owner, info, path, fd = facts
-    os.set_inheritable(fd, False)
+    owner, info, path = facts
     return _There(pool, host).clone(volume, Source(owner, info, path, opener), **options)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from poolkit import errors, undo
 from poolkit.backends._options import SAFE
-from poolkit.host import Host, Mount
-from poolkit.mounts import is_network, locate
+from poolkit.host import Host
+from poolkit.mounts import Mount, is_network, locate
 
 
 def at(host: Host, target: str) -> Mount | None:

@@ -7,6 +7,7 @@ nfs(5), mount.cifs(8) and the kernel's documentation of each file system.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -169,6 +170,7 @@ _WHY = {
 }  # fmt: skip
 
 
+@functools.cache
 def _table(kind: str) -> dict[str, list[str]]:
     """From the name of each allowed option to the patterns of its values; an empty pattern means no value."""
     table: dict[str, list[str]] = {}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from poolkit import errors, undo
 from poolkit.backends import _block, _images, _mkfs, _mount, _options
 from poolkit.backends._files import FileBackend
-from poolkit.host import Mount
 from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice
-from poolkit.mounts import btrfs_has, is_network, network_of, shows
+from poolkit.mounts import Mount, btrfs_has, is_network, network_of, shows
 from poolkit.xmlmap import Element, simple, xml
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
@@ -124,14 +124,18 @@ class FsBackend(FileBackend):
         """Whether it is of our device or directory: by number and not by name, unless the device is gone."""
         mounts = self.host.mounts()
         # Directories are compared by the table alone: one of a dead server would make a stat hang, and a listing with it.
-        if network_of(self.device, mounts) or os.path.isdir(self.device):
+        if network_of(self.device, mounts):
             return shows(mount, self.device, mounts)
-        if not os.path.exists(self.device):
+        try:
+            facts = os.stat(self.device)
+        except OSError:
             return mount.source in (self.device, os.path.realpath(self.device))
-        number = _block.number(self.device)
-        if number == "" or is_network(mount.fstype):
+        if stat.S_ISDIR(facts.st_mode):
+            return shows(mount, self.device, mounts)
+        if not stat.S_ISBLK(facts.st_mode) or is_network(mount.fstype):
             return False
-        return number in (mount.device, _block.number(mount.source)) or btrfs_has(mount, number)
+        number = f"{os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)}"
+        return mount.device == number or _block.number(mount.source) == number or btrfs_has(mount, number)
 
     def check(self) -> bool:
         """Whether the device is mounted at the target: as the kernel's table of mounts has it."""
@@ -158,13 +162,26 @@ class FsBackend(FileBackend):
             _mount.mount(self.host, source, target, kind=kind, options=options, bind=bind)
         except errors.ToolFailed as error:
             raise self._refused(error) from error
-        mount = None if self.host.dry_run else self.mounted()
-        if mount is None and not self.host.dry_run:
+        if self.host.dry_run:
+            return
+        if self._shows_device():
+            mount = None
+        elif (mount := self.mounted()) is None:
             raise errors.HostError(f"pool '{name}': mount ended well, but {self.down}", pool=name)
         if mount is not None and self.pool.cow is False and mount.fstype == "btrfs":
             self.host.step(f"turn copy-on-write off for new files in {self.place}")
             with self.open() as directory:
                 _images.no_cow(directory.fd)
+
+    def _shows_device(self) -> bool:
+        """Whether what was mounted just now is the device's file system: told without the mount table, which takes longer to
+        read. No for file systems with a number of their own (btrfs), and for directories.
+        """
+        try:
+            facts = os.stat(self.device)
+            return stat.S_ISBLK(facts.st_mode) and os.stat(self.place).st_dev == facts.st_rdev
+        except OSError:
+            return False
 
     def _is_directory(self) -> bool:
         if not os.path.isdir(self.device):

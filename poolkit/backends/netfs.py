@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar, Literal
 
-from poolkit import errors
+from poolkit import errors, worker
 from poolkit.backend import Source, Transfer, Usage, VolumeInfo
 from poolkit.backends import _away, _mount, _options, _servers
 from poolkit.backends._files import FileBackend
 from poolkit.backends.fs import FS_NAMESPACE, MountOption
-from poolkit.host import Host, Mount
+from poolkit.host import Host
 from poolkit.model import Permissions, Pool, PoolTarget, SourceHost, Volume
-from poolkit.mounts import export
+from poolkit.mounts import Mount, export
 from poolkit.xmlmap import Element, simple, xml
 from poolkit.xmlmap.rules import only_with
 
@@ -237,14 +237,14 @@ class NetfsBackend(FileBackend):
         if mount is None:
             _mount.require_uncovered(self.host, self.pool.name, self.place, self._ours)
             return
-        if self.host.dry_run or _away.answers(self.host, mount.target):
+        if self.host.dry_run or worker.answers(self.host, mount.target):
             try:
                 _mount.unmount(self.host, self.pool.name, mount, timeout=120)
                 return
             except errors.ToolTimeout:
-                if _away.answers(self.host, mount.target):
+                if worker.answers(self.host, mount.target):
                     raise
-        _mount.force(self.host, self.pool.name, mount, timeout=_away.DEADLINE)
+        _mount.force(self.host, self.pool.name, mount, timeout=worker.DEADLINE)
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Make the target directory; on the server nothing is made."""

@@ -182,7 +182,8 @@ def _used(engine: Engine) -> dict[str, list[str]]:
 
 def _programs(used: dict[str, list[str]]) -> Iterator[Check]:
     from poolkit.cli.host import pool_types
-    from poolkit.host import PACKAGES, Host
+    from poolkit.host import Host
+    from poolkit.programs import PACKAGES
 
     host = Host()
     for facts in pool_types():

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from poolkit.host import Mount, Result
+from poolkit.host import Result
+from poolkit.mounts import Mount
 from poolkit.testing import ScriptedHost
 
 

@@ -11,7 +11,8 @@ import pytest
 from poolkit import errors
 from poolkit.backends.dir import DirBackend
 from poolkit.engine import Engine
-from poolkit.host import Host, Mount
+from poolkit.host import Host
+from poolkit.mounts import Mount
 from poolkit.testing import BackendContract
 
 

@@ -12,7 +12,7 @@ from poolkit import errors, registry, undo, xmlmap
 from poolkit.backends import _block, _mkfs
 from poolkit.backends.dir import DirBackend
 from poolkit.backends.fs import FsBackend
-from poolkit.host import Mount
+from poolkit.mounts import Mount
 from poolkit.testing import Answer, transcript
 
 from .scripted import MountingHost, undone

@@ -138,7 +138,7 @@ def test_an_undo_leaves_what_others_made(tmp_path: Path, devices: list[str], vg:
 
 
 def test_a_machine_without_lvm_says_what_is_missing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolkit.host.SEARCH_PATH", ("/nowhere",))
+    monkeypatch.setattr("poolkit.programs.SEARCH_PATH", ("/nowhere",))
     with pytest.raises(errors.ToolMissing) as caught:
         engine.define(xml("vg", "/dev/loop0")).build()
     assert str(caught.value) == "the program 'vgs' is not installed"

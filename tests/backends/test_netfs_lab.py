@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors, worker
-from poolkit.backends import _away
 from poolkit.documents import FoundSource
 from poolkit.engine import Engine
 from poolkit.host import Host
@@ -78,7 +77,7 @@ def nothing_mounted(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that a test can wait for. The guest is slow, so only tests of dead servers use them."""
-    monkeypatch.setattr(_away, "DEADLINE", 3.0)
+    monkeypatch.setattr(worker, "DEADLINE", 3.0)
     monkeypatch.setattr(worker, "SILENCE", 2.0)
 
 
@@ -212,16 +211,20 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_that_is_listed(
             nfs.stop()
 
     with Engine(tmp_path / "root", host=Host(fault=fault)) as engine:
-        pool = engine.define(definition(exported(), tmp_path / "mnt"))
+        source = exported()
+        pool = engine.define(definition(source, tmp_path / "mnt"))
         pool.start()
         try:
-            with pytest.raises(errors.Unreachable, match="did not answer within 3 seconds"):
+            with pytest.raises(errors.Unreachable, match="did not answer within 3 seconds") as caught:
                 pool.create_volume(volume())
             assert died
+            assert "it is tried again with the next verb on the pool" in (caught.value.hint or "")
         finally:
             nfs.start()
         pool.refresh()
         assert pool.volumes() == []
+        assert os.listdir(source.split("'")[3]) == []
+        assert engine.operations.failed() == []
         pool.create_volume(volume())
         assert pool.destroy()
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from poolkit import errors, registry, xmlmap
+from poolkit import errors, registry, worker, xmlmap
 from poolkit.backends import _away
 from poolkit.backends.netfs import NetfsBackend
 from poolkit.documents import FoundSource
 from poolkit.engine import Engine
-from poolkit.host import Host, Mount, Result
+from poolkit.host import Host, Result
 from poolkit.model import SourceHost
+from poolkit.mounts import Mount, MountTable
 from poolkit.testing import Answer, transcript
 
 from .scripted import MountingHost, undone
@@ -201,11 +202,11 @@ def test_a_chain_opens_nothing_on_a_dead_server(
     pool.start(build=True)
     made = pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
     nas = Mount("0:50", "/", str(place), "nfs4", "nas:/x", "rw")
-    monkeypatch.setattr(Host, "mounts", lambda self: [nas])
-    monkeypatch.setattr(_away, "answers", lambda host, path: False)
+    monkeypatch.setattr(Host, "mounts", lambda self: MountTable([nas]))
+    monkeypatch.setattr(worker, "answers", lambda host, path: False)
     (link,) = made.chain()
     assert link.problem == f"the server of '{place}' does not answer; it was not opened"
-    monkeypatch.setattr(_away, "answers", lambda host, path: True)
+    monkeypatch.setattr(worker, "answers", lambda host, path: True)
     (link,) = made.chain()
     assert link.problem == ""
 

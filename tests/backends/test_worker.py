@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from poolkit import errors, undo, worker
+from poolkit.engine import Engine
 from poolkit.files import Directory
-from poolkit.host import Host, Mount
-from poolkit.mounts import locate
+from poolkit.host import Host
+from poolkit.mounts import Mount, MountTable, locate
 from poolkit.undo import Journal
 
 # What the children run: they import this module by its place, as they import poolkit's own.
@@ -68,8 +69,13 @@ def copy(host: worker.Parent, way: str) -> int:
     return total
 
 
-def read_fd(host: Host, fd: int) -> bytes:
-    return os.pread(fd, 100, 0)
+def read_fd(host: worker.Parent) -> bytes:
+    return os.pread(host.fds[0], 100, 0)
+
+
+def open_fds(host: worker.Parent) -> list[str]:
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return sorted(os.readlink(link) for link in links if os.path.lexists(link))
 
 
 def plan(host: Host, path: str) -> int:
@@ -151,8 +157,10 @@ def test_a_child_waits_for_the_next_call_until_the_host_is_closed(tmp_path: Path
     flag = tmp_path / "flag"
     flag.write_text("x")
     with open(flag, "rb") as file:
-        assert call(host, "read_fd", file.fileno(), fds=[file.fileno()]) == b"x"
+        before = call(host, "open_fds")
+        assert call(host, "read_fd", fds=[file.fileno()]) == b"x"
     assert call(host, "pid") == first
+    assert call(host, "open_fds") == before
     os.kill(first, signal.SIGKILL)  # as one that waited for too long
     second = call(host, "pid")
     assert second != first
@@ -240,7 +248,7 @@ def test_streams_and_descriptors(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"by number")
     fd = os.open(tmp_path / "file", os.O_RDONLY)
     try:
-        assert call(Host(), "read_fd", fd, fds=(fd,)) == b"by number"
+        assert call(Host(), "read_fd", fds=(fd,)) == b"by number"
     finally:
         os.close(fd)
 
@@ -284,6 +292,66 @@ def test_an_abort_ends_the_child(tmp_path: Path) -> None:
     assert gone(int(flag.read_text()))
 
 
+# -- undo on a network file system ------------------------------------------------------------------------------------
+
+
+class AwayHost(Host):
+    """A host on which a directory passes for the mount of a server."""
+
+    def __init__(self, place: Path, **how: Any) -> None:
+        super().__init__(**how)
+        self.place = place
+
+    def _view(self) -> Host:
+        return AwayHost(self.place, dry_run=self.dry_run, fault=self.fault)
+
+    def mounts(self) -> MountTable:
+        return MountTable([*super().mounts(), Mount("0:99", "/", str(self.place), "nfs4", "nas:/x", "rw")])
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that need longer to start than a server may be silent."""
+    monkeypatch.setattr(worker, "SILENCE", 0.3)
+    monkeypatch.setattr(worker, "_START", "import time; time.sleep(1); " + worker._START)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_slow_child_is_not_a_dead_server(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.touch()
+    assert undo.undo_all([undo.Undo("unlink", (str(made),))], AwayHost(tmp_path)) == ((), True)
+    assert not made.exists()
+
+
+@pytest.mark.usefixtures("slow")
+def test_an_undo_waits_for_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "mnt"
+    place.mkdir()
+    made = place / "made"
+    journals = tmp_path / "root" / "state" / "journal"
+    monkeypatch.setattr(worker, "answers", lambda host, path: False)
+    with Engine(tmp_path / "root", host=AwayHost(place)) as engine:
+        with pytest.raises(errors.HostError) as caught, engine.operations.run("p", "test") as op:
+            assert op.host.step("make it", undo.Undo("unlink", (str(made),)))
+            made.touch()
+            raise OSError(5, "Input/output error")
+        hint = caught.value.hint or ""
+        assert f"the server of '{place}' does not answer; it is tried again with the next verb on the pool" in hint
+        assert [path.suffix for path in journals.iterdir()] == [".journal"]
+        # Whoever only opens the engine, or works on another pool, does not wait for the server.
+        monkeypatch.setattr(worker, "answers", lambda host, path: pytest.fail("the server was asked"))
+        with Engine(tmp_path / "root", host=AwayHost(place)) as other:
+            assert other.recovered == []
+        with engine.operations.run("q", "test"):
+            pass
+        assert made.exists()
+        monkeypatch.setattr(worker, "answers", lambda host, path: True)
+        with engine.operations.run("p", "test"):
+            assert not made.exists()
+        assert list(journals.iterdir()) == []
+
+
 # -- the mount table --------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +378,6 @@ def test_a_path_is_followed_without_touching_what_is_mounted(tmp_path: Path) -> 
     with pytest.raises(OSError, match="Too many levels"):
         locate(f"{tmp_path}/loop", mounts)
     host = Host()
-    host._shared["mounts"] = mounts
+    host._shared["mounts"] = MountTable(mounts)
     assert host.mount_at(f"{tmp_path}/up") == dead
     assert host.mount_at(f"{tmp_path}/up/inside") is None

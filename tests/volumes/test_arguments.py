@@ -181,7 +181,7 @@ def test_a_tool_that_dies_is_an_error_of_that_volume(pool: Pool, place: Path, mo
 
 
 def test_a_missing_program_is_named_with_its_package(pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolkit.host.SEARCH_PATH", ("/nonexistent",))
+    monkeypatch.setattr("poolkit.programs.SEARCH_PATH", ("/nonexistent",))
     with pytest.raises(errors.ToolMissing, match="'qemu-img' is not installed") as caught:
         make(pool, "disk", "qcow2")
     assert "qemu-utils" in (caught.value.hint or "")
