@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,40 +32,65 @@ def settle() -> None:
 # disks
 
 
-def tree(device: str) -> list[dict[str, object]]:
-    """What sits on a device, itself first, as lsblk sees it."""
-    found = json.loads(sh("lsblk", "--json", "--paths", "--output", "PATH,TYPE", "--list", device))
-    return list(found["blockdevices"])
+def tree(*devices: str) -> list[dict[str, Any]]:
+    """What sits on devices, themselves first, as lsblk sees it; each thing once, after all that it stands on."""
+    said = sh("lsblk", "--json", "--paths", "--output", "PATH,TYPE,MOUNTPOINTS", "--list", *devices)
+    found: dict[str, dict[str, Any]] = {}
+    for entry in json.loads(said)["blockdevices"]:
+        found.pop(entry["path"], None)
+        found[entry["path"]] = entry
+    return list(found.values())
 
 
-def release(device: str) -> None:
-    """Unmount and take apart what a test left on a device, newest layer first."""
-    real = os.path.realpath(device)
-    for entry in reversed(tree(real)):
+def release(*devices: str) -> None:
+    """Unmount and take apart what a test left on devices, newest layer first."""
+    for entry in reversed(tree(*devices)):
         path = str(entry["path"])
-        with contextlib.suppress(Exception):
-            sh("swapoff", path, check=False)
-        while sh("findmnt", "--noheadings", "--output", "TARGET", "--source", path, check=False):
-            if subprocess.run(["umount", path], capture_output=True, check=False).returncode:
-                break
-        if path != real:
-            if entry["type"] in ("part",):
-                continue
+        for place in filter(None, entry["mountpoints"]):
+            if place == "[SWAP]":
+                sh("swapoff", path, check=False)
+            else:
+                sh("umount", "--all-targets", path, check=False)
+        if entry["type"] not in ("disk", "part"):
             sh("dmsetup", "remove", "--retry", "--force", path, check=False)
 
 
-def wipe(device: str) -> str | None:
-    """Make a disk empty again, whatever is on it; returns why that could not be done."""
-    real = os.path.realpath(device)
-    release(device)
-    # Discarding punches holes in the disk's file: all of it reads as zeros again, in no time.
-    done = subprocess.run(["blkdiscard", "--force", real], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return f"{device} could not be emptied: {done.stderr.strip()}"
-    sh("blockdev", "--rereadpt", real, check=False)
+def touched(device: str) -> bool:
+    """Whether anything was written to a disk since it was emptied, or sits on it."""
+    block = Path("/sys/block", os.path.basename(device))
+    if list(block.glob(f"{block.name}*/partition")) or os.listdir(block / "holders"):
+        return True
+    return _writes(device) != _emptied.get(device)
+
+
+def _writes(device: str) -> list[str]:
+    """Counters of a disk that grow with each write, discard and flush (Linux' Documentation/block/stat.rst)."""
+    fields = Path("/sys/block", os.path.basename(device), "stat").read_text().split()
+    return fields[4:7] + fields[11:14]
+
+
+_emptied: dict[str, list[str]] = {}
+
+
+def wipe(disks: list[str]) -> list[str]:
+    """Make disks empty again, whatever is on them; returns why that could not be done."""
+    devices = [device for disk in disks if touched(device := os.path.realpath(disk))]
+    if not devices:
+        return []
+    release(*devices)
+    problems = []
+    for device in devices:
+        # Discarding punches holes in the disk's file: all of it reads as zeros again, in no time.
+        done = subprocess.run(["blkdiscard", "--force", device], capture_output=True, text=True, check=False)
+        if done.returncode:
+            problems.append(f"{device} could not be emptied: {done.stderr.strip()}")
+        sh("blockdev", "--rereadpt", device, check=False)
     settle()
-    left = [str(entry["path"]) for entry in tree(real)[1:]]
-    return f"{device} is still in use by {', '.join(left)}" if left else None
+    for entry in tree(*devices):
+        if entry["path"] not in devices:
+            problems.append(f"{entry['path']} is still on one of {', '.join(devices)}")
+    _emptied.update({device: _writes(device) for device in devices})
+    return problems
 
 
 @pytest.fixture
@@ -80,14 +105,15 @@ def lab_disks(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     disks = sorted(str(path) for path in BY_ID.glob("virtio-DISK?"))
     if len(disks) < wanted:
         pytest.fail(f"the guest has {len(disks)} disks, the test asks for {wanted}", pytrace=False)
-    yield disks[:wanted]
-    empty(request, disks[:wanted])
+    disks = disks[:wanted]
+    _note_empty(disks)
+    yield disks
+    empty(request, disks)
 
 
 def empty(request: pytest.FixtureRequest, disks: list[str]) -> None:
     """Empty the disks, or have the guest replaced."""
-    problems = [problem for disk in disks if (problem := wipe(disk))]
-    if problems:
+    if problems := wipe(disks):
         from . import inside
 
         inside.reboot(request.session, "; ".join(problems))
@@ -99,8 +125,14 @@ def lab_scsi_disks(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     sh("modprobe", "-a", "virtio_scsi", "sd_mod")
     disks = [str(BY_ID / f"scsi-0QEMU_QEMU_HARDDISK_SCSI{number}") for number in (1, 2)]
     wait_until(lambda: all(os.path.exists(disk) for disk in disks), "the SCSI disks")
+    _note_empty(disks)
     yield disks
     empty(request, disks)
+
+
+def _note_empty(disks: list[str]) -> None:
+    for device in map(os.path.realpath, disks):
+        _emptied.setdefault(device, _writes(device))
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
