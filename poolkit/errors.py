@@ -188,6 +188,10 @@ class HostError(PoolkitError):
     libvirt_code = 38
 
 
+class SourceChanged(HostError):
+    """What was being copied was written to meanwhile; the copy was removed."""
+
+
 class NoSpace(HostError):
     """The disk, group or quota is full."""
 

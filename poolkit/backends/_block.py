@@ -188,33 +188,37 @@ class BlockBackend(Backend):
     def fill(self, target: int, source: Source, *, blank: bool = False, secret: bytes | None = None) -> None:
         """Copy the content of ``source`` onto the open device ``target``, as raw bytes; images are converted.
 
-        ``blank`` says that the device reads as zeros now. ``HostError`` if the source was changed meanwhile, ``Unsafe``
+        ``blank`` says that the device reads as zeros now. ``SourceChanged`` if the source was changed meanwhile, ``Unsafe``
         for an image that needs another file, ``InvalidArgument`` for a device that is too small.
         """
+        try:
+            self._fill(target, source, blank, secret)
+        except errors.SourceChanged:
+            with source.open() as fd:
+                if not _copy.settled(self.host, fd):
+                    raise
+            self._fill(target, source, False, secret)
+
+    def _fill(self, target: int, source: Source, blank: bool, secret: bytes | None) -> None:
         from poolkit.backends import _images
 
         room = _copy.size_of(target)
         with source.open() as fd:
-            size = _copy.size_of(fd)
-            before = _copy.stamp_of(fd)
+            size, unchanged = _copy.size_of(fd), _copy.unchanged(fd, source)
             image = _images.examine(fd, size, source.format, str(source), backing=False)
             needed = size if image.capacity is None else image.capacity
             if needed > room:
                 raise errors.InvalidArgument(f"{source} has {needed} bytes, and the new volume only {room}")
-            if not blank:
-                _copy.zero(target, needed, room - needed, self.host)
-            if source.format in _images.BYTES:
-                _copy.duplicate(self.host, fd, target, size, reflink=False, blank=blank)
-            else:
-                encryption = (source.info.detail or {}).get("encryption")
-                if encryption and secret is None:
-                    secret = _images.secret_of(self.host, source.info, source.path)
-                self._convert(fd, source.format, target, blank, encryption, secret)
-            if _copy.stamp_of(fd) != before:
-                raise errors.HostError(
-                    f"{source} was changed while it was copied; the copy was removed",
-                    hint="stop what writes to it, and try again",
-                )
+            encryption = (source.info.detail or {}).get("encryption")
+            if encryption and secret is None:
+                secret = _images.secret_of(self.host, source.info, source.path)
+            with unchanged:
+                if not blank:
+                    _copy.zero(target, needed, room - needed, self.host)
+                if source.format in _images.BYTES:
+                    _copy.duplicate(self.host, fd, target, size, reflink=False, blank=blank)
+                else:
+                    self._convert(fd, source.format, target, blank, encryption, secret)
         os.fsync(target)
 
     def _convert(

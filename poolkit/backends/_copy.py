@@ -5,10 +5,12 @@ Everything here works on descriptors of regular files and of block devices alike
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -25,6 +27,7 @@ _IOCTL = 1 << 28  # of a device's range between two looks at the abort switch
 _PAGE = 4096  # to which such a range must be aligned on every device
 _SLICE = 1 << 27  # of copy_file_range between two looks at the abort switch
 _HOLE = 1 << 16  # smallest run of zeros that becomes a hole when a stream is written sparsely
+_SMB_LAG = 4.0  # seconds; see settled
 _CANNOT = frozenset(
     (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY, errno.EBADF)
 )
@@ -46,6 +49,36 @@ def stamp_of(fd: int) -> tuple[int, ...]:
     if not stat.S_ISREG(facts.st_mode):
         return ()
     return (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def unchanged(fd: int, source: object) -> contextlib.AbstractContextManager[None]:
+    """Copy in its body: ``SourceChanged`` at the end if the open file was written to since this was called."""
+    return _unchanged(fd, source, stamp_of(fd))
+
+
+@contextlib.contextmanager
+def _unchanged(fd: int, source: object, before: tuple[int, ...]) -> Iterator[None]:
+    yield
+    if stamp_of(fd) != before:
+        raise errors.SourceChanged(
+            f"{source} was changed while it was copied; the copy was removed",
+            hint="stop what writes to it, and try again",
+        )
+
+
+def settled(host: Host, fd: int) -> bool:
+    """After ``SourceChanged``: whether a second try is worth while, for which this waits.
+
+    On SMB the times of a file change up to some seconds after the last write to it: the client believes its own for a second
+    (mount.cifs(8), actimeo) and keeps the file open for another (closetimeo), and Samba sets them when the file is closed, or
+    after two seconds (smbd's write time update delay).
+    """
+    device = os.fstat(fd).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    if not any(mount.device == number and mount.fstype in ("cifs", "smb3") for mount in host.mounts()):
+        return False
+    time.sleep(_SMB_LAG)
+    return True
 
 
 def duplicate(

@@ -88,7 +88,7 @@ class FileBackend(DirectoryBackend):
 
         ``linked`` makes a qcow2 overlay on the source instead. ``reflink`` is as for ``_copy.duplicate``. ``chain`` has the
         path and format of each image below the source that a conversion may read; ``secret`` opens an encrypted source.
-        Raises ``HostError`` if the source was changed while it was read, and then leaves nothing.
+        Raises ``SourceChanged`` if the source was changed while it was read, and then leaves nothing.
         """
         if source.info.type == "dir":
             raise errors.Unsupported(f"{source} is a directory and cannot be cloned", volume=source.info.name)
@@ -98,34 +98,41 @@ class FileBackend(DirectoryBackend):
                 hint="say which one it is: poolkit vol-adopt --format FORMAT",
             )  # fmt: skip
         with source.open() as fd:
-            size = _copy.size_of(fd)
-            before = _copy.stamp_of(fd)
-            image = _images.examine(fd, size, source.format, str(source))
-            have = source.capacity if image.capacity is None else image.capacity
-            wanted = _images.recipe(
-                self.host, volume, max(volume.capacity or 0, have),
-                default="qcow2" if linked else source.format, preallocation=preallocation, copied=source.format,
-            )  # fmt: skip
-            if self.host.dry_run:
-                how = "link" if linked else "copy"
-                self.host.step(f"{how} {source.path} to {self.place}/{volume.name} {wanted.format}")
-                return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
-            with self.open() as directory, self._new(directory, volume, wanted.format) as new:
-                if linked:
-                    self._link(new, volume, source, wanted)
-                elif self._same(source.format, image, wanted):
-                    self._copy(new, volume, source, fd, size, image, wanted, reflink)
-                else:
-                    if reflink:
-                        raise errors.Unsupported(
-                            f"{source} is {source.format}, and the new volume {wanted.format}: blocks cannot be shared"
-                        )
-                    self._convert(new, volume, source, fd, wanted, chain, secret)
-                if _copy.stamp_of(fd) != before and not linked:
-                    raise errors.HostError(
-                        f"{source} was changed while it was copied; the copy was removed",
-                        hint="stop what writes to it, and try again",
+            copy = (volume, source, fd, linked, reflink, preallocation, chain, secret)
+            try:
+                return self._clone(*copy)
+            except errors.SourceChanged:
+                if not _copy.settled(self.host, fd):
+                    raise
+            return self._clone(*copy)
+
+    def _clone(
+        self, volume: Volume, source: Source, fd: int, linked: bool, reflink: bool | None, preallocation: str | None,
+        chain: Sequence[tuple[str, str]], secret: bytes | None,
+    ) -> VolumeInfo:  # fmt: skip
+        size = _copy.size_of(fd)
+        unchanged = contextlib.nullcontext() if linked else _copy.unchanged(fd, source)
+        image = _images.examine(fd, size, source.format, str(source))
+        have = source.capacity if image.capacity is None else image.capacity
+        wanted = _images.recipe(
+            self.host, volume, max(volume.capacity or 0, have),
+            default="qcow2" if linked else source.format, preallocation=preallocation, copied=source.format,
+        )  # fmt: skip
+        if self.host.dry_run:
+            how = "link" if linked else "copy"
+            self.host.step(f"{how} {source.path} to {self.place}/{volume.name} {wanted.format}")
+            return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
+        with self.open() as directory, self._new(directory, volume, wanted.format) as new, unchanged:
+            if linked:
+                self._link(new, volume, source, wanted)
+            elif self._same(source.format, image, wanted):
+                self._copy(new, volume, source, fd, size, image, wanted, reflink)
+            else:
+                if reflink:
+                    raise errors.Unsupported(
+                        f"{source} is {source.format}, and the new volume {wanted.format}: blocks cannot be shared"
                     )
+                self._convert(new, volume, source, fd, wanted, chain, secret)
         return self._made(volume.name, wanted.format)
 
     @staticmethod

@@ -16,6 +16,7 @@ from poolkit import errors
 from poolkit.backends import _copy
 from poolkit.engine import Engine
 from poolkit.host import Host
+from poolkit.mounts import Mount, MountTable
 from poolkit.pool import Pool
 from poolkit.volume import Volume
 from tests.formats import samples
@@ -265,6 +266,20 @@ def test_a_source_that_changes_meanwhile_is_noticed(engine: Engine, pool: Pool, 
         source.clone("clone")
     assert entries(place) == before
     assert pool.volumes()[0].name == "disk" and len(pool.volumes()) == 1
+
+
+def test_times_that_settle_late_on_smb_are_no_change(
+    engine: Engine, pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = filled(pool, "disk", "raw")
+    device = place.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    smb = MountTable([Mount(number, "/", "/elsewhere", "cifs", "//nas/x", "rw")])
+    monkeypatch.setattr("poolkit.host.Host.mounts", lambda self: smb)
+    monkeypatch.setattr("poolkit.backends._copy._SMB_LAG", 0.0)
+    during(engine, "reflink", lambda: os.utime(place / "disk"))  # the server's own idea of the last write
+    assert source.clone("clone").info.capacity == source.info.capacity
+    assert sorted(entries(place)) == ["clone", "disk"]
 
 
 def test_a_source_cut_short_meanwhile_is_noticed(engine: Engine, pool: Pool, place: Path) -> None:
