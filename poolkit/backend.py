@@ -146,6 +146,13 @@ class Backend:
         """Whether the pool's storage is up now. Asks the host, changes nothing; sets ``down`` when it is not."""
         return True
 
+    def lame(self) -> bool:
+        """After ``check`` answered True: whether what is up can never work again and has to be started anew.
+
+        Asked only when an active pool is started, so it may take its time.
+        """
+        return False
+
     def build(self, *, overwrite: bool = False) -> bool:
         """Make the storage the definition describes; ``overwrite`` allows to destroy what is there.
 

@@ -14,6 +14,7 @@ from poolkit.volume import Volume
 
 if TYPE_CHECKING:
     from poolkit.engine import Engine
+    from poolkit.host import Host
     from poolkit.inventory import Record
 
 
@@ -95,7 +96,7 @@ class Pool:
         """Forget the stored definition; storage and data stay. ``InvalidState`` while active, ``PoolNotFound``."""
         with self._run("undefine", wait) as op:
             record = self.engine.record(self.name)
-            self._require_inactive(record, "undefine")
+            self._require_inactive(record, "undefine", op.host)
             self.engine.store.remove(self.name, op.host)
             if not op.dry:
                 self.engine.inventory.drop(record.id, operation=op.id)
@@ -108,7 +109,7 @@ class Pool:
         """
         with self._run("build", wait) as op:
             record = self.engine.record(self.name)
-            self._require_inactive(record, "build")
+            self._require_inactive(record, "build", op.host)
             changed = self.engine.backend(self.engine.load(self.name), op.host).build(overwrite=overwrite)
         words = "is built" if changed else "is built already"
         return self._done(op, "created" if changed else None, f"pool '{self.name}' {words}", changed)
@@ -123,14 +124,18 @@ class Pool:
     ) -> Outcome:
         """Bring the pool up and list its volumes; ``build`` makes its storage first. Repeatable.
 
+        An active pool whose storage can never work again, as when the client of a Gluster mount has died, is brought up anew.
         If anything fails what was started is stopped again and the pool stays inactive.
         """
         engine = self.engine
         with self._run("start", wait, abort=abort) as op:
             record = engine.record(self.name)
-            if engine.activity(record)[0]:
-                return Outcome(False, f"pool '{self.name}' is active already")
-            definition = engine.load(self.name)
+            if engine.activity(record, op.host)[0]:
+                definition = engine.running(record)
+                if not engine.backend(definition, op.host).lame():
+                    return Outcome(False, f"pool '{self.name}' is active already")
+            else:
+                definition = engine.load(self.name)
             volumes, usage = engine.bring_up(definition, op, record, build=build, overwrite=overwrite)
             if not op.dry:
                 engine.inventory.set_active(record.id, engine._text(definition), engine.boot, op.id, volumes, usage)
@@ -143,7 +148,7 @@ class Pool:
         """
         engine = self.engine
         with self._run("refresh", wait, shared=True, abort=abort) as op:
-            record = self._require_active("refresh")
+            record = self._require_active("refresh", op.host)
             backend = engine.backend(engine.running(record), op.host)
             try:
                 scanned, volumes, usage = engine.scan(backend, record, record.target)
@@ -176,7 +181,7 @@ class Pool:
         engine = self.engine
         with self._run("delete", wait) as op:
             record = engine.record(self.name)
-            self._require_inactive(record, "delete")
+            self._require_inactive(record, "delete", op.host)
             changed = engine.backend(engine.load(self.name), op.host).erase()
         words = "is deleted" if changed else "is deleted already"
         return self._done(op, "deleted" if changed else None, f"the storage of pool '{self.name}' {words}", changed)
@@ -324,7 +329,7 @@ class Pool:
         """Work on one volume of this active pool; ``shared`` work only reads it."""
         engine = self.engine
         with self._run(verb, wait, volume=name, shared=shared, abort=abort, progress=progress) as op:
-            record = self._require_active(verb)
+            record = self._require_active(verb, op.host)
             if record.target is not None:
                 place = record.target
 
@@ -356,17 +361,17 @@ class Pool:
             progress=progress,
         )
 
-    def _require_inactive(self, record: Record, verb: str) -> None:
-        if self.engine.activity(record)[0]:
+    def _require_inactive(self, record: Record, verb: str, host: Host) -> None:
+        if self.engine.activity(record, host)[0]:
             raise errors.InvalidState(
                 f"cannot {verb} pool '{self.name}' while it is active",
                 pool=self.name,
                 hint=f"stop it first: poolkit destroy {self.name}",
             )
 
-    def _require_active(self, verb: str) -> Record:
+    def _require_active(self, verb: str, host: Host | None = None) -> Record:
         record = self.engine.record(self.name)
-        active, reason = self.engine.activity(record)
+        active, reason = self.engine.activity(record, host)
         if not active:
             why = f": {reason}" if reason else ""
             raise errors.InvalidState(

@@ -24,7 +24,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from poolkit import errors
@@ -139,7 +138,7 @@ class _Child:
         self._socket, theirs = socket.socketpair()
         number = theirs.fileno()
         cache = ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else []
-        root = str(Path(__file__).parents[1])
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self._process = subprocess.Popen(
             [sys.executable or Host().program("python3"), "-I", *cache, "-c", _START, root, str(number)],
             stdin=subprocess.DEVNULL,

@@ -195,13 +195,14 @@ class Listing(NamedTuple):
 def listing(host: Host, group: str, *names: str, select: str = "") -> Listing:
     """All logical volumes of ``group``, hidden ones included: one call of ``lvs``, whatever their number.
 
-    With ``names`` those alone, and with ``select`` (lvmreport(7)) those it matches.
+    With ``names`` those alone, and with ``select`` (lvmreport(7)) those it matches. Asked once per engine call, and again
+    after a change.
     """
     found: dict[str, dict[str, str]] = {}
     pieces: dict[str, list[tuple[str, int, int]]] = {}
     row: dict[str, str] = {}
     operands = [f"{group}/{name}" for name in names] or [group]
-    for row in report(host, "lvs", _FIELDS, *operands, hidden=True, select=select):
+    for row in report(host, "lvs", _FIELDS, *operands, hidden=True, select=select, shared=True):
         name = row["lv_name"].strip("[]")
         found.setdefault(name, row)
         pieces.setdefault(name, []).extend(_ranges(row["seg_pe_ranges"]))

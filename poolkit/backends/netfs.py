@@ -182,13 +182,18 @@ class NetfsBackend(FileBackend):
         self.whole = mount is None or (not mount.fstype.startswith("fuse.") and _mount.is_safe(mount))
         return mount is not None
 
+    def lame(self) -> bool:
+        """Whether the process behind a FUSE mount (Gluster's client) has died."""
+        there = self.mounted()
+        return there is not None and there.fstype.startswith("fuse.") and _away.client_died(self.host, there.target)
+
     def start(self) -> None:
         """Make the target directory if need be, and mount the first server that lets us, with nosuid, nodev and noexec.
 
         A FUSE mount whose client has died is mounted anew.
         """
         if (there := self.mounted()) is not None:
-            if not (there.fstype.startswith("fuse.") and _away.client_died(self.host, there.target)):
+            if not self.lame():
                 _mount.warn_unsafe(self.host, self.pool.name, there)
                 return
             self.host.change(["umount", "--internal-only", "--lazy", "--", there.target])
