@@ -123,13 +123,20 @@ class Engine:
         return registry.backend(definition.type)(definition, host or self.host.operation())
 
     def define(
-        self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True, wait: float | None = None
+        self,
+        source: str | bytes | Any,
+        *,
+        filename: str = "<string>",
+        strict: bool = True,
+        expected: str | None = None,
+        wait: float | None = None,
     ) -> Pool:
         """Store a definition; the pool becomes persistent, its state does not change.
 
         Repeatable: the same definition, with or without its uuid, changes nothing. ``Pool.outcome`` says whether
         anything changed, and for an active pool which fields wait for the next start. Raises ``InvalidDefinition``,
-        ``PoolExists`` (name or uuid taken by another pool), ``Conflict`` (source or target belongs to another pool).
+        ``PoolExists`` (name or uuid taken by another pool), ``Conflict`` (source or target belongs to another pool). With
+        ``expected`` it replaces only the stored text that is equal to it (``engine.store.read``), else ``DefinitionChanged``.
         """
         definition = self._given(source, filename, strict)
         name = check_pool_name(definition.name)
@@ -137,6 +144,11 @@ class Engine:
             with self._definitions(op.dry):
                 definition, old = self._admit(definition)
                 pending = self._pending(self.inventory.record(name), definition)
+                if definition != old and expected is not None and expected != self.store.read(name):
+                    raise errors.DefinitionChanged(
+                        f"the definition of pool '{name}' was changed by others in the meantime",
+                        hint="saving now would take their change back",
+                    )
                 if definition != old and not op.dry:
                     self.store.save(name, self._text(definition), op.host)
                     self.index.sync(name, op.id)

@@ -167,6 +167,10 @@ class Busy(PoolkitError):
     libvirt_code = 55
 
 
+class DefinitionChanged(Busy):
+    """Somebody else has stored another definition since the one that was to be replaced was read."""
+
+
 class Unsupported(PoolkitError):
     """This pool type, image format or machine cannot do what was asked."""
 

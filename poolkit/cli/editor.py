@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from poolkit import errors
@@ -13,20 +11,7 @@ from poolkit.cli.session import editor, terminal
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
-    from poolkit.engine import Engine
-    from poolkit.host import Host
     from poolkit.pool import Pool
-
-
-class _Changed(errors.Busy):
-    """Somebody else saved the definition; ``now`` is its text."""
-
-    def __init__(self, name: str, now: str) -> None:
-        super().__init__(
-            f"the definition of pool '{name}' was changed by others in the meantime",
-            hint="saving now would take their change back",
-        )
-        self.now = now
 
 
 def edit_pool(session: Session, pool: Pool) -> None:
@@ -51,37 +36,16 @@ def edit_pool(session: Session, pool: Pool) -> None:
                 return
             _check_name(session, pool, edited, path)
             try:
-                with _unchanged(engine, pool.name, stored):
-                    changed = engine.define(edited, filename=path)
-            except _Changed as error:
-                stored = error.now  # who saves again has been told
-                raise errors.Busy(error.message, pool=pool.name, hint=error.hint) from None
+                changed = engine.define(edited, filename=path, expected=stored)
+            except errors.DefinitionChanged:
+                stored = engine.store.read(pool.name)  # who saves again has been told
+                raise
             os.unlink(path)
             session.done(changed.outcome, pool.name, uuid=changed.uuid)
             return
         except errors.PoolkitError as error:
             if not _again(session, error, path):
                 return
-
-
-@contextlib.contextmanager
-def _unchanged(engine: Engine, name: str, stored: str) -> Iterator[None]:
-    """Within, a definition is saved only over ``stored``: that is compared where nobody else can save, under the lock."""
-    from poolkit.store import Store
-
-    class Careful(Store):
-        def save(self, name: str, text: str, host: Host) -> None:
-            now = self.read(name)
-            if now != stored:
-                raise _Changed(name, now)
-            super().save(name, text, host)
-
-    before = engine.store
-    engine.store = Careful(engine.locations)
-    try:
-        yield
-    finally:
-        engine.store = before
 
 
 def _again(session: Session, error: errors.PoolkitError, path: str) -> bool:
