@@ -150,9 +150,14 @@ class BlockBackend(Backend):
             self.host.step(label)
             return info
         with self.open_volume(info, write=True, force=force) as fd:
+            thin = self.is_thin(info)
             self.host.step(label)
-            _wipe.wipe(self.host, fd, _copy.size_of(fd), algorithm)
+            _wipe.wipe(self.host, fd, _copy.size_of(fd), algorithm, thin=thin)
         return self.look(info.name, info)
+
+    def is_thin(self, info: VolumeInfo) -> bool:
+        """Whether the device gets its space as it is written, so that zeros should not be written for their own sake."""
+        return False
 
     def upload(
         self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer, *, backing: bool = False, force: bool = False

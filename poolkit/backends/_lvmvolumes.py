@@ -96,6 +96,10 @@ class LvmVolumes(_block.BlockBackend):
         found, volume = self.find(name)
         return self.info(found, volume)
 
+    def is_thin(self, info: VolumeInfo) -> bool:
+        """Whether it takes its space from a thin pool."""
+        return self.find(info.name)[1].thin
+
     def find(self, name: str) -> tuple[Listing, LogicalVolume]:
         """A volume by name, with the listing that has all its parts; ``VolumeNotFound``."""
         if _lvm.name_fault(name, self.vg):

@@ -10,6 +10,7 @@ from Magnetic and Solid-State Memory" (USENIX Security 1996); Schneier's is from
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -67,11 +68,12 @@ def check_algorithm(name: str) -> str:
     return name
 
 
-def wipe(host: Host, fd: int, size: int, algorithm: str) -> None:
+def wipe(host: Host, fd: int, size: int, algorithm: str, *, thin: bool = False) -> None:
     """Wipe the first ``size`` bytes of a file or device with one of :data:`ALGORITHMS`.
 
-    Repeatable. Raises ``Unsupported`` for ``trim`` where the storage cannot take space back, and ``HostError`` when what is
-    read back is not what was written.
+    With ``thin`` it is a device that gets its space as it is written: ``zero`` gives that back. Repeatable. Raises
+    ``Unsupported`` for ``trim`` where the storage cannot take space back, and ``HostError`` when what is read back is not what
+    was written.
     """
     check_algorithm(algorithm)
     host.files.fault(f"wipe {algorithm}")
@@ -80,6 +82,8 @@ def wipe(host: Host, fd: int, size: int, algorithm: str) -> None:
         return
     if algorithm == "trim":
         _trim(host, fd, size, block)
+    elif algorithm == "zero" and thin:
+        _zero_thin(host, fd, size)
     elif algorithm == "zero":
         if not _zero(host, fd, size, block):
             _overwrite(host, fd, size, b"\0", 0, 1)
@@ -124,6 +128,23 @@ def _zero(host: Host, fd: int, size: int, block: bool) -> bool:
         if error.errno not in _CANNOT:
             raise
         return False
+
+
+def _zero_thin(host: Host, fd: int, size: int) -> None:
+    """Give all space back, and write zeros over what still reads as something else (no discard, or an origin below)."""
+    with contextlib.suppress(errors.Unsupported):
+        _trim(host, fd, size, True)
+    zeros = bytes(_PIECE)
+    position = 0
+    while position < size:
+        data = os.pread(fd, min(_PIECE, size - position), position)
+        if not data:
+            raise errors.HostError(f"the device ends at byte {position}, before its size of {size}")
+        if data != zeros[: len(data)]:
+            host.files.fault("wipe")
+            os.pwrite(fd, zeros[: len(data)], position)
+        position += len(data)
+        host.progress(position, size, "zero")
 
 
 def _overwrite(host: Host, fd: int, size: int, pattern: bytes, number: int, count: int) -> None:

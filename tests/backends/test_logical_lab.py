@@ -153,6 +153,12 @@ def test_thin_volumes(engine: Engine, example: Callable[[str], str]) -> None:
     assert content(copy, 4 * MIB) == b"data" * MIB
     thin.upload(BytesIO(bytes(4 * MIB)))
     assert content(copy, 4 * MIB) == b"data" * MIB
+    small = pool.create_volume(volume("small", 16 * MIB, 0))
+    small.upload(BytesIO(b"data" * MIB))
+    assert small.info.allocation > 0
+    small.wipe()
+    assert small.look().info.allocation == 0, "wiping gives space back"
+    assert not content(small).strip(b"\0")
     assert thin.delete()
     assert content(copy, 4 * MIB) == b"data" * MIB
     with pytest.raises(errors.Unsupported, match="'copy' is thin: its space comes as it is written"):

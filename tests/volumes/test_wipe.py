@@ -188,6 +188,31 @@ def test_block_devices_are_wiped_by_the_same_code(tmp_path: Path, algorithm: str
             os.close(fd)
 
 
+@pytest.mark.root
+@pytest.mark.tools("losetup")
+@pytest.mark.parametrize("discard", [True, False])
+def test_zeros_go_to_a_thin_device_only_where_there_is_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, discard: bool
+) -> None:
+    from tests.backends.loops import loop_devices
+
+    if not discard:
+        monkeypatch.setattr(_wipe, "_BLKDISCARD", 0)  # no such ioctl
+    with loop_devices(tmp_path) as new:
+        fd = os.open(new(4), os.O_RDWR)
+        try:
+            os.pwrite(fd, b"secret" * 10000, MIB)
+            os.fsync(fd)
+            written: list[int] = []
+            real = os.pwrite
+            monkeypatch.setattr(os, "pwrite", lambda fd, data, at: written.append(at) or real(fd, data, at))
+            _wipe.wipe(Host(), fd, 4 * MIB, "zero", thin=True)
+            assert written == ([] if discard else [MIB])
+            assert not os.pread(fd, 4 * MIB, 0).strip(b"\0")
+        finally:
+            os.close(fd)
+
+
 def test_a_dry_run_wipes_nothing(pool: Pool, tmp_path: Path, place: Path) -> None:
     from poolkit.engine import Engine
 
