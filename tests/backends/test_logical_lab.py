@@ -166,6 +166,16 @@ def test_thin_volumes(engine: Engine, example: Callable[[str], str]) -> None:
     copy.resize(600 * MIB)
     assert copy.look().info.capacity == 600 * MIB
     copy.delete()
+    # A read-only volume outside of the thin pool can be the origin of a thin one, which would go with it.
+    sh("lvcreate", "-y", "-an", "-Zn", "-Wn", "-pr", "-n", "base", "-l", "2", "vg_thin")
+    sh("lvcreate", "-y", "-s", "--thinpool", "pool0", "-n", "child", "vg_thin/base")
+    pool.refresh()
+    base = pool.volume("base")
+    with pytest.raises(errors.InvalidState, match="'child'"):
+        base.delete()
+    assert pool.volume("child").delete()
+    assert base.look().info.capacity == 8 * MIB
+    assert base.delete()
     pool.destroy()
     assert pool.delete()
     assert left() == ""
@@ -186,6 +196,9 @@ def test_snapshots(started: Pool) -> None:
             call()
     with pytest.raises(errors.Unsupported, match="'snap' is a snapshot: it has the size of 'origin'"):
         snap.resize(16 * MIB)
+    snap.resize(8 * MIB, allocate=True)
+    assert snap.look().info.allocation > 8 * MIB, "room for the change of every byte, and to note it"
+    assert content(snap, 6) == b"before"
     snap.delete()
     origin.resize(16 * MIB)
     assert content(origin, 6) == b"after!"
@@ -199,6 +212,15 @@ def test_layouts_of_new_volumes(started: Pool) -> None:
     assert not striped.resize(13 * MIB)  # sizes are whole extents: asking again for what was asked for changes nothing
     mirrored = started.create_volume(volume("mirrored"), mirrors=1)
     assert (mirrored.info.capacity, mirrored.info.allocation) == (8 * MIB, 2 * (8 + 4) * MIB)
+    sh("lvcreate", "-y", "-n", "fast", "-l", "3", "vg-guests")
+    sh("lvconvert", "-y", "--type", "cache", "--cachevol", "fast", "vg-guests/striped")
+    started.refresh()
+    assert sorted(v.name for v in started.volumes()) == ["mirrored", "striped"]
+    cached = started.volume("striped")
+    assert cached.info.capacity == 16 * MIB
+    assert "backing" not in (cached.info.detail or {}), "what holds its data is no origin"
+    assert cached.delete()
+    assert sh("lvs", "--noheadings", "-o", "lv_name", "vg-guests").split() == ["mirrored"]
 
 
 def test_a_device_in_use_is_not_built_on(engine: Engine, lab_disks: list[str], tmp_path: Path) -> None:

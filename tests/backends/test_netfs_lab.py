@@ -131,6 +131,20 @@ def test_the_second_server_is_used_when_the_first_is_not_there(engine: Engine, n
     pool.destroy()
 
 
+def test_an_export_that_is_mounted_elsewhere_under_another_name(engine: Engine, nfs: NfsServer, tmp_path: Path) -> None:
+    source = exported()
+    other = tmp_path / "other"
+    other.mkdir()
+    sh("mount", "-t", "nfs", "-o", "vers=4.2", f"127.0.0.1:{source.split(chr(39))[3]}", str(other))
+    pool = engine.define(definition(source.replace("127.0.0.1", "localhost"), tmp_path / "mnt"))
+    assert pool.start()
+    assert pool.info.active
+    pool.create_volume(volume())
+    assert pool.destroy()
+    assert mount_line(tmp_path / "mnt") == ""
+    assert mount_line(other) != ""
+
+
 def test_discovery(engine: Engine, nfs: NfsServer) -> None:
     found = engine.discover("netfs", FoundSource(hosts=(SourceHost(name="127.0.0.1"),), format="nfs"))
     assert [(one.hosts[0].name, one.dir, one.format) for one in found] == [("127.0.0.1", "/srv/nfs/vols", "nfs")]
