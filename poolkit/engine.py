@@ -136,7 +136,8 @@ class Engine:
         Repeatable: the same definition, with or without its uuid, changes nothing. ``Pool.outcome`` says whether
         anything changed, and for an active pool which fields wait for the next start. Raises ``InvalidDefinition``,
         ``PoolExists`` (name or uuid taken by another pool), ``Conflict`` (source or target belongs to another pool). With
-        ``expected`` it replaces only the stored text that is equal to it (``engine.store.read``), else ``DefinitionChanged``.
+        ``expected`` it replaces only the stored text that is equal to it (``engine.store.read``): ``DefinitionChanged``, or
+        ``PoolNotFound`` if there is none any more.
         """
         definition = self._given(source, filename, strict)
         name = check_pool_name(definition.name)

@@ -10,10 +10,11 @@
     +-- Conflict                 another pool owns that source or target
     +-- InvalidState             the verb does not fit the pool's state
     +-- Busy                     other work is in progress; names it; trying again later helps
+    |   +-- DefinitionChanged
     +-- Unsupported              this pool type, format or host cannot do that
     +-- Unsafe                   refused to protect data or the host (ambiguous image, used disk, ...)
     +-- HostError                the machine refused
-    |   +-- NoSpace  PermissionDenied  Unreachable
+    |   +-- NoSpace  PermissionDenied  Unreachable  SourceChanged
     |   +-- ToolError
     |       +-- ToolMissing  ToolFailed  ToolCrashed  ToolTimeout
     +-- Aborted                  the caller asked to stop

@@ -48,8 +48,8 @@ def read() -> MountTable:
 def parse(text: bytes) -> MountTable:
     """The table that is written in ``text``."""
     mounts = []
-    # Not splitlines: only space, tab, newline and backslash are escaped, and whoever may mount with FUSE chooses a name with
-    # a carriage return.
+    # proc(5): space, tab, newline, backslash and, in the source, # appear as a backslash and three octal digits. Nothing else,
+    # so not splitlines: whoever may mount with FUSE chooses a name with a carriage return.
     for line in text.decode("utf-8", "backslashreplace").split("\n"):
         fields = line.split(" ")
         try:
@@ -64,11 +64,13 @@ def parse(text: bytes) -> MountTable:
     return MountTable(mounts)
 
 
+_ESCAPES = {"040": " ", "011": "\t", "012": "\n", "134": "\\", "043": "#"}
+
+
 def _unescaped(field: str) -> str:
-    # proc(5): space, tab, newline and backslash appear as three octal digits.
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, char)
-    return field
+    first, *rest = field.split("\\")
+    # What is no escape of the kernel's stands for a byte that is not UTF-8.
+    return first + "".join(_ESCAPES[p[:3]] + p[3:] if p[:3] in _ESCAPES else "\\" + p for p in rest)
 
 
 def is_network(fstype: str) -> bool:

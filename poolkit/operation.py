@@ -149,9 +149,10 @@ class Operations:
 
     # -- recovery -------------------------------------------------------------------------------------------------
 
-    def recover(self, pool: str | None = None, *, patience: float = 0.0) -> list[str]:
+    def recover(self, pool: str | None = None, *, patience: float = 0.0, waiting: bool = False) -> list[str]:
         """Undo what processes that died had begun (on one pool, or on all); returns a line for each such operation.
 
+        What waits for a server that did not answer is tried again by work on its pool, and with ``waiting``.
         A program that a dead process had started may still be at work. On one pool it is waited for, ``patience`` seconds,
         then ``Busy``; else its operation is left for later.
         """
@@ -162,24 +163,23 @@ class Operations:
         except OSError as error:
             raise errors.from_os_error(error, f"read the folder '{self.journals}'") from error
         lines = []
+        away: set[str] = set()  # mount points whose servers did not answer
         for name in sorted(names):
             path = os.path.join(self.journals, name)
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 if pool is not None:
-                    lines += self._recover(path, pool, patience)
+                    lines += self._recover(path, pool, patience, away)
                     continue
             with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
                 # Nobody may begin work on that pool while what is left of the last is taken back.
                 head = undo.read(path)[0]
                 owner = str(head.get("pool") or "")
-                if owner and not head.get(
-                    "later"
-                ):  # its server may still be away: only work on the pool waits for that
+                if owner and (waiting or not head.get("later")):
                     with self.locks.work(owner, "recover"):
-                        lines += self._recover(path, owner, 0.0)
+                        lines += self._recover(path, owner, 0.0, away)
         return lines
 
-    def _recover(self, path: str, pool: str, patience: float) -> list[str]:
+    def _recover(self, path: str, pool: str, patience: float, away: set[str]) -> list[str]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             try:
@@ -200,7 +200,7 @@ class Operations:
                 os.unlink(path)
                 self.inventory.forget_operation(ident)
                 return [f"finished: {what}"]
-            undone = undo.undo_all(steps, self.host.operation())
+            undone = undo.undo_all(steps, self.host.operation(), away)
             if undone.failures:
                 undone.put_aside(path)
             else:
@@ -208,6 +208,19 @@ class Operations:
             return [f"undone: {what}", *undone.failures]
         finally:
             os.close(fd)
+
+    def waiting(self) -> list[str]:
+        """Journals of dead operations whose undo waits for a server that did not answer."""
+        try:
+            paths = [os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(".journal")]
+        except FileNotFoundError:
+            return []
+        found = []
+        for path in sorted(paths):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                if undo.read(path)[0].get("later"):
+                    found.append(path)
+        return found
 
     def failed(self) -> list[str]:
         """Journals of dead operations that could not be undone completely."""

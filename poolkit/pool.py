@@ -288,7 +288,7 @@ class Pool:
         ``reflink`` True demands that blocks are shared, False that they are copied; None does what is fastest. ``secret``
         (uuid or usage) opens an encrypted source; without it the one whose usage is the source's path. Raises as
         ``create_volume``; ``Unsafe`` for a source that is damaged, ambiguous, or needs files that are no volumes of active pools;
-        ``HostError`` if the source was changed meanwhile.
+        ``SourceChanged`` if the source was changed meanwhile.
         """
         from poolkit.cloning import create_from
 

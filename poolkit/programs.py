@@ -126,6 +126,8 @@ def _converse(
             if (now := time.monotonic()) >= min(due, until):
                 tick()
                 due = now + TICK
+        if process.stdin is not None:
+            process.stdin.close()
         while process.poll() is None:  # at once, but where there is no descriptor that tells
             time.sleep(0.001)
             if time.monotonic() >= min(due, until):

@@ -2,7 +2,7 @@
 
 A step is written to the journal, durably, *before* the change it belongs to is made. When a later step fails, or the
 process dies and another one finds the journal, the steps are run newest first. Running the undo of a change
-that never happened must therefore be harmless; every kind below is.
+that never happened must therefore be harmless, and running it twice, or days later when a server is back; every kind below is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from poolkit.host import Host
 
 TICKS = os.sysconf("SC_CLK_TCK")
+_AWAY = 60.0  # seconds that one step may take on a server that answers, but not to this
 
 
 @record(frozen=True)
@@ -72,11 +73,11 @@ def unmount(target: str, source: str) -> Undo:
     return Undo("unmount", (target, source))
 
 
-def perform(step: Undo, host: Host) -> None:
+def perform(step: Undo, host: Host, away: set[str] | None = None) -> None:
     """Run one undo step. What is already gone is fine; raises ``OSError`` or ``PoolkitError`` for anything else.
 
     A step on a network file system is done by a child process, which is given up when the server does not answer:
-    ``Unreachable``.
+    ``Unreachable``. ``away`` keeps the mount points of such servers, which are not asked again.
     """
     if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "unsymlink", "restore", "trim"):
         from poolkit.mounts import is_network, locate
@@ -84,12 +85,14 @@ def perform(step: Undo, host: Host) -> None:
         path = str(step.args[1] if step.kind in ("symlink", "unsymlink") else step.args[0])
         mount = locate(path, host.mounts())[1]
         if mount is not None and is_network(mount.fstype):
-            _perform_away(step, host, mount.target)
+            _perform_away(step, host, mount.target, set() if away is None else away)
             return
     perform_here(host, step)
 
 
-def _perform_away(step: Undo, host: Host, target: str) -> None:
+def _perform_away(step: Undo, host: Host, target: str, away: set[str]) -> None:
+    if target in away:
+        raise errors.Unreachable(f"the server of '{target}' does not answer")
     from poolkit import worker
     from poolkit.host import Host as Machine
 
@@ -97,12 +100,15 @@ def _perform_away(step: Undo, host: Host, target: str) -> None:
     machine = Machine()
     machine.children = host.children
 
+    until = time.monotonic() + _AWAY
+
     def alive() -> bool:
-        return worker.answers(machine, target)
+        return time.monotonic() < until and worker.answers(machine, target)
 
     try:
         worker.result(worker.run(machine, "poolkit.undo:perform_here", (step,), answers=alive))
     except worker.Silent:
+        away.add(target)
         raise errors.Unreachable(f"the server of '{target}' does not answer") from None
 
 
@@ -210,16 +216,18 @@ class Journal:
 
     def _close(self, undone: Undone | None = None) -> None:
         if self._fd >= 0:
-            if undone is not None and undone.failures:
-                undone.put_aside(self.path)
-            else:
-                _unlink_quietly(self.path)
-                if self._on_disk:
-                    # It must not be there again after a power failure: what it would undo may hold data by then.
-                    _sync_directory(os.path.dirname(self.path))
-            os.close(self._fd)
-            self._fd = -1
-            self._on_disk = False
+            try:
+                if undone is not None and undone.failures:
+                    undone.put_aside(self.path)
+                else:
+                    _unlink_quietly(self.path)
+                    if self._on_disk:
+                        # It must not be there again after a power failure: what it would undo may hold data by then.
+                        _sync_directory(os.path.dirname(self.path))
+            finally:
+                os.close(self._fd)
+                self._fd = -1
+                self._on_disk = False
         self.steps.clear()
 
 
@@ -242,24 +250,26 @@ class Undone(NamedTuple):
     later: bool
 
     def put_aside(self, path: str) -> None:
-        """Keep the journal with the steps that failed: for the next verb on its pool, or else for people to look at."""
+        """Keep the journal, with all its steps: for the next verb on its pool, or else for people to look at."""
         if not self.later:
             os.replace(path, path + ".failed")  # `poolkit doctor` reports it
             return
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            os.write(fd, b'{"later": true}\n')
-        finally:
-            os.close(fd)
+        with suppress(OSError):  # without the line whoever opens the engine tries it, too
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.write(fd, b'{"later": true}\n')
+            finally:
+                os.close(fd)
 
 
-def undo_all(steps: Sequence[Undo], host: Host) -> Undone:
-    """Run ``steps`` newest first; one failing does not stop the others."""
+def undo_all(steps: Sequence[Undo], host: Host, away: set[str] | None = None) -> Undone:
+    """Run ``steps`` newest first; one failing does not stop the others. ``away`` is as for ``perform``."""
+    away = set() if away is None else away
     failures = []
     later = True
     for step in reversed(steps):
         try:
-            perform(step, host)
+            perform(step, host, away)
         except errors.Unreachable as error:
             failures.append(f"could not undo '{step}': {error}; it is tried again with the next verb on the pool")
         except (OSError, errors.PoolkitError) as error:

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -77,7 +76,8 @@ def settled(host: Host, fd: int) -> bool:
     number = f"{os.major(device)}:{os.minor(device)}"
     if not any(mount.device == number and mount.fstype in ("cifs", "smb3") for mount in host.mounts()):
         return False
-    time.sleep(_SMB_LAG)
+    host.abort.wait(_SMB_LAG)
+    host.check_abort()
     return True
 
 

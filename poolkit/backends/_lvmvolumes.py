@@ -97,8 +97,9 @@ class LvmVolumes(_block.BlockBackend):
         return self.info(found, volume)
 
     def is_thin(self, info: VolumeInfo) -> bool:
-        """Whether it takes its space from a thin pool."""
-        return self.find(info.name)[1].thin
+        """Whether it takes its space from a thin pool, one that zeros it: else its old data would be the next volume's."""
+        volume = self.find(info.name)[1]
+        return volume.thin and volume.zero
 
     def find(self, name: str) -> tuple[Listing, LogicalVolume]:
         """A volume by name, with the listing that has all its parts; ``VolumeNotFound``."""

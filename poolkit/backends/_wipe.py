@@ -140,10 +140,11 @@ def _zero_thin(host: Host, fd: int, size: int) -> None:
         data = os.pread(fd, min(_PIECE, size - position), position)
         if not data:
             raise errors.HostError(f"the device ends at byte {position}, before its size of {size}")
-        if data != zeros[: len(data)]:
+        count = len(data)
+        if data != zeros[:count]:
             host.files.fault("wipe")
-            os.pwrite(fd, zeros[: len(data)], position)
-        position += len(data)
+            count = os.pwrite(fd, zeros[:count], position)
+        position += count
         host.progress(position, size, "zero")
 
 

@@ -92,7 +92,13 @@ def _left_over(engine: Engine) -> Iterator[Check]:
             "journal", "problem", f"work of a dead process could not be undone completely: {path}",
             "look at its steps, put the storage right, and remove the file",
         )  # fmt: skip
-    if not failed:
+    waiting = engine.operations.waiting()
+    for path in waiting:
+        yield check(
+            "journal", "note", f"what is left of failed work waits for a server: {path}",
+            "the next verb on its pool, or poolkit recover, takes it back when the server answers",
+        )  # fmt: skip
+    if not failed and not waiting:
         yield check("journal", "ok", "no work is left half done")
     for path in _temporaries(engine):
         yield check("temporary file", "note", f"{path} is left over from a command that died", "it can be removed")

@@ -192,7 +192,7 @@ def recover(session: Session, values: Values) -> None:
                 f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}: {len(steps)} steps"
             )
     else:
-        lines = [*engine.recovered, *engine.operations.recover()]
+        lines = [*engine.recovered, *engine.operations.recover(waiting=True)]
     failed = engine.operations.failed()
     if failed:
         session.code = 1

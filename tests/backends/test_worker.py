@@ -330,12 +330,15 @@ def test_an_undo_waits_for_the_server(tmp_path: Path, monkeypatch: pytest.Monkey
     place.mkdir()
     made = place / "made"
     journals = tmp_path / "root" / "state" / "journal"
-    monkeypatch.setattr(worker, "answers", lambda host, path: False)
+    asked: list[str] = []
+    monkeypatch.setattr(worker, "answers", lambda host, path: bool(asked.append(path)))
     with Engine(tmp_path / "root", host=AwayHost(place)) as engine:
         with pytest.raises(errors.HostError) as caught, engine.operations.run("p", "test") as op:
+            assert op.host.step("make a folder", undo.Undo("rmdir", (f"{made}.d",)))
             assert op.host.step("make it", undo.Undo("unlink", (str(made),)))
             made.touch()
             raise OSError(5, "Input/output error")
+        assert asked == [str(place)], "once for all steps"
         hint = caught.value.hint or ""
         assert f"the server of '{place}' does not answer; it is tried again with the next verb on the pool" in hint
         assert [path.suffix for path in journals.iterdir()] == [".journal"]
@@ -346,6 +349,7 @@ def test_an_undo_waits_for_the_server(tmp_path: Path, monkeypatch: pytest.Monkey
         with engine.operations.run("q", "test"):
             pass
         assert made.exists()
+        assert engine.operations.waiting() == [str(next(journals.iterdir()))]
         monkeypatch.setattr(worker, "answers", lambda host, path: True)
         with engine.operations.run("p", "test"):
             assert not made.exists()

@@ -12,6 +12,7 @@ import pytest
 from poolkit import errors, undo
 from poolkit.files import Directory
 from poolkit.host import Host
+from poolkit.mounts import Mount, parse
 
 host = Host()
 
@@ -150,6 +151,23 @@ def test_the_mount_table_is_read_whole() -> None:
     assert mounts["/proc"].fstype == "proc"
     assert host.mount_at("/proc") is not None
     assert host.mount_at("/proc/self") is None
+
+
+def test_a_line_of_the_mount_table_can_hold_anything() -> None:
+    lines = [
+        b"21 1 8:1 / / rw,relatime shared:1 master:2 - ext4 /dev/sda1 rw,errors=remount-ro",
+        b"22 21 0:40 / /mnt/a\\040b\\011c\\134040\\012 rw - nfs4 nas:/x\\043y rw,vers=4.2",
+        b"23 21 0:41 / /mnt/\xff rw - tmpfs  rw",
+        b"24 21 0:42 / /mnt/cr\rlf rw - fuse.x a\rb rw",
+        b"no mount at all",
+        b"",
+    ]
+    assert list(parse(b"\n".join(lines))) == [
+        Mount("8:1", "/", "/", "ext4", "/dev/sda1", "rw,relatime,rw,errors=remount-ro"),
+        Mount("0:40", "/", "/mnt/a b\tc\\040\n", "nfs4", "nas:/x#y", "rw,rw,vers=4.2"),
+        Mount("0:41", "/", "/mnt/\\xff", "tmpfs", "", "rw,rw"),
+        Mount("0:42", "/", "/mnt/cr\rlf", "fuse.x", "a\rb", "rw,rw"),
+    ]
 
 
 # -- undo -----------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def touched(device: str) -> bool:
 
 
 def _writes(device: str) -> list[str]:
-    """Counters of a disk that grow with each write, discard and flush (Linux' Documentation/block/stat.rst)."""
+    """Counters of a disk that grow with each write and discard (Linux' Documentation/block/stat.rst)."""
     fields = Path("/sys/block", os.path.basename(device), "stat").read_text().split()
     return fields[4:7] + fields[11:14]
 
