@@ -201,4 +201,4 @@ def test_errors_have_one_exit_code_for_each_class(poolkit: Command) -> None:
     from poolkit.cli.shell import exit_codes
 
     codes = dict(exit_codes())
-    assert codes[errors.Busy.exit_code] == "Busy" and 70 in codes and 130 in codes
+    assert codes[errors.Busy.exit_code] == "Busy, DefinitionChanged" and 70 in codes and 130 in codes
