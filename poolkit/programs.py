@@ -33,7 +33,7 @@ PACKAGES = {
 # They hand bytes of names on as they are and need no character set, whose dozen files take a tenth of a mount(8) to load.
 _BYTES = frozenset(
     ("mount", "umount", "lvs", "vgs", "pvs", "pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate",
-     "lvrename", "lvremove", "lvextend", "lvreduce", "lvresize", "lvchange")
+     "lvrename", "lvremove", "lvextend", "lvreduce", "lvresize", "lvchange", "sfdisk")
 )  # fmt: skip
 
 TICK = 0.25
