@@ -111,8 +111,10 @@ def _converse(
         poller.register(entry, select.POLLOUT)
     try:
         due = time.monotonic() + TICK
-        while waiting:
-            for fd, _ in poller.poll(max(0.0, min(due, until) - time.monotonic()) * 1000):
+        while waiting or process.poll() is None:
+            pause = max(0.0, min(due, until) - time.monotonic())
+            # Without a descriptor that tells the end it has to be looked for.
+            for fd, _ in poller.poll(pause * 1000 if waiting else 1):
                 if fd == entry and process.stdin is not None:
                     left = _feed(fd, left)
                     if not left:
@@ -126,13 +128,6 @@ def _converse(
             if (now := time.monotonic()) >= min(due, until):
                 tick()
                 due = now + TICK
-        if process.stdin is not None:
-            process.stdin.close()
-        while process.poll() is None:  # at once, but where there is no descriptor that tells
-            time.sleep(0.001)
-            if time.monotonic() >= min(due, until):
-                tick()
-                due = time.monotonic() + TICK
     finally:
         if end >= 0:
             os.close(end)
