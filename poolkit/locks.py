@@ -111,12 +111,7 @@ class Locks:
 
     @contextlib.contextmanager
     def _gate(self, folder: str) -> Iterator[None]:
-        gate = folder + ".gate"
-        try:
-            fd = os.open(gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except FileNotFoundError:
-            os.makedirs(self.directory, mode=0o700, exist_ok=True)
-            fd = os.open(gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = open_private(folder + ".gate", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -125,12 +120,7 @@ class Locks:
 
     def _enter(self, folder: str, work: Work) -> tuple[str, int]:
         path = os.path.join(folder, f"{work.pid}-{os.urandom(6).hex()}")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            fd = os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            fd = os.open(path, flags, 0o600)
+        fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         fcntl.flock(fd, fcntl.LOCK_EX)
         facts = {name: getattr(work, name) for name in Work.__annotations__}
         os.write(fd, json.dumps(facts).encode())
@@ -163,6 +153,15 @@ class Locks:
             finally:
                 os.close(fd)
         return found
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open or make one of poolkit's own files, for its user alone, and the folder if that is missing."""
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _read(fd: int) -> Work | None:

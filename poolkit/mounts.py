@@ -73,6 +73,11 @@ def _unescaped(field: str) -> str:
     return first + "".join(_ESCAPES[p[:3]] + p[3:] if p[:3] in _ESCAPES else "\\" + p for p in rest)
 
 
+def number(device: int) -> str:
+    """A device number (``st_dev``, ``st_rdev``) as the mount table writes it: ``major:minor``."""
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
 def is_network(fstype: str) -> bool:
     """Whether a file system of that kernel name lives on another machine."""
     return fstype in NETWORK

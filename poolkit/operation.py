@@ -156,16 +156,9 @@ class Operations:
         A program that a dead process had started may still be at work. On one pool it is waited for, ``patience`` seconds,
         then ``Busy``; else its operation is left for later.
         """
-        try:
-            names = [n for n in os.listdir(self.journals) if n.endswith(".journal")]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise errors.from_os_error(error, f"read the folder '{self.journals}'") from error
         lines = []
         away: set[str] = set()  # mount points whose servers did not answer
-        for name in sorted(names):
-            path = os.path.join(self.journals, name)
+        for path in self.left():
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 if pool is not None:
                     lines += self._recover(path, pool, patience, away)
@@ -209,14 +202,19 @@ class Operations:
         finally:
             os.close(fd)
 
-    def waiting(self) -> list[str]:
-        """Journals of dead operations whose undo waits for a server that did not answer."""
+    def left(self, ending: str = ".journal") -> list[str]:
+        """The files of journals: of operations at work and of dead ones that have not been taken back."""
         try:
-            paths = [os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(".journal")]
+            return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(ending))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the folder '{self.journals}'") from error
+
+    def waiting(self) -> list[str]:
+        """Journals of dead operations whose undo waits for a server that did not answer."""
         found = []
-        for path in sorted(paths):
+        for path in self.left():
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 if undo.read(path)[0].get("later"):
                     found.append(path)
@@ -224,10 +222,7 @@ class Operations:
 
     def failed(self) -> list[str]:
         """Journals of dead operations that could not be undone completely."""
-        try:
-            return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(".failed"))
-        except FileNotFoundError:
-            return []
+        return self.left(".failed")
 
 
 def _wait_for_program(head: dict[str, Any], patience: float) -> None:

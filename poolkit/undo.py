@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
+from poolkit.locks import open_private
 from poolkit.record import record
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def unmount(target: str, source: str) -> Undo:
     return Undo("unmount", (target, source))
 
 
-def perform(step: Undo, host: Host, away: set[str] | None = None) -> None:
+def perform(step: Undo, host: Host, away: set[str]) -> None:
     """Run one undo step. What is already gone is fine; raises ``OSError`` or ``PoolkitError`` for anything else.
 
     A step on a network file system is done by a child process, which is given up when the server does not answer:
@@ -85,7 +86,7 @@ def perform(step: Undo, host: Host, away: set[str] | None = None) -> None:
         path = str(step.args[1] if step.kind in ("symlink", "unsymlink") else step.args[0])
         mount = locate(path, host.mounts())[1]
         if mount is not None and is_network(mount.fstype):
-            _perform_away(step, host, mount.target, set() if away is None else away)
+            _perform_away(step, host, mount.target, away)
             return
     perform_here(host, step)
 
@@ -177,12 +178,7 @@ class Journal:
         """
         lines = ""
         if self._fd < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            try:
-                self._fd = os.open(self.path, flags, 0o600)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-                self._fd = os.open(self.path, flags, 0o600)
+            self._fd = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # the lock says that the operation is alive
             lines = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
         os.write(self._fd, (lines + json.dumps([step.kind, *step.args]) + "\n").encode())
@@ -312,7 +308,7 @@ def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
 
 
 def _unmount(target: str, source: str, host: Host) -> None:
-    from poolkit.mounts import btrfs_has, export, is_network, shows
+    from poolkit.mounts import btrfs_has, export, is_network, number, shows
 
     mount = host.mount_at(target)
     if mount is None:
@@ -329,8 +325,7 @@ def _unmount(target: str, source: str, host: Host) -> None:
                 device = os.stat(source).st_rdev
             except OSError:
                 device = 0
-            number = f"{os.major(device)}:{os.minor(device)}"
-            same = device != 0 and (mount.device == number or btrfs_has(mount, number))
+            same = device != 0 and (mount.device == number(device) or btrfs_has(mount, number(device)))
     if not same:
         return
     lazy = ("--internal-only", "--force", "--lazy") if is_network(mount.fstype) else ()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
-from poolkit import errors
+from poolkit import errors, mounts
 from poolkit.backend import Backend, Source, Transfer, VolumeInfo
 from poolkit.backends import _copy, _wipe
 from poolkit.host import Host
@@ -29,7 +29,7 @@ def number(path: str) -> str:
         facts = os.stat(path)
     except OSError:
         return ""
-    return f"{os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)}" if stat.S_ISBLK(facts.st_mode) else ""
+    return mounts.number(facts.st_rdev) if stat.S_ISBLK(facts.st_mode) else ""
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from poolkit import _libc, errors
 from poolkit.backend import Transfer
 from poolkit.backends import _streams
 from poolkit.host import Host
+from poolkit.mounts import number
 
 _FICLONE = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
 _BLKGETSIZE64 = 0x80081272  # linux/fs.h, _IOR(0x12, 114, size_t)
@@ -72,9 +73,8 @@ def settled(host: Host, fd: int) -> bool:
     (mount.cifs(8), actimeo) and keeps the file open for another (closetimeo), and Samba sets them when the file is closed, or
     after two seconds (smbd's write time update delay).
     """
-    device = os.fstat(fd).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    if not any(mount.device == number and mount.fstype in ("cifs", "smb3") for mount in host.mounts()):
+    device = number(os.fstat(fd).st_dev)
+    if not any(mount.device == device and mount.fstype in ("cifs", "smb3") for mount in host.mounts()):
         return False
     host.abort.wait(_SMB_LAG)
     host.check_abort()

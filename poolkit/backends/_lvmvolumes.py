@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from poolkit import errors
+from poolkit import errors, mounts
 from poolkit.backend import Source, VolumeInfo
 from poolkit.backends import _block, _lvm
 from poolkit.backends._lvm import Listing, LogicalVolume
@@ -430,9 +430,9 @@ class LvmVolumes(_block.BlockBackend):
 
     def identify(self, info: VolumeInfo, fd: int) -> None:
         """The device-mapper UUID of an LV is 'LVM-' and the UUIDs of group and volume, without dashes."""
-        number = os.fstat(fd).st_rdev
+        number = mounts.number(os.fstat(fd).st_rdev)
         try:
-            with open(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/dm/uuid", encoding="ascii") as file:
+            with open(f"/sys/dev/block/{number}/dm/uuid", encoding="ascii") as file:
                 uuid = file.read().strip()
         except OSError:
             uuid = ""

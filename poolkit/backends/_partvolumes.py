@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from poolkit import errors, undo
+from poolkit import errors, mounts, undo
 from poolkit.backend import Source, VolumeInfo
 from poolkit.backends import _disks, _partitions
 from poolkit.backends._block import BlockBackend
@@ -179,10 +179,8 @@ class PartitionVolumes(BlockBackend):
 
     def identify(self, info: VolumeInfo, fd: int) -> None:
         """The open device must be where the listing has the partition: numbers of logical ones change."""
-        device = os.fstat(fd).st_rdev
-        number = f"{os.major(device)}:{os.minor(device)}"
         (_, start, end), *_ = (info.detail or {})["extents"]
-        have, size = _disks.span(number)
+        have, size = _disks.span(mounts.number(os.fstat(fd).st_rdev))
         if size != end - start or have not in (-1, start):
             raise self._error(
                 errors.Unsafe, f"'{info.path}' was replaced or renumbered since it was listed as '{info.name}'",

@@ -11,7 +11,7 @@ from poolkit import errors, undo
 from poolkit.backends import _block, _images, _mkfs, _mount, _options
 from poolkit.backends._files import FileBackend
 from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice
-from poolkit.mounts import Mount, btrfs_has, is_network, network_of, shows
+from poolkit.mounts import Mount, btrfs_has, is_network, network_of, number, shows
 from poolkit.xmlmap import Element, simple, xml
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
@@ -134,8 +134,8 @@ class FsBackend(FileBackend):
             return shows(mount, self.device, mounts)
         if not stat.S_ISBLK(facts.st_mode) or is_network(mount.fstype):
             return False
-        number = f"{os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)}"
-        return mount.device == number or _block.number(mount.source) == number or btrfs_has(mount, number)
+        device = number(facts.st_rdev)
+        return mount.device == device or _block.number(mount.source) == device or btrfs_has(mount, device)
 
     def check(self) -> bool:
         """Whether the device is mounted at the target: as the kernel's table of mounts has it."""
@@ -165,10 +165,10 @@ class FsBackend(FileBackend):
         if self.host.dry_run:
             return
         if self._shows_device():
-            mount = None
-        elif (mount := self.mounted()) is None:
+            return
+        if (mount := self.mounted()) is None:
             raise errors.HostError(f"pool '{name}': mount ended well, but {self.down}", pool=name)
-        if mount is not None and self.pool.cow is False and mount.fstype == "btrfs":
+        if self.pool.cow is False and mount.fstype == "btrfs":
             self.host.step(f"turn copy-on-write off for new files in {self.place}")
             with self.open() as directory:
                 _images.no_cow(directory.fd)

@@ -177,17 +177,11 @@ def recover(session: Session, values: Values) -> None:
     """``recover``."""
     engine = session.engine
     if session.options.dry_run:
-        import os
-
         from poolkit import undo
 
-        try:
-            names = sorted(n for n in os.listdir(engine.operations.journals) if n.endswith(".journal"))
-        except FileNotFoundError:
-            names = []
         lines = []
-        for name in names:
-            head, steps = undo.read(os.path.join(engine.operations.journals, name))
+        for path in engine.operations.left():
+            head, steps = undo.read(path)
             lines.append(
                 f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}: {len(steps)} steps"
             )

@@ -43,5 +43,5 @@ def undone(host: ScriptedHost) -> list[str]:
 
     before = len(host.lines)
     for step in reversed(host.journal.steps):  # type: ignore[attr-defined]
-        undo.perform(step, host)
+        undo.perform(step, host, set())
     return host.lines[before:]

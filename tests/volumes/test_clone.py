@@ -16,7 +16,7 @@ from poolkit import errors
 from poolkit.backends import _copy
 from poolkit.engine import Engine
 from poolkit.host import Host
-from poolkit.mounts import Mount, MountTable
+from poolkit.mounts import Mount, MountTable, number
 from poolkit.pool import Pool
 from poolkit.volume import Volume
 from tests.formats import samples
@@ -272,9 +272,7 @@ def test_times_that_settle_late_on_smb_are_no_change(
     engine: Engine, pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = filled(pool, "disk", "raw")
-    device = place.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    smb = MountTable([Mount(number, "/", "/elsewhere", "cifs", "//nas/x", "rw")])
+    smb = MountTable([Mount(number(place.stat().st_dev), "/", "/elsewhere", "cifs", "//nas/x", "rw")])
     monkeypatch.setattr("poolkit.host.Host.mounts", lambda self: smb)
     monkeypatch.setattr("poolkit.backends._copy._SMB_LAG", 0.0)
     during(engine, "reflink", lambda: os.utime(place / "disk"))  # the server's own idea of the last write
