@@ -29,9 +29,8 @@ def run(bench: Bench) -> Iterator[Row]:
             f"<target><path>{target}</path></target></pool>"
         )
         pool.build()
-        time.sleep(
-            2.5
-        )  # what was changed a moment ago is looked into again at each start (a tick of 2 s), and few pools are new
+        # What was changed a moment ago is looked into again at each start (a tick of 2 s), and few pools are new.
+        time.sleep(2.5)
         pool.start()
         pool.destroy()
 

@@ -246,8 +246,10 @@ class Engine:
         from poolkit.mounts import network_of
 
         others = [r for r in self.inventory.active_records(self.boot) if r.type in _LOCAL and r.name != definition.name]
-        path, mounts = definition.target.path, host.mounts() if others else None
-        if mounts is None or network_of(path, mounts):
+        if not others:
+            return
+        path, mounts = definition.target.path, host.mounts()
+        if network_of(path, mounts):
             return
         place = identity(os.stat(path))
         for other in others:

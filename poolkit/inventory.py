@@ -105,10 +105,11 @@ class Inventory:
     @contextmanager
     def transaction(self, operation: str | None = None) -> Iterator[sqlite3.Connection]:
         """All or nothing; with ``operation`` its journal counts as complete from the same instant."""
+        ended: tuple[str, ...] = ()
         with self._db.transaction() as db:
             yield db
-            ended = tuple(self._ended) if operation is not None else ()
             if operation is not None:
+                ended = tuple(self._ended)
                 self._clear_marks(db, ended)
                 db.execute("INSERT OR IGNORE INTO completed VALUES (?, ?)", (operation, time.time()))
         self._ended.difference_update(ended)
@@ -132,12 +133,11 @@ class Inventory:
 
     def records(self) -> list[Record]:
         """All pools, by name."""
-        return [Record._make(r) for r in self._db.rows(f"SELECT {_RECORD} FROM pools ORDER BY name")]  # noqa: S608
+        return self._many("ORDER BY name")
 
     def active_records(self, boot: str) -> list[Record]:
         """The pools that were started since that boot, by name."""
-        query = f"SELECT {_RECORD} FROM pools WHERE active AND boot = ? ORDER BY name"  # noqa: S608
-        return [Record._make(r) for r in self._db.rows(query, (boot,))]
+        return self._many("WHERE active AND boot = ? ORDER BY name", boot)
 
     def record(self, name: str) -> Record | None:
         """One pool by name."""
@@ -151,8 +151,7 @@ class Inventory:
         """Pools with that target path; an active one first."""
         if not _is_text(target):
             return []
-        query = f"SELECT {_RECORD} FROM pools WHERE target = ? ORDER BY active DESC, name"  # noqa: S608
-        return [Record._make(r) for r in self._db.rows(query, (target,))]
+        return self._many("WHERE target = ? ORDER BY active DESC, name", target)
 
     def by_id(self, number: int) -> Record | None:
         """One pool by row number."""
@@ -163,6 +162,9 @@ class Inventory:
         if record is None:
             raise errors.PoolNotFound(f"there is no pool '{name}'", pool=name)
         return record
+
+    def _many(self, which: str, *values: object) -> list[Record]:
+        return [Record._make(r) for r in self._db.rows(f"SELECT {_RECORD} FROM pools {which}", values)]  # noqa: S608
 
     def _one(self, where: str, value: object) -> Record | None:
         row = self._db.row(f"SELECT {_RECORD} FROM pools WHERE {where}", (value,))  # noqa: S608

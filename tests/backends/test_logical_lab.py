@@ -15,7 +15,7 @@ from poolkit.engine import Engine
 from poolkit.pool import Pool
 from poolkit.testing import BackendContract
 from tests.backends.deaths import deaths
-from tests.lab.fixtures import BY_ID, empty, sh, wipe
+from tests.lab.fixtures import empty, sh, virtio_disks, wipe
 
 pytestmark = pytest.mark.lab
 MIB = 1 << 20
@@ -75,7 +75,7 @@ def started(engine: Engine, lab_disks: list[str]) -> Pool:
 
 @pytest.fixture(scope="class")
 def group_disk(request: pytest.FixtureRequest) -> Iterator[str]:
-    disk = next(str(path) for path in sorted(BY_ID.glob("virtio-DISK?")))
+    disk = virtio_disks()[0]
     yield disk
     empty(request, [disk])
 

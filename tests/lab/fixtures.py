@@ -93,6 +93,11 @@ def wipe(disks: list[str]) -> list[str]:
     return problems
 
 
+def virtio_disks() -> list[str]:
+    """The guest's own disks, by their links."""
+    return sorted(str(path) for path in BY_ID.glob("virtio-DISK?"))
+
+
 @pytest.fixture
 def lab_disks(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Empty disks of 1 GiB, as /dev/disk/by-id/virtio-DISK1 and so on: four, or as many as ``lab(disks=N)`` says.
@@ -102,7 +107,7 @@ def lab_disks(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """
     marker = request.node.get_closest_marker("lab")
     wanted = marker.kwargs.get("disks", 4) if marker else 4
-    disks = sorted(str(path) for path in BY_ID.glob("virtio-DISK?"))
+    disks = virtio_disks()
     if len(disks) < wanted:
         pytest.fail(f"the guest has {len(disks)} disks, the test asks for {wanted}", pytrace=False)
     disks = disks[:wanted]
