@@ -56,6 +56,7 @@ class Engine:
         self.events = Subscriptions()
         self._secrets: Secrets | None = None
         self._texts: dict[str, Any] = {}
+        self._loaded: dict[str, tuple[int, Any, str]] = {}
         self.host.on_secret = self._secret_value
         self.index = Index(self)
         self._boot: str | None = None
@@ -114,9 +115,19 @@ class Engine:
 
         return xmlmap.without_reports(self.parse(source, filename=filename, strict=strict))
 
-    def load(self, name: str) -> Any:
-        """The stored definition of a pool; ``PoolNotFound``, or ``InvalidDefinition`` if its file was damaged."""
-        return self._kept(self.store.read(name), self.store.path(name))
+    def load(self, name: str, stamp: int | None = None) -> Any:
+        """The stored definition of a pool; ``PoolNotFound``, or ``InvalidDefinition`` if its file was damaged.
+
+        With the ``stamp`` that its file has now, a file that did not change is not read again.
+        """
+        kept = self._loaded.get(name)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
+        text, settled = self.store.read_with_stamp(name)
+        definition = self._kept(text, self.store.path(name))
+        if settled is not None:
+            self._loaded[name] = (settled, definition, text)
+        return definition
 
     def backend(self, definition: Any, host: Host | None = None) -> Backend:
         """The executor for a definition."""
@@ -233,9 +244,9 @@ class Engine:
 
     def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
         """The version of the inventory that a listing started from, the listing and the pool's sizes."""
-        if self.inventory.damaged is not None:
+        if backend.host.cautious is not None:
             backend.host.warn(
-                f"the inventory was damaged and set aside as '{self.inventory.damaged}': images that are listed anew wait for "
+                f"the inventory was damaged and set aside as '{backend.host.cautious}': images that are listed anew wait for "
                 "vol-adopt, or for that file to be removed"
             )
         version, known = self.inventory.known(record, place)
@@ -245,21 +256,21 @@ class Engine:
         # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
         from poolkit.mounts import network_of
 
-        others = [r for r in self.inventory.active_records(self.boot) if r.type in _LOCAL and r.name != definition.name]
+        others = [o for o in self.inventory.active_targets(self.boot, _LOCAL) if o[0] != definition.name]
         if not others:
             return
         path, mounts = definition.target.path, host.mounts()
         if network_of(path, mounts):
             return
         place = identity(os.stat(path))
-        for other in others:
-            if not other.target or network_of(other.target, mounts):
+        for other, target in others:
+            if network_of(target, mounts):
                 continue
             with contextlib.suppress(OSError):
-                if identity(os.stat(other.target)) == place:
+                if identity(os.stat(target)) == place:
                     raise errors.Conflict(
-                        f"pool '{definition.name}' would list the directory of the active pool '{other.name}': "
-                        f"'{path}' and '{other.target}' are the same",
+                        f"pool '{definition.name}' would list the directory of the active pool '{other}': "
+                        f"'{path}' and '{target}' are the same",
                         pool=definition.name,
                     )
 
@@ -313,8 +324,10 @@ class Engine:
         changes = xmlmap.diff(self.running(record), definition)
         return tuple(c for c in changes if (c[0], repr(c[2])) not in known)
 
-    @staticmethod
-    def _text(definition: Any) -> str:
+    def _text(self, definition: Any) -> str:
+        kept = self._loaded.get(definition.name)
+        if kept is not None and kept[1] is definition:
+            return kept[2]
         from poolkit import xmlmap
 
         return xmlmap.write(definition)

@@ -321,19 +321,20 @@ class Host:
         mounts: MountTable = self.shared("mounts", read)
         return mounts
 
-    def mount_at(self, path: str) -> Mount | None:
-        """The topmost mount whose mount point is exactly ``path`` (symbolic links resolved), or None.
+    def locate(self, path: str) -> tuple[str, Mount | None]:
+        """The path without symbolic links and the mount it is on (``poolkit.mounts.locate``), asked as ``mounts``.
 
         Nothing that is mounted is touched, so a dead server cannot make this hang.
         """
         from poolkit.mounts import locate
 
-        def ask() -> Mount | None:
-            real, mount = locate(path, self.mounts())
-            return mount if mount is not None and mount.target == real else None
-
-        found: Mount | None = self.shared(("mount at", path), ask)
+        found: tuple[str, Mount | None] = self.shared(("locate", path), lambda: locate(path, self.mounts()))
         return found
+
+    def mount_at(self, path: str) -> Mount | None:
+        """The topmost mount whose mount point is exactly ``path`` (symbolic links resolved), or None."""
+        real, mount = self.locate(path)
+        return mount if mount is not None and mount.target == real else None
 
     def directory(self, path: str) -> Directory:
         """Open a directory for the fast path of plain system calls; use as a context manager."""

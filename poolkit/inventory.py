@@ -75,6 +75,13 @@ class Record(NamedTuple):
 _RECORD = ", ".join(Record._fields)
 
 
+class _Started(NamedTuple):
+    """What a pool was started with, and since which boot of the machine."""
+
+    live: str
+    boot: str
+
+
 class Inventory:
     """The SQLite file; one connection per thread, made when first needed. All methods may raise ``HostError``."""
 
@@ -135,9 +142,10 @@ class Inventory:
         """All pools, by name."""
         return self._many("ORDER BY name")
 
-    def active_records(self, boot: str) -> list[Record]:
-        """The pools that were started since that boot, by name."""
-        return self._many("WHERE active AND boot = ? ORDER BY name", boot)
+    def active_targets(self, boot: str, types: tuple[str, str]) -> list[tuple[str, str]]:
+        """Name and target path of the pools of two types that were started since that boot, by name."""
+        query = "SELECT name, target FROM pools WHERE active AND boot = ? AND type IN (?, ?) AND target IS NOT NULL ORDER BY name"
+        return self._db.rows(query, (boot, *types))
 
     def record(self, name: str) -> Record | None:
         """One pool by name."""
@@ -197,11 +205,7 @@ class Inventory:
     ) -> None:
         """The pool is up: its live definition, sizes and first listing, in one transaction."""
         with self.transaction(operation) as db:
-            if not self._activate(db, number, live, boot):
-                raise errors.HostError(
-                    "the pool's definition was taken away while it was started", hint="define it again"
-                )
-            listing = self._save(db, number, volumes, None, usage)
+            listing = self._save(db, number, volumes, None, usage, _Started(live, boot))
         self._known[number] = listing
 
     def add_active(
@@ -223,17 +227,8 @@ class Inventory:
                 (name, uuid, type, json.dumps(list(claims)), target),
             )
             number = int(cursor.lastrowid or 0)
-            self._activate(db, number, live, boot)
-            listing = self._save(db, number, volumes, None, usage)
+            listing = self._save(db, number, volumes, None, usage, _Started(live, boot))
         self._known[number] = listing
-
-    @staticmethod
-    def _activate(db: sqlite3.Connection, number: int, live: str, boot: str) -> bool:
-        cursor = db.execute(
-            "UPDATE pools SET active = 1, live = ?, boot = ?, started = ?, trouble = NULL WHERE id = ?",
-            (live, boot, time.time(), number),
-        )
-        return cursor.rowcount == 1
 
     def set_inactive(self, number: int, operation: str | None = None, *, same: bool = False) -> None:
         """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes.
@@ -328,13 +323,18 @@ class Inventory:
         """Store a refresh that began at version ``scanned``; what others changed since then is kept."""
         with self.transaction() as db:
             listing = self._save(db, number, volumes, scanned, usage)
-            db.execute("UPDATE pools SET trouble = NULL WHERE id = ?", (number,))
         self._known[number] = listing
 
     def _save(
-        self, db: sqlite3.Connection, number: int, volumes: Sequence[VolumeInfo], scanned: int | None, usage: Usage
+        self,
+        db: sqlite3.Connection,
+        number: int,
+        volumes: Sequence[VolumeInfo],
+        scanned: int | None,
+        usage: Usage,
+        started: _Started | None = None,
     ) -> tuple[int, dict[str, VolumeInfo]]:
-        """Store a listing; returns what may be kept in memory of it once that is committed."""
+        """Store a listing, and that the pool was ``started``; returns what may be kept in memory of it once that is committed."""
         current = self.version(number)
         cached = self._known.pop(number, None)
         old = cached[1] if cached is not None and cached[0] == current else self._load(number)
@@ -356,10 +356,15 @@ class Inventory:
             self._store(db, number, listing, changed, missing)
             # What is not there now may come back, as with a file system that was not mounted for a while: its formats stay.
             self._keep_formats(db, number, [old[n] for n in missing])
-        db.execute(
-            "UPDATE pools SET capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ? WHERE id = ?",
-            (*map(_clamp, usage), time.time(), version, number),
-        )
+        now = time.time()
+        sets = "capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ?, trouble = NULL"
+        values: list[object] = [*map(_clamp, usage), now, version]
+        if started is not None:
+            sets += ", active = 1, started = ?, live = ?, boot = ?"
+            values += [now, *started]
+        cursor = db.execute(f"UPDATE pools SET {sets} WHERE id = ?", (*values, number))  # noqa: S608
+        if started is not None and not cursor.rowcount:
+            raise errors.HostError("the pool's definition was taken away while it was started", hint="define it again")
         return version, listing
 
     def _store(

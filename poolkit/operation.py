@@ -59,9 +59,7 @@ class Operation:
 
     def stands_on(self, place: str) -> None:
         """Its undo steps mean files below ``place``: after a reboot they wait until the same mount point is mounted again."""
-        from poolkit.mounts import locate
-
-        mount = locate(place, self.host.mounts())[1]
+        mount = self.host.locate(place)[1]
         if mount is not None and mount.target != "/":
             self.journal.facts["mount"] = mount.target
 

@@ -135,7 +135,7 @@ class Pool:
                 if not engine.backend(definition, op.host).lame():
                     return Outcome(False, f"pool '{self.name}' is active already")
             else:
-                definition = engine.load(self.name)
+                definition = engine.load(self.name, record.stamp)
             volumes, usage = engine.bring_up(definition, op, record, build=build, overwrite=overwrite)
             if not op.dry:
                 engine.inventory.set_active(record.id, engine._text(definition), engine.boot, op.id, volumes, usage)

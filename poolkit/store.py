@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 from poolkit import errors
@@ -20,6 +21,7 @@ from poolkit.record import record
 
 _SUFFIX = ".xml"
 LARGEST = 1 << 20  # bytes of a definition; the reader's own limit
+_TICK = 2.0  # seconds; the coarsest clock of a file system's times (FAT)
 
 
 @record(frozen=True)
@@ -114,14 +116,20 @@ class Store:
 
     def read(self, name: str) -> str:
         """The text of a definition; ``PoolNotFound`` if there is none."""
+        return self.read_with_stamp(name)[0]
+
+    def read_with_stamp(self, name: str) -> tuple[str, int | None]:
+        """The text of a definition and its stamp; None while a change in the same tick of the clock could leave that as it is."""
         try:
             with open(self.path(name), "rb") as file:
+                facts = os.fstat(file.fileno())
                 data = file.read(LARGEST + 1)
         except FileNotFoundError:
             raise errors.PoolNotFound(f"there is no pool '{name}'", pool=name) from None
         except OSError as error:
             raise errors.from_os_error(error, f"read the definition '{self.path(name)}'", pool=name) from error
-        return data.decode("utf-8", "surrogateescape")
+        settled = time.time() - facts.st_ctime > _TICK
+        return data.decode("utf-8", "surrogateescape"), stamp(facts) if settled else None
 
     def save(self, name: str, text: str, host: Host) -> None:
         """Write a definition durably: it is the old one or the new one at any instant."""

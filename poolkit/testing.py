@@ -69,10 +69,10 @@ class ScriptedHost(Host):
         """The scripted mount table; a test may change it between calls."""
         return MountTable(self.mount_table)
 
-    def mount_at(self, path: str) -> Mount | None:
+    def locate(self, path: str) -> tuple[str, Mount | None]:
         """From the scripted table as it is now."""
-        self._shared.pop(("mount at", path), None)
-        return super().mount_at(path)
+        self._shared.pop(("locate", path), None)
+        return super().locate(path)
 
     def query(self, argv: Sequence[str], **how: Any) -> Result:
         """Answer from the script."""

@@ -19,7 +19,6 @@ from poolkit.backends._listing import DirectoryBackend
 from poolkit.files import Directory, NewFile
 from poolkit.later import later
 from poolkit.model import FILE_FORMATS, Permissions, Volume
-from poolkit.mounts import locate
 from poolkit.undo import Undo, identity
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class FileBackend(DirectoryBackend):
     @cached_property
     def trust_blocks(self) -> bool:  # type: ignore[override]
         """Whether a file without blocks is known to be empty: not on FUSE, overlays and others that count late or never."""
-        mount = locate(self.place, self.host.mounts())[1]
+        mount = self.host.locate(self.place)[1]
         return mount is not None and mount.fstype in _space.PROMPT
 
     # -- making -------------------------------------------------------------------------------------------------------
@@ -421,7 +420,7 @@ class FileBackend(DirectoryBackend):
         same = facts.st_ino == info.inode
         if same and info.type != "dir" and facts.st_dev != os.fstat(directory.fd).st_dev:
             # The files of an overlay may show the device of the layer they are in.
-            mount = locate(self.place, self.host.mounts())[1]
+            mount = self.host.locate(self.place)[1]
             same = mount is not None and mount.fstype == "overlay"
         if not same:
             raise errors.Unsafe(

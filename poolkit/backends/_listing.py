@@ -18,7 +18,6 @@ from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.files import LOOK, TEMPORARY, Directory
 from poolkit.later import later
 from poolkit.model import Permissions
-from poolkit.mounts import locate
 from poolkit.undo import identity
 from poolkit.xmlmap import replace
 
@@ -68,9 +67,7 @@ class DirectoryBackend(Backend):
         """Make the target directory and give it the definition's mode (0711 by default), owner and group."""
         wanted = self.pool.target.permissions
         files = self.host.files
-        place = locate(self.place, self.host.mounts())[
-            0
-        ]  # a link that an administrator made is followed, as libvirt does
+        place = self.host.locate(self.place)[0]  # a link that an administrator made is followed, as libvirt does
         made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
         if made and self.host.dry_run:
             return True
@@ -106,8 +103,7 @@ class DirectoryBackend(Backend):
 
     def usage(self) -> Usage:
         """Sizes of the file system that holds the directory (statvfs(3)), counted as libvirt does."""
-        with self.open() as directory:
-            facts = os.fstatvfs(directory.fd)
+        facts = os.statvfs(self.place)
         capacity = facts.f_blocks * facts.f_frsize
         available = facts.f_bavail * facts.f_frsize
         return Usage(capacity, capacity - available, available)

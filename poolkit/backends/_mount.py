@@ -9,7 +9,7 @@ from typing import Any
 from poolkit import errors, undo
 from poolkit.backends._options import SAFE
 from poolkit.host import Host
-from poolkit.mounts import Mount, is_network, locate
+from poolkit.mounts import Mount, is_network
 
 
 def at(host: Host, target: str) -> Mount | None:
@@ -49,7 +49,7 @@ def warn_unsafe(host: Host, pool: str, mount: Mount) -> None:
 
 def require_uncovered(host: Host, pool: str, target: str, ours: Callable[[Mount], bool]) -> None:
     """Raise ``Busy`` if one of ``ours`` is mounted at ``target`` under something else."""
-    real = locate(target, host.mounts())[0]
+    real = host.locate(target)[0]
     stack = [mount for mount in host.mounts() if mount.target == real]
     if any(ours(mount) for mount in stack[:-1]):
         raise errors.Busy(
@@ -73,7 +73,7 @@ def mount(
     type = ["-t", kind] if kind else []
     host.change(
         ["mount", *type, "-o", ",".join(["bind", *words] if bind else words), "--", source, target],
-        undo=undo.unmount(locate(target, host.mounts())[0], source),
+        undo=undo.unmount(host.locate(target)[0], source),
         timeout=timeout,
     )
 

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +41,26 @@ def test_define_again_is_unchanged_with_or_without_uuid(engine: Engine, tmp_path
     assert not engine.define(first.xml()).outcome
     assert engine.define(xml(tmp_path)).uuid == first.uuid
     assert engine.store.stamp("p") == stamp, "an unchanged definition was written again"
+
+
+@pytest.mark.parametrize("age", [0, 10])
+def test_a_definition_that_is_edited_in_place_counts_at_the_next_start(
+    engine: Engine, tmp_path: Path, age: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    (tmp_path / "b" / "disk").write_bytes(b"")
+    pool = engine.define(xml(tmp_path / "a"))
+    now = time.time() + age  # a file that changed a moment ago could change again and keep its stamp
+    monkeypatch.setattr("poolkit.store.time", SimpleNamespace(time=lambda: now))
+    pool.start()
+    pool.destroy()
+    assert ("p" in engine._loaded) == bool(age)
+    path = Path(engine.store.path("p"))
+    path.write_text(path.read_text().replace(f"{tmp_path}/a", f"{tmp_path}/b"))
+    pool.start()
+    assert [one.name for one in pool.volumes()] == ["disk"]
+    assert pool.definition().target.path == f"{tmp_path}/b"
 
 
 def test_sizes_in_a_document_are_not_part_of_it(engine: Engine, tmp_path: Path) -> None:
