@@ -81,16 +81,64 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "SILENCE", 2.0)
 
 
-class TestNfs(BackendContract):
-    @pytest.fixture
-    def pool_xml(self, nfs: NfsServer, tmp_path: Path) -> str:
-        return definition(exported(), tmp_path / "mnt")
+@pytest.fixture(scope="class")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One engine for a class, whose pool may stay up from test to test."""
+    root = tmp_path_factory.mktemp("standing")
+    with Engine(root / "root") as engine:
+        yield engine
+        for pool in engine.pools(active=True):
+            engine.pool(pool.name).destroy()
+    assert mount_line(root / "mnt") == ""
 
 
-class TestCifs(BackendContract):
+@pytest.fixture(scope="class")
+def nfs_source(nfs: NfsServer) -> str:
+    return exported()
+
+
+@pytest.fixture(scope="class")
+def samba_source(samba: Samba) -> str:
+    return shared(samba)
+
+
+class OnOneMount(BackendContract):
+    """The contract on a pool that stays mounted: most of the time would go into mounting it anew."""
+
+    FROM_NOTHING = ("test_the_lifecycle_is_repeatable", "test_a_dry_run_changes_nothing")
+
     @pytest.fixture
-    def pool_xml(self, samba: Samba, tmp_path: Path) -> str:
-        return definition(shared(samba), tmp_path / "mnt")
+    def engine(self, standing: Engine) -> Engine:
+        return standing
+
+    @pytest.fixture
+    def target(self, request: pytest.FixtureRequest, standing: Engine) -> Iterator[Path]:
+        if request.function.__name__ in self.FROM_NOTHING and standing.pools():
+            pool = standing.pool("net")
+            pool.destroy()
+            pool.delete()
+            pool.undefine()
+        yield Path(standing.locations.storage).parents[1] / "mnt"
+        if standing.pools(active=True):
+            for made in standing.pool("net").volumes():
+                made.delete()
+
+    def started(self, engine: Engine, pool_xml: str) -> Pool:
+        if engine.pools(active=True):
+            return engine.pool("net")
+        return super().started(engine, pool_xml)
+
+
+class TestNfs(OnOneMount):
+    @pytest.fixture
+    def pool_xml(self, nfs_source: str, target: Path) -> str:
+        return definition(nfs_source, target)
+
+
+class TestCifs(OnOneMount):
+    @pytest.fixture
+    def pool_xml(self, samba_source: str, target: Path) -> str:
+        return definition(samba_source, target)
 
     def made(self, pool: Pool, name: str | None = None) -> Volume:
         made = super().made(pool, name)
