@@ -18,7 +18,7 @@ from poolkit.locks import Locks
 from poolkit.operation import Operation, Operations, Outcome
 from poolkit.pool import Pool, PoolInfo
 from poolkit.store import Locations, Store, check_pool_name
-from poolkit.undo import identity
+from poolkit.undo import boot, identity
 from poolkit.volume import Volume
 
 if TYPE_CHECKING:
@@ -78,10 +78,7 @@ class Engine:
     @property
     def boot(self) -> str:
         """The identity of this boot of the machine: what was active before a reboot is not active now."""
-        if self._boot is None:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-                self._boot = file.read().strip()
-        return self._boot
+        return self._boot or boot()
 
     # -- definitions ----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poolkit import errors
-from poolkit.undo import Undo, identity
+from poolkit.undo import Undo, identity, unlink_whole
 
 if TYPE_CHECKING:
     from poolkit.host import Host
@@ -89,12 +89,16 @@ class Directory:
             os.close(fd)
 
 
+_UNNAMED = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
+"""Kernel names of file systems with O_TMPFILE (open(2)), of which this is known to be sound."""
+
+
 class NewFile:
-    """A file that does not have its name yet; made by :meth:`Files.new`."""
+    """A file that does not have its name yet; made by :meth:`Files.new`. ``temporary`` is None for one without any name."""
 
     __slots__ = ("directory", "fd", "name", "temporary")
 
-    def __init__(self, directory: Directory, name: str, temporary: str, fd: int) -> None:
+    def __init__(self, directory: Directory, name: str, temporary: str | None, fd: int) -> None:
         self.directory = directory
         self.name = name
         self.temporary = temporary
@@ -254,12 +258,13 @@ class Files:
         """
         if directory.exists(name):
             raise _exists(directory, name)
-        with self._temporary(directory, name, "create") as new:
+        make = self._unnamed if self._has_unnamed(directory) else self._temporary
+        with make(directory, name, "create") as new:
             yield new
             self._settle(new, format, mode, owner, group)
-            self._host.record(Undo("unlink", (directory.join(name), identity(os.fstat(new.fd)))))
-            self.fault(f"rename {name}")
-            _rename_noreplace(new)
+            self._host.record(unlink_whole(directory.join(name), os.fstat(new.fd)))
+            self.fault(f"name {name}")
+            _name(new)
             self.fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
 
@@ -277,9 +282,23 @@ class Files:
             if identity(directory.lstat(name)) != identity(old):
                 raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
             self.fault(f"rename {name}")
-            os.replace(new.temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+            os.replace(str(new.temporary), name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
             self.fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
+
+    def _has_unnamed(self, directory: Directory) -> bool:
+        mount = self._host.locate(directory.path)[1]
+        return mount is not None and mount.fstype in _UNNAMED
+
+    @contextmanager
+    def _unnamed(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:
+        """An unfinished file without a name: whatever happens to this process or the machine, nothing is left of it."""
+        self._host.step(f"{verb} {directory.join(name)}")
+        fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
+        try:
+            yield NewFile(directory, name, None, fd)
+        finally:
+            os.close(fd)
 
     @contextmanager
     def _temporary(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:
@@ -324,24 +343,25 @@ class Files:
             self._host.fault(label)
 
 
-def _rename_noreplace(new: NewFile) -> None:
+def _name(new: NewFile) -> None:
     from poolkit import _libc
 
+    folder = new.directory.fd
     try:
-        _libc.rename_noreplace(new.temporary, new.name, dir_fd=new.directory.fd)
-        return
+        if new.temporary is None:
+            os.link(f"/proc/self/fd/{new.fd}", new.name, dst_dir_fd=folder)  # as linkat(2) has it for O_TMPFILE
+            os.fsync(new.fd)  # btrfs writes no log of a file that has no name yet
+            return
+        try:
+            _libc.rename_noreplace(new.temporary, new.name, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            # NFS has no RENAME_NOREPLACE; a hard link refuses to replace as well.
+            os.link(new.temporary, new.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.unlink(new.temporary, dir_fd=folder)
     except FileExistsError:
         raise _exists(new.directory, new.name) from None
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    # NFS has no RENAME_NOREPLACE; a hard link refuses to replace as well.
-    fd = new.directory.fd
-    try:
-        os.link(new.temporary, new.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-    except FileExistsError:
-        raise _exists(new.directory, new.name) from None
-    os.unlink(new.temporary, dir_fd=fd)
 
 
 def _exists(directory: Directory, name: str) -> errors.VolumeExists:

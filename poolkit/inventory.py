@@ -129,6 +129,10 @@ class Inventory:
         """Whether that operation ended well before its journal could be removed."""
         return self._db.row("SELECT 1 FROM completed WHERE operation = ?", (operation,)) is not None
 
+    def sync(self) -> None:
+        """Bring all that was stored to the disk. A power failure could take back what was stored since the last time."""
+        self._db.sync()
+
     def forget_operation(self, operation: str) -> None:
         """Its journal is gone, so its mark may go: with the next transaction that makes one, or when this is closed.
 
@@ -205,8 +209,8 @@ class Inventory:
     ) -> None:
         """The pool is up: its live definition, sizes and first listing, in one transaction."""
         with self.transaction(operation) as db:
-            listing = self._save(db, number, volumes, None, usage, _Started(live, boot))
-        self._known[number] = listing
+            saved = self._save(db, number, volumes, None, usage, _Started(live, boot))
+        self._remember(number, *saved)
 
     def add_active(
         self,
@@ -227,8 +231,8 @@ class Inventory:
                 (name, uuid, type, json.dumps(list(claims)), target),
             )
             number = int(cursor.lastrowid or 0)
-            listing = self._save(db, number, volumes, None, usage, _Started(live, boot))
-        self._known[number] = listing
+            saved = self._save(db, number, volumes, None, usage, _Started(live, boot))
+        self._remember(number, *saved)
 
     def set_inactive(self, number: int, operation: str | None = None, *, same: bool = False) -> None:
         """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes.
@@ -315,15 +319,16 @@ class Inventory:
         return {v[0]: v for v in self.volumes(number)}
 
     def record_format(self, place: str, name: str, inode: int, format: str) -> None:
-        """Record the format of a file that is about to appear; it binds to the inode, so a replaced file is a new one."""
+        """Record durably the format of a file that is about to appear; it is bound to the inode: a replaced file is a new one."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, _signed(inode), format))
+        self.sync()
 
     def save_listing(self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage) -> None:
         """Store a refresh that began at version ``scanned``; what others changed since then is kept."""
         with self.transaction() as db:
-            listing = self._save(db, number, volumes, scanned, usage)
-        self._known[number] = listing
+            saved = self._save(db, number, volumes, scanned, usage)
+        self._remember(number, *saved)
 
     def _save(
         self,
@@ -333,8 +338,10 @@ class Inventory:
         scanned: int | None,
         usage: Usage,
         started: _Started | None = None,
-    ) -> tuple[int, dict[str, VolumeInfo]]:
-        """Store a listing, and that the pool was ``started``; returns what may be kept in memory of it once that is committed."""
+    ) -> tuple[int, int, dict[str, VolumeInfo]]:
+        """Store a listing, and that the pool was ``started``. Returns the version before and after, and the listing: what
+        ``_remember`` takes once that is committed.
+        """
         current = self.version(number)
         cached = self._known.pop(number, None)
         old = cached[1] if cached is not None and cached[0] == current else self._load(number)
@@ -365,7 +372,12 @@ class Inventory:
         cursor = db.execute(f"UPDATE pools SET {sets} WHERE id = ?", (*values, number))  # noqa: S608
         if started is not None and not cursor.rowcount:
             raise errors.HostError("the pool's definition was taken away while it was started", hint="define it again")
-        return version, listing
+        return current, version, listing
+
+    def _remember(self, number: int, before: int, version: int, listing: dict[str, VolumeInfo]) -> None:
+        self._known[number] = version, listing
+        if version != before:
+            self.sync()  # a format that is found out counts from now on, also if the power fails
 
     def _store(
         self,

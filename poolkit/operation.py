@@ -180,6 +180,9 @@ class Operations:
             head, steps = undo.read(path)
             if not head or head.get("pool") != pool or os.fstat(fd).st_nlink == 0:
                 return []
+            if not any(step.counts for step in steps):
+                os.unlink(path)
+                return []
             mount = head.get("mount")
             if mount and self.host.operation().mount_at(mount) is None:
                 return []  # its files are away: what they are in the way of is another directory

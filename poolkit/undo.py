@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import json
 import os
 import time
@@ -37,6 +38,20 @@ class Undo:
 
     kind: str
     args: tuple[Any, ...]
+
+    @property
+    def _boot(self) -> str | None:
+        return self.args[2] if self.kind == "unlink" and len(self.args) > 2 else None
+
+    @property
+    def ends_with_boot(self) -> bool:
+        """Whether a restart of the machine leaves nothing that it would be needed for."""
+        return self.kind == "unmount" or self._boot is not None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it still means anything: not if it was for another boot of the machine."""
+        return self._boot in (None, boot())
 
     def __str__(self) -> str:
         if self.kind == "run-if":
@@ -72,6 +87,22 @@ def write_back(question: Sequence[str], answer: str, device: str, pieces: Sequen
 def unmount(target: str, source: str) -> Undo:
     """Unmount ``target`` if ``source`` is what is mounted there: that text, device (also of a btrfs), directory or export."""
     return Undo("unmount", (target, source))
+
+
+def unlink_whole(path: str, facts: os.stat_result) -> Undo:
+    """Undo a name given to a file that is whole and on the disk: by unlinking it, if it is still that file.
+
+    A restart of the machine ends that: whether the verb had ended well is not sure to be on record then, and a whole file
+    does no harm.
+    """
+    return Undo("unlink", (path, identity(facts), boot()))
+
+
+@functools.cache
+def boot() -> str:
+    """The identity of this boot of the machine."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def perform(step: Undo, host: Host, away: set[str]) -> None:
@@ -130,7 +161,8 @@ def perform_here(host: Host, step: Undo) -> None:
         elif kind == "unlink":
             # With an identity: only if it is still the file that we made.
             # What is not there needs no undo, and a read-only file system would refuse it.
-            if os.path.lexists(args[0]) and (len(args) == 1 or identity(os.lstat(args[0])) == list(args[1])):
+            mine = os.path.lexists(args[0]) and (len(args) == 1 or identity(os.lstat(args[0])) == list(args[1]))
+            if mine and step.counts:
                 os.unlink(args[0])
         elif kind == "rmdir":
             _rmdir_empty(args[0])
@@ -174,7 +206,7 @@ class Journal:
     def record(self, step: Undo) -> None:
         """Write ``step`` durably; call it before the change is made.
 
-        Durable for a mount means: over the death of this process. No mount outlives the machine's.
+        For what ends with the machine's boot, as a mount does, durable means: over the death of this process.
         """
         lines = ""
         if self._fd < 0:
@@ -182,7 +214,7 @@ class Journal:
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # the lock says that the operation is alive
             lines = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
         os.write(self._fd, (lines + json.dumps([step.kind, *step.args]) + "\n").encode())
-        if step.kind != "unmount":
+        if not step.ends_with_boot:
             os.fsync(self._fd)
             if not self._on_disk:
                 _sync_directory(os.path.dirname(self.path))

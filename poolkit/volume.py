@@ -272,6 +272,7 @@ class Volume:
             if format not in (None, "raw") and detail.get("error"):
                 raise errors.Unsafe(f"volume '{self.name}' is not {format}: {detail['error']}", volume=self.name)
             self._store(work, backend, now, now)
+            self.pool.engine.inventory.sync()
         before = (known.format, bool((known.detail or {}).get("ambiguous"))) if known is not None else None
         changed = before != (now.format, False)
         if changed:

@@ -6,11 +6,12 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from poolkit import errors
+from poolkit import errors, undo
 from poolkit.engine import Engine
 from poolkit.host import Host
 
@@ -87,8 +88,8 @@ def _leftovers(place: Path) -> list[str]:
     return found
 
 
-def _run_and_die(place: Path, verb: Verb, step: int) -> bool:
-    """Run ``verb`` in a child that is killed at its ``step``-th fault point; whether it came so far."""
+def _run_and_die(place: Path, verb: Verb, step: int | str) -> bool:
+    """Run ``verb`` in a child that is killed at its ``step``-th fault point, or at the one so called; whether it came so far."""
     child = os.fork()
     if child == 0:
         count = 0
@@ -96,7 +97,7 @@ def _run_and_die(place: Path, verb: Verb, step: int) -> bool:
         def fault(label: str) -> None:
             nonlocal count
             count += 1
-            if count == step:
+            if step in (count, label):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         status = 1
@@ -143,6 +144,29 @@ def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
             assert after(engine), f"killed at step {step}"
         assert _leftovers(place) == []
     assert steps >= (1 if name in ("refresh",) else 2), "the verb has no fault points: nothing was tested"
+
+
+def test_killed_at_every_step_where_no_file_can_be_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poolkit.files.Files._has_unnamed", lambda *_: False)
+    test_killed_at_every_step("vol-create", tmp_path)
+
+
+def test_a_file_that_was_whole_when_the_power_failed_stays_and_keeps_its_format(tmp_path: Path) -> None:
+    with Engine(tmp_path / "root") as engine:
+        _active(engine, tmp_path)
+        engine.pool("p").volume("old").upload(BytesIO(b"QFI\xfb\0\0\0\3" + bytes(504)))  # what a guest may write
+    assert _run_and_die(tmp_path, lambda e, _: e.pool("p").volume("old").clone("new"), "fsync directory of new")
+    (journal,) = tmp_path.rglob("*.journal")
+    text = journal.read_text()
+    assert undo.boot() in text
+    journal.write_text(text.replace(undo.boot(), "that of another boot"))
+    with Engine(tmp_path / "root") as engine:
+        assert engine.recovered == []
+        assert _leftovers(tmp_path) == []
+        engine.pool("p").refresh()
+        assert {v.name: v.info.format for v in engine.pool("p").volumes()} == {"new": "raw", "old": "raw"}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)

@@ -29,6 +29,12 @@ def pool(engine: Engine, tmp_path: Path):
     return pool
 
 
+@pytest.fixture
+def every_file_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that has no files without a name."""
+    monkeypatch.setattr("poolkit.files.Files._has_unnamed", lambda *_: False)
+
+
 def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path: Path) -> None:
     root, undone = tmp_path / "root", tmp_path / "undone"
     child = os.fork()
@@ -55,7 +61,7 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
 
 
 @pytest.mark.root
-def test_what_died_on_a_file_system_waits_until_that_is_mounted(tmp_path: Path) -> None:
+def test_what_died_on_a_file_system_waits_until_that_is_mounted(tmp_path: Path, every_file_named: None) -> None:
     root, place = tmp_path / "root", tmp_path / "images"
     image = tmp_path / "disk"
     with image.open("wb") as file:
@@ -100,7 +106,7 @@ def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path, monkeypat
 
 
 def test_a_journal_is_gone_for_good_when_the_verb_returns(
-    engine: Engine, pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, pool, every_file_named: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, seen = undo._sync_directory, []
 
