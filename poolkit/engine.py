@@ -8,23 +8,21 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from poolkit import errors, registry
+from poolkit import admission, errors, registry
 from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.events import Event, Subscriptions
 from poolkit.host import Host
-from poolkit.index import Index, claims_of, normal, target_of
+from poolkit.index import Index, normal, target_of
 from poolkit.inventory import Inventory, Record
 from poolkit.locks import Locks
 from poolkit.operation import Operation, Operations, Outcome
 from poolkit.pool import Pool, PoolInfo
 from poolkit.store import Locations, Store, check_pool_name
-from poolkit.undo import boot, identity
+from poolkit.undo import boot
 from poolkit.volume import Volume
 
 if TYPE_CHECKING:
     from poolkit.secrets import Secret, Secrets
-
-_LOCAL = ("dir", "fs")
 
 
 class Engine:
@@ -151,7 +149,7 @@ class Engine:
         name = check_pool_name(definition.name)
         with self.operations.run(name, "define", wait=self._wait(wait)) as op:
             with self._definitions(op.dry):
-                definition, old = self._admit(definition)
+                definition, old = admission.admit(self, definition)
                 pending = self._pending(self.inventory.record(name), definition)
                 if definition != old and expected is not None and expected != self.store.read(name):
                     raise errors.DefinitionChanged(
@@ -188,11 +186,11 @@ class Engine:
             if running is not None:
                 return Pool(self, name, running.uuid, Outcome(False, f"pool '{name}' is active already"))
             with self._definitions(op.dry):
-                definition, _ = self._admit(definition)
+                definition, _ = admission.admit(self, definition)
             volumes, usage = self.bring_up(definition, op, None, build=build, overwrite=overwrite)
             if not op.dry:
                 with self._definitions(op.dry):
-                    self._admit(definition)  # nobody took its place while it started
+                    admission.admit(self, definition)  # nobody took its place while it started
                     row = (name, definition.uuid, definition.type, target_of(definition))
                     claims = tuple(self.backend(definition).claims())
                     self.inventory.add_active(row, claims, self._text(definition), self.boot, op.id, volumes, usage)
@@ -214,7 +212,7 @@ class Engine:
         if not self.activity(record)[0]:
             return None
         live = self.running(record)
-        if live == (_with_uuid(definition, live.uuid) if definition.uuid is None else definition):
+        if live == (admission.with_uuid(definition, live.uuid) if definition.uuid is None else definition):
             return live
         raise errors.PoolExists(
             f"a transient pool '{name}' with another definition is active", pool=name, hint="destroy it first"
@@ -235,8 +233,8 @@ class Engine:
             return [], Usage(0, 0, 0)
         if not (backend.check() and backend.whole):
             backend.start()
-        if definition.type in _LOCAL:
-            self._refuse_shared_place(definition, op.host)
+        if definition.type in admission.LOCAL:
+            admission.refuse_shared_place(self, definition, op.host)
         return self.scan(backend, record, target_of(definition))[1:]
 
     def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
@@ -248,67 +246,6 @@ class Engine:
             )
         version, known = self.inventory.known(record, place)
         return version, list(backend.volumes(known)), backend.usage()
-
-    def _refuse_shared_place(self, definition: Any, host: Host) -> None:
-        # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
-        from poolkit.mounts import network_of
-
-        others = [o for o in self.inventory.active_targets(self.boot, _LOCAL) if o[0] != definition.name]
-        if not others:
-            return
-        path, mounts = definition.target.path, host.mounts()
-        if network_of(path, mounts):
-            return
-        place = identity(os.stat(path))
-        for other, target in others:
-            if network_of(target, mounts):
-                continue
-            with contextlib.suppress(OSError):
-                if identity(os.stat(target)) == place:
-                    raise errors.Conflict(
-                        f"pool '{definition.name}' would list the directory of the active pool '{other}': "
-                        f"'{path}' and '{target}' are the same",
-                        pool=definition.name,
-                    )
-
-    def _admit(self, definition: Any) -> tuple[Any, Any]:
-        """The definition with its uuid, and the stored one it would replace; raises if another pool is in the way."""
-        import uuid
-
-        name = definition.name
-        self.index.sync()
-        record = self.inventory.record(name)
-        if definition.uuid is not None:
-            other = self.inventory.by_uuid(definition.uuid)
-            if other is not None and other.name != name:
-                raise errors.PoolExists(
-                    f"the uuid {definition.uuid} belongs to pool '{other.name}'; a pool cannot be renamed by defining it",
-                    pool=name,
-                    hint=f"undefine '{other.name}' first, or leave the uuid out",
-                )
-            if record is not None and record.uuid not in ("", definition.uuid):
-                raise errors.PoolExists(
-                    f"pool '{name}' exists already with the uuid {record.uuid}",
-                    pool=name,
-                    hint="leave the uuid out to change that pool, or undefine it first",
-                )
-        else:
-            known = record.uuid if record is not None and record.uuid else None
-            definition = _with_uuid(definition, known or str(uuid.uuid4()))
-        backend = self.backend(definition)
-        claims = set(backend.claims())
-        for other in self.inventory.records():
-            shared = claims.intersection(claims_of(other)) if other.name != name and claims else None
-            if shared:
-                raise errors.Conflict(
-                    f"pool '{name}' would use {_claim_words(min(shared))}, which belongs to pool '{other.name}'",
-                    pool=name,
-                    hint=f"undefine '{other.name}', or give this pool another source or target",
-                )
-        old = None
-        if record is not None and record.stamp is not None and not record.error:
-            old = self.load(name)
-        return definition, old
 
     def _pending(self, record: Record | None, definition: Any) -> tuple[tuple[str, Any, Any], ...]:
         if record is None or not record.live or not self.activity(record)[0]:
@@ -522,17 +459,6 @@ class Engine:
 
     def _wait(self, wait: float | None) -> float:
         return self.wait if wait is None else wait
-
-
-def _with_uuid(definition: Any, uuid: str) -> Any:
-    from poolkit.xmlmap import replace
-
-    return replace(definition, uuid=uuid)
-
-
-def _claim_words(claim: str) -> str:
-    kind, _, value = claim.partition(" ")
-    return f"the {kind} '{value}'"
 
 
 def _may_be_name(key: str) -> bool:

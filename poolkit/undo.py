@@ -58,7 +58,7 @@ class Undo:
             return f"run {' '.join(self.args[2])} (if {' '.join(self.args[0])} says '{self.args[1]}')"
         if self.kind == "write-back":
             return f"write the saved bytes back to {self.args[2]} (if {' '.join(self.args[0])} says '{self.args[1]}')"
-        return " ".join([self.kind, *map(str, self.args)])
+        return " ".join([self.kind, *map(str, self.args[:1] if self.kind == "unlink" else self.args)])
 
 
 def run(argv: Sequence[str]) -> Undo:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
+from poolkit import admission
 from poolkit.engine import Engine
 
 from .conftest import Command
@@ -193,17 +194,17 @@ def test_edit_compares_where_nobody_else_can_save(
     answers(monkeypatch, "e\n")
     editor.does("s,/images<,/mine<,", "s,<path>,<path>,")
     stored = poolkit.root / "storage" / "images.xml"
-    real = Engine._admit
+    real = admission.admit
     left = [1]
 
-    def admit(self: Engine, definition: Any) -> Any:
-        found = real(self, definition)
+    def admit(engine: Engine, definition: Any) -> Any:
+        found = real(engine, definition)
         if left:
             left.pop()
             stored.write_text(stored.read_text().replace("/images<", "/theirs<"))
         return found
 
-    monkeypatch.setattr(Engine, "_admit", admit)
+    monkeypatch.setattr(admission, "admit", admit)
     answer = poolkit("edit", "images")
     assert "was changed by others" in answer.err
     assert answer.out == "pool 'images' is defined\n"
