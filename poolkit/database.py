@@ -116,12 +116,11 @@ class Database:
     def sync(self) -> None:
         """Bring all that was committed to the disk; without it a power failure may take back the last transactions."""
         # The log has no locks that closing a descriptor of it could drop.
-        with suppress(FileNotFoundError):
-            fd = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        try:
+            with suppress(FileNotFoundError), open(f"{self.path}-wal", "rb") as log:
+                os.fsync(log.fileno())
+        except OSError as error:
+            raise errors.from_os_error(error, f"bring the inventory '{self.path}' to the disk") from error
 
     def _words(self, verb: str, error: sqlite3.Error) -> errors.HostError:
         kind = errors.NoSpace if "full" in str(error) else errors.HostError

@@ -24,6 +24,9 @@ from poolkit.volume import Volume
 if TYPE_CHECKING:
     from poolkit.secrets import Secret, Secrets
 
+_KEPT = 64
+"""Definitions that are kept in memory: a host can have thousands, and works on few."""
+
 
 class Engine:
     """Pools and volumes of one root.
@@ -99,7 +102,7 @@ class Engine:
         # Definitions are values that do not change, so the last ones read are kept.
         found = self._texts.get(text)
         if found is None:
-            if len(self._texts) >= 64:
+            if len(self._texts) >= _KEPT:
                 self._texts.clear()
             found = self._texts[text] = self.parse(text, filename=filename, strict=False)
         return found
@@ -120,7 +123,9 @@ class Engine:
             return kept[1]
         text, settled = self.store.read_with_stamp(name)
         definition = self._kept(text, self.store.path(name))
-        if settled is not None:
+        if settled is not None and settled == stamp:
+            if len(self._loaded) >= _KEPT:
+                self._loaded.clear()
             self._loaded[name] = (settled, definition, text)
         return definition
 

@@ -208,7 +208,9 @@ def test_the_parent_keeps_journal_plan_and_progress(tmp_path: Path) -> None:
     assert adopted == [("file", made.stat().st_ino, "raw")]
     assert reports == [(1, 2, "half")]
     assert [str(step) for step in host.plan] == [f"create {made}", "true"]
-    assert [step.kind for step in journal.steps][-2:] == ["unlink", "run"]
+    with Directory(str(tmp_path)) as directory:
+        named = [] if Host().files._has_unnamed(directory) else ["unlink"]
+    assert [step.kind for step in journal.steps] == [*named, "unlink", "run"]
     assert f"name {made.name}" in faults
     host.journal = None
     journal.steps.pop()
