@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.harness import Bench
 
 if TYPE_CHECKING:
-    from poolkit.pool import Pool
+    from poolkit.engine.pool import Pool
 
 NAME = "bench"
 

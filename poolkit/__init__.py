@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from poolkit import errors
     from poolkit.backend import Backend, Usage, VolumeInfo
     from poolkit.engine import Engine
+    from poolkit.engine.events import Event
+    from poolkit.engine.operation import Outcome
+    from poolkit.engine.pool import Pool, PoolInfo
+    from poolkit.engine.volume import Volume
     from poolkit.errors import PoolkitError
-    from poolkit.events import Event
     from poolkit.host import Host
-    from poolkit.operation import Outcome
-    from poolkit.pool import Pool, PoolInfo
-    from poolkit.volume import Volume
 
 __version__ = "0.1.0"
 
@@ -43,15 +43,15 @@ __all__ = [
 
 _PLACES = {
     "Backend": "backend",
-    "Engine": "engine",
-    "Event": "events",
-    "Host": "host",
-    "Outcome": "operation",
-    "Pool": "pool",
-    "PoolInfo": "pool",
+    "Engine": "engine.engine",
+    "Event": "engine.events",
+    "Host": "host.port",
+    "Outcome": "engine.operation",
+    "Pool": "engine.pool",
+    "PoolInfo": "engine.pool",
     "PoolkitError": "errors",
     "Usage": "backend",
-    "Volume": "volume",
+    "Volume": "engine.volume",
     "VolumeInfo": "backend",
 }
 

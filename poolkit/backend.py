@@ -14,10 +14,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
 from poolkit import errors
-from poolkit.record import record
+from poolkit.values import value
 
 if TYPE_CHECKING:
-    from poolkit.host import Host
+    from poolkit.host.port import Host
     from poolkit.model import Volume
 
 DefinitionClass = type[Any]  # inside Backend the name `type` is the pool type
@@ -72,7 +72,7 @@ class Transfer(NamedTuple):
     sparse: bool = False
 
 
-@record(frozen=True)
+@value(frozen=True)
 class Source:
     """What a new volume is made from: a volume of this or another pool, handed over by its own backend.
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from poolkit import errors, registry, undo
+from poolkit import errors, registry
 from poolkit.engine import Engine
-from poolkit.host import Host, Result
-from poolkit.mounts import Mount, MountTable
-from poolkit.pool import Pool
-from poolkit.volume import Volume
+from poolkit.engine.pool import Pool
+from poolkit.engine.volume import Volume
+from poolkit.host import Host, Result, undo
+from poolkit.host.mounts import Mount, MountTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
-from poolkit.backends._files import FileBackend
+from poolkit.families.filepool import FileBackend
+from poolkit.host.mounts import network_of
 from poolkit.model import Permissions, PlainSource, Pool, PoolTarget
-from poolkit.mounts import network_of
 from poolkit.xmlmap import xml
 
 

@@ -8,17 +8,18 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
-from poolkit import errors, undo
+from poolkit import errors
 from poolkit.backend import Usage
-from poolkit.backends import _block, _disks, _partitions
-from poolkit.backends._partvolumes import SFDISK, PartitionVolumes
-from poolkit.host import Host
+from poolkit.families import blockdevice, disknodes, partitiontable
+from poolkit.families.partvolumes import SFDISK, PartitionVolumes
+from poolkit.host import undo
+from poolkit.host.port import Host
 from poolkit.model import PARTITION_FORMATS, Extent, Pool, PoolTarget
 from poolkit.xmlmap import Element, replace, simple, xml
 
 _SAVED = 1 << 20  # bytes at each end of the disk that are kept to undo a new table: all tables are within them
 
-# What _block.holds calls a table, where that is not libvirt's name. "mbr" is a part of several.
+# What blockdevice.holds calls a table, where that is not libvirt's name. "mbr" is a part of several.
 _OWN_NAMES = {"dos": "mbr", "pc98": "mbr", "lvm2": "LVM2_member"}
 _AT_ENDS = {"linux_raid_member", "zfs_member"}  # has its mark at the end, which may be that of the last partition
 
@@ -72,13 +73,13 @@ class DiskBackend(PartitionVolumes):
     def check(self) -> bool:
         """Whether the disk is there and has the table that the definition wants, or any if it wants none."""
         self.whole = False  # some partitions may have no device node yet
-        if not _block.number(self.path):
+        if not blockdevice.number(self.path):
             self.down = f"there is no disk '{self.path}'"
             return False
         with contextlib.suppress(
             PermissionError
         ):  # who may not read the disk cannot be told more than that it is there
-            self.down = self._wrong(_partitions.label(_disks.head(self.path)))
+            self.down = self._wrong(partitiontable.label(disknodes.head(self.path)))
             return not self.down
         return True
 
@@ -91,7 +92,7 @@ class DiskBackend(PartitionVolumes):
             with self._changing() as (disk, table):
                 for part in table.parts:
                     if part.number not in disk.names:
-                        _disks.tell(self.host, disk, part.number)
+                        disknodes.tell(self.host, disk, part.number)
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Write an empty partition table; a disk that has one of the wanted type is left as it is.
@@ -106,13 +107,13 @@ class DiskBackend(PartitionVolumes):
             self._require_own(disk, found, "if it is not needed, add --overwrite: all of the disk is lost then")
             return False
         if wanted == "unknown":
-            wanted = "dos" if disk.size <= _partitions.DOS_SECTORS * disk.sector else "gpt"
+            wanted = "dos" if disk.size <= partitiontable.DOS_SECTORS * disk.sector else "gpt"
         if wanted == "lvm2":
             raise self._error(
                 errors.Unsupported, "a table of type lvm2 cannot be written", "build a pool of type logical instead"
             )
-        with self._named(), _disks.locked(self.host, disk):
-            held = _block.holds(self.host, disk.node)
+        with self._named(), disknodes.locked(self.host, disk):
+            held = blockdevice.holds(self.host, disk.node)
             if held and not overwrite:
                 raise self._error(
                     errors.Unsafe, f"'{self.path}' holds {self._held(disk, held, found)}, which building would destroy",
@@ -123,30 +124,30 @@ class DiskBackend(PartitionVolumes):
             self._write_label(disk, wanted)
         return True
 
-    def _require_own(self, disk: _disks.Disk, label: str, hint: str) -> None:
+    def _require_own(self, disk: disknodes.Disk, label: str, hint: str) -> None:
         """Raise ``Unsafe`` if the disk holds something besides the table: a file system's boot sector can pass for one."""
         left = [name for name in _content(self.host, disk.node) if name not in ("mbr", _OWN_NAMES.get(label, label))]
         if left and label != "lvm2" and set(left) <= _AT_ENDS:
             with contextlib.suppress(errors.PoolkitError):
-                if _partitions.read(self.host, disk.node, label, disk.size, disk.sector).parts:
+                if partitiontable.read(self.host, disk.node, label, disk.size, disk.sector).parts:
                     return
         if left:
             raise self._error(
                 errors.Unsafe, f"'{self.path}' holds {' and '.join(left)} besides a table of type {label}", hint
             )
 
-    def _held(self, disk: _disks.Disk, held: tuple[str, ...], label: str) -> str:
+    def _held(self, disk: disknodes.Disk, held: tuple[str, ...], label: str) -> str:
         words = " and ".join(held)
         if label and label != "lvm2":
             with contextlib.suppress(errors.PoolkitError):
-                count = len(_partitions.read(self.host, disk.node, label, disk.size, disk.sector).parts)
+                count = len(partitiontable.read(self.host, disk.node, label, disk.size, disk.sector).parts)
                 words += f" with {count} partition{'' if count == 1 else 's'}"
         return words
 
-    def _clear(self, disk: _disks.Disk, held: tuple[str, ...]) -> None:
+    def _clear(self, disk: disknodes.Disk, held: tuple[str, ...]) -> None:
         """Take the old content away; what an operation that fails later puts back is everything within ``_SAVED``."""
         for number in sorted(disk.names, reverse=True):
-            _disks.forget(self.host, disk, number, f"partition '{disk.name(number)}'")
+            disknodes.forget(self.host, disk, number, f"partition '{disk.name(number)}'")
         if held:
             pieces = [] if self.host.dry_run else self._ends(disk)
             kind = [
@@ -165,13 +166,13 @@ class DiskBackend(PartitionVolumes):
             if "bsd" in held:
                 self.host.change(_blank(disk, "bsd"))
 
-    def _ends(self, disk: _disks.Disk) -> list[tuple[int, bytes]]:
-        with _block.opened(self.host, disk.node) as fd:
+    def _ends(self, disk: disknodes.Disk) -> list[tuple[int, bytes]]:
+        with blockdevice.opened(self.host, disk.node) as fd:
             tail = max(_SAVED, disk.size - _SAVED)
             return [(0, os.pread(fd, _SAVED, 0)), (tail, os.pread(fd, _SAVED, tail))]
 
-    def _write_label(self, disk: _disks.Disk, wanted: str) -> None:
-        if wanted in _partitions.SFDISK:
+    def _write_label(self, disk: disknodes.Disk, wanted: str) -> None:
+        if wanted in partitiontable.SFDISK:
             mark = uuid.uuid4()
             ident = str(mark).upper() if wanted == "gpt" else f"0x{mark.hex[:8]}"
             self.host.change(
@@ -186,7 +187,7 @@ class DiskBackend(PartitionVolumes):
                 undo=undo.run_if(question, answer, _blank(disk, wanted)),
             )
 
-    def _question(self, disk: _disks.Disk, wanted: str) -> tuple[list[str], str]:
+    def _question(self, disk: disknodes.Disk, wanted: str) -> tuple[list[str], str]:
         """What to ask, and the answer, when the disk has the new table; tables without an identity of their own."""
         if wanted != "bsd":
             kind = {"dvh": "sgi", "pc98": "dos"}.get(wanted, wanted)  # as libblkid names them
@@ -219,11 +220,11 @@ class DiskBackend(PartitionVolumes):
         """The disks of this host that nothing uses and that hold a partition table or nothing, with the table's type."""
         from poolkit.documents import FoundDevice, FoundSource
 
-        for disk in _disks.whole():
+        for disk in disknodes.whole():
             with contextlib.suppress(OSError, errors.PoolkitError):  # a disk that cannot be read is of no use
-                label = _partitions.label(_disks.head(disk.node))
+                label = partitiontable.label(disknodes.head(disk.node))
                 own = {"mbr", _OWN_NAMES.get(label, label)} | _AT_ENDS if label else set()
-                if not _block.users(host, disk.number) and own.issuperset(_content(host, disk.node)):
+                if not blockdevice.users(host, disk.number) and own.issuperset(_content(host, disk.node)):
                     yield FoundSource(devices=(FoundDevice(path=disk.node),), format=label or None)
 
     # -- facts --------------------------------------------------------------------------------------------------------
@@ -248,14 +249,14 @@ class DiskBackend(PartitionVolumes):
 
 
 def _content(host: Host, node: str) -> tuple[str, ...]:
-    """As ``_block.holds``, for a disk whose partitions may be in use."""
+    """As ``blockdevice.holds``, for a disk whose partitions may be in use."""
     from poolkit.formats import FdReader, content
 
-    with _block.opened(host, node) as fd:
+    with blockdevice.opened(host, node) as fd:
         return tuple(content(FdReader(fd, os.lseek(fd, 0, os.SEEK_END))))
 
 
-def _blank(disk: _disks.Disk, label: str) -> list[str]:
+def _blank(disk: disknodes.Disk, label: str) -> list[str]:
     """The command that makes a disk with an empty table one without: that of bsd is not among what wipefs knows."""
     if label == "bsd":
         return ["blkdiscard", "--zeroout", "--force", "--length", "8192", "--", disk.node]

@@ -7,11 +7,13 @@ import stat
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
-from poolkit import errors, undo
-from poolkit.backends import _block, _images, _mkfs, _mount, _options
-from poolkit.backends._files import FileBackend
+from poolkit import errors
+from poolkit.content import images
+from poolkit.families import blockdevice, mkfs, mounting, mountoptions
+from poolkit.families.filepool import FileBackend
+from poolkit.host import undo
+from poolkit.host.mounts import Mount, btrfs_has, is_network, network_of, number, shows
 from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice
-from poolkit.mounts import Mount, btrfs_has, is_network, network_of, number, shows
 from poolkit.xmlmap import Element, simple, xml
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
@@ -105,18 +107,18 @@ class FsBackend(FileBackend):
 
     def options(self) -> list[str]:
         """The definition's mount options, checked, and those that this file system needs."""
-        given = _options.check(self.pool.name, self.format, (option.name for option in self.pool.mount_options))
-        return [*_mkfs.OPTIONS.get(self.format, ()), *given]
+        given = mountoptions.check(self.pool.name, self.format, (option.name for option in self.pool.mount_options))
+        return [*mkfs.OPTIONS.get(self.format, ()), *given]
 
     # -- state --------------------------------------------------------------------------------------------------------
 
     def mounted(self) -> Mount | None:
         """Our mount, or None with the reason in ``down``."""
-        mount = _mount.at(self.host, self.place)
+        mount = mounting.at(self.host, self.place)
         if mount is None:
             self.down = f"nothing is mounted at '{self.place}'"
         elif not self._ours(mount):
-            self.down = f"{_mount.words(mount)} is mounted at '{self.place}', not '{self.device}'"
+            self.down = f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.device}'"
             return None
         return mount
 
@@ -135,12 +137,12 @@ class FsBackend(FileBackend):
         if not stat.S_ISBLK(facts.st_mode) or is_network(mount.fstype):
             return False
         device = number(facts.st_rdev)
-        return mount.device == device or _block.number(mount.source) == device or btrfs_has(mount, device)
+        return mount.device == device or blockdevice.number(mount.source) == device or btrfs_has(mount, device)
 
     def check(self) -> bool:
         """Whether the device is mounted at the target: as the kernel's table of mounts has it."""
         mount = self.mounted()
-        self.whole = mount is None or _mount.is_safe(mount)
+        self.whole = mount is None or mounting.is_safe(mount)
         return mount is not None
 
     def start(self) -> None:
@@ -149,17 +151,17 @@ class FsBackend(FileBackend):
         The same device mounted there by somebody else is taken as it is, with a warning if it lacks those options.
         """
         if (there := self.mounted()) is not None:
-            _mount.warn_unsafe(self.host, self.pool.name, there)
+            mounting.warn_unsafe(self.host, self.pool.name, there)
             return
         name, target = self.pool.name, self.place
-        _mount.require_free(self.host, name, target, f"'{self.device}'")
+        mounting.require_free(self.host, name, target, f"'{self.device}'")
         source = os.path.realpath(self.device)
         bind = self._is_directory()
         kind = None if bind else self._kind()
         options = self.options()
         self.build_directory()
         try:
-            _mount.mount(self.host, source, target, kind=kind, options=options, bind=bind)
+            mounting.mount(self.host, source, target, kind=kind, options=options, bind=bind)
         except errors.ToolFailed as error:
             raise self._refused(error) from error
         if self.host.dry_run:
@@ -171,7 +173,7 @@ class FsBackend(FileBackend):
         if self.pool.cow is False and mount.fstype == "btrfs":
             self.host.step(f"turn copy-on-write off for new files in {self.place}")
             with self.open() as directory:
-                _images.no_cow(directory.fd)
+                images.no_cow(directory.fd)
 
     def _shows_device(self) -> bool:
         """Whether what was mounted just now is the device's file system: told without the mount table, which takes longer to
@@ -196,16 +198,16 @@ class FsBackend(FileBackend):
     def _kind(self) -> str | None:
         """The kernel's name of the file system to mount: never left to a guess of mount(8)."""
         if self.format != "auto":
-            if not _block.number(self.device):
-                with _block.opened(self.host, self.device):  # raises in the right words
+            if not blockdevice.number(self.device):
+                with blockdevice.opened(self.host, self.device):  # raises in the right words
                     pass
-            return _mkfs.KERNEL.get(self.format, self.format)
-        with _block.opened(self.host, self.device) as fd:
-            found = _mkfs.content(fd)
-        if name := _mkfs.file_system(found):
+            return mkfs.KERNEL.get(self.format, self.format)
+        with blockdevice.opened(self.host, self.device) as fd:
+            found = mkfs.content(fd)
+        if name := mkfs.file_system(found):
             return name
         raise errors.Unsafe(
-            f"pool '{self.pool.name}': which file system '{self.device}' has cannot be told: {_mkfs.words(found)}",
+            f"pool '{self.pool.name}': which file system '{self.device}' has cannot be told: {mkfs.words(found)}",
             pool=self.pool.name, hint="name the file system: <format type='ext4'/>",
         )  # fmt: skip
 
@@ -214,8 +216,8 @@ class FsBackend(FileBackend):
         said = "; ".join(line.strip() for line in error.stderr.splitlines() if line.strip() and "dmesg(1)" not in line)
         hint = None
         try:
-            with _block.opened(self.host, self.device) as fd:
-                found = _mkfs.content(fd)
+            with blockdevice.opened(self.host, self.device) as fd:
+                found = mkfs.content(fd)
         except (OSError, errors.PoolkitError):
             found = (self.format,)
         if not found:
@@ -231,9 +233,9 @@ class FsBackend(FileBackend):
         """Unmount; ``Busy`` with who uses it, or covers it. What somebody else has mounted at the target is left alone."""
         mount = self.mounted()
         if mount is not None:
-            _mount.unmount(self.host, self.pool.name, mount)
+            mounting.unmount(self.host, self.pool.name, mount)
         else:
-            _mount.require_uncovered(self.host, self.pool.name, self.place, self._ours)
+            mounting.require_uncovered(self.host, self.pool.name, self.place, self._ours)
 
     # -- making -------------------------------------------------------------------------------------------------------
 
@@ -247,34 +249,34 @@ class FsBackend(FileBackend):
         name = self.pool.name
         made = False
         if not self._is_directory():
-            found = _block.holds(self.host, self.device)
-            wanted = _mkfs.KERNEL.get(self.format, self.format)
-            have = _mkfs.file_system(found) or (found[0] if len(found) == 1 else "")
-            if self.format == "auto" or self.format not in _mkfs.MAKERS:
-                right = _mkfs.file_system(found) != "" if self.format == "auto" else have == wanted
+            found = blockdevice.holds(self.host, self.device)
+            wanted = mkfs.KERNEL.get(self.format, self.format)
+            have = mkfs.file_system(found) or (found[0] if len(found) == 1 else "")
+            if self.format == "auto" or self.format not in mkfs.MAKERS:
+                right = mkfs.file_system(found) != "" if self.format == "auto" else have == wanted
                 if not right:
                     what = "auto names no file system" if self.format == "auto" else f"{self.format} cannot be made"
                     raise errors.Unsupported(
-                        f"pool '{name}': '{self.device}' {_mkfs.words(found)}, and {what}", pool=name,
-                        hint="name a file system that can be made: " + ", ".join(_mkfs.MAKERS),
+                        f"pool '{name}': '{self.device}' {mkfs.words(found)}, and {what}", pool=name,
+                        hint="name a file system that can be made: " + ", ".join(mkfs.MAKERS),
                     )  # fmt: skip
             elif overwrite or not found:
                 self._make(found)
                 made = True
-            elif found != (wanted,) or _mkfs.identity(self.host, self.device) != self._mark[1]:
+            elif found != (wanted,) or mkfs.identity(self.host, self.device) != self._mark[1]:
                 raise errors.Unsafe(
-                    f"pool '{name}': '{self.device}' {_mkfs.words(found)}; making a file system would destroy that",
+                    f"pool '{name}': '{self.device}' {mkfs.words(found)}; making a file system would destroy that",
                     pool=name, hint="if that is meant: poolkit build --overwrite; to use it as it is, start the pool",
                 )  # fmt: skip
         return self._build_target() or made
 
     def _build_target(self) -> bool:
-        return _mount.at(self.host, self.place) is None and self.build_directory()
+        return mounting.at(self.host, self.place) is None and self.build_directory()
 
     @property
     def _mark(self) -> tuple[str, str]:
-        mark = _mkfs.mark(self.format, self.pool.uuid, self.device)
-        return mark, _mkfs.shown(self.format, mark)
+        mark = mkfs.mark(self.format, self.pool.uuid, self.device)
+        return mark, mkfs.shown(self.format, mark)
 
     def _make(self, found: tuple[str, ...]) -> None:
         device = os.path.realpath(self.device)
@@ -282,11 +284,11 @@ class FsBackend(FileBackend):
             self.host.change(["wipefs", "--all", "--quiet", "--", device])  # or leftovers could pass for what is there
         mark, shown = self._mark
         self.host.change(
-            _mkfs.argv(self.format, mark, device, force=bool(found)),
-            undo=undo.run_if(_mkfs.question(device), shown, ["wipefs", "--all", "--quiet", "--", device]),
+            mkfs.argv(self.format, mark, device, force=bool(found)),
+            undo=undo.run_if(mkfs.question(device), shown, ["wipefs", "--all", "--quiet", "--", device]),
             timeout=3600,  # a large device without discard
         )
 
     def erase(self) -> bool:
         """Remove the target directory, which must be empty; the file system and its files stay on the device."""
-        return _mount.erase_target(self)
+        return mounting.erase_target(self)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from poolkit import errors
 from poolkit.backend import Usage
-from poolkit.backends import _block, _lvm
-from poolkit.backends._lvmvolumes import LvmVolumes
+from poolkit.families import blockdevice, lvm
+from poolkit.families.lvmvolumes import LvmVolumes
 from poolkit.model import Extent, OptionalTarget, Pool
 from poolkit.xmlmap import Element, replace, simple, xml
 from poolkit.xmlmap.rules import at_least_one
 
 if TYPE_CHECKING:
-    from poolkit.host import Host
+    from poolkit.host.port import Host
 
 
 class PhysicalVolume(Element):
@@ -98,7 +98,7 @@ class LogicalBackend(LvmVolumes):
     def claims(self) -> Iterable[str]:
         """The group and its devices; ``InvalidArgument`` for a thin pool that cannot be made."""
         thin = self.thin_pool_name
-        why = _lvm.name_fault(thin, self.vg) if thin is not None else ""
+        why = lvm.name_fault(thin, self.vg) if thin is not None else ""
         if why:
             raise errors.InvalidArgument(f"'{thin}' cannot be the name of a thin pool: {why}", pool=self.pool.name)
         if self.pool.thin_pool is not None and self.pool.thin_pool.capacity == 0:
@@ -108,10 +108,10 @@ class LogicalBackend(LvmVolumes):
     def check(self) -> bool:
         """Whether the group is there and something of it is active; a group without volumes is up when it is there."""
         self.whole = False  # some of its volumes may have been active before the pool, such as the host's own disk
-        if _lvm.active(self.host, self.vg):
+        if lvm.active(self.host, self.vg):
             return True
         try:
-            group = _lvm.group(self.host, self.vg)
+            group = lvm.group(self.host, self.vg)
         except errors.Unsafe as error:
             self.down = str(error)
             return False
@@ -127,34 +127,34 @@ class LogicalBackend(LvmVolumes):
         """Activate what is not active; of that, a failure or a crash leaves nothing active."""
         down = [v for v in self.listing().volumes.values() if v.own and not v.active and not v.skip]
         if down:
-            with _lvm.worded(self.pool.name):
+            with lvm.worded(self.pool.name):
                 self.host.change(["vgchange", "--activate", "ly", "--", self.vg], undo=self._activate("ln", down))
 
     def stop(self) -> None:
         """Deactivate all volumes; ``Busy``, naming them and who has them open, when one is in use."""
-        if _lvm.group(self.host, self.vg) is None:
+        if lvm.group(self.host, self.vg) is None:
             return
         up = [v for v in self.listing().volumes.values() if v.own and v.active]
-        used = [f"volume '{v.name}' is {self._use(v)}" for v in up if v.open and v.segtype not in _lvm.POOLS]
+        used = [f"volume '{v.name}' is {self._use(v)}" for v in up if v.open and v.segtype not in lvm.POOLS]
         if used:
             raise errors.Busy(f"pool '{self.pool.name}' cannot be stopped: {'; '.join(used[:10])}", pool=self.pool.name)
         if up:
-            with _lvm.worded(self.pool.name):
+            with lvm.worded(self.pool.name):
                 self.host.change(["vgchange", "--activate", "ln", "--", self.vg], undo=self._activate("ly", up))
 
-    def _activate(self, how: str, volumes: list[_lvm.LogicalVolume]) -> list[str]:
-        names = [f"{self.vg}/{v.name}" for v in sorted(volumes, key=lambda v: v.segtype in _lvm.POOLS)]
+    def _activate(self, how: str, volumes: list[lvm.LogicalVolume]) -> list[str]:
+        names = [f"{self.vg}/{v.name}" for v in sorted(volumes, key=lambda v: v.segtype in lvm.POOLS)]
         # --yes: LVM asks before it changes a snapshot, because its origin changes with it.
         return ["lvchange", "--yes", "--activate", how, "--", *names]
 
-    def _use(self, volume: _lvm.LogicalVolume) -> str:
-        return ", ".join(_block.users(self.host, volume.device, processes=True)[:5]) or "open"
+    def _use(self, volume: lvm.LogicalVolume) -> str:
+        return ", ".join(blockdevice.users(self.host, volume.device, processes=True)[:5]) or "open"
 
     # -- making and unmaking ------------------------------------------------------------------------------------------
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Make the group of the devices, and the thin pool. A group that exists is taken as it is if its devices fit."""
-        group = _lvm.group(self.host, self.vg)
+        group = lvm.group(self.host, self.vg)
         changed = group is None
         if group is None:
             self._build_group(overwrite)
@@ -162,9 +162,9 @@ class LogicalBackend(LvmVolumes):
             self._check_devices(group)
         return self._build_thin_pool(new=changed) or changed
 
-    def _check_devices(self, group: _lvm.Group) -> None:
-        have = {_block.number(path) or path for path in group.devices}
-        wanted = {_block.number(path) or path for path in self.devices}
+    def _check_devices(self, group: lvm.Group) -> None:
+        have = {blockdevice.number(path) or path for path in group.devices}
+        wanted = {blockdevice.number(path) or path for path in self.devices}
         if wanted and wanted != have:
             raise errors.Unsafe(
                 f"pool '{self.pool.name}': the volume group '{self.vg}' exists and consists of "
@@ -186,16 +186,16 @@ class LogicalBackend(LvmVolumes):
         for path, device in zip(self.devices, real, strict=True):
             if held[path]:
                 self.host.change(["wipefs", "--all", "--", device])
-            uuids.append(_lvm.label(self.host, device))
-        _lvm.make_group(self.host, self.vg, real, uuids[0])
+            uuids.append(lvm.label(self.host, device))
+        lvm.make_group(self.host, self.vg, real, uuids[0])
 
     def _look_at_devices(self, overwrite: bool) -> dict[str, tuple[str, ...]]:
         """What each device holds; refuses those that are in use, belong to a group or, without ``overwrite``, hold anything."""
-        members = {_block.number(path): group for path, group in _lvm.members(self.host).items()}
+        members = {blockdevice.number(path): group for path, group in lvm.members(self.host).items()}
         held: dict[str, tuple[str, ...]] = {}
         seen: dict[str, str] = {}
         for path in self.devices:
-            number = _block.number(path)
+            number = blockdevice.number(path)
             if number in seen:
                 raise errors.InvalidArgument(
                     f"pool '{self.pool.name}': '{path}' and '{seen[number]}' are the same device", pool=self.pool.name
@@ -206,7 +206,7 @@ class LogicalBackend(LvmVolumes):
                     pool=self.pool.name,
                     hint="take it out of that group first: vgreduce, or vgremove",
                 )
-            held[path] = _block.holds(self.host, path)
+            held[path] = blockdevice.holds(self.host, path)
             if held[path] and not overwrite:
                 raise errors.Unsafe(
                     f"pool '{self.pool.name}': '{path}' holds {', '.join(held[path])}, which building would destroy",
@@ -220,7 +220,7 @@ class LogicalBackend(LvmVolumes):
 
     def _check_owner(self, path: str) -> None:
         real = os.path.realpath(path)
-        group = _lvm.owner(self.host, real)
+        group = lvm.owner(self.host, real)
         if group == "":
             return
         if group is None:
@@ -238,7 +238,7 @@ class LogicalBackend(LvmVolumes):
         if wanted is None:
             return False
         # In a dry run a new group is not there to be asked.
-        found = None if new else self.listing(select=_lvm.quoted(lv_name=wanted.name)).volumes.get(wanted.name)
+        found = None if new else self.listing(select=lvm.quoted(lv_name=wanted.name)).volumes.get(wanted.name)
         if found is not None and found.segtype == "thin-pool":
             return False
         if found is not None:
@@ -256,10 +256,10 @@ class LogicalBackend(LvmVolumes):
 
     def erase(self) -> bool:
         """Remove the group and the labels of its devices; refused while it has volumes."""
-        group = _lvm.group(self.host, self.vg)
+        group = lvm.group(self.host, self.vg)
         if group is not None:
             own = [v for v in self.listing().volumes.values() if v.own]
-            volumes = [v.name for v in own if v.segtype not in _lvm.POOLS]
+            volumes = [v.name for v in own if v.segtype not in lvm.POOLS]
             if volumes:
                 raise errors.Unsafe(
                     f"pool '{self.pool.name}': the volume group '{self.vg}' has the volumes {', '.join(volumes[:10])}"
@@ -273,8 +273,8 @@ class LogicalBackend(LvmVolumes):
             labels: Iterable[str] = group.devices
         else:
             # A deletion that was interrupted left labels without a group.
-            orphans = {_block.number(path) for path, name in _lvm.members(self.host).items() if not name}
-            labels = [os.path.realpath(path) for path in self.devices if _block.number(path) in orphans - {""}]
+            orphans = {blockdevice.number(path) for path, name in lvm.members(self.host).items() if not name}
+            labels = [os.path.realpath(path) for path in self.devices if blockdevice.number(path) in orphans - {""}]
         for path in labels:
             self.host.change(["pvremove", "--yes", "--", path])
         return group is not None or bool(labels)
@@ -293,9 +293,9 @@ class LogicalBackend(LvmVolumes):
     def live(self) -> Any:
         """The definition with the devices of the group: those it names under their names there, then the others."""
         group = self.group()
-        named = {_block.number(d.path): d for d in self.pool.source.devices}
+        named = {blockdevice.number(d.path): d for d in self.pool.source.devices}
         found = [
-            named.get(_block.number(path)) or PhysicalVolume(path=path) for path in group.devices if path[0] == "/"
+            named.get(blockdevice.number(path)) or PhysicalVolume(path=path) for path in group.devices if path[0] == "/"
         ]
         return replace(self.pool, source=replace(self.pool.source, devices=tuple(found)))
 
@@ -304,6 +304,6 @@ class LogicalBackend(LvmVolumes):
         """Every volume group of this host."""
         from poolkit.documents import FoundDevice, FoundSource
 
-        for group in _lvm.groups(host):
+        for group in lvm.groups(host):
             devices = tuple(FoundDevice(path=path) for path in group.devices if path[0] == "/")
             yield FoundSource(devices=devices, name=group.name, format="lvm2")

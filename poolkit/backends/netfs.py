@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar, Literal
 
-from poolkit import errors, worker
+from poolkit import errors
 from poolkit.backend import Source, Transfer, Usage, VolumeInfo
-from poolkit.backends import _away, _mount, _options, _servers
-from poolkit.backends._files import FileBackend
 from poolkit.backends.fs import FS_NAMESPACE, MountOption
-from poolkit.host import Host
+from poolkit.families import away, mounting, mountoptions, servers
+from poolkit.families.filepool import FileBackend
+from poolkit.host import worker
+from poolkit.host.mounts import Mount, export
+from poolkit.host.port import Host
 from poolkit.model import Permissions, Pool, PoolTarget, SourceHost, Volume
-from poolkit.mounts import Mount, export
 from poolkit.xmlmap import Element, simple, xml
 from poolkit.xmlmap.rules import only_with
 
@@ -70,7 +71,7 @@ MOUNT_TIMEOUT = 30.0
 class NetfsBackend(FileBackend):
     """Files of a server's directory that the pool mounts.
 
-    Whatever touches the mounted directory is done by a child process (see :mod:`poolkit.worker`), because nothing else can
+    Whatever touches the mounted directory is done by a child process (see :mod:`poolkit.host.worker`), because nothing else can
     be given up when the server stops answering. What only asks the kernel's table of mounts is done here.
     """
 
@@ -97,21 +98,21 @@ class NetfsBackend(FileBackend):
 
     def sources(self) -> list[str]:
         """What mount(8) is told to mount, from each of the servers in order."""
-        dir = _servers.check_dir(self.pool.name, self.kind, self.pool.source.dir)
+        dir = servers.check_dir(self.pool.name, self.kind, self.pool.source.dir)
         return [
-            _servers.spell(self.kind, _servers.check_host(self.pool.name, host.name), dir)
+            servers.spell(self.kind, servers.check_host(self.pool.name, host.name), dir)
             for host in self.pool.source.hosts
         ]
 
     def options(self, host: SourceHost | None) -> list[str]:
         """The definition's mount options, checked, with what the definition says elsewhere and the protocol needs."""
-        given = _options.check(self.pool.name, self.kind, (option.name for option in self.pool.mount_options))
+        given = mountoptions.check(self.pool.name, self.kind, (option.name for option in self.pool.mount_options))
         names = {option.partition("=")[0] for option in given}
         if self.kind == "glusterfs":
             self._check_gluster()
         version = self.pool.source.protocol_version
         if version:
-            _options.check(self.pool.name, "nfs", [f"nfsvers={version}"])
+            mountoptions.check(self.pool.name, "nfs", [f"nfsvers={version}"])
             given.append(f"nfsvers={version}")
         if host is not None and host.port:
             given.append(f"port={host.port}" if self.kind != "glusterfs" else f"server-port={host.port}")
@@ -123,7 +124,7 @@ class NetfsBackend(FileBackend):
             # Modes are not stored: what is shown is what new volumes get elsewhere, and not 0755.
             given += [o for o in ("file_mode=0600", "dir_mode=0700") if o.partition("=")[0] not in names]
         if self.kind == "glusterfs" and len(self.pool.source.hosts) > 1 and not any("volfile" in n for n in names):
-            others = (_servers.check_host(self.pool.name, other.name) for other in self.pool.source.hosts[1:])
+            others = (servers.check_host(self.pool.name, other.name) for other in self.pool.source.hosts[1:])
             given.append(f"backup-volfile-servers={':'.join(others)}")
         return given
 
@@ -147,11 +148,11 @@ class NetfsBackend(FileBackend):
 
     def mounted(self) -> Mount | None:
         """Our mount, or None with the reason in ``down``. Asks no server."""
-        mount = _mount.at(self.host, self.place)
+        mount = mounting.at(self.host, self.place)
         if mount is None:
             self.down = f"nothing is mounted at '{self.place}'"
         elif not self._ours(mount):
-            self.down = f"{_mount.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
+            self.down = f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
             return None
         return mount
 
@@ -167,7 +168,7 @@ class NetfsBackend(FileBackend):
         return any(address[1] in self._addresses(host.name) for host in self.pool.source.hosts)
 
     def _addresses(self, name: str) -> set[str]:
-        bare = _servers.check_host(self.pool.name, name)
+        bare = servers.check_host(self.pool.name, name)
         if ":" in bare or re.fullmatch(r"[0-9.]+", bare):
             return {bare}
         try:
@@ -179,13 +180,13 @@ class NetfsBackend(FileBackend):
     def check(self) -> bool:
         """Whether the server's directory is mounted at the target. A server that is down does not change that."""
         mount = self.mounted()
-        self.whole = mount is None or (not mount.fstype.startswith("fuse.") and _mount.is_safe(mount))
+        self.whole = mount is None or (not mount.fstype.startswith("fuse.") and mounting.is_safe(mount))
         return mount is not None
 
     def lame(self) -> bool:
         """Whether the process behind a FUSE mount (Gluster's client) has died."""
         there = self.mounted()
-        return there is not None and there.fstype.startswith("fuse.") and _away.client_died(self.host, there.target)
+        return there is not None and there.fstype.startswith("fuse.") and away.client_died(self.host, there.target)
 
     def start(self) -> None:
         """Make the target directory if need be, and mount the first server that lets us, with nosuid, nodev and noexec.
@@ -194,17 +195,17 @@ class NetfsBackend(FileBackend):
         """
         if (there := self.mounted()) is not None:
             if not self.lame():
-                _mount.warn_unsafe(self.host, self.pool.name, there)
+                mounting.warn_unsafe(self.host, self.pool.name, there)
                 return
             self.host.change(["umount", "--internal-only", "--lazy", "--", there.target])
         sources = self.sources()
-        _mount.require_free(self.host, self.pool.name, self.place, f"'{sources[0]}'")
+        mounting.require_free(self.host, self.pool.name, self.place, f"'{sources[0]}'")
         self.options(None)
         self.build_directory()
         failures: list[tuple[str, errors.ToolError]] = []
         for host, source in zip(self.pool.source.hosts, sources, strict=True):
             try:
-                _mount.mount(
+                mounting.mount(
                     self.host, source, self.place, kind=self.kind, options=self.options(host), timeout=MOUNT_TIMEOUT
                 )
                 break
@@ -212,7 +213,7 @@ class NetfsBackend(FileBackend):
                 failures.append((source, error))
         else:
             raise self._refused(failures)
-        top = _mount.at(self.host, self.place)
+        top = mounting.at(self.host, self.place)
         if not self.host.dry_run and (top is None or top.fstype not in _FSTYPES[self.kind]):
             self.mounted()  # says in ``down`` what is there
             raise errors.HostError(f"pool '{self.pool.name}': mount ended well, but {self.down}", pool=self.pool.name)
@@ -240,36 +241,36 @@ class NetfsBackend(FileBackend):
         """Unmount; by force, with a warning, when the server does not answer. ``Busy`` with who uses it."""
         mount = self.mounted()
         if mount is None:
-            _mount.require_uncovered(self.host, self.pool.name, self.place, self._ours)
+            mounting.require_uncovered(self.host, self.pool.name, self.place, self._ours)
             return
         if self.host.dry_run or worker.answers(self.host, mount.target):
             try:
-                _mount.unmount(self.host, self.pool.name, mount, timeout=120)
+                mounting.unmount(self.host, self.pool.name, mount, timeout=120)
                 return
             except errors.ToolTimeout:
                 if worker.answers(self.host, mount.target):
                     raise
-        _mount.force(self.host, self.pool.name, mount, timeout=worker.DEADLINE)
+        mounting.force(self.host, self.pool.name, mount, timeout=worker.DEADLINE)
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Make the target directory; on the server nothing is made."""
-        return _mount.at(self.host, self.place) is None and self.build_directory()
+        return mounting.at(self.host, self.place) is None and self.build_directory()
 
     def erase(self) -> bool:
         """Remove the target directory, which must be empty; what is on the server stays."""
-        return _mount.erase_target(self)
+        return mounting.erase_target(self)
 
     @classmethod
     def discover(cls, host: Host, source: Any) -> Iterable[Any]:
         """What the server named in ``source`` exports by nfs and, where the program gluster is installed, its volumes."""
-        return _servers.discover(host, source)
+        return servers.discover(host, source)
 
     # -- what touches the mount -----------------------------------------------------------------------------------------
 
     def live(self) -> Any:
         """The definition with the directory's real mode and owner; as it is when they cannot be had."""
         try:
-            return _away.call(self, "live")
+            return away.call(self, "live")
         except (
             errors.HostError,
             errors.Unreachable,
@@ -280,50 +281,50 @@ class NetfsBackend(FileBackend):
     def usage(self) -> Usage:
         """As for dir; known already when the volumes have just been listed."""
         found, self._usage = self._usage, None
-        usage: Usage = found or _away.call(self, "usage")
+        usage: Usage = found or away.call(self, "usage")
         return usage
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
         """As for dir. The child lists everything; what is unchanged comes back as its name alone."""
-        self._usage = yield from _away.listing(self, known)
+        self._usage = yield from away.listing(self, known)
 
     def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
         """As for dir."""
-        return _info(_away.call(self, "look", name, known))
+        return _info(away.call(self, "look", name, known))
 
     def create(self, volume: Volume, **options: Any) -> VolumeInfo:
         """As for dir."""
-        return _info(_away.call(self, "create", volume, **options))
+        return _info(away.call(self, "create", volume, **options))
 
     def clone(self, volume: Volume, source: Source, **options: Any) -> VolumeInfo:
         """As for dir. The source is opened here and read there."""
-        return _info(_away.clone(self, volume, source, options))
+        return _info(away.clone(self, volume, source, options))
 
     def resize(self, info: VolumeInfo, capacity: int, **options: Any) -> VolumeInfo:
         """As for dir."""
-        return _info(_away.call(self, "resize", info, capacity, **options))
+        return _info(away.call(self, "resize", info, capacity, **options))
 
     def delete(self, info: VolumeInfo) -> None:
         """As for dir."""
-        _away.call(self, "delete", info)
+        away.call(self, "delete", info)
 
     def wipe(self, info: VolumeInfo, algorithm: str = "zero", **options: Any) -> VolumeInfo:
         """As for dir."""
-        return _info(_away.call(self, "wipe", info, algorithm, **options))
+        return _info(away.call(self, "wipe", info, algorithm, **options))
 
     def upload(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer, **options: Any) -> VolumeInfo:
         """As for dir."""
-        return _info(_away.transfer(self, "upload", info, stream, transfer, **options))
+        return _info(away.transfer(self, "upload", info, stream, transfer, **options))
 
     def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
         """As for dir."""
-        count: int = _away.transfer(self, "download", info, stream, transfer)
+        count: int = away.transfer(self, "download", info, stream, transfer)
         return count
 
     @contextmanager
     def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
         """As for dir, after the server has answered. What reads the descriptor in this process may still come to hang."""
-        _away.require(self)
+        away.require(self)
         with super().open_volume(info, write=write, force=force) as fd:
             yield fd
 

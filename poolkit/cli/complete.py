@@ -120,7 +120,7 @@ def _types() -> Iterable[str]:
 
 
 def _pools(root: str | None) -> list[str]:
-    from poolkit.store import Locations, Store
+    from poolkit.state.store import Locations, Store
 
     # The stored ones only: a directory read, where asking the engine would bring up the whole house at each key.
     return sorted(name for name, _ in Store(Locations.choose(root)).names())
@@ -130,7 +130,7 @@ def _volumes(root: str | None, pool: str | None) -> list[str]:
     import os
 
     from poolkit.engine import Engine
-    from poolkit.store import Locations
+    from poolkit.state.store import Locations
 
     if not os.path.isdir(Locations.choose(root).state):
         return []

@@ -12,7 +12,7 @@ from poolkit import errors
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
     from poolkit.engine import Engine
-    from poolkit.store import Locations
+    from poolkit.state.store import Locations
 
 Check = dict[str, Any]
 
@@ -24,7 +24,7 @@ def check(name: str, status: str, message: str, hint: str | None = None) -> Chec
 
 def examine(session: Session) -> list[Check]:
     """All findings. Each part stands alone, so that a broken one does not hide the rest."""
-    from poolkit.store import Locations
+    from poolkit.state.store import Locations
 
     locations = Locations.choose(session.options.root)
     found = [*_machine(), *_folders(locations)]
@@ -105,7 +105,7 @@ def _left_over(engine: Engine) -> Iterator[Check]:
 
 
 def _temporaries(engine: Engine) -> list[str]:
-    from poolkit.files import TEMPORARY
+    from poolkit.host.files import TEMPORARY
 
     try:
         names = os.listdir(engine.locations.storage)
@@ -187,9 +187,9 @@ def _used(engine: Engine) -> dict[str, list[str]]:
 
 
 def _programs(used: dict[str, list[str]]) -> Iterator[Check]:
-    from poolkit.cli.host import pool_types
+    from poolkit.cli.host_verbs import pool_types
     from poolkit.host import Host
-    from poolkit.programs import PACKAGES
+    from poolkit.host.programs import PACKAGES
 
     host = Host()
     for facts in pool_types():

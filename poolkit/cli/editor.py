@@ -11,12 +11,12 @@ from poolkit.cli.session import editor, terminal
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
-    from poolkit.pool import Pool
+    from poolkit.engine.pool import Pool
 
 
 def edit_pool(session: Session, pool: Pool) -> None:
     """Edit the stored definition of ``pool``; also one whose file is damaged."""
-    from poolkit.operation import Outcome
+    from poolkit.engine.operation import Outcome
 
     engine = session.engine
     stored = engine.store.read(pool.name)

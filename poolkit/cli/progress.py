@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from poolkit.engine import Engine
-    from poolkit.events import Event
+    from poolkit.engine.events import Event
 
 _PATIENCE = 0.4  # seconds before a bar appears: most work ends sooner, and rich takes a tenth of a second to load
 _PAUSE = 0.1  # seconds between two progress lines; the last one of a piece of work always comes

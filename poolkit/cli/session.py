@@ -14,7 +14,7 @@ from poolkit.cli.arguments import Values, shown
 if TYPE_CHECKING:
     from poolkit.cli.progress import Reporter
     from poolkit.engine import Engine
-    from poolkit.operation import Outcome
+    from poolkit.engine.operation import Outcome
 
 
 class Session:
@@ -145,7 +145,7 @@ class Session:
 
     def done(self, outcome: Outcome | None, pool: str, **more: Any) -> None:
         """Report what a verb did; ``more`` is for JSON only."""
-        from poolkit.operation import Outcome
+        from poolkit.engine.operation import Outcome
 
         outcome = Outcome(False) if outcome is None else outcome  # an unchanged one is false
         if self.json:

@@ -99,18 +99,18 @@ _UUID_ONLY = flag("--uuid", "print uuids only, one per line")
 VERBS: tuple[Verb, ...] = (
     # -- pools -------------------------------------------------------------------------------------------------
     Verb(
-        "define", "pools:define", "store a pool's definition, or change it; its state stays",
+        "define", "pool_verbs:define", "store a pool's definition, or change it; its state stays",
         (_FILE, _VALIDATE, _LENIENT), ("pool-define",),
         more="Defining what is defined already changes nothing. For an active pool the answer lists the fields that wait for "
         "the next start.",
     ),
-    Verb("undefine", "pools:undefine", "forget a pool's definition; storage and data stay", (_POOL,), ("pool-undefine",)),
+    Verb("undefine", "pool_verbs:undefine", "forget a pool's definition; storage and data stay", (_POOL,), ("pool-undefine",)),
     Verb(
-        "build", "pools:build", "make the storage that the definition describes",
+        "build", "pool_verbs:build", "make the storage that the definition describes",
         (_POOL, _OVERWRITE, _NO_OVERWRITE), ("pool-build",),
     ),
     Verb(
-        "start", "pools:start", "bring a pool up and list its volumes",
+        "start", "pool_verbs:start", "bring a pool up and list its volumes",
         (
             data("pool", "name or uuid of the pool", "pool", "?"), _BUILD, _OVERWRITE, _NO_OVERWRITE,
             flag("--autostart", "start every pool that is marked for autostart, instead of one"),
@@ -120,18 +120,18 @@ VERBS: tuple[Verb, ...] = (
         "This is what a boot service runs.",
     ),
     Verb(
-        "create", "pools:create", "start a pool from a document without storing it; it vanishes when it is stopped",
+        "create", "pool_verbs:create", "start a pool from a document without storing it; it vanishes when it is stopped",
         (_FILE, _BUILD, _OVERWRITE, _NO_OVERWRITE, _VALIDATE, _LENIENT), ("pool-create",),
     ),
-    Verb("refresh", "pools:refresh", "list the volumes of a pool anew", (_POOL,), ("pool-refresh",)),
-    Verb("destroy", "pools:destroy", "take a pool down; no data changes", (_POOL,), ("pool-destroy",)),
-    Verb("delete", "pools:delete", "delete the storage that build made; the definition stays", (_POOL,), ("pool-delete",)),
+    Verb("refresh", "pool_verbs:refresh", "list the volumes of a pool anew", (_POOL,), ("pool-refresh",)),
+    Verb("destroy", "pool_verbs:destroy", "take a pool down; no data changes", (_POOL,), ("pool-destroy",)),
+    Verb("delete", "pool_verbs:delete", "delete the storage that build made; the definition stays", (_POOL,), ("pool-delete",)),
     Verb(
-        "autostart", "pools:autostart", "mark a pool to be started at boot",
+        "autostart", "pool_verbs:autostart", "mark a pool to be started at boot",
         (_POOL, flag("--disable", "clear the mark")), ("pool-autostart",),
     ),
     Verb(
-        "list", "pools:list_pools", "list pools: the active ones, unless told otherwise",
+        "list", "pool_verbs:list_pools", "list pools: the active ones, unless told otherwise",
         (
             flag("--inactive", "list inactive pools"), flag("--all", "list active and inactive pools"),
             flag("--transient", "only pools without a stored definition"), flag("--persistent", "only stored pools"),
@@ -142,25 +142,25 @@ VERBS: tuple[Verb, ...] = (
         ),
         ("pool-list",), json="pools",
     ),
-    Verb("info", "pools:info", "show the facts of a pool", (_POOL, _BYTES), ("pool-info",), json="pool"),
+    Verb("info", "pool_verbs:info", "show the facts of a pool", (_POOL, _BYTES), ("pool-info",), json="pool"),
     Verb(
-        "dumpxml", "pools:dumpxml", "print a pool's definition as libvirt prints it",
+        "dumpxml", "pool_verbs:dumpxml", "print a pool's definition as libvirt prints it",
         (_POOL, flag("--inactive", "the stored definition, even of an active pool")), ("pool-dumpxml",), json="document",
     ),
     Verb(
-        "edit", "pools:edit", "change a pool's stored definition in an editor", (_POOL,), ("pool-edit",),
+        "edit", "pool_verbs:edit", "change a pool's stored definition in an editor", (_POOL,), ("pool-edit",),
         more="The editor is $VISUAL, $EDITOR or vi. A document with errors is offered again, and is never lost.",
     ),
-    Verb("uuid", "pools:uuid", "print a pool's uuid", (_POOL,), ("pool-uuid",), json="text"),
-    Verb("name", "pools:name", "print a pool's name", (_POOL,), ("pool-name",), json="text"),
+    Verb("uuid", "pool_verbs:uuid", "print a pool's uuid", (_POOL,), ("pool-uuid",), json="text"),
+    Verb("name", "pool_verbs:name", "print a pool's name", (_POOL,), ("pool-name",), json="text"),
     # -- volumes -----------------------------------------------------------------------------------------------
     Verb(
-        "vol-create", "volumes:create", "make a volume from a document",
+        "vol-create", "volume_verbs:create", "make a volume from a document",
         (_POOL, _FILE, *_PREALLOC, _VALIDATE, _LENIENT),
         group="volumes",
     ),
     Verb(
-        "vol-create-as", "volumes:create_as", "make a volume from arguments",
+        "vol-create-as", "volume_verbs:create_as", "make a volume from arguments",
         (
             _POOL, data("name", "name of the new volume"),
             data("capacity", "its size, such as 20GiB; bytes without a unit", "size"),
@@ -174,21 +174,21 @@ VERBS: tuple[Verb, ...] = (
         group="volumes",
     ),
     Verb(
-        "vol-list", "volumes:list_volumes", "list the volumes of a pool",
+        "vol-list", "volume_verbs:list_volumes", "list the volumes of a pool",
         (_POOL, flag("--details", "more facts"), _BYTES, _NAME_ONLY), group="volumes", json="volumes",
     ),
     Verb(
-        "vol-info", "volumes:info", "show the facts of a volume as they are now",
+        "vol-info", "volume_verbs:info", "show the facts of a volume as they are now",
         (_VOLUME, _IN_POOL, _BYTES, flag("--physical", "show the size on the host instead of the space in use")),
         group="volumes", json="volume",
     ),
     Verb(
-        "vol-dumpxml", "volumes:dumpxml", "print the facts of a volume as libvirt prints them", (_VOLUME, _IN_POOL),
+        "vol-dumpxml", "volume_verbs:dumpxml", "print the facts of a volume as libvirt prints them", (_VOLUME, _IN_POOL),
         group="volumes", json="document",
     ),
-    Verb("vol-delete", "volumes:delete", "delete a volume and its data", (_VOLUME, _IN_POOL), group="volumes"),
+    Verb("vol-delete", "volume_verbs:delete", "delete a volume and its data", (_VOLUME, _IN_POOL), group="volumes"),
     Verb(
-        "vol-resize", "volumes:resize", "change the capacity of a volume",
+        "vol-resize", "volume_verbs:resize", "change the capacity of a volume",
         (
             _VOLUME, data("capacity", "the new size, such as 30GiB; bytes without a unit", "size"), _IN_POOL,
             flag("--allocate", "reserve the space that is added, or all of it if none is"),
@@ -197,15 +197,15 @@ VERBS: tuple[Verb, ...] = (
         ),
         group="volumes",
     ),
-    Verb("vol-path", "volumes:path", "print a volume's path", (_VOLUME, _IN_POOL), group="volumes", json="text"),
-    Verb("vol-key", "volumes:key", "print a volume's key", (_VOLUME, _IN_POOL), group="volumes", json="text"),
-    Verb("vol-name", "volumes:name", "print a volume's name", (_VOLUME, _IN_POOL), group="volumes", json="text"),
+    Verb("vol-path", "volume_verbs:path", "print a volume's path", (_VOLUME, _IN_POOL), group="volumes", json="text"),
+    Verb("vol-key", "volume_verbs:key", "print a volume's key", (_VOLUME, _IN_POOL), group="volumes", json="text"),
+    Verb("vol-name", "volume_verbs:name", "print a volume's name", (_VOLUME, _IN_POOL), group="volumes", json="text"),
     Verb(
-        "vol-pool", "volumes:pool", "print the pool a volume is in",
+        "vol-pool", "volume_verbs:pool", "print the pool a volume is in",
         (_VOLUME, _IN_POOL, flag("--uuid", "print its uuid instead of its name")), group="volumes", json="text",
     ),
     Verb(
-        "vol-clone", "contents:clone", "make a volume with the content of another one",
+        "vol-clone", "content_verbs:clone", "make a volume with the content of another one",
         (
             _VOLUME, data("newname", "name of the new volume"), _IN_POOL,
             option("--to-pool", "the pool for the new volume; that of the source otherwise", "pool"),
@@ -218,7 +218,7 @@ VERBS: tuple[Verb, ...] = (
         "conversion, which reads a backing image only if it is a volume of an active pool.",
     ),
     Verb(
-        "vol-create-from", "contents:create_from", "make a volume from a document, with the content of another volume",
+        "vol-create-from", "content_verbs:create_from", "make a volume from a document, with the content of another volume",
         (
             _POOL, _FILE, _VOLUME, option("--inputpool", "the pool (name or uuid) the source is in", "pool"),
             *_COPY, *_PREALLOC, _VALIDATE, _LENIENT,
@@ -226,7 +226,7 @@ VERBS: tuple[Verb, ...] = (
         group="volumes",
     ),
     Verb(
-        "vol-wipe", "contents:wipe", "make the data of a volume unreadable; it stays, empty",
+        "vol-wipe", "content_verbs:wipe", "make the data of a volume unreadable; it stays, empty",
         (
             _VOLUME, _IN_POOL,
             option("--algorithm", "how; zero by default", "word",
@@ -239,7 +239,7 @@ VERBS: tuple[Verb, ...] = (
         "any of them.",
     ),
     Verb(
-        "vol-upload", "contents:upload", "write a file's bytes into a volume",
+        "vol-upload", "content_verbs:upload", "write a file's bytes into a volume",
         (
             _VOLUME, data("file", "the file; - is standard input", "file"), _IN_POOL, *_RANGE,
             flag("--allow-backing", "accept an image that stands on a backing image"), _FORCE,
@@ -249,23 +249,23 @@ VERBS: tuple[Verb, ...] = (
         "as a whole once all of it has arrived and its header is sound.",
     ),
     Verb(
-        "vol-download", "contents:download", "write a volume's bytes, as they are, into a file",
+        "vol-download", "content_verbs:download", "write a volume's bytes, as they are, into a file",
         (_VOLUME, data("file", "the file; - is standard output", "file"), _IN_POOL, *_RANGE), group="volumes",
     ),
     Verb(
-        "vol-chain", "contents:chain", "show the images a volume stands on", (_VOLUME, _IN_POOL, _BYTES),
+        "vol-chain", "content_verbs:chain", "show the images a volume stands on", (_VOLUME, _IN_POOL, _BYTES),
         group="volumes", json="links",
         more="Only regular files and block devices are opened. The exit status is 9 if the chain cannot be followed to its end.",
     ),
     Verb(
-        "vol-adopt", "contents:adopt", "record the format of a volume, so that it is never guessed again",
+        "vol-adopt", "content_verbs:adopt", "record the format of a volume, so that it is never guessed again",
         (_VOLUME, _IN_POOL, option("--format", "the format; what the header says otherwise")), group="volumes",
     ),
     # -- secrets -----------------------------------------------------------------------------------------------
-    Verb("secret-define", "secrets:define", "store the description of a secret", (_FILE, _VALIDATE, _LENIENT),
+    Verb("secret-define", "secret_verbs:define", "store the description of a secret", (_FILE, _VALIDATE, _LENIENT),
          group="secrets", json="secret-outcome"),
     Verb(
-        "secret-set-value", "secrets:set_value", "set the value of a secret: typed, from standard input, or from a file",
+        "secret-set-value", "secret_verbs:set_value", "set the value of a secret: typed, from standard input, or from a file",
         (
             _SECRET, option("--file", "the file with the value; - is standard input", "file"),
             flag("--base64", "the value is given in base64"), flag("--exact", "keep a newline at the end"),
@@ -273,24 +273,25 @@ VERBS: tuple[Verb, ...] = (
         group="secrets", json="secret-outcome",
     ),
     Verb(
-        "secret-get-value", "secrets:get_value", "print the value of a secret in base64",
+        "secret-get-value", "secret_verbs:get_value", "print the value of a secret in base64",
         (_SECRET, flag("--show", "really print it")), group="secrets", json="text",
     ),
-    Verb("secret-list", "secrets:list_secrets", "list the secrets, without their values", group="secrets", json="secrets"),
-    Verb("secret-dumpxml", "secrets:dumpxml", "print the description of a secret", (_SECRET,), group="secrets", json="document"),
-    Verb("secret-undefine", "secrets:undefine", "delete a secret and its value", (_SECRET,), group="secrets",
+    Verb("secret-list", "secret_verbs:list_secrets", "list the secrets, without their values", group="secrets", json="secrets"),
+    Verb("secret-dumpxml", "secret_verbs:dumpxml", "print the description of a secret", (_SECRET,), group="secrets",
+         json="document"),
+    Verb("secret-undefine", "secret_verbs:undefine", "delete a secret and its value", (_SECRET,), group="secrets",
          json="secret-outcome"),
     # -- documents ---------------------------------------------------------------------------------------------
     Verb(
-        "validate", "documents:validate", "check documents: the reader's rules, the RELAX NG and the XSD grammar",
+        "validate", "document_verbs:validate", "check documents: the reader's rules, the RELAX NG and the XSD grammar",
         (data("file", "XML documents; - is standard input", "file", "+"),), group="documents", json="verdicts",
     ),
     Verb(
-        "normalize", "documents:normalize", "print documents as poolkit and libvirt would dump them",
+        "normalize", "document_verbs:normalize", "print documents as poolkit and libvirt would dump them",
         (data("file", "XML documents; - is standard input", "file", "+"), _LENIENT), group="documents", json="documents",
     ),
     Verb(
-        "schema", "documents:schema", "print the grammar of documents, with all installed pool types",
+        "schema", "document_verbs:schema", "print the grammar of documents, with all installed pool types",
         (
             flag("--rng", "RELAX NG (the default)"), flag("--xsd", "XML Schema 1.1"),
             option("--document", "which kind of document (pool by default)", "word",
@@ -300,16 +301,16 @@ VERBS: tuple[Verb, ...] = (
     ),
     # -- this machine ------------------------------------------------------------------------------------------
     Verb(
-        "capabilities", "host:capabilities", "print the pool types and formats there are, as libvirt prints them",
+        "capabilities", "host_verbs:capabilities", "print the pool types and formats there are, as libvirt prints them",
         (data("type", "show what pools of one type can do, as a table", times="?"),), ("pool-capabilities",), "host", "types",
     ),
     Verb(
-        "find-sources", "host:find_sources", "search for sources of pools",
+        "find-sources", "host_verbs:find_sources", "search for sources of pools",
         (data("type", "pool type"), data("srcSpec", "document with the <source> to search, such as a server", "file", "?")),
         ("find-storage-pool-sources",), "host", "sources",
     ),
     Verb(
-        "find-sources-as", "host:find_sources_as", "search for sources of pools on a server",
+        "find-sources-as", "host_verbs:find_sources_as", "search for sources of pools on a server",
         (
             data("type", "pool type"), data("host", "server", times="?"), data("port", "its port", "number", "?"),
             option("--initiator", "iSCSI initiator name to search as"),
@@ -317,16 +318,16 @@ VERBS: tuple[Verb, ...] = (
         ("find-storage-pool-sources-as",), "host", "sources",
     ),
     Verb(
-        "probe", "host:probe", "say what the headers of image files or devices say; needs no pool",
+        "probe", "host_verbs:probe", "say what the headers of image files or devices say; needs no pool",
         (data("file", "image files or block devices", "file", "+"), _BYTES), group="host", json="images",
         more="Nothing but the file itself is opened. The answer is advice: whoever wrote the file wrote the header.",
     ),
     Verb(
-        "recover", "host:recover", "finish or undo what commands that were killed had left", group="host", json="recovered",
+        "recover", "host_verbs:recover", "finish or undo what commands that were killed had left", group="host", json="recovered",
         more="Every command does this first for what it touches; this one reports it.",
     ),
     Verb(
-        "doctor", "host:doctor", "check folders, programs, definitions and left-over work", group="host", json="health",
+        "doctor", "host_verbs:doctor", "check folders, programs, definitions and left-over work", group="host", json="health",
         more="The exit status is 1 if something is wrong that keeps poolkit from working.",
     ),
     # -- the command itself ------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def content(reader: Reader) -> tuple[str, ...]:
     For the question asked before data is destroyed: image formats, partition tables, file systems, swap, LVM and
     RAID members, including those left over beside a newer one.
     """
-    from poolkit.formats.contents import scan
+    from poolkit.formats.signatures import scan
 
     return scan(reader)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from poolkit.record import record
+from poolkit.values import value
 
 HEAD = 4096
 """Bytes of the first read: one page, in which every magic number that stands near the start has its place."""
@@ -52,7 +52,7 @@ class UnknownFeature(Malformed):
     """A header that may be right for a newer program: ``ImageInfo.unsupported`` is set besides the error."""
 
 
-@record()
+@value()
 class Backing:
     r"""The file an overlay stands on, as its header names it.
 
@@ -68,7 +68,7 @@ class Backing:
     clean: bool = True
 
 
-@record()
+@value()
 class Extent:
     """One line of a VMDK descriptor: ``size`` in bytes, ``file`` as cleaned text (None for ``ZERO``)."""
 
@@ -79,7 +79,7 @@ class Extent:
     offset: int = 0
 
 
-@record()
+@value()
 class ImageInfo:
     """What the header of one file says. Nothing here is proven: a header is written by whoever wrote the image.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from poolkit.host import Result
-from poolkit.mounts import Mount
+from poolkit.host.mounts import Mount
 from poolkit.testing import ScriptedHost
 
 
@@ -39,7 +39,7 @@ class MountingHost(ScriptedHost):
 
 def undone(host: ScriptedHost) -> list[str]:
     """Take back what the journal has, by the real undo, and return the new lines."""
-    from poolkit import undo
+    from poolkit.host import undo
 
     before = len(host.lines)
     for step in reversed(host.journal.steps):  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from poolkit import errors
 from poolkit.backends.dir import DirBackend
 from poolkit.engine import Engine
 from poolkit.host import Host
-from poolkit.mounts import Mount
+from poolkit.host.mounts import Mount
 from poolkit.testing import BackendContract
 
 

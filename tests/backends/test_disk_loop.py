@@ -14,8 +14,8 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
+from poolkit.engine.pool import Pool
 from poolkit.host import Host
-from poolkit.pool import Pool
 from poolkit.testing import BackendContract
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("losetup", "sfdisk", "partx", "lsblk", "wipefs")]

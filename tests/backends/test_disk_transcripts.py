@@ -12,9 +12,9 @@ import pytest
 
 from poolkit import errors, xmlmap
 from poolkit.backend import VolumeInfo
-from poolkit.backends import _block, _disks, _partitions, _partvolumes
 from poolkit.backends import disk as disk_module
 from poolkit.backends.disk import DiskBackend, DiskPool
+from poolkit.families import blockdevice, disknodes, partitiontable, partvolumes
 from poolkit.host import Host, Result
 from poolkit.model import Volume
 from poolkit.testing import Answer, ScriptedHost, transcript
@@ -25,7 +25,7 @@ UUID = uuid.UUID("7" * 32)
 MARK = str(UUID).upper()
 QUIET = "sfdisk --quiet --no-reread --no-tell-kernel"
 READ = "? sfdisk --json -- /dev/sda"
-LINUX = _partitions.GPT["linux"]
+LINUX = partitiontable.GPT["linux"]
 ENDS = [(0, b"old"), (199 * MIB, b"end")]
 
 
@@ -61,30 +61,30 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A disk /dev/sda of 200 MiB that a test may change: its label, what it holds, the nodes of its partitions."""
     facts: dict[str, Any] = {"label": "gpt", "holds": (), "nodes": (), "users": [], "dm": "", "there": True}
 
-    def look(path: str, separator: bool | None) -> _disks.Disk | None:
+    def look(path: str, separator: bool | None) -> disknodes.Disk | None:
         if not facts["there"]:
             return None
         if facts["dm"]:
             names = {n: f"mpatha-part{n}" for n in facts["nodes"]}
-            return _disks.Disk(path, "/dev/mapper/mpatha", "253:0", 200 * MIB, 512, "mpatha", "-part", names)
-        return _disks.Disk(path, "/dev/sda", "8:0", 200 * MIB, 512, "", "", {n: f"sda{n}" for n in facts["nodes"]})
+            return disknodes.Disk(path, "/dev/mapper/mpatha", "253:0", 200 * MIB, 512, "mpatha", "-part", names)
+        return disknodes.Disk(path, "/dev/sda", "8:0", 200 * MIB, 512, "", "", {n: f"sda{n}" for n in facts["nodes"]})
 
     @contextlib.contextmanager
-    def locked(host: Host, disk: _disks.Disk) -> Iterator[None]:
+    def locked(host: Host, disk: disknodes.Disk) -> Iterator[None]:
         yield
 
-    monkeypatch.setattr(_disks, "look", look)
-    monkeypatch.setattr(_disks, "locked", locked)
-    monkeypatch.setattr(_disks, "arrive", lambda host, disk, number, what: disk)
-    monkeypatch.setattr(_disks, "head", lambda path: b"")
-    monkeypatch.setattr(_partitions, "label", lambda head: facts["label"])
-    monkeypatch.setattr(_partvolumes, "_permissions", lambda node: (0o660, 0, 6))
-    monkeypatch.setattr(_partitions, "_sectors", lambda *_: facts.get("header", b""))
-    monkeypatch.setattr(_partitions, "_records", lambda *_: facts.get("records", []))
-    monkeypatch.setattr(_block, "holds", lambda host, path: facts["holds"])
+    monkeypatch.setattr(disknodes, "look", look)
+    monkeypatch.setattr(disknodes, "locked", locked)
+    monkeypatch.setattr(disknodes, "arrive", lambda host, disk, number, what: disk)
+    monkeypatch.setattr(disknodes, "head", lambda path: b"")
+    monkeypatch.setattr(partitiontable, "label", lambda head: facts["label"])
+    monkeypatch.setattr(partvolumes, "_permissions", lambda node: (0o660, 0, 6))
+    monkeypatch.setattr(partitiontable, "_sectors", lambda *_: facts.get("header", b""))
+    monkeypatch.setattr(partitiontable, "_records", lambda *_: facts.get("records", []))
+    monkeypatch.setattr(blockdevice, "holds", lambda host, path: facts["holds"])
     monkeypatch.setattr(disk_module, "_content", lambda host, path: facts["holds"])
-    monkeypatch.setattr(_block, "number", lambda path: "8:1")
-    monkeypatch.setattr(_block, "users", lambda host, number, processes=False: facts["users"])
+    monkeypatch.setattr(blockdevice, "number", lambda path: "8:1")
+    monkeypatch.setattr(blockdevice, "users", lambda host, number, processes=False: facts["users"])
     monkeypatch.setattr(DiskBackend, "_ends", lambda self, disk: ENDS)
     monkeypatch.setattr(uuid, "uuid4", lambda: UUID)
     return facts
@@ -249,7 +249,7 @@ def test_what_the_last_partition_holds_is_not_the_disks(machine: dict[str, Any])
 
 
 def test_disks_that_a_pool_can_be_made_of(machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_disks, "whole", lambda: [_disks.look("/dev/sda", None)])
+    monkeypatch.setattr(disknodes, "whole", lambda: [disknodes.look("/dev/sda", None)])
 
     def found() -> list[tuple[str, str | None]]:
         return [(one.devices[0].path, one.format) for one in DiskBackend.discover(ScriptedHost(), None)]
@@ -336,11 +336,11 @@ def test_a_disk_that_grew(machine: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("base", "separator"), [("mpath1", "-part"), ("mpath1", "p"), ("mpatha", ""), ("mpath1", "")])
 def test_numbers_behind_names_with_digits(base: str, separator: str) -> None:
-    assert _partitions._number(f"/dev/mapper/{base}{separator}2", f"/dev/mapper/{base}") == 2
+    assert partitiontable._number(f"/dev/mapper/{base}{separator}2", f"/dev/mapper/{base}") == 2
 
 
 def test_the_separator_that_the_definition_asks_for() -> None:
-    asked = [_disks._dm_separator(dm, {}, wanted) for dm in ("mpatha", "mpath1") for wanted in (None, True, False)]
+    asked = [disknodes._dm_separator(dm, {}, wanted) for dm in ("mpatha", "mpath1") for wanted in (None, True, False)]
     assert asked == ["-part", "p", "", "-part", "p", "p"]
 
 
@@ -391,7 +391,7 @@ def test_create_in_the_smallest_extent(machine: dict[str, Any]) -> None:
 
 
 def test_each_failing_step_of_create_is_taken_back(machine: dict[str, Any]) -> None:
-    made = created(1, 1, line=f"type={_partitions.GPT['linux-swap']}, uuid={MARK}")
+    made = created(1, 1, line=f"type={partitiontable.GPT['linux-swap']}, uuid={MARK}")
     question = "partx --show --noheadings --output START,SECTORS,UUID --nr 1 -- /dev/sda"
     ours = f"(if {question} says '{SECTORS} {10 * SECTORS} {MARK.lower()}')"
     back = [f"< run partx --delete --nr 1 -- /dev/sda {ours}", f"< run {QUIET} --delete -- /dev/sda 1 {ours}"]
@@ -420,13 +420,13 @@ def test_create_on_a_dos_disk_without_an_identity(machine: dict[str, Any]) -> No
 
 
 def test_number_three_of_sun_is_the_whole_disk() -> None:
-    parts = tuple(_partitions.Partition(n, n * MIB, (n + 1) * MIB, "primary", "none") for n in (1, 2))
-    gaps = (_partitions.Gap(10 * MIB, 90 * MIB),)
-    sun = _partitions.Table("sun", "", 512, MIB, parts, gaps, (), 90 * MIB)
-    assert _partitions.place(sun, MIB, "none").number == 4
-    parts = tuple(_partitions.Partition(n, n * MIB, (n + 1) * MIB, "primary", "none") for n in (1, 2, 4, 5, 6, 7, 8))
+    parts = tuple(partitiontable.Partition(n, n * MIB, (n + 1) * MIB, "primary", "none") for n in (1, 2))
+    gaps = (partitiontable.Gap(10 * MIB, 90 * MIB),)
+    sun = partitiontable.Table("sun", "", 512, MIB, parts, gaps, (), 90 * MIB)
+    assert partitiontable.place(sun, MIB, "none").number == 4
+    parts = tuple(partitiontable.Partition(n, n * MIB, (n + 1) * MIB, "primary", "none") for n in (1, 2, 4, 5, 6, 7, 8))
     with pytest.raises(errors.NoSpace, match="has 7 partitions, which is the most"):
-        _partitions.place(sun._replace(parts=parts), MIB, "none")
+        partitiontable.place(sun._replace(parts=parts), MIB, "none")
 
 
 def test_create_by_parted(machine: dict[str, Any]) -> None:
@@ -559,13 +559,13 @@ def test_another_volumes_deletion_is_seen_under_the_lock(
     host = ScriptedHost({"sfdisk --json": table(*LOGICAL, label="dos")})
 
     @contextlib.contextmanager
-    def locked(host: ScriptedHost, disk: _disks.Disk) -> Iterator[None]:
+    def locked(host: ScriptedHost, disk: disknodes.Disk) -> Iterator[None]:
         # What the other one did while this one waited: number 6 is the old 7 now.
         host.answers["sfdisk --json"] = table(*LOGICAL[:2], (6, 24, 10, "83"), label="dos")
         machine["nodes"] = (1, 5, 6)
         yield
 
-    monkeypatch.setattr(_disks, "locked", locked)
+    monkeypatch.setattr(disknodes, "locked", locked)
 
     def listed(b: Any) -> Any:
         list(b.volumes({}))
@@ -627,8 +627,8 @@ def test_a_stable_name_for_each_partition(tmp_path: Any, monkeypatch: pytest.Mon
     nodes = {"sda1": "/dev/sda1", "sda2": "/dev/sda2"}
 
     def paths(device: str, target: str) -> list[str]:
-        disk = _disks.Disk(device, "/dev/sda", "8:0", 0, 512, "", "", {})
-        return list(_disks.stable(target, disk, nodes).values())
+        disk = disknodes.Disk(device, "/dev/sda", "8:0", 0, 512, "", "", {})
+        return list(disknodes.stable(target, disk, nodes).values())
 
     assert paths("/dev/sda", "/dev/") == ["/dev/sda1", "/dev/sda2"]
     assert paths("/dev/sda", "/dev/disk/by-id") == ["/dev/disk/by-id/ata-X-part1", "/dev/sda2"]

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from poolkit import errors, registry, undo, xmlmap
-from poolkit.backends import _block, _mkfs
+from poolkit import errors, registry, xmlmap
 from poolkit.backends.dir import DirBackend
 from poolkit.backends.fs import FsBackend
-from poolkit.mounts import Mount
+from poolkit.families import blockdevice, mkfs
+from poolkit.host import undo
+from poolkit.host.mounts import Mount
 from poolkit.testing import Answer, transcript
 
 from .scripted import MountingHost, undone
@@ -40,8 +41,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The device is there and holds what is given."""
 
     def there(*holds: str) -> None:
-        monkeypatch.setattr(_block, "number", lambda path: "8:17")
-        monkeypatch.setattr(_block, "holds", lambda host, path: holds)
+        monkeypatch.setattr(blockdevice, "number", lambda path: "8:17")
+        monkeypatch.setattr(blockdevice, "holds", lambda host, path: holds)
 
     there()
     return there
@@ -211,9 +212,9 @@ def test_build(device: Any, kind: str, line: str) -> None:
 
 @pytest.mark.parametrize("kind", ["ext4", "vfat", "udf"])
 def test_two_disks_of_one_pool_share_no_identity(kind: str) -> None:
-    first, second = (_mkfs.mark(kind, UUID, device) for device in ("/dev/disk/by-id/a", "/dev/disk/by-id/b"))
+    first, second = (mkfs.mark(kind, UUID, device) for device in ("/dev/disk/by-id/a", "/dev/disk/by-id/b"))
     assert first != second
-    assert first == _mkfs.mark(kind, UUID, "/dev/disk/by-id/a")
+    assert first == mkfs.mark(kind, UUID, "/dev/disk/by-id/a")
 
 
 def test_build_over_something_else(device: Any) -> None:
@@ -268,11 +269,11 @@ def test_what_cannot_be_made(device: Any, kind: str) -> None:
 
 
 def test_one_file_system_or_none() -> None:
-    assert _mkfs.file_system(("ext4",)) == "ext4"
-    assert _mkfs.file_system(("gpt", "mbr", "iso9660")) == "iso9660", "what is made to boot from a stick"
-    assert _mkfs.file_system(("mbr", "udf")) == "udf"
+    assert mkfs.file_system(("ext4",)) == "ext4"
+    assert mkfs.file_system(("gpt", "mbr", "iso9660")) == "iso9660", "what is made to boot from a stick"
+    assert mkfs.file_system(("mbr", "udf")) == "udf"
     for found in [(), ("swap",), ("mbr", "ext4"), ("iso9660", "udf"), ("ext4", "xfs"), ("udf", "LVM2_member")]:
-        assert _mkfs.file_system(found) == ""
+        assert mkfs.file_system(found) == ""
 
 
 def test_check_and_its_reasons(device: Any) -> None:
@@ -298,5 +299,5 @@ def test_definitions_that_could_never_be_mounted(device: Any) -> None:
 def test_a_device_that_is_not_there() -> None:
     assert run(start) == [f"error: the device '{DEVICE}' does not exist"]
     assert run(build) == [f"error: the device '{DEVICE}' does not exist"]
-    with pytest.raises(errors.Unsafe, match="is not a block device"), _block.opened(MountingHost(), "/dev/null"):
+    with pytest.raises(errors.Unsafe, match="is not a block device"), blockdevice.opened(MountingHost(), "/dev/null"):
         pass

@@ -13,10 +13,11 @@ import pytest
 
 from poolkit import errors
 from poolkit.backend import Source, Transfer, VolumeInfo
-from poolkit.backends import _block, _copy
-from poolkit.backends._block import BlockBackend
 from poolkit.backends.dir import DirPool
+from poolkit.content import copying
 from poolkit.engine import Engine
+from poolkit.families import blockdevice
+from poolkit.families.blockdevice import BlockBackend
 from poolkit.host import Host
 from poolkit.model import PoolTarget
 from tests.backends.loops import loop_devices, sh
@@ -138,7 +139,7 @@ def test_an_undo_leaves_what_others_made(tmp_path: Path, devices: list[str], vg:
 
 
 def test_a_machine_without_lvm_says_what_is_missing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolkit.programs.SEARCH_PATH", ("/nowhere",))
+    monkeypatch.setattr("poolkit.host.programs.SEARCH_PATH", ("/nowhere",))
     with pytest.raises(errors.ToolMissing) as caught:
         engine.define(xml("vg", "/dev/loop0")).build()
     assert str(caught.value) == "the program 'vgs' is not installed"
@@ -170,7 +171,7 @@ def test_the_bytes_of_a_device(block: tuple[Devices, VolumeInfo]) -> None:
     assert out.getvalue() == data
     backend.wipe(volume, "zero")
     with backend.open_volume(volume) as fd:
-        assert _copy.size_of(fd) == 64 << 20
+        assert copying.size_of(fd) == 64 << 20
         assert not any(os.pread(fd, 2 << 20, 0))
     for transfer in (Transfer(65 << 20), Transfer(0, 65 << 20), Transfer(63 << 20, 2 << 20)):
         with pytest.raises(errors.InvalidArgument, match="volume 'v' has 67108864 bytes; the range from"):
@@ -216,16 +217,16 @@ def test_nothing_of_what_was_there_shows_in_a_copy(
 
 def test_a_mounted_device_is_not_written(block: tuple[Devices, VolumeInfo], tmp_path: Path) -> None:
     backend, volume = block
-    assert _block.holds(backend.host, str(volume.path)) == ()
+    assert blockdevice.holds(backend.host, str(volume.path)) == ()
     sh("mkfs.ext4", "-q", str(volume.path))
-    assert _block.holds(backend.host, str(volume.path)) == ("ext4",)
+    assert blockdevice.holds(backend.host, str(volume.path)) == ("ext4",)
     place = tmp_path / "mnt"
     place.mkdir()
     sh("mount", str(volume.path), str(place))
     for call in (
         lambda: backend.wipe(volume),
         lambda: backend.upload(volume, BytesIO(b"x"), Transfer()),
-        lambda: _block.holds(Host(), str(volume.path)),
+        lambda: blockdevice.holds(Host(), str(volume.path)),
     ):
         with pytest.raises(errors.Busy, match=f"'{volume.path}' is in use: mounted at '{place}'"):
             call()
@@ -238,18 +239,18 @@ def test_only_block_devices_are_opened(tmp_path: Path, devices: list[str]) -> No
     link.symlink_to("/dev/zero")
     for path in (file, fifo, link, tmp_path):
         with pytest.raises(errors.Unsafe, match=f"'{path}' is not a block device"):
-            _block.holds(Host(), str(path))
+            blockdevice.holds(Host(), str(path))
     with pytest.raises(errors.HostError, match="the device '/dev/none' does not exist"):
-        _block.holds(Host(), "/dev/none")
+        blockdevice.holds(Host(), "/dev/none")
     link.unlink()
     link.symlink_to(devices[0])
-    assert _block.holds(Host(), str(link)) == ()
-    assert _block.number(str(link)) == _block.number(devices[0]) != ""
-    assert _block.number(str(file)) == _block.number("/dev/none") == ""
+    assert blockdevice.holds(Host(), str(link)) == ()
+    assert blockdevice.number(str(link)) == blockdevice.number(devices[0]) != ""
+    assert blockdevice.number(str(file)) == blockdevice.number("/dev/none") == ""
 
 
 def test_processes_that_have_a_device_open_are_named(devices: list[str]) -> None:
-    device = _block.number(devices[0])
+    device = blockdevice.number(devices[0])
     with open(devices[0], "rb"):
-        assert f"open in process {os.getpid()} (" in "".join(_block.users(Host(), device, processes=True))
-    assert _block.users(Host(), device, processes=True) == []
+        assert f"open in process {os.getpid()} (" in "".join(blockdevice.users(Host(), device, processes=True))
+    assert blockdevice.users(Host(), device, processes=True) == []

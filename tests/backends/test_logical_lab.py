@@ -12,7 +12,7 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.pool import Pool
+from poolkit.engine.pool import Pool
 from poolkit.testing import BackendContract
 from tests.backends.deaths import deaths
 from tests.lab.fixtures import empty, sh, virtio_disks, wipe

@@ -11,8 +11,8 @@ import pytest
 
 from poolkit import errors, xmlmap
 from poolkit.backend import Source, Transfer, VolumeInfo
-from poolkit.backends import _block, _lvm
 from poolkit.backends.logical import LogicalBackend, LogicalPool
+from poolkit.families import blockdevice, lvm
 from poolkit.host import Host
 from poolkit.model import Volume
 from poolkit.testing import Answer, ScriptedHost, transcript
@@ -24,9 +24,9 @@ TEMP = f".poolkit-{TOKEN}"
 PV = "777777-7777-7777-7777-7777-7777-777777"
 THIN = "<pk:thin_pool xmlns:pk='urn:poolkit:pool:1' name='tp'/>"
 
-VGS = "? vgs --reportformat json --units b --nosuffix --options " + ",".join(_lvm._GROUP_FIELDS) + " --"
+VGS = "? vgs --reportformat json --units b --nosuffix --options " + ",".join(lvm._GROUP_FIELDS) + " --"
 PVS = "? pvs --reportformat json --units b --nosuffix --options pv_name,vg_name --"
-FIELDS = ",".join(_lvm._FIELDS)
+FIELDS = ",".join(lvm._FIELDS)
 LVS = f"? lvs --reportformat json --units b --nosuffix --all --options {FIELDS} -- vg"
 
 
@@ -48,12 +48,12 @@ def vg(
 ) -> list[dict[str, str]]:
     facts = (name, uuid, 200 * EXTENT, free, EXTENT, 0, count)
     return [
-        dict(zip(_lvm._GROUP_FIELDS, map(str, (*facts, device)), strict=True)) for device in devices or ("/dev/vdb",)
+        dict(zip(lvm._GROUP_FIELDS, map(str, (*facts, device)), strict=True)) for device in devices or ("/dev/vdb",)
     ]
 
 
 def lv(name: str, **facts: str) -> dict[str, str]:
-    row = dict.fromkeys(_lvm._FIELDS, "")
+    row = dict.fromkeys(lvm._FIELDS, "")
     row |= {
         "lv_name": name, "lv_uuid": f"U-{name.strip('[]')}", "lv_size": str(2 * EXTENT), "lv_role": "public",
         "lv_active": "active", "lv_kernel_major": "253", "lv_kernel_minor": "0", "segtype": "linear",
@@ -91,10 +91,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Devices that hold nothing, known by their path, and no active volumes; what the test puts here instead."""
     state: dict[str, Any] = {"holds": {}, "mapped": []}
     monkeypatch.setattr("secrets.token_hex", lambda size=16: "7" * (2 * size))
-    monkeypatch.setattr(_block, "holds", lambda host, path: state["holds"].get(path, ()))
-    monkeypatch.setattr(_block, "number", lambda path: path)
-    monkeypatch.setattr(_block, "users", lambda host, device, processes=False: [])
-    monkeypatch.setattr(_lvm, "_mapped", lambda: state["mapped"])
+    monkeypatch.setattr(blockdevice, "holds", lambda host, path: state["holds"].get(path, ()))
+    monkeypatch.setattr(blockdevice, "number", lambda path: path)
+    monkeypatch.setattr(blockdevice, "users", lambda host, device, processes=False: [])
+    monkeypatch.setattr(lvm, "_mapped", lambda: state["mapped"])
     return state
 
 
@@ -317,7 +317,7 @@ def test_stop_deactivates_and_takes_that_back() -> None:
 
 
 def test_stop_names_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_block, "users", lambda host, device, processes=False: [f"in use at {device}"])
+    monkeypatch.setattr(blockdevice, "users", lambda host, device, processes=False: [f"in use at {device}"])
     host = script(lvs=[lv("a", lv_device_open="open"), lv("b"), lv("c", lv_device_open="open", lv_kernel_minor="7")])
     assert refusal(pool(), lambda b: b.stop(), host)[0] == (
         "pool 'p' cannot be stopped: volume 'a' is in use at 253:0; volume 'c' is in use at 253:7"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poolkit import errors
-from poolkit.backends import _options, _servers
+from poolkit.families import mountoptions, servers
 
 ALLOWED = [
     ("ext4", "noatime"), ("ext4", "commit=10"), ("ext4", "data=writeback"), ("ext4", "errors=remount-ro"), ("xfs", "inode64"),
@@ -34,26 +34,26 @@ REFUSED = [
 
 @pytest.mark.parametrize(("kind", "option"), ALLOWED)
 def test_an_ordinary_option_is_taken(kind: str, option: str) -> None:
-    assert _options.check("p", kind, [option]) == [option]
+    assert mountoptions.check("p", kind, [option]) == [option]
 
 
 @pytest.mark.parametrize("kind", ["auto", "ext4", "nfs", "cifs", "glusterfs"])
 @pytest.mark.parametrize("option", UNSAFE)
 def test_a_dangerous_option_is_unsafe_everywhere(kind: str, option: str) -> None:
     with pytest.raises(errors.Unsafe, match=r"^pool 'p': the mount option '"):
-        _options.check("p", kind, ["noatime", option])
+        mountoptions.check("p", kind, ["noatime", option])
 
 
 @pytest.mark.parametrize(("kind", "option"), REFUSED)
 def test_what_is_not_listed_is_refused(kind: str, option: str) -> None:
     with pytest.raises(errors.InvalidArgument):
-        _options.check("p", kind, [option])
+        mountoptions.check("p", kind, [option])
 
 
 def test_the_sentences() -> None:
     def said(kind: str, option: str) -> tuple[str, str | None]:
         with pytest.raises(errors.PoolkitError) as caught:
-            _options.check("p", kind, [option])
+            mountoptions.check("p", kind, [option])
         return str(caught.value), caught.value.hint
 
     assert said("ext4", "suid") == (
@@ -76,9 +76,9 @@ def test_the_sentences() -> None:
 
 
 def test_no_allowed_option_undoes_the_safe_ones() -> None:
-    for names in _options.reference().values():
+    for names in mountoptions.reference().values():
         assert not {"suid", "dev", "exec", "remount", "bind", "user", "loop"} & set(names)
-    assert _options.SAFE == ("nosuid", "nodev", "noexec")
+    assert mountoptions.SAFE == ("nosuid", "nodev", "noexec")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_no_allowed_option_undoes_the_safe_ones() -> None:
      ("fe80::1%eth0", "fe80::1%eth0")],
 )  # fmt: skip
 def test_hosts(name: str, bare: str) -> None:
-    assert _servers.check_host("p", name) == bare
+    assert servers.check_host("p", name) == bare
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def test_hosts(name: str, bare: str) -> None:
 )
 def test_bad_hosts(name: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="is not a host name or address"):
-        _servers.check_host("p", name)
+        servers.check_host("p", name)
 
 
 def test_directories() -> None:
-    assert _servers.spell("nfs", "nas", _servers.check_dir("p", "nfs", "/srv/a, b")) == "nas:/srv/a, b"
-    assert _servers.spell("nfs", "2001:db8::1", "/srv") == "[2001:db8::1]:/srv"
-    assert _servers.spell("glusterfs", "fe80::1", "/vol") == "fe80::1:/vol"
-    assert _servers.spell("cifs", "nas", _servers.check_dir("p", "cifs", "/isos/linux")) == "//nas/isos/linux"
-    assert _servers.spell("glusterfs", "nas", _servers.check_dir("p", "glusterfs", "vol-1")) == "nas:vol-1"
+    assert servers.spell("nfs", "nas", servers.check_dir("p", "nfs", "/srv/a, b")) == "nas:/srv/a, b"
+    assert servers.spell("nfs", "2001:db8::1", "/srv") == "[2001:db8::1]:/srv"
+    assert servers.spell("glusterfs", "fe80::1", "/vol") == "fe80::1:/vol"
+    assert servers.spell("cifs", "nas", servers.check_dir("p", "cifs", "/isos/linux")) == "//nas/isos/linux"
+    assert servers.spell("glusterfs", "nas", servers.check_dir("p", "glusterfs", "vol-1")) == "nas:vol-1"
     for kind, dir in [
         ("nfs", "srv"), ("nfs", "/a/../etc"), ("cifs", "a,user=root"), ("cifs", "a\\b"), ("cifs", "/"), ("cifs", ".."),
         ("glusterfs", "a b"), ("glusterfs", "-x,y"), ("glusterfs", "/"),
         ("glusterfs", "vol/a:b"), ("glusterfs", "vol/a b"), ("glusterfs", "vol/*"), ("glusterfs", "vol/$x"),
     ]:  # fmt: skip
         with pytest.raises(errors.InvalidArgument, match="cannot be used"):
-            _servers.check_dir("p", kind, dir)
+            servers.check_dir("p", kind, dir)

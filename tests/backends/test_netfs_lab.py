@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from poolkit import errors, worker
+from poolkit import errors
 from poolkit.documents import FoundSource
 from poolkit.engine import Engine
-from poolkit.host import Host
+from poolkit.engine.pool import Pool
+from poolkit.engine.volume import Volume
+from poolkit.host import Host, worker
 from poolkit.model import SourceHost
-from poolkit.pool import Pool
 from poolkit.testing import BackendContract
-from poolkit.volume import Volume
 
 from ..lab.fixtures import NfsServer, sh
 from .deaths import deaths

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from poolkit import errors, registry, worker, xmlmap
-from poolkit.backends import _away
+from poolkit import errors, registry, xmlmap
 from poolkit.backends.netfs import NetfsBackend
 from poolkit.documents import FoundSource
 from poolkit.engine import Engine
-from poolkit.host import Host, Result
+from poolkit.families import away
+from poolkit.host import Host, Result, worker
+from poolkit.host.mounts import Mount, MountTable
 from poolkit.model import SourceHost
-from poolkit.mounts import Mount, MountTable
 from poolkit.testing import Answer, transcript
 
 from .scripted import MountingHost, undone
@@ -216,7 +216,7 @@ def test_the_definition_can_be_shown_whatever_the_mount_says(monkeypatch: pytest
     def fails(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(_away, "call", fails)
+    monkeypatch.setattr(away, "call", fails)
     backend = NetfsBackend(xmlmap.read(xml(), registry.definitions()), MountingHost())
     assert backend.live() is backend.pool
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from poolkit import errors, undo, worker
+from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.files import Directory
-from poolkit.host import Host
-from poolkit.mounts import Mount, MountTable, locate
-from poolkit.undo import Journal
+from poolkit.host import Host, undo, worker
+from poolkit.host.files import Directory
+from poolkit.host.mounts import Mount, MountTable, locate
+from poolkit.host.undo import Journal
 
 # What the children run: they import this module by its place, as they import poolkit's own.
 HERE = f"{__name__}:"

@@ -174,7 +174,7 @@ def test_ctrl_c_outside_of_work_ends_at_once(poolkit: Command, monkeypatch: pyte
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
 
-    monkeypatch.setattr("poolkit.cli.documents.validate", waiting)
+    monkeypatch.setattr("poolkit.cli.document_verbs.validate", waiting)
     assert poolkit("validate", "x", status=130).err == "error: stopped on request\n"
 
 

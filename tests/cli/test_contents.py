@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from poolkit.cli import contents
+from poolkit.cli import content_verbs
 
 from .conftest import Command
 
@@ -87,7 +87,7 @@ def test_a_server_that_is_dead_is_not_asked_whether_a_file_is_the_volume(
         assert path != str(disk(images)), "would hang"
         return real(path, *args, **how)
 
-    monkeypatch.setattr(contents.os, "stat", stat_file)
+    monkeypatch.setattr(content_verbs.os, "stat", stat_file)
     images("vol-download", "disk1", out, "--pool", "images")
 
 
@@ -116,8 +116,8 @@ def test_standard_input_and_output(images: Command, monkeypatch: pytest.MonkeyPa
     images("vol-upload", disk(images), "-", "--sparse")
     assert disk(images).read_bytes()[:5] == b"piped"
     stream = Stream()
-    monkeypatch.setattr(contents.sys, "stdout", stream)
-    with contents._writing("-") as out:
+    monkeypatch.setattr(content_verbs.sys, "stdout", stream)
+    with content_verbs._writing("-") as out:
         out.write(b"bytes")
     assert stream.buffer.getvalue() == b"bytes"
 
@@ -167,8 +167,8 @@ def test_wipe_says_what_it_promises(images: Command) -> None:
 
 
 def test_the_algorithms_of_the_command_are_those_of_the_code() -> None:
-    from poolkit.backends._wipe import ALGORITHMS
     from poolkit.cli.verbs import find
+    from poolkit.content.wiping import ALGORITHMS
 
     verb = find("vol-wipe")
     assert verb is not None

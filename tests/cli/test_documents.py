@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from poolkit import admission
-from poolkit.engine import Engine
+from poolkit.engine import Engine, admission
 
 from .conftest import Command
 
@@ -43,13 +42,13 @@ def test_validate_goes_on_after_a_bad_document(poolkit: Command) -> None:
 
 def test_the_grammars_have_a_say_of_their_own(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from poolkit import xmlmap
-    from poolkit.cli import documents
+    from poolkit.cli import document_verbs
 
     nothing = etree.RelaxNG(etree.fromstring(
         '<element name="none" xmlns="http://relaxng.org/ns/structure/1.0"><empty/></element>'
     ))  # fmt: skip
     monkeypatch.setattr(xmlmap, "rng_validator", lambda _: nothing)
-    found = documents.judge_by_grammars(VOLUME.encode(), "v.xml", "volume")
+    found = document_verbs.judge_by_grammars(VOLUME.encode(), "v.xml", "volume")
     assert found["xsd"] == [] and found["rng"][0].message.startswith("RELAX NG: ")
 
 

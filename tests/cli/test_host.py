@@ -186,7 +186,7 @@ def test_doctor_names_the_package_of_a_missing_program(poolkit: Command, monkeyp
     from poolkit.backends.dir import DirBackend
 
     monkeypatch.setattr(DirBackend, "tools", ("vgs", "no-such-program"))
-    monkeypatch.setattr("poolkit.programs.SEARCH_PATH", ())
+    monkeypatch.setattr("poolkit.host.programs.SEARCH_PATH", ())
 
     def find() -> dict[str, str]:
         return next(c for c in poolkit("doctor", "--json", status=None).json["checks"] if c["name"] == "type dir")

@@ -16,7 +16,7 @@ def test_every_public_name_is_there() -> None:
     for name in poolkit.__all__:
         assert getattr(poolkit, name) is not None
         assert name in dir(poolkit)
-    assert poolkit.Engine.__module__ == "poolkit.engine"
+    assert poolkit.Engine.__module__ == "poolkit.engine.engine"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         poolkit.nothing  # noqa: B018
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from poolkit import errors, undo
+from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.host import Host
+from poolkit.host import Host, undo
 
 Verb = Callable[[Engine, Path], object]
 
@@ -149,7 +149,7 @@ def test_killed_at_every_step(name: str, tmp_path: Path) -> None:
 def test_killed_at_every_step_where_no_file_can_be_without_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolkit.files.Files._has_unnamed", lambda *_: False)
+    monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
     test_killed_at_every_step("vol-create", tmp_path)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from poolkit import errors, undo
-from poolkit.files import Directory
-from poolkit.host import Host
-from poolkit.mounts import Mount, parse
+from poolkit import errors
+from poolkit.host import Host, undo
+from poolkit.host.files import Directory
+from poolkit.host.mounts import Mount, parse
 
 host = Host()
 

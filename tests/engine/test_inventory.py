@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolkit import blocks
 from poolkit.backend import Usage, VolumeInfo
-from poolkit.inventory import Inventory
+from poolkit.state import packing
+from poolkit.state.inventory import Inventory
 
 USAGE = Usage(10, 4, 6)
 numbers = st.integers(0, (1 << 63) - 1)
@@ -39,16 +39,16 @@ infos = st.builds(
 
 @given(st.lists(infos, max_size=20, unique_by=lambda v: v.name))
 def test_a_block_gives_back_what_was_put_into_it(volumes: list[VolumeInfo]) -> None:
-    block = blocks.encode(volumes)
-    assert list(blocks.decode(block)) == volumes
+    block = packing.encode(volumes)
+    assert list(packing.decode(block)) == volumes
     for volume in volumes:
-        assert blocks.find(block, volume.name) == volume
-    assert blocks.find(block, "no such name at all") is None
+        assert packing.find(block, volume.name) == volume
+    assert packing.find(block, "no such name at all") is None
 
 
 def test_a_size_that_no_file_can_have_does_not_end_a_refresh() -> None:
-    block = blocks.encode([VolumeInfo("v", capacity=1 << 70)])
-    assert next(blocks.decode(block)).capacity == (1 << 63) - 1
+    block = packing.encode([VolumeInfo("v", capacity=1 << 70)])
+    assert next(packing.decode(block)).capacity == (1 << 63) - 1
 
 
 def _pool(inventory: Inventory, name: str = "p") -> int:

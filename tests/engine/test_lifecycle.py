@@ -14,7 +14,7 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.events import Event
+from poolkit.engine.events import Event
 from poolkit.host import Host
 
 
@@ -52,7 +52,7 @@ def test_a_definition_that_is_edited_in_place_counts_at_the_next_start(
     (tmp_path / "b" / "disk").write_bytes(b"")
     pool = engine.define(xml(tmp_path / "a"))
     now = time.time() + age  # a file that changed a moment ago could change again and keep its stamp
-    monkeypatch.setattr("poolkit.store.time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr("poolkit.state.store.time", SimpleNamespace(time=lambda: now))
     pool.start()
     pool.destroy()
     assert ("p" in engine._loaded) == bool(age)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from poolkit import errors, host, undo
+from poolkit import errors
 from poolkit.backend import Usage
 from poolkit.engine import Engine
-from poolkit.host import Host
+from poolkit.host import Host, port, undo
 
 POOL = "<pool type='dir'><name>p</name><target><path>{}/images</path></target></pool>"
 
@@ -32,7 +32,7 @@ def pool(engine: Engine, tmp_path: Path):
 @pytest.fixture
 def every_file_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system that has no files without a name."""
-    monkeypatch.setattr("poolkit.files.Files._has_unnamed", lambda *_: False)
+    monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
 
 
 def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_what_died_on_a_file_system_waits_until_that_is_mounted(tmp_path: Path, 
 
 
 def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_WHOLE", frozenset(("bash",)))
+    monkeypatch.setattr(port, "_WHOLE", frozenset(("bash",)))
     done, abort = tmp_path / "done", threading.Event()
     view = Host().operation(abort=abort)
     threading.Timer(0.2, abort.set).start()

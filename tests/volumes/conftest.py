@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from poolkit.engine import Engine
+from poolkit.engine.pool import Pool
+from poolkit.engine.volume import Volume
 from poolkit.host import Host, Result
-from poolkit.pool import Pool
-from poolkit.volume import Volume
 
 SECRET = b"correct horse battery staple"
 MIB = 1 << 20

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors
-from poolkit.backends import _images
+from poolkit.content import images
 from poolkit.engine import Engine
+from poolkit.engine.pool import Pool
 from poolkit.host import Host
-from poolkit.pool import Pool
 from poolkit.testing import ScriptedHost
 from tests.formats import samples
 
@@ -115,16 +115,16 @@ def test_a_program_that_is_too_old_is_refused_with_a_sentence(told: str, refused
     host = ScriptedHost({"qemu-img --version": told})
     if refused:
         with pytest.raises(errors.Unsupported, match=r"needs qemu-img 5\.1 or later; here is") as caught:
-            _images.check_version(host)
+            images.check_version(host)
         assert caught.value.hint
     else:
-        _images.check_version(host)
+        images.check_version(host)
 
 
 def test_what_a_version_lacks_is_refused_by_name() -> None:
     host = ScriptedHost({"qemu-img --version": "qemu-img version 5.1.0"})
     with pytest.raises(errors.Unsupported, match=r"the feature extended_l2 needs qemu-img 5\.2"):
-        _images.check_version(host, (5, 2), "the feature extended_l2")
+        images.check_version(host, (5, 2), "the feature extended_l2")
 
 
 @tools
@@ -181,7 +181,7 @@ def test_a_tool_that_dies_is_an_error_of_that_volume(pool: Pool, place: Path, mo
 
 
 def test_a_missing_program_is_named_with_its_package(pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolkit.programs.SEARCH_PATH", ("/nonexistent",))
+    monkeypatch.setattr("poolkit.host.programs.SEARCH_PATH", ("/nonexistent",))
     with pytest.raises(errors.ToolMissing, match="'qemu-img' is not installed") as caught:
         make(pool, "disk", "qcow2")
     assert "qemu-utils" in (caught.value.hint or "")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors
-from poolkit.chain import DEPTH
-from poolkit.pool import Pool
+from poolkit.engine.chain import DEPTH
+from poolkit.engine.pool import Pool
 from tests.formats import samples
 
 from .conftest import MIB, make, put

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from poolkit import errors
-from poolkit.backends import _copy
+from poolkit.content import copying
 from poolkit.engine import Engine
+from poolkit.engine.pool import Pool
+from poolkit.engine.volume import Volume
 from poolkit.host import Host
-from poolkit.mounts import Mount, MountTable, number
-from poolkit.pool import Pool
-from poolkit.volume import Volume
+from poolkit.host.mounts import Mount, MountTable, number
 from tests.formats import samples
 
 from .conftest import MIB, SECRET, RecordingHost, content, entries, make, put, xml
@@ -274,7 +274,7 @@ def test_times_that_settle_late_on_smb_are_no_change(
     source = filled(pool, "disk", "raw")
     smb = MountTable([Mount(number(place.stat().st_dev), "/", "/elsewhere", "cifs", "//nas/x", "rw")])
     monkeypatch.setattr("poolkit.host.Host.mounts", lambda self: smb)
-    monkeypatch.setattr("poolkit.backends._copy._SMB_LAG", 0.0)
+    monkeypatch.setattr("poolkit.content.copying._SMB_LAG", 0.0)
     during(engine, "reflink", lambda: os.utime(place / "disk"))  # the server's own idea of the last write
     assert source.clone("clone").info.capacity == source.info.capacity
     assert sorted(entries(place)) == ["clone", "disk"]
@@ -344,7 +344,7 @@ def test_a_copy_that_cannot_fit_is_refused_before_it_begins(
     pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = filled(pool, "disk", "raw")
-    monkeypatch.setattr(_copy, "free_space", lambda fd: 4096)
+    monkeypatch.setattr(copying, "free_space", lambda fd: 4096)
     with pytest.raises(errors.NoSpace, match="are needed and 4096 are free"):
         source.clone("clone", reflink=False)
     assert [p.name for p in place.iterdir()] == ["disk"]
@@ -417,7 +417,7 @@ def test_every_way_of_copying_gives_the_same_bytes(
     (tmp_path / "a").write_bytes(data)
     with (tmp_path / "a").open("rb") as a, (tmp_path / "b").open("w+b") as b:
         b.truncate(size)
-        _copy.duplicate(Host(), a.fileno(), b.fileno(), size)
+        copying.duplicate(Host(), a.fileno(), b.fileno(), size)
     assert (tmp_path / "b").read_bytes() == data
 
 
@@ -427,12 +427,12 @@ def test_a_target_that_is_not_blank_gets_its_holes_cleared(tmp_path: Path) -> No
         os.pwrite(a.fileno(), b"data", MIB)
         b.write(b"\xff" * 4 * MIB)
         b.flush()
-        _copy.duplicate(Host(), a.fileno(), b.fileno(), 4 * MIB, reflink=False, blank=False)
+        copying.duplicate(Host(), a.fileno(), b.fileno(), 4 * MIB, reflink=False, blank=False)
         assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
 
 
 def test_demanded_sharing_says_where_it_is_not_to_be_had(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_copy, "_reflink", lambda source, target: False)
+    monkeypatch.setattr(copying, "_reflink", lambda source, target: False)
     with pytest.raises(errors.Unsupported, match="cannot share blocks"):
         filled(pool, "disk", "raw").clone("clone", reflink=True)
     assert len(pool.volumes()) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.pool import Pool
+from poolkit.engine.pool import Pool
 from tests.formats import samples
 
 from .conftest import MIB, SECRET, RecordingHost, entries, make, put, xml

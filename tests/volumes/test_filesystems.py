@@ -12,7 +12,7 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.pool import Pool
+from poolkit.engine.pool import Pool
 from tests.backends.loops import loop_devices
 
 from .conftest import MIB, content, make, new_pool, xml

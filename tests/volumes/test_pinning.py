@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from poolkit import errors
-from poolkit.backends import _images
+from poolkit.content import images
 from poolkit.engine import Engine
+from poolkit.engine.pool import Pool
 from poolkit.host import Result
-from poolkit.pool import Pool
 from tests.formats import samples
 
 from .conftest import MIB, RecordingHost, content, make, put, xml
@@ -201,7 +201,7 @@ def test_an_unsafe_qemu_img_gets_no_existing_image(
 
     monkeypatch.setattr(RecordingHost, "_run", run)
     if safe:
-        _images.check_reader(host)
+        images.check_reader(host)
         return
     with pytest.raises(errors.Unsupported, match="CVE-2024-4467") as caught:
         volume.clone(xml("copy", MIB, "qcow2"))

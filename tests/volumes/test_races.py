@@ -14,10 +14,10 @@ import pytest
 
 from poolkit import errors
 from poolkit.backend import VolumeInfo
-from poolkit.backends._files import FileBackend
 from poolkit.engine import Engine
-from poolkit.pool import Pool
-from poolkit.volume import Volume
+from poolkit.engine.pool import Pool
+from poolkit.engine.volume import Volume
+from poolkit.families.filepool import FileBackend
 from tests.formats import samples
 
 from .conftest import MIB, make, put, xml

@@ -8,8 +8,9 @@ from io import BytesIO
 
 import pytest
 
-from poolkit import _libc, errors
-from poolkit.pool import Pool
+from poolkit import errors
+from poolkit.engine.pool import Pool
+from poolkit.host import libc
 
 from .conftest import MIB, RecordingHost, content, make
 
@@ -99,7 +100,7 @@ def test_holes_that_cannot_be_reserved_are_not_called_so(pool: Pool, monkeypatch
 
     volume = make(pool, "disk", size=8 * MIB)
     volume.upload(BytesIO(b"data"), offset=MIB)
-    monkeypatch.setattr(_libc, "fallocate", fallocate)
+    monkeypatch.setattr(libc, "fallocate", fallocate)
     with pytest.raises(errors.Unsupported, match="cannot fill the holes"):
         volume.resize(8 * MIB, allocate=True)
     assert content(volume)[MIB : MIB + 5] == b"data\0"

@@ -11,7 +11,7 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.secrets import LARGEST, Passphrase
+from poolkit.state.secrets import LARGEST, Passphrase
 
 UUID = "0a81f5b2-8403-7b23-c8d6-21ccc2f80d6f"
 

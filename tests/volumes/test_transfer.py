@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from poolkit import errors
-from poolkit.pool import Pool
+from poolkit.engine.pool import Pool
 from tests.formats import samples
 
 from .conftest import MIB, content, entries, make, put, xml

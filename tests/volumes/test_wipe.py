@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from poolkit import _libc, errors
-from poolkit.backends import _wipe
+from poolkit import errors
+from poolkit.content import wiping
 from poolkit.engine import Engine
-from poolkit.host import Host
-from poolkit.pool import Pool
+from poolkit.engine.pool import Pool
+from poolkit.host import Host, libc
 from tests.formats import samples
 
 from .conftest import MIB, SECRET, content, entries, make, put, xml
@@ -21,12 +21,12 @@ from .conftest import MIB, SECRET, content, entries, make, put, xml
 SIZE = MIB + 12345  # no multiple of anything
 
 
-@pytest.mark.parametrize("algorithm", [a for a in _wipe.ALGORITHMS if a != "pfitzner33"])
+@pytest.mark.parametrize("algorithm", [a for a in wiping.ALGORITHMS if a != "pfitzner33"])
 def test_no_old_byte_is_readable(pool: Pool, algorithm: str) -> None:
     volume = make(pool, "disk", size=SIZE)
     volume.upload(BytesIO(b"secret!!" * (SIZE // 8)))
     outcome = volume.wipe(algorithm)
-    assert outcome and _wipe.PROMISES[algorithm] in outcome.message
+    assert outcome and wiping.PROMISES[algorithm] in outcome.message
     data = content(volume)
     assert len(data) == SIZE and b"secret!!" not in data
     assert volume.info.format == "raw" and pool.volume("disk").info.capacity == SIZE
@@ -45,9 +45,9 @@ def passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str) -> l
     monkeypatch.setattr(os, "pwrite", pwrite)
     with (tmp_path / "file").open("w+b") as file:
         file.truncate(2 * MIB + 5)
-        _wipe.wipe(Host(), file.fileno(), 2 * MIB + 5, algorithm)
+        wiping.wipe(Host(), file.fileno(), 2 * MIB + 5, algorithm)
         data = (tmp_path / "file").read_bytes()
-    last = _wipe.PASSES[algorithm][-1]
+    last = wiping.PASSES[algorithm][-1]
     if last:
         assert data == (last * len(data))[: len(data)], "the pattern must not start anew within the file"
     return seen
@@ -86,7 +86,7 @@ def test_what_reads_back_wrong_is_an_error(tmp_path: Path, monkeypatch: pytest.M
     with (tmp_path / "file").open("w+b") as file:
         file.truncate(4096)
         with pytest.raises(errors.HostError, match="read back other data"):
-            _wipe.wipe(Host(), file.fileno(), 4096, "dod")
+            wiping.wipe(Host(), file.fileno(), 4096, "dod")
 
 
 def test_zero_keeps_the_space_of_a_full_volume_and_frees_a_sparse_one(pool: Pool) -> None:
@@ -111,7 +111,7 @@ def test_without_the_kernels_help_zeros_are_written_and_trim_says_so(
 
     volume = make(pool, "disk")
     volume.upload(BytesIO(b"x" * MIB))
-    monkeypatch.setattr(_libc, "fallocate", refuse)
+    monkeypatch.setattr(libc, "fallocate", refuse)
     if algorithm == "trim":
         with pytest.raises(errors.Unsupported, match="cannot take space back"):
             volume.wipe("trim")
@@ -174,15 +174,15 @@ def test_an_unknown_algorithm_is_refused_before_anything(pool: Pool, place: Path
 @pytest.mark.tools("losetup")
 @pytest.mark.parametrize("algorithm", ["zero", "trim", "random"])
 def test_block_devices_are_wiped_by_the_same_code(tmp_path: Path, algorithm: str) -> None:
-    from poolkit.backends import _copy
+    from poolkit.content import copying
     from tests.backends.loops import loop_devices
 
     with loop_devices(tmp_path) as new:
         fd = os.open(new(4), os.O_RDWR)
         try:
-            assert _copy.size_of(fd) == 4 * MIB
+            assert copying.size_of(fd) == 4 * MIB
             os.pwrite(fd, b"secret" * 10000, MIB)
-            _wipe.wipe(Host(), fd, 4 * MIB, algorithm)
+            wiping.wipe(Host(), fd, 4 * MIB, algorithm)
             assert b"secret" not in os.pread(fd, 4 * MIB, 0)
         finally:
             os.close(fd)
@@ -197,7 +197,7 @@ def test_zeros_go_to_a_thin_device_only_where_there_is_something(
     from tests.backends.loops import loop_devices
 
     if not discard:
-        monkeypatch.setattr(_wipe, "_BLKDISCARD", 0)  # no such ioctl
+        monkeypatch.setattr(wiping, "_BLKDISCARD", 0)  # no such ioctl
     with loop_devices(tmp_path) as new:
         fd = os.open(new(4), os.O_RDWR)
         try:
@@ -206,7 +206,7 @@ def test_zeros_go_to_a_thin_device_only_where_there_is_something(
             written: list[int] = []
             real = os.pwrite
             monkeypatch.setattr(os, "pwrite", lambda fd, data, at: written.append(at) or real(fd, data, at))
-            _wipe.wipe(Host(), fd, 4 * MIB, "zero", thin=True)
+            wiping.wipe(Host(), fd, 4 * MIB, "zero", thin=True)
             assert written == ([] if discard else [MIB])
             assert not os.pread(fd, 4 * MIB, 0).strip(b"\0")
         finally:

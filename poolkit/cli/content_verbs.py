@@ -1,0 +1,197 @@
+"""The verbs for the content of volumes: copies, wiping, bytes in and out, chains and formats."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from poolkit import errors
+from poolkit.cli import output
+from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.cli.volume_verbs import _format, facts, find
+
+if TYPE_CHECKING:
+    from poolkit.cli.session import Session
+    from poolkit.engine.volume import Volume
+
+
+def preallocation(values: Values) -> dict[str, Any]:
+    """The backend's option for ``--prealloc-metadata`` and ``--prealloc``."""
+    wanted = values.prealloc or ("metadata" if values.prealloc_metadata else None)
+    return {} if wanted is None else {"preallocation": wanted}
+
+
+def clone(session: Session, values: Values) -> None:
+    """``vol-clone VOL NEWNAME``."""
+    from poolkit import xmlmap
+    from poolkit.backend import check_volume_name
+    from poolkit.engine.cloning import definition_for
+
+    source = find(session, values.vol, values.pool)
+    pool = session.engine.pool(values.to_pool) if values.to_pool is not None else source.pool
+    check_volume_name(values.newname, pool.name)
+    definition = definition_for(source, values.newname, pool, linked=values.linked)
+    format = _format(values.format)
+    if format is not None and format != definition.target.format:
+        # What belongs to the old format (clusters, compat, encryption) stays behind.
+        target = type(definition.target)(format=format, nocow=definition.target.nocow)
+        definition = xmlmap.replace(definition, target=target)
+    if values.capacity is not None:
+        definition = xmlmap.replace(definition, capacity=values.capacity)
+    if values.print_xml:
+        session.xml(xmlmap.write(definition))
+        return
+    made = pool.create_volume_from(
+        definition, source, linked=values.linked, reflink=_reflink(values), secret=values.secret,
+        **preallocation(values),
+    )  # fmt: skip
+    session.done(made.outcome, pool.name, volume=facts(made))
+
+
+def create_from(session: Session, values: Values) -> None:
+    """``vol-create-from POOL FILE VOL``."""
+    from poolkit.cli.document_verbs import load
+
+    definition = load(session, values.file, "volume", lenient=values.lenient, validate=values.validate)
+    source = find(session, values.vol, values.inputpool)
+    pool = session.engine.pool(values.pool)
+    made = pool.create_volume_from(
+        definition, source, linked=values.linked, reflink=_reflink(values), secret=values.secret,
+        **preallocation(values),
+    )  # fmt: skip
+    session.done(made.outcome, pool.name, volume=facts(made))
+
+
+def _reflink(values: Values) -> bool | None:
+    if values.reflink and values.no_reflink:
+        raise usage_error("--reflink and --no-reflink contradict each other")
+    return True if values.reflink else False if values.no_reflink else None
+
+
+def wipe(session: Session, values: Values) -> None:
+    """``vol-wipe VOL``."""
+    volume = find(session, values.vol, values.pool)
+    outcome = volume.wipe(values.algorithm or "zero", force=values.force)
+    session.done(outcome, volume.pool.name, volume=facts(volume))
+
+
+def upload(session: Session, values: Values) -> None:
+    """``vol-upload VOL FILE``."""
+    volume = find(session, values.vol, values.pool)
+    options: dict[str, Any] = {"backing": True} if values.allow_backing else {}
+    with _reading(values.file) as stream:
+        outcome = volume.upload(
+            stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse, force=values.force,
+            **options,
+        )  # fmt: skip
+    session.done(outcome, volume.pool.name, volume=facts(volume))
+
+
+def download(session: Session, values: Values) -> None:
+    """``vol-download VOL FILE``."""
+    from poolkit.engine.operation import Outcome
+
+    volume = find(session, values.vol, values.pool)
+    if session.options.dry_run:
+        session.done(Outcome(False), volume.pool.name)
+        return
+    with _writing(values.file, volume) as stream:
+        count = volume.download(
+            stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
+        )  # fmt: skip
+    if values.file != "-":  # the bytes are on standard output; nothing else belongs there
+        words = f"{output.size(count, False)} of volume '{volume.name}' are in '{shown(values.file, 4096)}'"
+        session.done(Outcome(True, words), volume.pool.name, bytes=count)
+
+
+def chain(session: Session, values: Values) -> None:
+    """``vol-chain VOL``."""
+    links = find(session, values.vol, values.pool).chain()
+    if links[-1].problem:
+        session.code = errors.Unsafe.exit_code
+    if session.json:
+        session.value([link._asdict() for link in links])
+        return
+    session.rows(
+        ("Depth", "Format", "Capacity", "Pool", "Path"),
+        [
+            (
+                str(number), link.format or "-", "-" if link.capacity is None else output.size(link.capacity, values.bytes),
+                link.pool or "-", link.path,
+            )
+            for number, link in enumerate(links)
+        ],
+        right=("Depth", "Capacity"),
+    )  # fmt: skip
+    if links[-1].problem:
+        session.warn(f"'{links[-1].path}': {links[-1].problem}")
+
+
+def adopt(session: Session, values: Values) -> None:
+    """``vol-adopt VOL``."""
+    volume = find(session, values.vol, values.pool)
+    session.done(volume.adopt(_format(values.format)), volume.pool.name, volume=facts(volume))
+
+
+@contextlib.contextmanager
+def _reading(file: str) -> Iterator[BinaryIO]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise errors.from_os_error(error, f"read '{shown(file, 4096)}'") from error
+    with open(fd, "rb", buffering=0) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
+    """Where a download goes: a regular file is replaced when all bytes are there and keeps its content until then."""
+    if file == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = os.path.realpath(file)
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        old = None
+    except OSError as error:
+        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+    if old is not None:
+        # Only what may be the same file is looked at: a volume whose server is dead would not answer.
+        if volume is not None and (volume.info.inode in (old.st_ino, 0) or path == volume.path):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(old, os.stat(volume.path)):
+                    raise errors.InvalidArgument(f"'{shown(file, 4096)}' is the volume itself")
+        if not stat.S_ISREG(old.st_mode):
+            with open(_open(path, file, os.O_WRONLY), "wb") as stream:
+                yield stream
+            return
+    temporary = f"{path}.{os.urandom(6).hex()}.part"
+    try:
+        # A new file is for its owner only: it is a disk.
+        with open(_open(temporary, file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as stream:
+            yield stream
+            stream.flush()
+            if old is not None:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(stream.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _open(path: str, file: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error

@@ -1,0 +1,216 @@
+"""The verbs of volumes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+from poolkit.cli import output
+from poolkit.cli.arguments import Values, shown
+
+if TYPE_CHECKING:
+    from poolkit.cli.session import Session
+    from poolkit.engine.volume import Volume
+
+
+def find(session: Session, word: str, pool: str | None) -> Volume:
+    """The volume that is meant: by name, key or path in ``pool``; by key or path in any active pool without it."""
+    engine = session.engine
+    if pool is not None:
+        owner = engine.pool(pool)
+        if "/" not in word:
+            return owner.volume(word)
+        found = _anywhere(session, word)
+        if found.pool.name != owner.name:
+            raise errors.VolumeNotFound(
+                f"'{shown(word)}' is a volume of pool '{found.pool.name}', not of '{owner.name}'", pool=owner.name
+            )
+        return found
+    try:
+        return _anywhere(session, word)
+    except errors.VolumeNotFound as error:
+        if "/" not in word:
+            error.hint = (
+                f"a volume is found by its name with --pool POOL: poolkit {session.verb} --pool POOL {shown(word)}"
+            )
+        raise
+
+
+def _anywhere(session: Session, word: str) -> Volume:
+    try:
+        return session.engine.volume_by_key(word)
+    except errors.VolumeNotFound:
+        return session.engine.volume_by_path(word)
+
+
+def create(session: Session, values: Values) -> None:
+    """``vol-create POOL FILE``."""
+    from poolkit.cli.document_verbs import load
+
+    definition = load(session, values.file, "volume", lenient=values.lenient, validate=values.validate)
+    _create(session, values, definition)
+
+
+def create_as(session: Session, values: Values) -> None:
+    """``vol-create-as POOL NAME CAPACITY``."""
+    from poolkit import xmlmap
+    from poolkit.backend import check_volume_name
+    from poolkit.model import BackingStore, Volume, VolumeTarget
+
+    check_volume_name(values.name, values.pool)
+    backing = None
+    if values.backing_vol is not None:
+        path = values.backing_vol
+        if not path.startswith("/"):
+            path = session.engine.pool(values.pool).volume(path).path
+        backing = BackingStore(path=path, format=_format(values.backing_vol_format))
+    definition = Volume(
+        name=values.name, capacity=values.capacity, allocation=values.allocation,
+        target=VolumeTarget(format=_format(values.format)), backing_store=backing,
+    )  # fmt: skip
+    if values.print_xml:
+        session.xml(xmlmap.write(definition))
+        return
+    _create(session, values, definition)
+
+
+def _format(word: str | None) -> str | None:
+    from poolkit.cli.arguments import near, usage_error
+    from poolkit.model import VOLUME_FORMATS
+
+    if word is not None and word not in VOLUME_FORMATS:
+        raise usage_error(f"'{shown(word)}' is not a volume format", hint=near(word, VOLUME_FORMATS))
+    return word
+
+
+def _create(session: Session, values: Values, definition: Any) -> None:
+    from poolkit.cli.content_verbs import preallocation
+
+    pool = session.engine.pool(values.pool)
+    volume = pool.create_volume(definition, **preallocation(values))
+    session.done(volume.outcome, pool.name, volume=facts(volume))
+
+
+def list_volumes(session: Session, values: Values) -> None:
+    """``vol-list POOL``."""
+    volumes = session.engine.pool(values.pool).volumes()
+    if session.json:
+        session.value([facts(volume) for volume in volumes])
+    elif values.name:
+        for volume in volumes:
+            session.print(volume.name)
+    elif values.details:
+        session.rows(
+            ("Name", "Type", "Format", "Capacity", "Allocation", "Physical", "Mode", "Owner", "Backing", "Path"),
+            [
+                (
+                    v.name, v.info.type, v.info.format or "-",
+                    *(output.size(n, values.bytes) for n in (v.info.capacity, v.info.allocation, v.info.physical)),
+                    f"{v.info.mode:04o}", f"{v.info.owner}:{v.info.group}", _backing(v), v.path,
+                )
+                for v in volumes
+            ],
+            right=("Capacity", "Allocation", "Physical"),
+        )  # fmt: skip
+    else:
+        session.rows(
+            ("Name", "Format", "Capacity", "Allocation", "Path"),
+            [
+                (
+                    v.name, v.info.format or "-", output.size(v.info.capacity, values.bytes),
+                    output.size(v.info.allocation, values.bytes), v.path,
+                )
+                for v in volumes
+            ],
+            right=("Capacity", "Allocation"),
+        )  # fmt: skip
+
+
+def _backing(volume: Volume) -> str:
+    return str((volume.info.detail or {}).get("backing", "-"))
+
+
+def facts(volume: Volume) -> dict[str, Any]:
+    """The facts of a volume as plain values; see ``SHAPES["volume"]``."""
+    info = volume.info
+    return {
+        "pool": volume.pool.name, "name": info.name, "key": volume.key, "path": volume.path, "type": info.type,
+        "format": info.format or None, "capacity": info.capacity, "allocation": info.allocation,
+        "physical": info.physical, "mode": f"{info.mode:04o}", "owner": info.owner, "group": info.group,
+        "atime": _time(info.atime), "mtime": _time(info.mtime), "ctime": _time(info.ctime), **(info.detail or {}),
+    }  # fmt: skip
+
+
+def _time(nanoseconds: int) -> str | None:
+    return f"{nanoseconds // 1_000_000_000}.{nanoseconds % 1_000_000_000:09d}" if nanoseconds else None
+
+
+def _now(volume: Volume) -> Volume:
+    """The volume as it is now, or as it was listed while other work holds it."""
+    try:
+        return volume.look()
+    except errors.Busy:
+        return volume
+
+
+def info(session: Session, values: Values) -> None:
+    """``vol-info VOL``."""
+    volume = _now(find(session, values.vol, values.pool))
+    if session.json:
+        session.value(facts(volume))
+        return
+    found = volume.info
+    used = ("Physical", found.physical) if values.physical else ("Allocation", found.allocation)
+    rows = [
+        ("Name", found.name), ("Pool", volume.pool.name), ("Type", found.type), ("Format", found.format or "-"),
+        ("Capacity", output.size(found.capacity, values.bytes)), (used[0], output.size(used[1], values.bytes)),
+        ("Path", volume.path), ("Key", volume.key),
+    ]  # fmt: skip
+    for key, value in (found.detail or {}).items():
+        words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append((key.replace("_", " ").capitalize(), words))
+    session.facts(rows)
+
+
+def dumpxml(session: Session, values: Values) -> None:
+    """``vol-dumpxml VOL``."""
+    session.xml(_now(find(session, values.vol, values.pool)).xml())
+
+
+def delete(session: Session, values: Values) -> None:
+    """``vol-delete VOL``."""
+    volume = find(session, values.vol, values.pool)
+    session.done(volume.delete(), volume.pool.name, volume=facts(volume))
+
+
+def resize(session: Session, values: Values) -> None:
+    """``vol-resize VOL CAPACITY``."""
+    volume = find(session, values.vol, values.pool)
+    outcome = volume.resize(
+        values.capacity, delta=values.delta, allocate=values.allocate, shrink=values.shrink, force=values.force
+    )
+    session.done(outcome, volume.pool.name, volume=facts(volume))
+
+
+def path(session: Session, values: Values) -> None:
+    """``vol-path VOL``."""
+    session.text("path", find(session, values.vol, values.pool).path)
+
+
+def key(session: Session, values: Values) -> None:
+    """``vol-key VOL``."""
+    session.text("key", find(session, values.vol, values.pool).key)
+
+
+def name(session: Session, values: Values) -> None:
+    """``vol-name VOL``."""
+    session.text("name", find(session, values.vol, values.pool).name)
+
+
+def pool(session: Session, values: Values) -> None:
+    """``vol-pool VOL``."""
+    owner = find(session, values.vol, values.pool).pool
+    if values.uuid:
+        session.text("uuid", owner.uuid)
+    else:
+        session.text("pool", owner.name)

@@ -1,0 +1,1 @@
+"""The bytes of volumes: copies, images, wiping. Knows descriptors and no pools."""

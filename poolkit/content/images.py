@@ -1,0 +1,496 @@
+"""Images that are more than bytes: what may be made of them, and the calls of qemu-img that make it.
+
+No header is trusted. Before qemu-img sees an image, our own reader has read its header as the recorded format, and what
+points outside of it (data files, extents, parents known by identity) is refused. qemu-img is given descriptors that are open
+already, every format and the whole chain of backing images by name, so that nothing in the image decides what is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from poolkit import errors
+from poolkit.backend import VolumeInfo
+from poolkit.formats import FdReader, ImageInfo, as_format, qemu_driver
+from poolkit.host.port import Host
+from poolkit.model import Encryption, Volume
+
+PREALLOCATION: dict[str, tuple[str, ...]] = {
+    "raw": ("off", "falloc", "full"),
+    "qcow2": ("off", "metadata", "falloc", "full"),
+    "luks": ("off", "metadata", "falloc", "full"),
+    "vdi": ("off", "metadata"),
+    "vhdx": ("off", "full"),
+    "vpc": ("off", "full"),
+    "vmdk": ("off",),
+    "qed": ("off",),
+    "qcow": ("off",),
+    "ploop": ("off",),
+}
+"""The formats that can be made, each with its ways of preallocation."""
+
+BYTES = frozenset(("raw", "iso", "fat", "none", "unknown"))
+"""Formats whose capacity is the size of the file: their bytes are the data."""
+
+OVERLAYS = frozenset(("qcow2", "qed", "qcow", "vmdk"))
+"""Formats that can stand on a backing image."""
+
+RESIZABLE = frozenset(("raw", "qcow2", "qed", "luks"))
+_SECRET = "key0"  # noqa: S105 - the name of an object of qemu-img, not a secret
+_ATTEMPTS = 5  # qemu-img measures the processor to make LUKS slow to guess, and on a busy machine that may fail
+_FLOOR = (5, 1)  # -o extent_size_hint and compression types
+_WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_VERSION = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
+# CVE-2024-4467: the releases of QEMU's stable branches that have the fix, and Debian 12's first package that has it,
+# which kept the number 7.2 of its upstream source: "(Debian 1:7.2+dfsg-7+deb12u7)".
+_FIXED = {(7, 2): 13, (8, 2): 6, (9, 0): 2}
+_FIXED_SINCE = (9, 1)
+_DEBIAN = re.compile(r"\(Debian 1:7\.2\+dfsg-7\+deb12u(\d+)")
+_DEBIAN_FIXED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A new image, checked: every combination that qemu-img would refuse has been refused with a sentence."""
+
+    format: str
+    capacity: int
+    preallocation: str = "off"
+    cluster_size: int | None = None
+    compat: str | None = None
+    features: tuple[str, ...] = ()
+    encryption: Encryption | None = None
+    secret: bytes | None = None
+    backing: tuple[str, str] | None = None
+
+
+def format_of(volume: Volume, default: str = "raw") -> str:
+    """The format a definition asks for, in our names: raw with LUKS encryption is ``luks``."""
+    format = volume.target.format or default
+    if format == "vhd":
+        return "vpc"
+    if format in BYTES and volume.target.encryption is not None and volume.target.encryption.format != "qcow":
+        return "luks"
+    return format
+
+
+def recipe(
+    host: Host,
+    volume: Volume,
+    capacity: int,
+    *,
+    default: str = "raw",
+    preallocation: str | None = None,
+    copied: str | None = None,
+) -> Recipe:
+    """What is to be made for a definition; ``InvalidArgument`` or ``Unsupported`` with the reason where that cannot be.
+
+    ``copied`` is the format of the volume it is made from: a copy of its bytes needs no secret, and may have a format
+    that cannot be made anew.
+    """
+    name, target = volume.name, volume.target
+    format = format_of(volume, default)
+    if format not in PREALLOCATION and format not in BYTES and format != copied:
+        raise errors.Unsupported(
+            f"volume '{name}': the format '{format}' cannot be created",
+            volume=name,
+            hint=f"these can be: {', '.join(f for f in PREALLOCATION if f != 'luks')}",
+        )
+    wanted = preallocation or "off"
+    if wanted not in PREALLOCATION.get(format, ("off",)):
+        raise _wrong(
+            name, f"preallocation '{wanted}' is not one of {', '.join(PREALLOCATION[format])} for format {format}"
+        )
+    if target.features:
+        if format != "qcow2":
+            raise _wrong(name, "only qcow2 has features")
+        if "data_file" in target.features:
+            raise errors.Unsafe(
+                f"volume '{name}': an image whose data is in a second file is not made", volume=name,
+                hint="leave out the feature data_file",
+            )  # fmt: skip
+        if target.compat == "0.10":
+            raise _wrong(name, "features need compat 1.1")
+    if target.compat is not None and (format != "qcow2" or target.compat not in ("0.10", "1.1")):
+        raise _wrong(name, "compat is 0.10 or 1.1, and for qcow2 only")
+    size = target.cluster_size
+    if size is not None:
+        if format not in ("qcow2", "qed"):
+            raise _wrong(name, "only qcow2 and qed have a cluster size")
+        low, high = (512, 2 << 20) if format == "qcow2" else (4096, 64 << 20)
+        if size & (size - 1) or not low <= size <= high:
+            raise _wrong(name, f"the cluster size of {format} is a power of two from {low} to {high} bytes")
+        if "extended_l2" in target.features and size < 16384:
+            raise _wrong(name, "extended_l2 needs clusters of 16384 bytes or more")
+    backing = volume.backing_store
+    if backing is not None:
+        if format not in OVERLAYS:
+            raise _wrong(name, f"the format {format} has no backing store")
+        if backing.format is None:
+            raise errors.Unsafe(
+                f"volume '{name}': the backing store '{backing.path}' needs its format", volume=name,
+                hint="add <format type='…'/> to <backingStore>: guessing it would let its content decide what is read",
+            )  # fmt: skip
+        if wanted != "off" and "extended_l2" not in target.features:
+            raise _wrong(name, "an overlay is preallocated only with the feature extended_l2")
+    encryption = target.encryption
+    if format == copied and encryption is not None and not encryption.secrets:
+        encryption = None
+    secret = _secret_for(host, name, format, encryption)
+    if format not in BYTES:
+        capacity = -(-capacity // 512) * 512  # images have whole sectors
+    return Recipe(
+        format, capacity, wanted, size, target.compat, target.features,
+        encryption if secret is not None else None, secret,
+        None if backing is None or backing.format is None else (backing.path, backing.format),
+    )  # fmt: skip
+
+
+def _wrong(name: str, why: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(f"volume '{name}': {why}", volume=name)
+
+
+def _secret_for(host: Host, name: str, format: str, encryption: Encryption | None) -> bytes | None:
+    if encryption is None:
+        return None
+    if format not in ("luks", "qcow2"):
+        raise errors.Unsupported(f"volume '{name}': format {format} cannot be encrypted", volume=name, hint="use qcow2")
+    if encryption.format not in ("luks", "luks-any") or encryption.engine == "librbd":
+        raise errors.Unsupported(
+            f"volume '{name}': encryption '{encryption.format}' cannot be made", volume=name, hint="use luks"
+        )
+    if not encryption.secrets:
+        raise _wrong(name, "encryption needs a secret: <secret type='passphrase' uuid='…'/>")
+    first = encryption.secrets[0]
+    return host.secret(uuid=first.uuid, usage=first.usage)
+
+
+# -- looking before acting ------------------------------------------------------------------------------------------
+
+
+def examine(fd: int, size: int, format: str, what: str, *, backing: bool = True) -> ImageInfo:
+    """The header of an open image, read as ``format``; ``Unsafe`` with the reason for one that must not be worked on.
+
+    That is one that is damaged, needs features unknown here, or keeps data in other files. ``backing`` False refuses a
+    backing image as well.
+    """
+    info = as_format(FdReader(fd, size), format)
+    if format in BYTES:
+        return info
+    outside = [extent.file for extent in info.extents if extent.file is not None]
+    why = ""
+    if info.error is not None:
+        why = info.error
+    elif info.unsupported:
+        why = "it needs features that poolkit does not know"
+    elif info.data_file is not None:
+        why = f"its data is in another file, '{info.data_file[:200]}'"
+    elif outside:
+        why = f"it is a description of other files, such as '{str(outside[0])[:200]}'"
+    elif info.subtype == "descriptor":
+        why = "it is a description of other files"
+    elif info.backing is not None and info.backing.kind == "uuid":
+        why = "its parent is known by identity only"
+    elif info.backing is not None and not backing:
+        why = f"it stands on a backing image, '{info.backing.name[:200]}'"
+    if why:
+        raise errors.Unsafe(f"{what} is not used as {format}: {why}")
+    return info
+
+
+@contextlib.contextmanager
+def opened(path: str, what: str) -> Iterator[int]:
+    """A read-only descriptor of an absolute path that is a regular file or block device, not a link; ``Unsafe`` else."""
+    if not path.startswith("/"):
+        raise errors.Unsafe(f"{what} '{path[:200]}' is not an absolute path")
+    if path.startswith("/dev/"):
+        path = os.path.realpath(path)  # device names are links that udev makes
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        import errno
+
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise errors.Unsafe(f"{what} '{path[:200]}' is a link or socket; it was not opened") from error
+        raise errors.from_os_error(error, f"open {what} '{path[:200]}'") from error
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            raise errors.Unsafe(f"{what} '{path[:200]}' is neither a file nor a block device")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def resolve(name: bytes, overlay: str) -> str:
+    """The path that a backing name in the image ``overlay`` means: relative ones start at the folder of the image.
+
+    ``Unsafe`` for one that goes up from a symbolic link: QEMU would come out elsewhere than the words say.
+    """
+    path = os.path.join(os.path.dirname(overlay), os.fsdecode(name))
+    here: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and here:
+            if b"\0" not in name and os.path.islink("/" + "/".join(here)):
+                raise errors.Unsafe(
+                    f"the backing image '{path[:200]}' goes up from a symbolic link; it was not followed",
+                    hint="name it by the path it really has",
+                )
+            here.pop()
+        elif part not in ("", ".", ".."):
+            here.append(part)
+    return os.path.normpath(path)
+
+
+# -- making, converting, resizing -------------------------------------------------------------------------------------
+
+
+def create(host: Host, fd: int, name: str, wanted: Recipe) -> None:
+    """Make an empty image in the open empty file ``fd``; ``name`` is what the volume will be called."""
+    argv, secret = _target(host, "create", "-f", wanted)
+    if wanted.backing is not None:
+        # -u: the backing image was checked by us; qemu-img need not open it.
+        path, format = wanted.backing
+        argv += ["-u", "-b", path, "-F", _driver(format)]
+    _run(host, [*argv, "--", _file(fd), str(wanted.capacity)], (fd,), secret, wanted.capacity)
+    finish(fd, name, wanted.format)
+
+
+def convert(
+    host: Host, nodes: dict[str, Any], fds: Sequence[int], format: str, key: bytes | None, fd: int, name: str,
+    wanted: Recipe, expected: int,
+) -> None:  # fmt: skip
+    """Write the content of the image that ``nodes`` describes (see :func:`node`) as a new image into ``fd``.
+
+    ``key`` opens the source. ``expected`` is how many bytes the result may have, for the progress.
+    """
+    import json
+
+    check_reader(host)
+    argv, secret = _target(host, "convert", "-O", wanted, source=key)
+    # One thread less than qemu-img's sixteen would need for an address space of 1 GiB; order does not matter to us.
+    argv[2:2] = ["-W", "-m", "4", "-f", _driver(format)]
+    source = "json:" + json.dumps(nodes, ensure_ascii=True)
+
+    def poll() -> None:
+        host.progress(min(os.fstat(fd).st_blocks * 512, expected), expected, "convert")
+
+    _run(host, [*argv, "--", source, _file(fd)], (fd, *fds), secret, wanted.capacity, poll=poll, source=key)
+    finish(fd, name, wanted.format)
+    host.progress(expected, expected, "convert")
+
+
+def resize(
+    host: Host, fd: int, format: str, capacity: int, *, shrink: bool, allocate: bool, key: bytes | None = None
+) -> None:
+    """Set the capacity of an open image; ``Unsupported`` for a format that cannot."""
+    import json
+
+    check_reader(host)
+    check_resize(fd, format, capacity, shrink=shrink)
+    argv = ["qemu-img", "resize", "-q", "-f", _driver(format)]
+    if shrink:
+        argv.append("--shrink")
+    if allocate:
+        argv.append("--preallocation=falloc")
+    operand = _file(fd)
+    if key is not None:
+        operand = "json:" + json.dumps(node(fd, format, encryption="luks"))
+    _run(host, [*argv, "--", operand, str(-(-capacity // 512) * 512)], (fd,), None, capacity, source=key)
+
+
+def check_resize(fd: int, format: str, capacity: int, *, shrink: bool) -> None:
+    """``Unsupported`` or ``Unsafe`` for an image that cannot be given that capacity, with the reason."""
+    if format not in RESIZABLE:
+        raise errors.Unsupported(
+            f"images of format {format} cannot be resized",
+            hint="clone the volume to qcow2 or raw with a larger capacity",
+        )
+    info = examine(fd, os.fstat(fd).st_size, format, "the image")
+    if format == "qed" and info.capacity is not None and capacity < info.capacity:
+        raise errors.Unsupported("images of format qed cannot be made smaller")
+    if format == "qcow2" and info.snapshots and (info.compat != "1.1" or shrink):
+        raise errors.Unsupported("a qcow2 image with internal snapshots cannot be resized so", hint="clone it first")
+
+
+def node(fd: int, format: str, *, backing: Any = None, encryption: str | None = None) -> dict[str, Any]:
+    """An open image as a block node of QEMU: descriptor, format and backing are all said, so nothing is looked up."""
+    block = stat.S_ISBLK(os.fstat(fd).st_mode)
+    answer: dict[str, Any] = {
+        "driver": _driver(format),
+        "file": {"driver": "host_device" if block else "file", "filename": _file(fd)},
+    }
+    if format in OVERLAYS:
+        answer["backing"] = backing
+    if format == "luks":
+        answer["key-secret"] = _SECRET
+    elif encryption is not None and format == "qcow2":
+        answer["encrypt"] = {"format": "luks", "key-secret": _SECRET}
+    return answer
+
+
+def finish(fd: int, name: str, format: str) -> None:
+    """Give a VMDK the name of its only extent: qemu-img wrote that of the descriptor it was given."""
+    if format != "vmdk":
+        return
+    # VMware's Virtual Disk Format 5.0: the descriptor's first sector and its sectors are at 28 and 36, little-endian.
+    head = os.pread(fd, 512, 0)
+    start, length = (int.from_bytes(head[at : at + 8], "little") * 512 for at in (28, 36))
+    if not 0 < length <= 1 << 16:
+        return
+    text = os.pread(fd, length, start).rstrip(b"\0")
+    quoted = name.replace("\\", "_").replace('"', "_").encode()
+    text = re.sub(rb'(?m)^(RW \d+ SPARSE )"[^"]*"', lambda m: m[1] + b'"' + quoted + b'"', text)
+    if len(text) <= length:
+        os.pwrite(fd, text.ljust(length, b"\0"), start)
+
+
+def no_cow(fd: int) -> None:
+    """Turn copy-on-write off for an empty file of btrfs; other file systems have none to turn off."""
+    import fcntl
+
+    get, put, flag = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_NOCOW_FL
+    with contextlib.suppress(OSError):
+        flags = int.from_bytes(fcntl.ioctl(fd, get, bytes(8)), "little")
+        fcntl.ioctl(fd, put, (flags | flag).to_bytes(8, "little"))
+
+
+def check_version(host: Host, floor: tuple[int, int] = _FLOOR, what: str = "poolkit") -> None:
+    """``Unsupported`` for a qemu-img older than ``floor``, which ``what`` needs."""
+    match = _VERSION.search(_told(host))
+    if match is not None and (int(match[1]), int(match[2])) < floor:
+        raise errors.Unsupported(
+            f"{what} needs qemu-img {floor[0]}.{floor[1]} or later; here is {match[1]}.{match[2]}",
+            hint="upgrade qemu-utils",
+        )
+
+
+def check_reader(host: Host) -> None:
+    """``Unsupported`` for a qemu-img that opens what an image's header names (CVE-2024-4467), even if told otherwise.
+
+    Only images that exist already are dangerous; making an empty one is not.
+    """
+    told = _told(host)
+    match = _VERSION.search(told)
+    if match is not None:
+        version, patch = (int(match[1]), int(match[2])), int(match[3] or 0)
+        package = _DEBIAN.search(told)
+        if version >= _FIXED_SINCE or (version in _FIXED and patch >= _FIXED[version]):
+            return
+        if package is not None and int(package[1]) >= _DEBIAN_FIXED:
+            return
+    here = told.partition("\n")[0].removeprefix("qemu-img version ")[:80] or "unknown"
+    raise errors.Unsupported(
+        f"this qemu-img ({here}) may open files that an image names (CVE-2024-4467), so it is given no existing image",
+        hint="upgrade qemu-utils: 7.2.13, 8.2.6, 9.0.2 and 9.1 are safe, and so is Debian 12's since deb12u7",
+    )
+
+
+def _told(host: Host) -> str:
+    return host.query(["qemu-img", "--version"], shared=True).stdout
+
+
+def _target(
+    host: Host, verb: str, flag: str, wanted: Recipe, source: bytes | None = None
+) -> tuple[list[str], bytes | None]:
+    """The first words of a call that makes an image, with its options, and the passphrase it needs."""
+    check_version(host)
+    options: list[str] = []
+    fmt = wanted.format
+    if wanted.compat is not None:
+        options.append(f"compat={wanted.compat}")
+    if wanted.cluster_size is not None:
+        options.append(f"cluster_size={wanted.cluster_size}")
+    if "lazy_refcounts" in wanted.features:
+        options.append("lazy_refcounts=on")
+    if "extended_l2" in wanted.features:
+        check_version(host, (5, 2), "the feature extended_l2")
+        options.append("extended_l2=on")
+    if fmt == "vpc":
+        options.append("force_size=on")  # else the size is rounded up to whole cylinders
+    if wanted.preallocation != "off":
+        own = {"vpc": "subformat=fixed", "vhdx": "subformat=fixed", "vdi": "static=on"}
+        options.append(own.get(fmt, f"preallocation={wanted.preallocation}"))
+    if wanted.secret is not None and wanted.encryption is not None:
+        prefix = "encrypt." if fmt == "qcow2" else ""
+        if prefix:
+            options.append("encrypt.format=luks")
+        options.append(f"{prefix}key-secret=key1")
+        options += [f"{prefix}{o}" for o in _cipher(wanted.encryption)]
+    # The default hint of XFS, 1 MiB, allocates ten times the data of a fragmented image.
+    options.append("extent_size_hint=0")
+    words = ["qemu-img", verb, "-q", flag, _driver(fmt), "-o", ",".join(options)]
+    return words, wanted.secret
+
+
+def _cipher(encryption: Encryption) -> list[str]:
+    cipher, ivgen = encryption.cipher, encryption.ivgen
+    found: list[tuple[str, str | None]] = []
+    if cipher is not None:
+        found = [
+            ("cipher-alg", f"{cipher.name}-{cipher.size}"), ("cipher-mode", cipher.mode), ("hash-alg", cipher.hash)
+        ]  # fmt: skip
+    if ivgen is not None:
+        found += [("ivgen-alg", ivgen.name), ("ivgen-hash-alg", ivgen.hash)]
+    for key, value in found:
+        if value is not None and not _WORD.match(value):
+            raise errors.InvalidArgument(f"encryption: '{value[:60]}' is not a name for {key}")
+    return [f"{key}={value}" for key, value in found if value is not None]
+
+
+def _run(
+    host: Host, argv: list[str], fds: Sequence[int], secret: bytes | None, capacity: int, *,
+    poll: Any = None, source: bytes | None = None,
+) -> None:  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        passed = list(fds)
+        objects: list[str] = []
+        for ident, value in (("key1", secret), (_SECRET, source)):
+            if value is not None:
+                path, number = stack.enter_context(host.secret_file(value))
+                passed.append(number)
+                objects += ["--object", f"secret,id={ident},file={path}"]
+        argv[2:2] = objects
+        # Room for all tables of an image with small clusters, and for the 128 MiB that the parallels driver takes at a
+        # time; what grows beyond that is not what was asked for.
+        room = capacity + capacity // 8 + (256 << 20)
+        limits = {"fsize": min(room, (1 << 63) - 1), "cpu": 600 + capacity // (4 << 20)}
+        for attempt in range(_ATTEMPTS):
+            try:
+                host.change(
+                    argv, untrusted=True, pass_fds=passed, poll=poll, limits=limits, timeout=600 + capacity / (1 << 20)
+                )  # fmt: skip
+                return
+            except errors.ToolFailed as error:
+                if "No space left on device" in error.stderr or "Disk quota exceeded" in error.stderr:
+                    raise errors.NoSpace(error.message) from error
+                if "accurate CPU usage" not in error.stderr or attempt == _ATTEMPTS - 1:
+                    raise
+
+
+def _driver(format: str) -> str:
+    driver = "raw" if format in BYTES else qemu_driver(format)
+    if driver is None:
+        raise errors.Unsupported(f"qemu-img cannot read the format '{format}'")
+    return driver
+
+
+def _file(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
+
+
+def secret_of(host: Host, info: VolumeInfo, path: str) -> bytes:
+    """The secret of an encrypted image: the one whose usage is the volume's path; ``SecretNotFound`` says how to name another."""
+    try:
+        return host.secret(usage=path)
+    except errors.SecretNotFound as error:
+        raise errors.SecretNotFound(
+            f"volume '{info.name}' is encrypted, and no secret has its path as usage", volume=info.name,
+            hint=f"define one with <usage type='volume'><volume>{path}</volume></usage>, or name it with --secret",
+        ) from error  # fmt: skip

@@ -1,0 +1,94 @@
+"""Whether a pool may be: its name, its uuid and what it claims belong to no other pool, and no other lists its directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+from poolkit.engine.index import claims_of
+from poolkit.host.port import Host
+from poolkit.host.undo import identity
+
+if TYPE_CHECKING:
+    from poolkit.engine.engine import Engine
+
+LOCAL = ("dir", "fs")
+"""Pool types whose directory two paths can lead to, and which can be asked for its identity without waiting."""
+
+
+def admit(engine: Engine, definition: Any) -> tuple[Any, Any]:
+    """The definition with its uuid, and the stored one it would replace; raises if another pool is in the way."""
+    import uuid
+
+    name = definition.name
+    engine.index.sync()
+    record = engine.inventory.record(name)
+    if definition.uuid is not None:
+        other = engine.inventory.by_uuid(definition.uuid)
+        if other is not None and other.name != name:
+            raise errors.PoolExists(
+                f"the uuid {definition.uuid} belongs to pool '{other.name}'; a pool cannot be renamed by defining it",
+                pool=name,
+                hint=f"undefine '{other.name}' first, or leave the uuid out",
+            )
+        if record is not None and record.uuid not in ("", definition.uuid):
+            raise errors.PoolExists(
+                f"pool '{name}' exists already with the uuid {record.uuid}",
+                pool=name,
+                hint="leave the uuid out to change that pool, or undefine it first",
+            )
+    else:
+        known = record.uuid if record is not None and record.uuid else None
+        definition = with_uuid(definition, known or str(uuid.uuid4()))
+    backend = engine.backend(definition)
+    claims = set(backend.claims())
+    for other in engine.inventory.records():
+        shared = claims.intersection(claims_of(other)) if other.name != name and claims else None
+        if shared:
+            raise errors.Conflict(
+                f"pool '{name}' would use {_claim_words(min(shared))}, which belongs to pool '{other.name}'",
+                pool=name,
+                hint=f"undefine '{other.name}', or give this pool another source or target",
+            )
+    old = None
+    if record is not None and record.stamp is not None and not record.error:
+        old = engine.load(name)
+    return definition, old
+
+
+def refuse_shared_place(engine: Engine, definition: Any, host: Host) -> None:
+    """Raise ``Conflict`` if another active pool lists the very directory that this one has just brought up."""
+    # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
+    from poolkit.host.mounts import network_of
+
+    others = [o for o in engine.inventory.active_targets(engine.boot, LOCAL) if o[0] != definition.name]
+    if not others:
+        return
+    path, mounts = definition.target.path, host.mounts()
+    if network_of(path, mounts):
+        return
+    place = identity(os.stat(path))
+    for other, target in others:
+        if network_of(target, mounts):
+            continue
+        with contextlib.suppress(OSError):
+            if identity(os.stat(target)) == place:
+                raise errors.Conflict(
+                    f"pool '{definition.name}' would list the directory of the active pool '{other}': "
+                    f"'{path}' and '{target}' are the same",
+                    pool=definition.name,
+                )
+
+
+def with_uuid(definition: Any, uuid: str) -> Any:
+    """The definition with that uuid."""
+    from poolkit.xmlmap import replace
+
+    return replace(definition, uuid=uuid)
+
+
+def _claim_words(claim: str) -> str:
+    kind, _, value = claim.partition(" ")
+    return f"the {kind} '{value}'"

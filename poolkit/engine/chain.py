@@ -1,0 +1,130 @@
+"""The images a volume stands on, one below the other, looked at on request and never during a refresh."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from poolkit import errors
+from poolkit.content import copying, images
+from poolkit.formats import FORMATS, FdReader, as_format
+from poolkit.host import worker
+from poolkit.host.mounts import network_of
+
+if TYPE_CHECKING:
+    from poolkit.engine.engine import Engine
+    from poolkit.engine.volume import Volume
+
+DEPTH = 200
+"""Images of a chain that are followed; QEMU itself gives up at a similar depth (libvirt: 200)."""
+
+SECONDS = 10.0
+"""Time a walk may take, so that a chain over dead network storage ends."""
+
+
+class Link(NamedTuple):
+    """One image of a chain. ``problem`` says why the chain cannot be followed from here, or is not to be trusted.
+
+    ``format`` is the one it is read as: on record for volumes of active pools, otherwise as the image above says.
+    """
+
+    path: str
+    format: str | None
+    pool: str | None = None
+    volume: str | None = None
+    capacity: int | None = None
+    kind: str = "file"
+    problem: str = ""
+
+
+def walk(engine: Engine, volume: Volume) -> list[Link]:
+    """The chain of ``volume``, itself first. Nothing but regular files and block devices is opened, no link followed.
+
+    A problem ends the chain and is in its last link; this raises only for the volume itself.
+    """
+    links: list[Link] = []
+    seen: set[tuple[int, int]] = set()
+    deadline = time.monotonic() + SECONDS
+    host = engine.host.operation()
+    alive: set[str] = set()  # mount points whose servers have answered
+    path, format = volume.path, volume.info.format or "raw"
+    link = Link(path, format, volume.pool.name, volume.name, volume.info.capacity)
+    while True:
+        if len(links) >= DEPTH or time.monotonic() > deadline:
+            why = (
+                f"the chain has more than {DEPTH} images"
+                if len(links) >= DEPTH
+                else "following the chain took too long"
+            )
+            return [*links, link._replace(problem=why)]
+        away = network_of(path, host.mounts())
+        if away is not None and away.target not in alive:
+            if not worker.answers(host, path):
+                return [
+                    *links,
+                    link._replace(problem=f"the server of '{away.target}' does not answer; it was not opened"),
+                ]
+            alive.add(away.target)
+        try:
+            with images.opened(path, "the image") as fd:
+                facts = os.fstat(fd)
+                if (facts.st_dev, facts.st_ino) in seen:
+                    return [*links, link._replace(problem="the chain comes back to this image")]
+                seen.add((facts.st_dev, facts.st_ino))
+                image = as_format(FdReader(fd, copying.size_of(fd)), format)
+        except errors.PoolkitError as error:
+            return [*links, link._replace(problem=str(error))]
+        link = link._replace(capacity=image.capacity)
+        if image.error is not None or image.data_file is not None:
+            why = image.error or f"its data is in another file, '{(image.data_file or '')[:200]}'"
+            return [*links, link._replace(problem=why)]
+        links.append(link)
+        backing = image.backing
+        if backing is None:
+            return links
+        if backing.kind != "file":
+            return [
+                *links,
+                Link(backing.name, backing.format, kind=backing.kind, problem="not a file; it was not opened"),
+            ]
+        try:
+            path = images.resolve(backing.raw, path)
+        except errors.Unsafe as error:
+            return [*links, Link(backing.name, backing.format, problem=str(error))]
+        link = _below(engine, path, backing.format)
+        if link.problem:
+            return [*links, link]
+        format = link.format or "raw"
+
+
+def _below(engine: Engine, path: str, said: str | None) -> Link:
+    if not path.isprintable():
+        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return Link("".join(c if c.isprintable() else "?" for c in shown), said, problem="its name is no clean text")
+    try:
+        volume = engine.volume_by_path(path)
+    except errors.VolumeNotFound:
+        if said is None:
+            return Link(path, None, problem="the image above does not say its format; it was not opened")
+        return Link(path, said, problem="" if said in FORMATS else "the image above says a format that is not known")
+    recorded = volume.info.format or "raw"
+    link = Link(path, recorded, volume.pool.name, volume.name)
+    if said is not None and said != recorded:
+        return link._replace(problem=f"the image above takes it for {said}; its format on record is {recorded}")
+    return link
+
+
+def trusted(engine: Engine, volume: Volume) -> list[tuple[str, str]]:
+    """Path and format of every image below ``volume`` if all of them are volumes of active pools, else ``Unsafe``."""
+    found = []
+    for link in walk(engine, volume)[1:]:
+        if link.problem or link.volume is None:
+            why = link.problem or "it is no volume of an active pool"
+            raise errors.Unsafe(
+                f"volume '{volume.name}' stands on '{link.path[:200]}', which is not read: {why}",
+                pool=volume.pool.name, volume=volume.name,
+                hint="make a pool of the folder that holds it, and start that pool",
+            )  # fmt: skip
+        found.append((link.path, link.format or "raw"))
+    return found

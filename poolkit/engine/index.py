@@ -1,0 +1,125 @@
+"""The index of definitions: the inventory's rows kept in step with the files, so that listing parses nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+from poolkit.state.inventory import Record
+
+if TYPE_CHECKING:
+    from poolkit.engine.engine import Engine
+
+
+class Index:
+    """Brings the inventory up to date with the definition files of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def sync(self, only: str | None = None, operation: str | None = None) -> Record | None:
+        """Bring the inventory's index up to date with the definition files; a changed file costs one parse.
+
+        With ``only`` for that pool alone, whose record is returned.
+        """
+        if only is not None:
+            stamp = self._engine.store.stamp(only)
+            files = {} if stamp is None else {only: stamp}
+            record = self._engine.inventory.record(only)
+            if record is not None and stamp is not None and record.stamp == stamp:
+                return record
+            records = {} if record is None else {only: record}
+        else:
+            files = dict(self._engine.store.names())
+            records = {r.name: r for r in self._engine.inventory.records()}
+        for name, stamp in files.items():
+            record = records.get(name)
+            if record is None or record.stamp != stamp:
+                self._add(name, stamp, operation)
+        for name, known in records.items():
+            if name not in files and (known.stamp is not None or not self._runs(known)):
+                self._remove(known)
+        return self._engine.inventory.record(only) if only is not None else None
+
+    def _add(self, name: str, stamp: int, operation: str | None) -> None:
+        try:
+            definition = self._engine.load(name)
+            if definition.name != name:
+                raise errors.InvalidArgument(
+                    f"'{self._engine.store.path(name)}' defines a pool named '{definition.name}'"
+                )
+            claims = frozenset(self._engine.backend(definition).claims())
+            target = target_of(definition)
+            record = self._engine.inventory.record(name)
+            if record is not None and self._runs(record):
+                # The running pool keeps its place until it stops, and nobody may take it meanwhile.
+                live = self._engine.running(record)
+                claims |= frozenset(self._engine.backend(live).claims())
+                target = target_of(live)
+        except errors.PoolNotFound:
+            return
+        except errors.PoolkitError as error:
+            self._damaged(name, stamp, str(error))
+            return
+        self._engine.inventory.put(
+            name,
+            definition.uuid or "",
+            definition.type,
+            stamp=stamp,
+            claims=sorted(claims),
+            target=target,
+            operation=operation,
+        )
+
+    def _runs(self, record: Record) -> bool:
+        return bool(record.active and record.live) and record.boot == self._engine.boot
+
+    def _is_there(self, number: int) -> bool:
+        record = self._engine.inventory.by_id(number)
+        return record is not None and (self._engine.store.stamp(record.name) is not None or self._runs(record))
+
+    def _damaged(self, name: str, stamp: int, error: str) -> None:
+        # What runs goes on, at its place; of what does not, only the name is known.
+        record = self._engine.inventory.record(name)
+        if record is not None and self._runs(record):
+            uuid, type, claims, target = record.uuid, record.type, tuple(claims_of(record)), record.target
+        else:
+            uuid, type, claims, target = "", "", (), None
+        self._engine.inventory.put(name, uuid, type, stamp=stamp, claims=claims, target=target, error=error)
+
+    def _remove(self, record: Record) -> None:
+        # The file was removed: an active pool goes on as a transient one, another is forgotten.
+        if self._runs(record):
+            self._engine.inventory.put(
+                record.name,
+                record.uuid,
+                record.type,
+                stamp=None,
+                claims=tuple(claims_of(record)),
+                target=record.target,
+                error=record.error,
+            )
+        else:
+            # It may have been defined, or started, since the files were listed.
+            self._engine.inventory.drop(record.id, unless=lambda: self._is_there(record.id))
+
+
+def claims_of(record: Record) -> Iterable[str]:
+    """What a pool claims, as its backend said when it was defined."""
+    import json
+
+    claims: list[str] = json.loads(record.claims)
+    return claims
+
+
+def target_of(definition: Any) -> str | None:
+    """The target path of a definition in its plain form, or None."""
+    path = getattr(getattr(definition, "target", None), "path", None)
+    return normal(path) if path else None
+
+
+def normal(path: str) -> str:
+    """A path without doubled slashes and dots; what is no absolute path stays as it is."""
+    return os.path.normpath(path) if path.startswith("/") else path

@@ -1,0 +1,246 @@
+"""One verb at work: its lock, its view of the host, its journal, and the recovery of what died before it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from poolkit import errors
+from poolkit.host import undo
+from poolkit.host.port import Host
+from poolkit.state.inventory import Inventory
+from poolkit.state.locks import Locks
+from poolkit.values import value
+
+PATIENCE = 5.0
+"""Seconds that a verb waits at least for a program that a dead process had started on its pool."""
+
+Progress = Callable[[int, int, str], None]
+
+
+@value(frozen=True, ignore=("plan",))
+class Outcome:
+    """What a verb did. True in a condition when it changed something.
+
+    ``pending`` names the fields of a changed definition that wait for the next start: (path, running value, new value).
+    ``plan`` has the changes in order: what a dry run would do, or what was done.
+    """
+
+    changed: bool
+    message: str = ""
+    pending: tuple[tuple[str, Any, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    plan: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.changed
+
+
+@value()
+class Operation:
+    """Handed to the body of a verb."""
+
+    host: Host
+    journal: undo.Journal
+
+    @property
+    def id(self) -> str | None:
+        """Marks the inventory's transaction that completes the verb; None while there is nothing to undo."""
+        return self.journal.ident if self.journal.steps else None
+
+    @property
+    def dry(self) -> bool:
+        """Whether nothing may be written."""
+        return self.host.dry_run
+
+    def stands_on(self, place: str) -> None:
+        """Its undo steps mean files below ``place``: after a reboot they wait until the same mount point is mounted again."""
+        mount = self.host.locate(place)[1]
+        if mount is not None and mount.target != "/":
+            self.journal.facts["mount"] = mount.target
+
+    def plan(self) -> tuple[str, ...]:
+        """The changes so far, as lines."""
+        return tuple(self.host.redact(str(step)) for step in self.host.plan)
+
+    def outcome(self, changed: bool, message: str) -> Outcome:
+        """What the verb did, with its plan and its warnings."""
+        return Outcome(changed, message, warnings=tuple(self.host.warnings), plan=self.plan())
+
+
+class Operations:
+    """Runs verbs: see :meth:`run`."""
+
+    def __init__(self, host: Host, locks: Locks, inventory: Inventory, journals: str) -> None:
+        self.host = host
+        self.locks = locks
+        self.inventory = inventory
+        self.journals = journals
+
+    @contextlib.contextmanager
+    def run(
+        self,
+        pool: str,
+        verb: str,
+        *,
+        volume: str | None = None,
+        shared: bool = False,
+        wait: float = 0.0,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Operation]:
+        """Do a verb: nothing conflicting at the same time, and either all of it or nothing.
+
+        Whatever the body raises, the changes it made through the host are undone, newest first, and the error
+        leaves as one of poolkit's. ``Busy`` after ``wait`` seconds.
+        """
+        abort = abort or self.host.abort
+        with self._worded(pool, verb, volume):
+            with self._lock(pool, verb, volume, shared, wait, abort):
+                if not self.host.dry_run:
+                    self.recover(pool, patience=max(wait, PATIENCE))
+                ident = os.urandom(8).hex()
+                journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
+                host = self.host.operation(journal=journal, abort=abort, progress=progress)
+                host.cautious = self.inventory.damaged
+                try:
+                    yield Operation(host, journal)
+                except BaseException as error:
+                    failures = journal.roll_back(host)
+                    if not failures or not isinstance(error, (OSError, errors.PoolkitError)):
+                        raise
+                    worded = error if isinstance(error, errors.PoolkitError) else _worded(error, pool, verb, volume)
+                    worded.hint = "; ".join(filter(None, [worded.hint, *failures]))
+                    raise worded from error.__cause__ or (None if worded is error else error)
+                else:
+                    marked = bool(journal.steps)
+                    journal.finish()
+                    if marked:
+                        self.inventory.forget_operation(ident)
+
+    def _lock(
+        self, pool: str, verb: str, volume: str | None, shared: bool, wait: float, abort: threading.Event
+    ) -> contextlib.AbstractContextManager[object]:
+        if self.host.dry_run:
+            return contextlib.nullcontext()
+
+        def check() -> None:
+            if abort.is_set():
+                raise errors.Aborted("stopped while waiting for other work")
+
+        return self.locks.work(pool, verb, volume=volume, shared=shared, wait=wait, check=check)
+
+    @contextlib.contextmanager
+    def _worded(self, pool: str, verb: str, volume: str | None) -> Iterator[None]:
+        try:
+            yield
+        except errors.PoolkitError as error:
+            error.pool = error.pool or pool
+            error.volume = error.volume or volume
+            raise
+        except OSError as error:
+            raise _worded(error, pool, verb, volume) from error
+
+    # -- recovery -------------------------------------------------------------------------------------------------
+
+    def recover(self, pool: str | None = None, *, patience: float = 0.0, waiting: bool = False) -> list[str]:
+        """Undo what processes that died had begun (on one pool, or on all); returns a line for each such operation.
+
+        What waits for a server that did not answer is tried again by work on its pool, and with ``waiting``.
+        A program that a dead process had started may still be at work. On one pool it is waited for, ``patience`` seconds,
+        then ``Busy``; else its operation is left for later.
+        """
+        lines = []
+        away: set[str] = set()  # mount points whose servers did not answer
+        for path in self.left():
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                if pool is not None:
+                    lines += self._recover(path, pool, patience, away)
+                    continue
+            with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
+                # Nobody may begin work on that pool while what is left of the last is taken back.
+                head = undo.read(path)[0]
+                owner = str(head.get("pool") or "")
+                if owner and (waiting or not head.get("later")):
+                    with self.locks.work(owner, "recover"):
+                        lines += self._recover(path, owner, 0.0, away)
+        return lines
+
+    def _recover(self, path: str, pool: str, patience: float, away: set[str]) -> list[str]:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return []  # its operation is alive
+            head, steps = undo.read(path)
+            if not head or head.get("pool") != pool or os.fstat(fd).st_nlink == 0:
+                return []
+            if not any(step.counts for step in steps):
+                os.unlink(path)
+                return []
+            mount = head.get("mount")
+            if mount and self.host.operation().mount_at(mount) is None:
+                return []  # its files are away: what they are in the way of is another directory
+            _wait_for_program(head, patience)
+            what = f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}"
+            ident = str(head.get("id"))
+            if self.inventory.completed(ident):
+                undo.finish(steps)
+                os.unlink(path)
+                self.inventory.forget_operation(ident)
+                return [f"finished: {what}"]
+            undone = undo.undo_all(steps, self.host.operation(), away)
+            if undone.failures:
+                undone.put_aside(path)
+            else:
+                os.unlink(path)
+            return [f"undone: {what}", *undone.failures]
+        finally:
+            os.close(fd)
+
+    def left(self, ending: str = ".journal") -> list[str]:
+        """The files of journals: of operations at work and of dead ones that have not been taken back."""
+        try:
+            return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(ending))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the folder '{self.journals}'") from error
+
+    def waiting(self) -> list[str]:
+        """Journals of dead operations whose undo waits for a server that did not answer."""
+        found = []
+        for path in self.left():
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                if undo.read(path)[0].get("later"):
+                    found.append(path)
+        return found
+
+    def failed(self) -> list[str]:
+        """Journals of dead operations that could not be undone completely."""
+        return self.left(".failed")
+
+
+def _wait_for_program(head: dict[str, Any], patience: float) -> None:
+    """Wait until the last program of a dead operation has ended; ``Busy`` if that takes longer."""
+    deadline = time.monotonic() + patience
+    while undo.alive(head):
+        if time.monotonic() > deadline:
+            raise errors.Busy(
+                f"pool '{head.get('pool')}' is busy: process {head.get('pid')} died in {head.get('verb')}, and the program "
+                f"that it had started (process {head.get('running')}) is still at work",
+                hint="try again when it has ended; what it does is taken back then",
+            )
+        time.sleep(0.05)
+
+
+def _worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.HostError:
+    what = f"volume '{volume}' of pool '{pool}'" if volume else f"pool '{pool}'"
+    where = f" ('{error.filename}')" if error.filename and not isinstance(error.filename, int) else ""
+    return errors.from_os_error(error, f"{verb.removeprefix('vol-')} {what}{where}", pool=pool, volume=volume)

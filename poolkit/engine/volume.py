@@ -1,0 +1,315 @@
+"""A volume of a pool and the verbs one does to it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from poolkit import errors
+from poolkit.backend import Backend, Transfer, VolumeInfo
+from poolkit.engine.operation import Operation, Outcome, Progress
+
+if TYPE_CHECKING:
+    from poolkit.engine.chain import Link
+    from poolkit.engine.pool import Pool
+    from poolkit.state.inventory import Record
+
+_END = 1 << 63  # the first byte that no file offset reaches
+
+
+class Volume:
+    """A volume as it was listed; ``info`` has its facts and :meth:`look` renews them."""
+
+    __slots__ = ("directory", "info", "outcome", "pool")
+
+    def __init__(self, pool: Pool, info: VolumeInfo, directory: str | None, outcome: Outcome | None = None) -> None:
+        self.pool = pool
+        self.info = info
+        self.directory = directory
+        self.outcome = outcome
+
+    def __repr__(self) -> str:
+        return f"<Volume {self.pool.name!r} {self.info.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The name, unique in its pool."""
+        return self.info.name
+
+    @property
+    def path(self) -> str:
+        """Where the volume is on this host, or the address a client uses for it."""
+        return self.info.path or f"{self.directory}/{self.info.name}"
+
+    @property
+    def key(self) -> str:
+        """A name that is unique over all pools and stays the same over reboots."""
+        return self.info.key or self.path
+
+    @property
+    def warning(self) -> str:
+        """What an administrator should know of this volume, or an empty string."""
+        return str((self.info.detail or {}).get("warning", ""))
+
+    def look(self) -> Volume:
+        """The same volume as it is now; ``VolumeNotFound`` if it is gone. Stores what it finds."""
+        with self.pool.volume_work("vol-info", self.name, shared=True) as (op, backend, record):
+            info = backend.look(self.name, self.pool.engine.inventory.volume(record.id, self.name))
+            if info != self.info and not op.dry:
+                self.pool.engine.inventory.put_volume(record.id, info, op.id)
+        return Volume(self.pool, info, self.directory)
+
+    def definition(self) -> Any:
+        """The facts as a :class:`poolkit.model.Volume`."""
+        from poolkit.engine.describe import describer
+
+        return describer(self.directory)(self.info)
+
+    def xml(self) -> str:
+        """The facts as XML, as libvirt prints them."""
+        from poolkit import xmlmap
+
+        return xmlmap.write(self.definition())
+
+    def delete(self, *, wait: float | None = None) -> Outcome:
+        """Delete the volume and its data. One that is gone already is dropped from the listing, unchanged."""
+        inventory = self.pool.engine.inventory
+        with self.pool.volume_work("vol-delete", self.name, wait=wait) as (op, backend, record):
+            changed = True
+            try:
+                backend.delete(self.info)
+            except errors.VolumeNotFound:
+                changed = False
+            if not op.dry:
+                inventory.drop_volume(record.id, self.name, op.id)
+        if changed:
+            self.pool.emit("volume-deleted", self.name, op)
+        words = "is deleted" if changed else "was gone already"
+        return op.outcome(changed, f"volume '{self.name}' {words}")
+
+    def resize(
+        self,
+        capacity: int,
+        *,
+        delta: bool = False,
+        allocate: bool = False,
+        shrink: bool = False,
+        force: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """Set the capacity in bytes, or change it by so many with ``delta``.
+
+        ``allocate`` backs the growth with space, and without growth the holes of a raw volume.
+
+        Less than now needs ``shrink``: the data beyond the new end is lost. With ``shrink`` and ``delta`` the size is
+        reduced by ``capacity``. ``force`` works on a file with several names as well. Repeatable without ``delta``.
+        """
+        inventory = self.pool.engine.inventory
+        with self.pool.volume_work("vol-resize", self.name, wait=wait, abort=abort, progress=progress) as work:
+            op, backend, record = work
+            now = self.now(backend, record)
+            wanted = capacity if not delta else now.capacity - abs(capacity) if shrink else now.capacity + capacity
+            if not 0 <= wanted < _END or (delta and capacity < 0 and not shrink):
+                raise errors.InvalidArgument(f"volume '{self.name}' cannot have {wanted} bytes", volume=self.name)
+            wanted = backend.rounded(wanted)
+            if wanted < now.capacity and not shrink:
+                raise errors.InvalidArgument(
+                    f"volume '{self.name}' has {now.capacity} bytes; making it {wanted} would cut off data",
+                    volume=self.name,
+                    hint="if that is meant, add --shrink",
+                )
+            if wanted == now.capacity and (not allocate or now.allocation >= wanted):
+                return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
+            options = _forced(force)
+            backend.require_options("resize", options)
+            self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **options)
+            if not op.dry:
+                inventory.put_volume(record.id, self.info, op.id)
+        words = f"volume '{self.name}' has {wanted} bytes"
+        if wanted == now.capacity:
+            words += ", and its space is reserved"
+            if not op.dry and self.info.allocation == now.allocation:
+                return Outcome(False, words)
+        self.pool.emit("volume-changed", self.name, op)
+        return op.outcome(True, words)
+
+    def clone(
+        self,
+        definition: str | bytes | Any,
+        *,
+        pool: Pool | None = None,
+        linked: bool = False,
+        reflink: bool | None = None,
+        secret: str | None = None,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Volume:
+        """Make a volume with this one's content, in ``pool`` or in this one's; see :meth:`Pool.create_volume_from`."""
+        return (pool or self.pool).create_volume_from(
+            definition, self, linked=linked, reflink=reflink, secret=secret, wait=wait, abort=abort,
+            progress=progress, **options,
+        )  # fmt: skip
+
+    def wipe(
+        self,
+        algorithm: str = "zero",
+        *,
+        force: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """Make the data unreadable; the volume keeps its name and capacity, and an image becomes an empty one.
+
+        ``algorithm`` is zero, nnsa, dod, bsi, gutmann, schneier, pfitzner7, pfitzner33, random or trim; the outcome's message
+        says what it promises. Cannot be undone: an abort leaves the volume partly wiped. ``force`` works on a file with
+        several names as well.
+        """
+        from poolkit.content.wiping import PROMISES, check_algorithm
+
+        check_algorithm(algorithm)
+        with self.pool.volume_work("vol-wipe", self.name, wait=wait, abort=abort, progress=progress) as work:
+            op, backend, record = work
+            now = self.now(backend, record)
+            options = _forced(force)
+            backend.require_options("wipe", options)
+            found = backend.wipe(now, algorithm, **options)
+            self._store(work, backend, found, now)
+        self.pool.emit("volume-changed", self.name, op)
+        return op.outcome(True, f"volume '{self.name}' is wiped: {PROMISES[algorithm]}")
+
+    def upload(
+        self,
+        stream: BinaryIO,
+        *,
+        offset: int = 0,
+        length: int = 0,
+        sparse: bool = False,
+        force: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Write the bytes of a binary stream into the volume's storage, from ``offset`` on, ``length`` bytes (0: all).
+
+        The recorded format stays. A raw volume is written in place, and never beyond its capacity. An image is replaced as
+        a whole when the last byte has arrived and its header was found sound; ``backing=True`` accepts one that stands on a
+        backing image. ``sparse`` makes holes of zeros. Raises ``InvalidArgument`` for a range outside of the volume.
+        """
+        transfer = self._transfer(offset, length, sparse)
+        with self.pool.volume_work("vol-upload", self.name, wait=wait, abort=abort, progress=progress) as work:
+            op, backend, record = work
+            now = self.now(backend, record)
+            options |= _forced(force)
+            backend.require_options("upload", options)
+            found = backend.upload(now, stream, transfer, **options)
+            self._store(work, backend, found, now)
+        self.pool.emit("volume-changed", self.name, op)
+        return op.outcome(True, f"volume '{self.name}' is uploaded")
+
+    def download(
+        self,
+        stream: BinaryIO,
+        *,
+        offset: int = 0,
+        length: int = 0,
+        sparse: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write the bytes of the volume's storage, as they are, to a binary stream; returns how many.
+
+        ``length`` 0 means to the end. ``sparse`` makes holes in a stream that is a regular file. Changes nothing.
+        """
+        transfer = self._transfer(offset, length, sparse)
+        with self.pool.volume_work(
+            "vol-download", self.name, shared=True, wait=wait, abort=abort, progress=progress
+        ) as (_, backend, record):
+            return backend.download(self.now(backend, record), stream, transfer)
+
+    def chain(self) -> list[Link]:
+        """The images this volume stands on, itself first; see :func:`poolkit.engine.chain.walk`. Changes nothing."""
+        from poolkit.engine.chain import walk
+
+        return walk(self.pool.engine, self)
+
+    def adopt(self, format: str | None = None, *, wait: float | None = None) -> Outcome:
+        """Record the format of the volume; from now on it is never guessed again. Repeatable.
+
+        Without ``format`` the header decides, now; ``Unsafe`` if it passes for several formats. A volume that poolkit made
+        needs no adoption; one whose recorded format is wrong gets the right one this way.
+        """
+        from poolkit.formats import FORMATS
+
+        if format is not None and format not in FORMATS:
+            raise errors.InvalidArgument(
+                f"'{format[:60]}' is no format of an image", volume=self.name, hint=f"one of: {', '.join(FORMATS)}"
+            )
+        with self.pool.volume_work("vol-adopt", self.name, wait=wait) as work:
+            op, backend, record = work
+            if not backend.file_backed:
+                raise errors.Unsupported(
+                    f"pool '{self.pool.name}': volumes of type '{backend.type}' have no format of their own"
+                )
+            known = self.pool.engine.inventory.volume(record.id, self.name)
+            now = backend.look(self.name, None)
+            if now.type == "dir":
+                raise errors.Unsupported(f"volume '{self.name}' is a directory", volume=self.name)
+            if format is not None:
+                now = backend.look(self.name, VolumeInfo(self.name, format=format, inode=now.inode, physical=1))
+            detail = now.detail or {}
+            if format is None and detail.get("ambiguous"):
+                raise errors.Unsafe(
+                    f"volume '{self.name}' passes for {now.format} and for {', '.join(detail.get('also', ()))}",
+                    volume=self.name, hint="say which one it is with --format",
+                )  # fmt: skip
+            if format not in (None, "raw") and detail.get("error"):
+                raise errors.Unsafe(f"volume '{self.name}' is not {format}: {detail['error']}", volume=self.name)
+            self._store(work, backend, now, now)
+            self.pool.engine.inventory.sync()
+        before = (known.format, bool((known.detail or {}).get("ambiguous"))) if known is not None else None
+        changed = before != (now.format, False)
+        if changed:
+            self.pool.emit("volume-changed", self.name, op)
+        return op.outcome(changed, f"the format of volume '{self.name}' is on record: {now.format}")
+
+    # -- parts ----------------------------------------------------------------------------------------------------------
+
+    def now(self, backend: Backend, record: Record) -> VolumeInfo:
+        """The volume as it is now; ``Unsafe`` if it is another one than was listed, such as a partition renumbered since."""
+        now = backend.look(self.name, self.pool.engine.inventory.volume(record.id, self.name))
+        if backend.identity(now) != backend.identity(self.info):
+            raise errors.Unsafe(
+                f"volume '{self.name}' was replaced since it was listed; it was left alone",
+                volume=self.name, hint=f"list it anew: poolkit refresh {self.pool.name}",
+            )  # fmt: skip
+        return now
+
+    def _store(
+        self, work: tuple[Operation, Backend, Record], backend: Backend, found: VolumeInfo | None, before: VolumeInfo
+    ) -> None:
+        op, _, record = work
+        if op.dry:
+            return
+        self.info = backend.look(self.name, before) if found is None else found
+        self.pool.engine.inventory.put_volume(record.id, self.info, op.id)
+
+    def _transfer(self, offset: int, length: int, sparse: bool) -> Transfer:
+        for what, value in (("offset", offset), ("length", length)):
+            if not 0 <= value < _END:
+                raise errors.InvalidArgument(
+                    f"volume '{self.name}': the {what} {value} is no number of bytes from 0 to 2^63 - 1",
+                    volume=self.name,
+                )
+        return Transfer(offset, length, sparse)
+
+
+def _forced(force: bool) -> dict[str, bool]:
+    # Only file volumes can have several names; other backends need not know the word.
+    return {"force": True} if force else {}

@@ -1,0 +1,1 @@
+"""What pool types of one kind share: directories, block devices, LVM, partitions, mounts."""

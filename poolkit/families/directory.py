@@ -1,0 +1,293 @@
+"""The directory of a file-backed pool: making it, its sizes, and the listing of its entries as volumes.
+
+Every entry is reached through the directory's descriptor and never through a symbolic link; devices, FIFOs, sockets,
+links and names that no document can carry are not listed. One entry that cannot be read is listed with its error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from poolkit import errors
+from poolkit.backend import Backend, Usage, VolumeInfo
+from poolkit.host.files import LOOK, TEMPORARY, Directory
+from poolkit.host.undo import identity
+from poolkit.later import later
+from poolkit.model import Permissions
+from poolkit.xmlmap import replace
+
+if TYPE_CHECKING:
+    from poolkit import formats
+    from poolkit.formats import ImageInfo
+else:
+    formats = later(globals(), "formats", "poolkit.formats")
+
+# A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
+# Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
+_TICK = 50_000_000
+_SECOND = 2_000_000_000
+
+
+class DirectoryBackend(Backend):
+    """A backend whose volumes are the entries of one directory; what it can do to them is in ``_files``."""
+
+    file_backed = True
+    trust_blocks = True
+    """Whether st_blocks counts what was written but is not on the disk yet; network clients may lag."""
+
+    _alike: tuple[ImageInfo | None, dict[str, Any] | None] = (None, None)
+
+    @property
+    def place(self) -> str:
+        """The directory of the volumes."""
+        path: str = self.pool.target.path
+        return path
+
+    def open(self) -> Directory:
+        """The open directory; an error in words if it is not there."""
+        try:
+            return self.host.directory(self.place)
+        except FileNotFoundError:
+            raise errors.HostError(
+                f"pool '{self.pool.name}': the directory '{self.place}' does not exist",
+                pool=self.pool.name,
+                hint=f"make it: poolkit build {self.pool.name}",
+            ) from None
+        except NotADirectoryError:
+            raise errors.HostError(
+                f"pool '{self.pool.name}': '{self.place}' is not a directory", pool=self.pool.name
+            ) from None
+
+    def build_directory(self) -> bool:
+        """Make the target directory and give it the definition's mode (0711 by default), owner and group."""
+        wanted = self.pool.target.permissions
+        files = self.host.files
+        place = self.host.locate(self.place)[0]  # a link that an administrator made is followed, as libvirt does
+        made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
+        if made and self.host.dry_run:
+            return True
+        changed = made
+        if wanted.mode is not None:
+            changed |= files.chmod(place, wanted.mode)
+        owner, group = _or_any(wanted.owner), _or_any(wanted.group)
+        if owner != -1 or group != -1:
+            changed |= files.chown(place, owner, group)
+        return changed
+
+    def erase_directory(self) -> bool:
+        """Remove the target directory; ``Unsafe`` if anything is in it."""
+        try:
+            return self.host.files.rmdir(self.place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
+                raise
+            why = "something is mounted there" if error.errno == errno.EBUSY else "it is not empty"
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': the directory '{self.place}' was not removed: {why}",
+                pool=self.pool.name,
+                hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
+            ) from None
+
+    def live(self) -> Any:
+        """The definition with the directory's real mode, owner and group, as libvirt prints it."""
+        facts = os.stat(self.place)
+        found = Permissions(mode=stat.S_IMODE(facts.st_mode), owner=facts.st_uid, group=facts.st_gid)
+        return replace(self.pool, target=replace(self.pool.target, permissions=found))
+
+    # -- listing ----------------------------------------------------------------------------------------------------
+
+    def usage(self) -> Usage:
+        """Sizes of the file system that holds the directory (statvfs(3)), counted as libvirt does."""
+        facts = os.statvfs(self.place)
+        capacity = facts.f_blocks * facts.f_frsize
+        available = facts.f_bavail * facts.f_frsize
+        return Usage(capacity, capacity - available, available)
+
+    def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
+        """All entries; one whose stamp is unchanged costs one fstatat(2), a new file open, fstat, a few preads, close."""
+        with self.open() as directory:
+            now = time.time_ns()
+            hollow = False  # a file without blocks is best not even opened, and seldom comes alone
+            with os.scandir(directory.fd) as entries:
+                for count, entry in enumerate(entries):
+                    if not count & 0xFF:
+                        self.host.check_abort()
+                    name = entry.name
+                    old = known.get(name)
+                    try:
+                        if old is None and not hollow and entry.is_file(follow_symlinks=False):
+                            info = self._new_file(directory, name, now)
+                            hollow = info is not None and not info[4]
+                        else:
+                            facts = entry.stat(follow_symlinks=False)
+                            if old is not None and old.stamp == _stamp(facts):
+                                yield old
+                                continue
+                            info = self._entry(directory, name, facts, old, now)
+                            hollow = hollow and info is not None and not info[4]
+                    except FileNotFoundError:
+                        continue  # deleted while we looked
+                    if info is not None:
+                        yield info
+
+    def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
+        """One entry as it is now; its recorded format stays."""
+        with self.open() as directory:
+            try:
+                facts = directory.lstat(name)
+            except (FileNotFoundError, ValueError):
+                raise self.missing(name) from None
+            info = self._entry(directory, name, facts, known, time.time_ns())
+        if info is None:
+            raise self.missing(name)
+        return info
+
+    def _new_file(self, directory: Directory, name: str, now: int) -> VolumeInfo | None:
+        """A file that was not known: the common case of a first refresh, with the fewest calls."""
+        if name.startswith(TEMPORARY) or not (name.isprintable() or _presentable(name)):
+            return None
+        try:
+            fd = os.open(name, LOOK, dir_fd=directory.fd)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return self._entry(directory, name, directory.lstat(name), None, now)
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode):
+                return None  # replaced while we looked
+            size = facts.st_size
+            if self._is_hollow(size, facts.st_blocks, None):
+                return _file(name, facts, now, "raw", size, None)
+            return _file(name, facts, now, *self._read(fd, size, None))
+        finally:
+            os.close(fd)
+
+    def _entry(
+        self, directory: Directory, name: str, facts: os.stat_result, old: VolumeInfo | None, now: int
+    ) -> VolumeInfo | None:
+        """An entry whose facts are known; ``old`` is what was recorded of it."""
+        if name.startswith(TEMPORARY) or not (name.isprintable() or _presentable(name)):
+            return None
+        if stat.S_ISDIR(facts.st_mode):
+            return _file(name, facts, now, "dir", 0, None)._replace(type="dir")
+        if not stat.S_ISREG(facts.st_mode):
+            return None
+        recorded = None
+        if old is not None and old.inode == facts.st_ino and (old.physical or old.capacity):
+            # A recorded format stays with its file, whatever a guest writes. An empty file has no format yet, and
+            # an ambiguous one none until somebody adopts it.
+            recorded = None if old.detail is not None and old.detail.get("ambiguous") else old.format
+        size = facts.st_size
+        if self._is_hollow(size, facts.st_blocks, recorded):
+            return _file(name, facts, now, "raw", size, None)
+        try:
+            fd = directory.open(name)
+        except OSError as error:
+            detail = {"error": f"cannot be opened: {error.strerror}"}
+            return _file(name, facts, now, recorded or "raw", size, detail)
+        try:
+            if identity(os.fstat(fd)) != identity(facts):
+                detail = {"error": "it was replaced while it was looked at"}
+                return _file(name, facts, now, recorded or "raw", size, detail)
+            return _file(name, facts, now, *self._read(fd, size, recorded))
+        finally:
+            os.close(fd)
+
+    def _is_hollow(self, size: int, blocks: int, recorded: str | None) -> bool:
+        """Whether there is nothing in a file to read; the content of a tiny one may be in its inode."""
+        return not blocks and size > 4096 and recorded in (None, "raw") and self.trust_blocks
+
+    def _read(self, fd: int, size: int, recorded: str | None) -> tuple[str, int, dict[str, Any] | None]:
+        """Format, capacity and rarer facts of an open file."""
+        try:
+            if recorded is None or recorded == "raw":
+                image = formats.listed(fd, size)
+                if image is None:
+                    return "raw", size, None
+                if recorded is not None:
+                    image = formats.as_format(formats.FdReader(fd, size), recorded)
+            else:
+                image = formats.as_format(formats.FdReader(fd, size), recorded)
+        except OSError as error:
+            return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
+        if image is self._alike[0]:
+            detail = self._alike[1]  # overlays of one template are told alike
+        else:
+            detail = detail_of(image)
+            self._alike = (image, detail)
+        if recorded is None and self.host.cautious and detail is not None and image.format not in ("raw", "iso"):
+            # It may be a raw disk into which a guest wrote this header; what was recorded is lost.
+            warning = "the record of formats was lost; if this format is right, adopt it: poolkit vol-adopt"
+            detail = {**detail, "ambiguous": True, "warning": warning}
+        return image.format, size if image.capacity is None else image.capacity, detail
+
+
+def _file(
+    name: str, facts: os.stat_result, now: int, format: str, capacity: int, detail: dict[str, Any] | None
+) -> VolumeInfo:
+    ctime = facts.st_ctime_ns
+    young = ctime > now - _TICK or (ctime > now - _SECOND and not ctime % 1_000_000_000)
+    return VolumeInfo(
+        name, "file", format, capacity, facts.st_blocks * 512, facts.st_size, 0 if young else _stamp(facts),
+        facts.st_ino, facts.st_mode & 0o7777, facts.st_uid, facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime,
+        None, None, detail,
+    )  # fmt: skip
+
+
+def detail_of(image: ImageInfo) -> dict[str, Any] | None:
+    """The rarer facts of an image as plain values, only those that say something."""
+    detail: dict[str, Any] = {}
+    if image.compat is not None:
+        detail["compat"] = image.compat
+    if image.cluster_size is not None:
+        detail["cluster_size"] = image.cluster_size
+    if image.features:
+        detail["features"] = list(image.features)
+    backing = image.backing
+    if backing is not None:
+        detail["backing"] = backing.name
+        detail["backing_kind"] = backing.kind
+        if backing.format is not None:
+            detail["backing_format"] = backing.format
+    if image.data_file is not None:
+        detail["data_file"] = image.data_file
+    if image.encryption is not None:
+        detail["encryption"] = image.encryption
+    if image.hints:
+        detail["content"] = list(image.hints)
+    if image.also:
+        detail["also"] = list(image.also)
+    if image.ambiguous:
+        detail["ambiguous"] = True
+    if image.unsupported:
+        detail["unsupported"] = True
+    if image.error is not None:
+        detail["error"] = image.error
+    if image.notes:
+        detail["warning"] = "; ".join(image.notes)
+    return detail or None
+
+
+def _or_any(number: int | None) -> int:
+    return -1 if number is None else number
+
+
+def _stamp(facts: os.stat_result) -> int:
+    return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
+
+
+def _presentable(name: str) -> bool:
+    """Whether XML can carry the name: no control characters, and UTF-8."""
+    if any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
+        return False
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

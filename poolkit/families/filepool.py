@@ -1,0 +1,492 @@
+"""What the file-backed pool types share: everything one does to a volume that is a file of a directory.
+
+Every entry is reached through the directory's descriptor and never through a symbolic link; what is checked is what is
+worked on, because both go through one descriptor. A new volume appears under its name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from poolkit import errors
+from poolkit.backend import Source, Transfer, VolumeInfo
+from poolkit.families.directory import DirectoryBackend
+from poolkit.host.files import Directory, NewFile
+from poolkit.host.undo import Undo, identity
+from poolkit.later import later
+from poolkit.model import FILE_FORMATS, Permissions, Volume
+
+if TYPE_CHECKING:
+    from poolkit.content import copying, images, space, wiping
+    from poolkit.formats import ImageInfo
+    from poolkit.host import libc
+else:
+    # A listing needs none of them.
+    libc = later(globals(), "libc", "poolkit.host.libc")
+    copying = later(globals(), "copying", "poolkit.content.copying")
+    images = later(globals(), "images", "poolkit.content.images")
+    space = later(globals(), "space", "poolkit.content.space")
+    wiping = later(globals(), "wiping", "poolkit.content.wiping")
+
+__all__ = ["FileBackend"]
+
+
+class FileBackend(DirectoryBackend):
+    """The base of dir, fs and netfs: everything about volumes; the subclasses bring the directory up and down."""
+
+    volume_formats = ("raw", *(f for f in FILE_FORMATS if f != "raw"))
+
+    @cached_property
+    def trust_blocks(self) -> bool:  # type: ignore[override]
+        """Whether a file without blocks is known to be empty: not on FUSE, overlays and others that count late or never."""
+        mount = self.host.locate(self.place)[1]
+        return mount is not None and mount.fstype in space.PROMPT
+
+    # -- making -------------------------------------------------------------------------------------------------------
+
+    def create(self, volume: Volume, *, preallocation: str | None = None) -> VolumeInfo:
+        """Make a volume of any format in ``images.PREALLOCATION``.
+
+        A raw one is sparse but for ``allocation`` bytes, which are reserved (all of them when it is not given);
+        ``preallocation`` off, metadata, falloc or full says otherwise for every format. ``NoSpace`` before anything is
+        written if what is to be reserved does not fit.
+        """
+        backing = self._backing_of(volume)
+        wanted = images.recipe(
+            self.host, volume, self._capacity_of(volume, backing), default="raw", preallocation=preallocation
+        )
+        if self.host.dry_run:
+            self.host.step(f"create {self.place}/{volume.name} {wanted.format} {wanted.capacity} bytes")
+            return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
+        with self.open() as directory, self._new(directory, volume, wanted.format) as new:
+            if wanted.format in images.BYTES:
+                self._fill(new.fd, volume, wanted.capacity, preallocation)
+            else:
+                if wanted.preallocation in ("falloc", "full"):
+                    copying.require_space(new.fd, wanted.capacity)
+                images.create(self.host, new.fd, volume.name, wanted)
+        return self._made(volume.name, wanted.format)
+
+    def clone(
+        self,
+        volume: Volume,
+        source: Source,
+        *,
+        linked: bool = False,
+        reflink: bool | None = None,
+        preallocation: str | None = None,
+        chain: Sequence[tuple[str, str]] = (),
+        secret: bytes | None = None,
+    ) -> VolumeInfo:
+        """Make a volume with the content of ``source``: a copy of its bytes, or a conversion when the format differs.
+
+        ``linked`` makes a qcow2 overlay on the source instead. ``reflink`` is as for ``copying.duplicate``. ``chain`` has the
+        path and format of each image below the source that a conversion may read; ``secret`` opens an encrypted source.
+        Raises ``SourceChanged`` if the source was changed while it was read, and then leaves nothing.
+        """
+        if source.info.type == "dir":
+            raise errors.Unsupported(f"{source} is a directory and cannot be cloned", volume=source.info.name)
+        if (source.info.detail or {}).get("ambiguous"):
+            raise errors.Unsafe(
+                f"{source} passes for several formats, so it is not used", volume=source.info.name,
+                hint="say which one it is: poolkit vol-adopt --format FORMAT",
+            )  # fmt: skip
+        with source.open() as fd:
+            copy = (volume, source, fd, linked, reflink, preallocation, chain, secret)
+            try:
+                return self._clone(*copy)
+            except errors.SourceChanged:
+                if not copying.settled(self.host, fd):
+                    raise
+            return self._clone(*copy)
+
+    def _clone(
+        self, volume: Volume, source: Source, fd: int, linked: bool, reflink: bool | None, preallocation: str | None,
+        chain: Sequence[tuple[str, str]], secret: bytes | None,
+    ) -> VolumeInfo:  # fmt: skip
+        size = copying.size_of(fd)
+        unchanged = contextlib.nullcontext() if linked else copying.unchanged(fd, source)
+        image = images.examine(fd, size, source.format, str(source))
+        have = source.capacity if image.capacity is None else image.capacity
+        wanted = images.recipe(
+            self.host, volume, max(volume.capacity or 0, have),
+            default="qcow2" if linked else source.format, preallocation=preallocation, copied=source.format,
+        )  # fmt: skip
+        if self.host.dry_run:
+            how = "link" if linked else "copy"
+            self.host.step(f"{how} {source.path} to {self.place}/{volume.name} {wanted.format}")
+            return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
+        with self.open() as directory, self._new(directory, volume, wanted.format) as new, unchanged:
+            if linked:
+                self._link(new, volume, source, wanted)
+            elif self._same(source.format, image, wanted):
+                self._copy(new, volume, source, fd, size, image, wanted, reflink)
+            else:
+                if reflink:
+                    raise errors.Unsupported(
+                        f"{source} is {source.format}, and the new volume {wanted.format}: blocks cannot be shared"
+                    )
+                self._convert(new, volume, source, fd, wanted, chain, secret)
+        return self._made(volume.name, wanted.format)
+
+    @staticmethod
+    def _same(format: str, image: ImageInfo, wanted: images.Recipe) -> bool:
+        """Whether a copy of the bytes is what is wanted: it keeps snapshots, bitmaps and encryption."""
+        if wanted.format in images.BYTES:
+            return format in images.BYTES
+        return (
+            format == wanted.format
+            and wanted.preallocation == "off"
+            and wanted.secret is None
+            and wanted.cluster_size in (None, image.cluster_size)
+            and wanted.compat in (None, image.compat)
+            and set(wanted.features) <= set(image.features)
+        )
+
+    def _link(self, new: NewFile, volume: Volume, source: Source, wanted: images.Recipe) -> None:
+        import dataclasses
+
+        if wanted.format not in images.OVERLAYS:
+            raise errors.InvalidArgument(
+                f"volume '{volume.name}': a linked clone has the format qcow2, not {wanted.format}", volume=volume.name
+            )
+        if not source.path.startswith("/"):
+            raise errors.Unsupported(f"{source} has no path that an overlay could name")
+        wanted = dataclasses.replace(wanted, backing=(source.path, source.format))
+        images.create(self.host, new.fd, volume.name, wanted)
+
+    def _copy(
+        self, new: NewFile, volume: Volume, source: Source, fd: int, size: int, image: ImageInfo,
+        wanted: images.Recipe, reflink: bool | None,
+    ) -> None:  # fmt: skip
+        folder = os.path.dirname(source.path)
+        backing = image.backing
+        if backing is not None and backing.kind == "file" and not backing.raw.startswith(b"/") and folder != self.place:
+            raise errors.Unsafe(
+                f"{source} names its backing image relative to its own folder, '{backing.name[:200]}': "
+                f"in '{self.place}' that would be another file",
+                hint="clone it in its own pool, or convert it to another format",
+            )
+        grown = wanted.capacity > (size if image.capacity is None else image.capacity)
+        if grown and wanted.format not in images.BYTES:
+            images.check_resize(fd, wanted.format, wanted.capacity, shrink=False)
+        if wanted.format in images.BYTES:
+            os.ftruncate(new.fd, size)
+            if _whole(volume, wanted):
+                copying.require_space(new.fd, wanted.capacity)
+        self.host.files.fault("copying")
+        copying.duplicate(self.host, fd, new.fd, size, reflink=reflink)
+        os.ftruncate(new.fd, max(size, wanted.capacity) if wanted.format in images.BYTES else size)
+        if wanted.format in images.BYTES:
+            if _whole(volume, wanted):
+                space.reserve(self.host, new.fd, 0, wanted.capacity)
+        elif grown:
+            key = images.secret_of(self.host, source.info, source.path) if image.encryption else None
+            images.resize(
+                self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=key
+            )  # fmt: skip
+
+    def _convert(
+        self, new: NewFile, volume: Volume, source: Source, fd: int, wanted: images.Recipe,
+        chain: Sequence[tuple[str, str]], secret: bytes | None,
+    ) -> None:  # fmt: skip
+        encryption = (source.info.detail or {}).get("encryption")
+        if encryption and secret is None:
+            secret = images.secret_of(self.host, source.info, source.path)
+        if _whole(volume, wanted):
+            copying.require_space(new.fd, wanted.capacity)
+        with contextlib.ExitStack() as stack:
+            below, fds = self._below(stack, source.path, fd, source.format, str(source), list(chain))
+            nodes = images.node(fd, source.format, backing=below, encryption=encryption)
+            images.convert(
+                self.host, nodes, (fd, *fds), source.format, secret, new.fd, volume.name, wanted,
+                max(source.allocation, 1),
+            )  # fmt: skip
+        if wanted.format in images.BYTES:
+            if os.fstat(new.fd).st_size < wanted.capacity:
+                os.ftruncate(new.fd, wanted.capacity)
+            if _whole(volume, wanted):
+                space.reserve(self.host, new.fd, 0, wanted.capacity)
+        elif wanted.capacity > source.capacity:
+            images.resize(
+                self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=wanted.secret
+            )  # fmt: skip
+
+    def _below(
+        self, stack: contextlib.ExitStack, path: str, fd: int, format: str, what: str, chain: list[tuple[str, str]]
+    ) -> tuple[Any, list[int]]:
+        """The node of the image that the open image stands on, all below it included, and the descriptors of them."""
+        image = images.examine(fd, copying.size_of(fd), format, what)
+        if image.backing is None:
+            return None, []
+        name = image.backing.name[:200]
+        if not chain or image.backing.kind != "file" or images.resolve(image.backing.raw, path) != chain[0][0]:
+            raise errors.Unsafe(
+                f"{what} stands on '{name}', which is no volume of an active pool; it was not opened",
+                hint="make a pool of its folder, or convert the image where its chain is known",
+            )
+        below, kind = chain[0]
+        under = stack.enter_context(images.opened(below, "the backing image"))
+        node, fds = self._below(stack, below, under, kind, f"the backing image '{below}'", chain[1:])
+        return images.node(under, kind, backing=node), [under, *fds]
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def resize(
+        self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False
+    ) -> VolumeInfo:
+        """Set the capacity; ``allocate`` reserves what is added, or all of it at the capacity it has.
+
+        ``force`` works on files with several names as well.
+        """
+        if info.format not in images.RESIZABLE and info.format not in images.BYTES:
+            raise errors.Unsupported(
+                f"volume '{info.name}': images of format {info.format} cannot be resized", volume=info.name,
+                hint="clone it to qcow2 or raw with a larger capacity",
+            )  # fmt: skip
+        if self.host.dry_run:
+            self.host.step(f"resize {self.place}/{info.name} {info.format} to {capacity} bytes")
+            return info
+        with self.open_volume(info, write=True, force=force) as fd:
+            self.host.step(f"resize {self.place}/{info.name} {info.format} to {capacity} bytes")
+            if info.format in images.BYTES:
+                size = os.fstat(fd).st_size
+                try:
+                    if allocate and capacity > size:
+                        known = identity(os.fstat(fd))
+                        self.host.record(Undo("trim", (f"{self.place}/{info.name}", known, size)))
+                        self.host.files.fault("reserve")
+                        space.reserve(self.host, fd, size, capacity - size, beyond=True)
+                        self.host.files.fault("reserved")
+                    elif allocate and capacity == size and not space.reserve(self.host, fd, 0, size):
+                        raise self._cannot_reserve(info, "the file system cannot fill the holes of a file")
+                    os.ftruncate(fd, capacity)
+                    self.host.files.fault("truncated")
+                except BaseException:
+                    if capacity > size:
+                        os.ftruncate(fd, size)  # nothing was cut off yet; give back what was reserved
+                    raise
+            else:
+                if allocate and capacity == info.capacity:
+                    raise self._cannot_reserve(info, f"the space of a {info.format} image is reserved when it grows")
+                if allocate and capacity > info.capacity:
+                    copying.require_space(fd, capacity - info.capacity)
+                encrypted = (info.detail or {}).get("encryption")
+                key = images.secret_of(self.host, info, f"{self.place}/{info.name}") if encrypted else None
+                images.resize(self.host, fd, info.format, capacity, shrink=shrink, allocate=allocate, key=key)
+            os.fsync(fd)
+        return self.look(info.name, info)
+
+    @staticmethod
+    def _cannot_reserve(info: VolumeInfo, why: str) -> errors.Unsupported:
+        return errors.Unsupported(
+            f"volume '{info.name}': {why}", volume=info.name, hint="clone it with --prealloc falloc or full"
+        )
+
+    def delete(self, info: VolumeInfo) -> None:
+        """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already."""
+        with self.open() as directory:
+            try:
+                self._same_file(directory, info, directory.lstat(info.name))
+            except FileNotFoundError:
+                raise self.missing(info.name) from None
+            if info.type != "dir":
+                if not self.host.files.remove(directory, info.name):
+                    raise self.missing(info.name)
+            elif self.host.step(f"rmdir {directory.join(info.name)}"):
+                try:
+                    os.rmdir(info.name, dir_fd=directory.fd)
+                except FileNotFoundError:
+                    raise self.missing(info.name) from None
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                        raise
+                    raise errors.Unsafe(
+                        f"volume '{info.name}' is a directory that is not empty; it was left alone", volume=info.name
+                    ) from None
+
+    def wipe(self, info: VolumeInfo, algorithm: str = "zero", *, force: bool = False) -> VolumeInfo:
+        """Wipe every byte of the file. A container is then made anew, empty, with the same capacity.
+
+        Where that cannot be, as for an encrypted one, it becomes a raw volume of that capacity; where no file can be so
+        large, one of the file's size.
+        """
+        wiping.check_algorithm(algorithm)
+        if self.host.dry_run:
+            self.host.step(f"wipe {self.place}/{info.name} with {algorithm}")
+            return info
+        with self.open_volume(info, write=True, force=force) as fd:
+            self.host.step(f"wipe {self.place}/{info.name} with {algorithm}")
+            wiping.wipe(self.host, fd, os.fstat(fd).st_size, algorithm)
+            if info.format in images.BYTES:
+                return self.look(info.name, info)
+            detail = info.detail or {}
+            format = info.format if info.format in images.PREALLOCATION and not detail.get("encryption") else "raw"
+            if format == "raw":
+                try:
+                    os.ftruncate(fd, info.capacity)
+                except OSError as error:
+                    if error.errno != errno.EFBIG:
+                        raise
+                    self.host.warn(f"volume '{info.name}': no file here can have its {info.capacity} bytes")
+            else:
+                os.ftruncate(fd, 0)
+                images.create(
+                    self.host, fd, info.name,
+                    images.Recipe(
+                        format, info.capacity,
+                        cluster_size=detail.get("cluster_size") if format in ("qcow2", "qed") else None,
+                        compat=detail.get("compat") if format == "qcow2" else None,
+                    ),
+                )  # fmt: skip
+            os.fsync(fd)
+            self.host.adopt(info.name, os.fstat(fd).st_ino, format)
+        return self._made(info.name, format)
+
+    def upload(
+        self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer, *, backing: bool = False, force: bool = False
+    ) -> VolumeInfo:
+        """Write the bytes of ``stream``. A raw volume is written in place and keeps its size.
+
+        A container is replaced as a whole, and only by a sound image of its recorded format that needs no other file
+        (``backing`` allows one that stands on a backing image): until the last byte is there the old one stays.
+        """
+        if info.type == "dir":
+            raise errors.Unsupported(f"volume '{info.name}' is a directory", volume=info.name)
+        if self.host.dry_run:
+            self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")
+            return info
+        if info.format in images.BYTES:
+            with self.open_volume(info, write=True, force=force) as fd:
+                self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")
+                copying.upload(
+                    self.host, fd, stream, transfer, space.check_range(info.name, transfer, os.fstat(fd).st_size)
+                )
+                self.host.files.fault(f"fsync {info.name}")
+                os.fsync(fd)
+            return self.look(info.name, info)
+        if transfer.offset:
+            raise errors.Unsupported(
+                f"volume '{info.name}' is {info.format}: it can only be uploaded as a whole", volume=info.name
+            )
+        with self.open() as directory, self.host.files.rewrite(directory, info.name, format=info.format) as new:
+            copying.require_space(new.fd, transfer.length)
+            copying.upload(self.host, new.fd, stream, transfer, None)
+            what = f"what was uploaded to volume '{info.name}'"
+            images.examine(new.fd, os.fstat(new.fd).st_size, info.format, what, backing=backing)
+        return self._made(info.name, info.format)
+
+    def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
+        """Write the bytes of the file, as they are, to ``stream``."""
+        with self.open_volume(info) as fd:
+            size = os.fstat(fd).st_size
+            space.check_range(info.name, transfer, size)
+            return copying.download(self.host, fd, stream, transfer, size)
+
+    # -- parts ----------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
+        """A descriptor of the listed file; ``Unsafe`` if something else has its name now.
+
+        For writing a file with several names is refused: another user may have linked it here. ``force`` allows it.
+        """
+        if info.type == "dir":
+            raise errors.Unsupported(f"volume '{info.name}' is a directory: it has no bytes", volume=info.name)
+        with self.open() as directory:
+            try:
+                with directory.regular(info.name, write=write) as fd:
+                    facts = os.fstat(fd)
+                    self._same_file(directory, info, facts)
+                    if write and facts.st_nlink > 1 and not force:
+                        raise errors.Unsafe(
+                            f"volume '{info.name}' has {facts.st_nlink} names (hard links): "
+                            "changing it would change the others",
+                            volume=info.name, hint="if that is meant, add --force",
+                        )  # fmt: skip
+                    yield fd
+            except FileNotFoundError:
+                raise self.missing(info.name) from None
+
+    def _same_file(self, directory: Directory, info: VolumeInfo, facts: os.stat_result) -> None:
+        """``Unsafe`` if an entry is not the one that was listed: another file, or one that is mounted over it."""
+        if not info.inode:
+            return
+        same = facts.st_ino == info.inode
+        if same and info.type != "dir" and facts.st_dev != os.fstat(directory.fd).st_dev:
+            # The files of an overlay may show the device of the layer they are in.
+            mount = self.host.locate(self.place)[1]
+            same = mount is not None and mount.fstype == "overlay"
+        if not same:
+            raise errors.Unsafe(
+                f"'{directory.join(info.name)}' was replaced since it was listed; it was left alone",
+                volume=info.name, hint=f"list it anew: poolkit refresh {self.pool.name}",
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _new(self, directory: Directory, volume: Volume, format: str) -> Iterator[NewFile]:
+        mode, owner, group = self.ownership(volume.target.permissions)
+        files = self.host.files
+        with files.new(directory, volume.name, format=format, mode=mode, owner=owner, group=group) as new:
+            if volume.target.nocow:
+                images.no_cow(new.fd)
+            yield new
+
+    def _fill(self, fd: int, volume: Volume, capacity: int, preallocation: str | None) -> None:
+        allocation = capacity if volume.allocation is None else min(volume.allocation, capacity)
+        if preallocation is not None:
+            allocation = 0 if preallocation == "off" else capacity
+        os.ftruncate(fd, capacity)
+        self.host.files.fault("truncated")
+        space.reserve(self.host, fd, 0, allocation, full=preallocation)
+
+    def _made(self, name: str, format: str) -> VolumeInfo:
+        with self.open() as directory:
+            inode = directory.lstat(name).st_ino
+        return self.look(name, VolumeInfo(name, format=format, inode=inode, capacity=1))
+
+    def _backing_of(self, volume: Volume) -> ImageInfo | None:
+        """The header of the image that a new overlay is to stand on, checked."""
+        backing = volume.backing_store
+        if backing is None or backing.format is None:
+            return None  # without a format the recipe is refused
+        with images.opened(backing.path, "the backing store") as fd:
+            size = copying.size_of(fd)
+            info = images.examine(fd, size, backing.format, f"the backing store '{backing.path}'")
+            if info.capacity is None:
+                info.capacity = size
+            return info
+
+    def _capacity_of(self, volume: Volume, backing: ImageInfo | None) -> int:
+        capacity = volume.capacity
+        if not capacity and backing is not None:
+            capacity = backing.capacity
+        if capacity is None:
+            raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
+        if capacity >= 1 << 63:
+            raise errors.InvalidArgument(
+                f"volume '{volume.name}' cannot have {capacity} bytes: a file has less than 2^63", volume=volume.name
+            )
+        return capacity
+
+    def ownership(self, given: Permissions) -> tuple[int, int, int]:
+        """Mode, owner and group of a new volume: its own, else the pool's defaults, else 0600 and this process's."""
+        default = self.pool.volume_defaults or Permissions()
+        mode = given.mode if given.mode is not None else default.mode
+        owner = given.owner if given.owner is not None else default.owner
+        group = given.group if given.group is not None else default.group
+        return 0o600 if mode is None else mode, _or_any(owner), _or_any(group)
+
+
+def _whole(volume: Volume, wanted: images.Recipe) -> bool:
+    """Whether all space of a copy is to be reserved; without a word it takes what its data takes."""
+    return wanted.preallocation in ("falloc", "full") or 0 < wanted.capacity <= (volume.allocation or 0)
+
+
+def _or_any(number: int | None) -> int:
+    return -1 if number is None else number

@@ -1,0 +1,348 @@
+"""LVM: its reports as plain values, the rules of its names, and its refusals in words.
+
+Everything is asked of LVM's own tools, in one report per question and in JSON: the volume groups of the machine with
+their devices (``vgs``), and all logical volumes of a group with their segments (``lvs``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from poolkit import errors
+from poolkit.host import undo
+from poolkit.host.files import TEMPORARY
+from poolkit.host.port import Host
+
+# lvm(8), "VALID NAMES" and "RESERVED NAMES"; NAME_LEN of lib/metadata/metadata-exported.h is 128 with the final NUL.
+_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126}\Z")
+_RESERVED = re.compile(
+    r"snapshot|pvmove|.*_(cdata|cmeta|corig|cpool|cvol|iorig|imeta|mimage|mlog|pmspare|rimage|rmeta|tdata|tmeta|"
+    r"vdata|vorigin|wcorig)"
+)
+_DEVICE_NAME = 127  # bytes of a device-mapper name (DM_NAME_LEN of linux/dm-ioctl.h is 128)
+
+_GROUP_FIELDS = (
+    "vg_name",
+    "vg_uuid",
+    "vg_size",
+    "vg_free",
+    "vg_extent_size",
+    "vg_missing_pv_count",
+    "lv_count",
+    "pv_name",
+)
+_FIELDS = (
+    "lv_name", "lv_uuid", "lv_size", "lv_role", "lv_parent", "lv_active", "lv_device_open", "lv_health_status",
+    "lv_skip_activation", "lv_kernel_major", "lv_kernel_minor", "segtype", "seg_pe_ranges", "origin", "origin_size", "pool_lv",
+    "data_percent", "metadata_percent", "zero", "vg_uuid", "vg_size", "vg_free", "vg_extent_size",
+)  # fmt: skip
+# Types that hold the data of other volumes and are none themselves.
+POOLS = frozenset(("thin-pool", "cache-pool", "vdo-pool"))
+
+
+class Group(NamedTuple):
+    """A volume group. Sizes in bytes; ``missing`` counts devices that are gone; ``volumes`` logical volumes."""
+
+    name: str
+    uuid: str
+    size: int
+    free: int
+    extent: int
+    missing: int
+    volumes: int
+    devices: tuple[str, ...]
+
+
+class LogicalVolume(NamedTuple):
+    """A logical volume, hidden ones (the legs of a mirror, the data of a thin pool) included. Sizes in bytes.
+
+    ``pieces`` are (device or hidden volume, first extent, extent after the last), in order. ``origin_size`` is set for
+    snapshots with a space of their own; ``percent`` is how much of a thin volume, a pool or such a space is filled, and
+    ``metadata`` of a pool's metadata. ``zero`` says that a thin pool erases what it gives to a volume.
+    """
+
+    name: str
+    uuid: str
+    size: int
+    role: str
+    parent: str
+    active: bool
+    open: bool
+    health: str
+    skip: bool
+    device: str
+    segtype: str
+    pieces: tuple[tuple[str, int, int], ...]
+    origin: str
+    origin_size: int
+    pool: str
+    percent: float
+    metadata: float
+    zero: bool
+
+    @property
+    def own(self) -> bool:
+        """Whether it can be named in a command: a volume or a pool, not a part of one."""
+        return (self.role.startswith("public") or self.segtype in POOLS) and not self.parent
+
+    @property
+    def external(self) -> bool:
+        """Whether thin volumes stand on it from outside their pool: role extthinorigin, multiextthinorigin for several."""
+        return "extthinorigin" in self.role
+
+    @property
+    def listed(self) -> bool:
+        """Whether it is a volume of a storage pool: no pool for others, and not an unfinished one of ours."""
+        return self.own and self.segtype not in POOLS and not self.name.startswith(TEMPORARY)
+
+    @property
+    def thin(self) -> bool:
+        """Whether it takes its space from a thin pool."""
+        return self.segtype == "thin"
+
+    @property
+    def snapshot(self) -> bool:
+        """Whether it is a snapshot with a space of its own, which lives only as long as its origin."""
+        return "thicksnapshot" in self.role
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of its device; the size of a snapshot is its room for changes."""
+        return (self.origin_size or self.size) if self.snapshot else self.size
+
+
+# -- reports --------------------------------------------------------------------------------------------------------
+
+
+def report(
+    host: Host, tool: str, fields: Sequence[str], *operands: str, hidden: bool = False, shared: bool = False,
+    select: str = "", more: Sequence[str] = (), ok: Sequence[int] = (0,),
+) -> list[dict[str, str]]:  # fmt: skip
+    """The rows of ``lvs``, ``vgs`` or ``pvs``, each a mapping from field to text; sizes are decimal bytes."""
+    argv = [tool, "--reportformat", "json", "--units", "b", "--nosuffix"]
+    argv += ["--all"] if hidden else []
+    argv += ["--select", select] if select else []
+    argv += more
+    argv += ["--options", ",".join(fields), "--", *operands]
+    text = host.query(argv, ok=ok, shared=shared).stdout
+    try:
+        (rows,) = json.loads(text)["report"][0].values()
+    except (ValueError, LookupError, TypeError):
+        raise errors.HostError(f"'{tool}' answered something that is no report: {text[:100]!r}") from None
+    return list(rows)
+
+
+def groups(host: Host) -> list[Group]:
+    """All volume groups of this machine; asked once per engine call. Raises ``ToolMissing`` without LVM.
+
+    Two may have one name: whoever writes to a disk, such as a guest, can make a second one.
+    """
+    found: dict[str, Group] = {}
+    # Status 5 is also that of a report in which one group, maybe not ours, is damaged.
+    for row in report(host, "vgs", _GROUP_FIELDS, shared=True, ok=(0, 5)):
+        uuid, device = row["vg_uuid"], row["pv_name"]
+        old = found.get(uuid)
+        if old is not None:
+            found[uuid] = old._replace(devices=(*old.devices, device))
+            continue
+        found[uuid] = Group(
+            row["vg_name"], uuid, _int(row["vg_size"]), _int(row["vg_free"]), _int(row["vg_extent_size"]),
+            _int(row["vg_missing_pv_count"]), _int(row["lv_count"]), (device,),
+        )  # fmt: skip
+    return list(found.values())
+
+
+def group(host: Host, name: str) -> Group | None:
+    """The group of that name, None if there is none; ``Unsafe`` if there are two. Asked once per engine call."""
+    found = [g for g in groups(host) if g.name == name]
+    if len(found) > 1:
+        raise errors.Unsafe(
+            f"{'two' if len(found) == 2 else len(found)} volume groups are named '{name}' "
+            f"({' and '.join(g.uuid for g in found)})",
+            hint="rename one of them: vgrename UUID NEWNAME",
+        )
+    return found[0] if found else None
+
+
+class Listing(NamedTuple):
+    """All logical volumes of a group by name, and the group's figures (0 where the group has no volume to tell them)."""
+
+    volumes: dict[str, LogicalVolume]
+    size: int = 0
+    free: int = 0
+    extent: int = 0
+
+    def extents(self, volume: LogicalVolume) -> list[tuple[str, int, int]]:
+        """Where its data is: (device, start, end) in bytes from the device's first extent, all legs and their metadata."""
+        found = [(n, a * self.extent, b * self.extent) for n, a, b in volume.pieces if not _is_hidden(n)]
+        if len(found) != len(volume.pieces):
+            for child in self.volumes.values():
+                if child.parent == volume.name:
+                    found += self.extents(child)
+        return found
+
+    def dependents(self, volume: LogicalVolume) -> list[str]:
+        """The volumes that would be lost with ``volume``: its snapshots, and thin volumes with it as external origin."""
+        based = [v for v in self.volumes.values() if v.origin == volume.name]
+        return [v.name for v in based if v.snapshot or v.pool != volume.pool]
+
+
+def listing(host: Host, group: str, *names: str, select: str = "") -> Listing:
+    """All logical volumes of ``group``, hidden ones included: one call of ``lvs``, whatever their number.
+
+    With ``names`` those alone, and with ``select`` (lvmreport(7)) those it matches. Asked once per engine call, and again
+    after a change.
+    """
+    found: dict[str, dict[str, str]] = {}
+    pieces: dict[str, list[tuple[str, int, int]]] = {}
+    row: dict[str, str] = {}
+    operands = [f"{group}/{name}" for name in names] or [group]
+    for row in report(host, "lvs", _FIELDS, *operands, hidden=True, select=select, shared=True):
+        name = row["lv_name"].strip("[]")
+        found.setdefault(name, row)
+        pieces.setdefault(name, []).extend(_ranges(row["seg_pe_ranges"]))
+    volumes = {name: _volume(name, one, tuple(pieces[name])) for name, one in found.items()}
+    return Listing(
+        volumes, _int(row.get("vg_size", "")), _int(row.get("vg_free", "")), _int(row.get("vg_extent_size", ""))
+    )
+
+
+def _volume(name: str, row: dict[str, str], pieces: tuple[tuple[str, int, int], ...]) -> LogicalVolume:
+    major, minor = row["lv_kernel_major"], row["lv_kernel_minor"]
+    return LogicalVolume(
+        name, row["lv_uuid"], _int(row["lv_size"]), row["lv_role"], row["lv_parent"].strip("[]"),
+        row["lv_active"].startswith("active"), _flag(row["lv_device_open"]), row["lv_health_status"],
+        _flag(row["lv_skip_activation"]), "" if major.startswith("-") else f"{major}:{minor}", row["segtype"], pieces,
+        row["origin"].strip("[]"), _int(row["origin_size"]), row["pool_lv"].strip("[]"), float(row["data_percent"] or 0),
+        float(row["metadata_percent"] or 0), _flag(row["zero"]),
+    )  # fmt: skip
+
+
+def _ranges(text: str) -> Iterator[tuple[str, int, int]]:
+    for part in text.split():
+        name, _, span = part.rpartition(":")
+        first, _, last = span.partition("-")
+        if first.isdigit() and last.isdigit():
+            yield name, int(first), int(last) + 1
+
+
+def _is_hidden(name: str) -> bool:
+    return not name.startswith(("/", "[", "unknown"))  # a device that is gone appears as [unknown]
+
+
+def _flag(text: str) -> bool:
+    """A binary field: a word or nothing, or with ``report/binary_values_as_numeric`` of lvm.conf 1, 0 or -1 (unknown)."""
+    return text not in ("", "0", "-1", "unknown")
+
+
+def _int(text: str) -> int:
+    return int(text) if text else 0
+
+
+# -- devices and groups -------------------------------------------------------------------------------------------------
+
+
+def members(host: Host) -> dict[str, str]:
+    """Every device that LVM has labelled, with its volume group (empty for one without)."""
+    return {row["pv_name"]: row["vg_name"] for row in report(host, "pvs", ("pv_name", "vg_name"), ok=(0, 5))}
+
+
+def owner(host: Host, path: str) -> str | None:
+    """The group of a labelled device, whoever may use it ("[unknown]" without its metadata); None if LVM reports nothing.
+
+    ``members`` leaves out groups of other hosts and what the devices file or a filter hides.
+    """
+    more = ["--foreign", "--shared", "--devices", path]
+    rows = report(host, "pvs", ("pv_name", "vg_name"), path, more=more, ok=(0, 5))
+    return rows[0]["vg_name"] if rows else None
+
+
+def label(host: Host, path: str) -> str:
+    """Make a device a physical volume; returns its UUID. Undone while it is still that one and in no group."""
+    digits = secrets.token_hex(16)
+    uuid = "-".join(digits[a:b] for a, b in ((0, 6), (6, 10), (10, 14), (14, 18), (18, 22), (22, 26), (26, 32)))
+    question = ["pvs", "--noheadings", "--options", "pv_uuid,vg_name", "--", path]
+    host.change(
+        ["pvcreate", "--yes", "--uuid", uuid, "--norestorefile", "--", path],
+        undo=undo.run_if(question, uuid, ["pvremove", "--yes", "--", path]),
+    )
+    return uuid
+
+
+def make_group(host: Host, name: str, devices: Sequence[str], first: str) -> None:
+    """Make a group of labelled devices. Undone while ``first``, the UUID of one of them, is in it and it has no volume."""
+    question = ["pvs", "--noheadings", "--options", "vg_name", "--select", quoted(pv_uuid=first)]
+    host.change(["vgcreate", "--", name, *devices], undo=undo.run_if(question, name, ["vgremove", "--", name]))
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+def name_fault(name: str, group: str | None = None) -> str:
+    """Why LVM would not take ``name`` for a volume group, or for a logical volume of ``group``; empty when it would."""
+    if name in (".", "..") or not _NAME.match(name):
+        return "LVM's names have 1 to 127 of the characters A-Z a-z 0-9 _ . + -, and '-' not in front"
+    if group is None:
+        return ""
+    reserved = _RESERVED.match(name)
+    if reserved:
+        return f"LVM keeps names with '{reserved[1] or reserved[0]}' for itself"
+    length = len(device_name(group, name))
+    return f"'{group}' and it together are {length} characters long, and {_DEVICE_NAME} is the most" * (
+        length > _DEVICE_NAME
+    )
+
+
+def device_name(group: str, volume: str = "") -> str:
+    """The device-mapper name of a logical volume, or the beginning that those of a group have in common."""
+    return f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
+
+
+def active(host: Host, group: str) -> bool:
+    """Whether any logical volume of the group is active here, told from the names in /dev/mapper without a program."""
+    names: list[str] = host.shared("device mapper", _mapped)
+    start = device_name(group)
+    return any(n.startswith(start) and n[len(start) : len(start) + 1] != "-" for n in names)
+
+
+def _mapped() -> list[str]:
+    try:
+        return os.listdir("/dev/mapper")
+    except OSError:
+        return []
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Iterator[None]:
+    """Turn LVM's refusals that callers tell apart into their own errors: no space, name taken, in use."""
+    try:
+        yield
+    except errors.ToolFailed as error:
+        said = error.stderr
+        facts: dict[str, Any] = {"pool": pool, "volume": volume, "hint": hint}
+        if "nsufficient" in said and ("free space" in said or "extents" in said):
+            raise errors.NoSpace(f"pool '{pool}': {_sentence(said)}", **facts) from error
+        if "already exists in volume group" in said and volume is not None:
+            raise errors.VolumeExists(f"pool '{pool}' has a volume '{volume}' already", **facts) from error
+        if re.search(r"\bin use\b|is used by another device|contains a filesystem in use", said):
+            raise errors.Busy(f"pool '{pool}': {_sentence(said)}", **facts) from error
+        raise
+
+
+def _sentence(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.strip().startswith("WARNING")]
+    return lines[-1].rstrip(".")[:300] if lines else "LVM refused"
+
+
+def quoted(**wanted: str) -> str:
+    """A selection (lvmreport(7)) of all these fields having exactly these values."""
+    return " && ".join(f'{field}="{value}"' for field, value in wanted.items())

@@ -1,0 +1,384 @@
+"""Durable file operations of the host port: each is a fault point, shown in a dry run, and undone on failure.
+
+*Durable* means: temporary file in the same directory, fsync, rename, fsync of the directory. Everything that appears
+under a final name is whole and has its final owner and mode.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from poolkit import errors
+from poolkit.host.undo import Undo, identity, unlink_whole
+
+if TYPE_CHECKING:
+    from poolkit.host.port import Host
+
+TEMPORARY = ".poolkit-"  # names that begin so are ours, unfinished, and never listed
+
+LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""How an entry nobody vouches for is opened: never through a link, never waiting for a FIFO, never as a terminal."""
+
+
+class Directory:
+    """An open directory: entries are reached through its descriptor and never through a symbolic link."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Directory:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor; repeatable."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def join(self, name: str) -> str:
+        """The path of an entry, for people and for tools; poolkit itself uses the descriptor."""
+        return os.path.join(self.path, name)
+
+    def lstat(self, name: str) -> os.stat_result:
+        """Facts of an entry itself, not of what a link points to. Raises ``FileNotFoundError``."""
+        return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an entry of that name, of any kind."""
+        try:
+            self.lstat(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self, name: str, flags: int = LOOK) -> int:
+        """Open an entry; O_NOFOLLOW, O_NONBLOCK, O_NOCTTY and O_CLOEXEC are always added. The caller closes it."""
+        return os.open(name, flags | LOOK, dir_fd=self.fd)
+
+    @contextmanager
+    def regular(self, name: str, *, write: bool = False) -> Iterator[int]:
+        """A descriptor of an existing regular file; ``Unsafe`` if the entry is a link, device, FIFO or directory."""
+        try:
+            fd = self.open(name, os.O_RDWR if write else os.O_RDONLY)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EMLINK):
+                raise errors.Unsafe(
+                    f"'{self.join(name)}' is a symbolic link; it was not followed", volume=name
+                ) from error
+            if error.errno == errno.EISDIR:
+                raise errors.Unsafe(f"'{self.join(name)}' is a directory, not a file", volume=name) from error
+            if error.errno == errno.ENXIO:
+                raise errors.Unsafe(f"'{self.join(name)}' is not a regular file", volume=name) from error
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise errors.Unsafe(f"'{self.join(name)}' is not a regular file", volume=name)
+            yield fd
+        finally:
+            os.close(fd)
+
+
+_UNNAMED = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
+"""Kernel names of file systems with O_TMPFILE (open(2)), of which this is known to be sound."""
+
+
+class NewFile:
+    """A file that does not have its name yet; made by :meth:`Files.new`. ``temporary`` is None for one without any name."""
+
+    __slots__ = ("directory", "fd", "name", "temporary")
+
+    def __init__(self, directory: Directory, name: str, temporary: str | None, fd: int) -> None:
+        self.directory = directory
+        self.name = name
+        self.temporary = temporary
+        self.fd = fd
+
+
+class Files:
+    """The durable operations; reached as ``host.files``."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def mkdir(self, path: str, mode: int = 0o755, *, keep: bool = False) -> bool:
+        """Make a directory, and its parents with mode 0755. Returns False if it exists already.
+
+        Undone by rmdir, unless ``keep``: for folders that other operations may begin to use at once.
+        """
+        if os.path.isdir(path):
+            return False
+        parent = os.path.dirname(path)
+        if parent and not os.path.isdir(parent):
+            self.mkdir(parent, 0o755, keep=keep)
+        if self._host.step(f"mkdir {path}", None if keep else Undo("rmdir", (path,))):
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
+                return False  # another process was faster
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fchmod(fd, mode)  # whatever the umask is
+            finally:
+                os.close(fd)
+            self.fault(f"fsync directory of {path}")
+            self.sync(parent)
+        return True
+
+    def rmdir(self, path: str) -> bool:
+        """Remove an empty directory; False if it is gone already. Raises ``OSError`` if it is not empty."""
+        if not os.path.lexists(path):
+            return False
+        if self._host.step(f"rmdir {path}"):
+            os.rmdir(path)
+            self.fault(f"fsync directory of {path}")
+            self.sync(os.path.dirname(path))
+        return True
+
+    def chmod(self, path: str, mode: int) -> bool:
+        """Set the mode of a directory or device; False if it has it. Undone by the old mode. Follows no link."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            facts = os.fstat(fd)
+            old = stat.S_IMODE(facts.st_mode)
+            if old == mode:
+                return False
+            if self._host.step(f"chmod {mode:04o} {path}", Undo("chmod", (path, old, identity(facts)))):
+                os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+        return True
+
+    def chown(self, path: str, owner: int, group: int) -> bool:
+        """Set owner and group (-1 leaves one as it is); False if it has them. Undone by the old ones. Follows no link."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            facts = os.fstat(fd)
+            if owner in (-1, facts.st_uid) and group in (-1, facts.st_gid):
+                return False
+            undo = Undo("chown", (path, facts.st_uid, facts.st_gid, identity(facts)))
+            if self._host.step(f"chown {owner}:{group} {path}", undo):
+                os.fchown(fd, owner, group)
+        finally:
+            os.close(fd)
+        return True
+
+    def write(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Replace or make a file durably; its old content stays until the rename, which is the last step."""
+        directory, name = os.path.split(path)
+        if self._host.dry_run:
+            self._host.step(f"write {path}")
+            return
+        temporary = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
+        self._host.step(f"write {path}", Undo("unlink", (temporary,)))
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                write_all(fd, data)
+                os.fchmod(fd, mode)
+                self.fault(f"fsync {name}")
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            self.fault(f"rename {name}")
+            os.replace(temporary, path)
+        except BaseException:
+            _unlink(temporary)
+            raise
+        self.fault(f"fsync directory of {name}")
+        self.sync(directory)
+
+    def symlink(self, target: str, path: str) -> bool:
+        """Make a symbolic link; False if it is there with that target. Undone if it still has that target."""
+        try:
+            if os.readlink(path) == target:
+                return False
+        except OSError:
+            pass
+        if self._host.step(f"symlink {path} -> {target}", Undo("unsymlink", (target, path))):
+            os.symlink(target, path)
+            self.fault(f"fsync directory of {path}")
+            self.sync(os.path.dirname(path))
+        return True
+
+    def unlink(self, path: str) -> bool:
+        """Remove a file or link of ours; False if it is gone already. Undo puts it back.
+
+        A file waits under a private name until the operation is complete.
+        """
+        directory = os.path.dirname(path)
+        try:
+            target = os.readlink(path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            kept = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
+            if self._host.step(f"unlink {path}", Undo("restore", (kept, path))):
+                os.rename(path, kept)
+                self.fault(f"fsync directory of {path}")
+                self.sync(directory)
+            return True
+        if self._host.step(f"unlink {path}", Undo("symlink", (target, path))):
+            os.unlink(path)
+            self.fault(f"fsync directory of {path}")
+            self.sync(directory)
+        return True
+
+    def remove(self, directory: Directory, name: str) -> bool:
+        """Remove an entry of an open directory; False if it is gone already. Not undone: it was asked for."""
+        if not directory.exists(name):
+            return False
+        if self._host.step(f"unlink {directory.join(name)}"):
+            os.unlink(name, dir_fd=directory.fd)
+            self.fault(f"fsync directory of {name}")
+            os.fsync(directory.fd)
+        return True
+
+    @contextmanager
+    def new(
+        self, directory: Directory, name: str, *, format: str, mode: int = 0o600, owner: int = -1, group: int = -1
+    ) -> Iterator[NewFile]:
+        """A new file that appears under ``name`` whole, with its final owner and mode, or not at all.
+
+        The body fills the file; leaving it puts the file under its name without replacing anything
+        (``VolumeExists``). On an error nothing is left. ``format`` is what the engine records for it. Not for a dry run:
+        ask ``host.dry_run`` first.
+        """
+        if directory.exists(name):
+            raise _exists(directory, name)
+        make = self._unnamed if self._has_unnamed(directory) else self._temporary
+        with make(directory, name, "create") as new:
+            yield new
+            self._settle(new, format, mode, owner, group)
+            self._host.record(unlink_whole(directory.join(name), os.fstat(new.fd)))
+            self.fault(f"name {name}")
+            _name(new)
+            self.fault(f"fsync directory of {name}")
+            os.fsync(directory.fd)
+
+    @contextmanager
+    def rewrite(self, directory: Directory, name: str, *, format: str) -> Iterator[NewFile]:
+        """A new file that takes the place of the regular file ``name`` at once, with its owner and mode, or not at all.
+
+        Other names of the old file keep the old content. Otherwise as :meth:`new`.
+        """
+        with directory.regular(name) as fd:
+            old = os.fstat(fd)
+        with self._temporary(directory, name, "replace") as new:
+            yield new
+            self._settle(new, format, stat.S_IMODE(old.st_mode), old.st_uid, old.st_gid)
+            if identity(directory.lstat(name)) != identity(old):
+                raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
+            self.fault(f"rename {name}")
+            os.replace(str(new.temporary), name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+            self.fault(f"fsync directory of {name}")
+            os.fsync(directory.fd)
+
+    def _has_unnamed(self, directory: Directory) -> bool:
+        mount = self._host.locate(directory.path)[1]
+        return mount is not None and mount.fstype in _UNNAMED
+
+    @contextmanager
+    def _unnamed(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:
+        """An unfinished file without a name: whatever happens to this process or the machine, nothing is left of it."""
+        self._host.step(f"{verb} {directory.join(name)}")
+        fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
+        try:
+            yield NewFile(directory, name, None, fd)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _temporary(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:
+        """An unfinished file under a private name, which is gone afterwards unless it was renamed."""
+        temporary = f"{TEMPORARY}{os.urandom(8).hex()}"
+        self._host.step(f"{verb} {directory.join(name)}", Undo("unlink", (directory.join(temporary),)))
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        new = NewFile(directory, name, temporary, os.open(temporary, flags, 0o600, dir_fd=directory.fd))
+        try:
+            yield new
+        except BaseException:
+            try:
+                os.unlink(temporary, dir_fd=directory.fd)
+            except FileNotFoundError:
+                pass
+            raise
+        finally:
+            os.close(new.fd)
+
+    def _settle(self, new: NewFile, format: str, mode: int, owner: int, group: int) -> None:
+        """Give an unfinished file its owner and mode, bring it to the disk and record its format."""
+        facts = os.fstat(new.fd)
+        if (owner not in (-1, facts.st_uid)) or (group not in (-1, facts.st_gid)):
+            os.fchown(new.fd, owner, group)
+        os.fchmod(new.fd, mode)
+        self.fault(f"fsync {new.name}")
+        os.fsync(new.fd)
+        self._host.adopt(new.name, facts.st_ino, format)
+        self._host.check_abort()
+
+    def sync(self, path: str) -> None:
+        """fsync a directory, so that its entries survive a power failure."""
+        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def fault(self, label: str) -> None:
+        """A fault point between two system calls of one change; does nothing outside tests."""
+        if self._host.fault is not None:
+            self._host.fault(label)
+
+
+def _name(new: NewFile) -> None:
+    from poolkit.host import libc
+
+    folder = new.directory.fd
+    try:
+        if new.temporary is None:
+            os.link(f"/proc/self/fd/{new.fd}", new.name, dst_dir_fd=folder)  # as linkat(2) has it for O_TMPFILE
+            os.fsync(new.fd)  # btrfs writes no log of a file that has no name yet
+            return
+        try:
+            libc.rename_noreplace(new.temporary, new.name, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            # NFS has no RENAME_NOREPLACE; a hard link refuses to replace as well.
+            os.link(new.temporary, new.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.unlink(new.temporary, dir_fd=folder)
+    except FileExistsError:
+        raise _exists(new.directory, new.name) from None
+
+
+def _exists(directory: Directory, name: str) -> errors.VolumeExists:
+    return errors.VolumeExists(
+        f"'{directory.join(name)}' exists already", volume=name, hint="choose another name, or delete that volume first"
+    )
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of ``data`` at the descriptor's position; os.write may write less than it was given."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

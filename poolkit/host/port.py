@@ -1,0 +1,406 @@
+"""The one port through which everything touches the machine.
+
+``query`` reads and ``change`` writes. From that split come the dry run, the undo of a failed operation, the crash
+journal, transcripts in tests, redaction of secrets and abort, and no backend knows of any of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from poolkit import errors
+from poolkit.host.files import Directory, Files
+from poolkit.values import value
+
+if TYPE_CHECKING:
+    from poolkit.host.mounts import Mount, MountTable
+    from poolkit.host.undo import Journal, Undo
+
+# What keeps devices suspended or half a table written when it is killed: an abort takes effect when it has ended.
+_WHOLE = frozenset(
+    ("pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove", "lvextend", "lvreduce",
+     "lvresize", "lvchange", "sfdisk", "parted", "partx", "kpartx", "resizepart", "dmsetup", "wipefs")
+)  # fmt: skip
+
+
+class Result(NamedTuple):
+    """What a program answered. ``stdout`` and ``stderr`` are text; bytes that are not UTF-8 appear as ``\\xNN``."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+
+@value()
+class Step:
+    """One change of an operation, as a dry run shows it: an argv, or a sentence for a system call."""
+
+    argv: tuple[str, ...] = ()
+    text: str = ""
+
+    def __str__(self) -> str:
+        if self.argv:
+            import shlex
+
+            return shlex.join(self.argv)
+        return self.text
+
+
+class Host:
+    """This machine. One object may be shared by threads; ``operation`` makes the view for one engine call.
+
+    ``fault`` is called with a label before every change to durable state: tests raise or kill there.
+    """
+
+    _own_session = True
+    """Whether programs get a session of their own, so that an abort ends all that they started."""
+
+    def __init__(self, *, dry_run: bool = False, fault: Callable[[str], None] | None = None) -> None:
+        self.dry_run = dry_run
+        self.fault = fault
+        self.plan: list[Step] = []
+        self.warnings: list[str] = []
+        self.abort = threading.Event()
+        self.journal: Journal | None = None
+        self.on_progress: Callable[[int, int, str], None] | None = None
+        self.on_step: Callable[[str], None] | None = None
+        self.cautious: str | None = None
+        """Where a damaged inventory was set aside: formats on record may be missing, so that a guess is worth less."""
+        self.on_adopt: Callable[[str, int, str], None] | None = None
+        self.on_secret: Callable[[str | None, str | None], bytes] | None = None
+        self.files = Files(self)
+        self._shared: dict[Any, Any] = {}
+        self._secrets: list[str] = []
+        self._programs: dict[str, str] = {}
+        self.children: list[Any] = []
+        """Processes that wait for work that may hang (``poolkit.host.worker``)."""
+
+    def close(self) -> None:
+        """End the processes that wait for work. Repeatable; the next work starts new ones."""
+        with suppress(IndexError):  # threads may take from the list at the same time
+            while True:
+                self.children.pop().end()
+
+    def operation(
+        self,
+        *,
+        journal: Journal | None = None,
+        abort: threading.Event | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Host:
+        """A view of this machine for one engine call: its own plan, journal, abort switch and shared answers."""
+        view = self._view()
+        view.journal = journal
+        view.abort = abort or self.abort
+        view.on_progress = progress or self.on_progress
+        view.on_step = self.on_step
+        view.on_secret = self.on_secret
+        view._programs = self._programs
+        view.children = self.children
+        return view
+
+    def _view(self) -> Host:
+        return Host(dry_run=self.dry_run, fault=self.fault)
+
+    # -- programs ---------------------------------------------------------------------------------------------
+
+    def query(
+        self,
+        argv: Sequence[str],
+        *,
+        ok: Sequence[int] = (0,),
+        timeout: float = 60,
+        input: bytes | None = None,
+        shared: bool = False,
+        untrusted: bool = False,
+        pass_fds: Sequence[int] = (),
+    ) -> Result:
+        """Run a program that only reads.
+
+        ``argv[0]`` is a bare name, looked up on a fixed path; never a shell. ``ok`` lists the exit statuses that
+        mean success. ``shared`` answers a repeated question from memory until the next change. ``untrusted``
+        sets resource limits, for tools that read images. ``timeout`` is in seconds. Raises ``ToolMissing``,
+        ``ToolFailed``, ``ToolCrashed``, ``ToolTimeout`` or ``Aborted``. Repeatable.
+        """
+        if not shared:
+            return self._run(argv, ok, timeout, input, untrusted, pass_fds)
+        key = tuple(argv)
+        if key not in self._shared:
+            self._shared[key] = self._run(argv, ok, timeout, input, untrusted, pass_fds)
+        result: Result = self._shared[key]
+        return result
+
+    def change(
+        self,
+        argv: Sequence[str],
+        *,
+        undo: Sequence[str] | Undo | None = None,
+        ok: Sequence[int] = (0,),
+        timeout: float = 600,
+        input: bytes | None = None,
+        untrusted: bool = False,
+        pass_fds: Sequence[int] = (),
+        limits: Mapping[str, int] | None = None,
+        poll: Callable[[], None] | None = None,
+    ) -> Result:
+        """Run a program that changes something; ``undo`` takes the change back.
+
+        ``undo`` is an argv (or an :class:`~poolkit.host.undo.Undo`) that is recorded durably before the program runs
+        and performed if a later step of the operation fails or the process dies. It must be harmless when the
+        change never happened. In a dry run nothing is run and the answer is empty. ``limits`` (names of prlimit(1), with
+        ``untrusted``) replaces single limits; ``poll`` is called four times a second while it runs. Otherwise as ``query``.
+        """
+        self.announce(argv, undo)
+        if self.dry_run:
+            return Result(tuple(argv), ok[0], "", "")
+        whole = argv[0] in _WHOLE
+        result = self._run(
+            argv, ok, timeout, input, untrusted, pass_fds, abortable=not whole, limits=limits, poll=poll, changes=True
+        )
+        if whole:
+            self.check_abort()
+        return result
+
+    def _track(self, pid: int) -> None:
+        """A program that changes something has begun."""
+        if self.journal is not None:
+            self.journal.running(pid)
+
+    def announce(self, argv: Sequence[str], undo: Sequence[str] | Undo | None = None) -> None:
+        """What ``change`` does before it runs the program: for one that somebody else runs."""
+        self._step(argv[0], undo)
+        self._plan(Step(argv=tuple(argv)))
+        self._shared.clear()
+
+    def run_undo(self, argv: Sequence[str], *, input: str | None = None) -> None:
+        """Run the argv of an undo step; raises as ``query``. An abort does not stop it."""
+        self._shared.clear()
+        self._run(argv, (0,), 120, None if input is None else input.encode(), False, (), abortable=False)
+
+    def ask_undo(self, argv: Sequence[str]) -> str:
+        """What a program prints that an undo step depends on, whatever its status; an abort does not stop it."""
+        return self._run(argv, range(256), 120, None, False, (), abortable=False).stdout
+
+    def program(self, name: str) -> str:
+        """The absolute path of a program on the fixed search path; raises ``ToolMissing`` with the package to install."""
+        found = self._programs.get(name)
+        if found is None:
+            from poolkit.host.programs import PACKAGES, SEARCH_PATH
+
+            for directory in SEARCH_PATH:
+                candidate = f"{directory}/{name}"
+                if os.access(candidate, os.X_OK):
+                    found = self._programs[name] = candidate
+                    break
+            else:
+                package = PACKAGES.get(name, name.split(".")[0])
+                raise errors.ToolMissing(
+                    f"the program '{name}' is not installed", argv=[name], hint=f"on Debian: apt install {package}"
+                )
+        return found
+
+    def has_program(self, name: str) -> bool:
+        """Whether ``program`` would find it."""
+        try:
+            self.program(name)
+        except errors.ToolMissing:
+            return False
+        return True
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        ok: Sequence[int],
+        timeout: float,
+        input: bytes | None,
+        untrusted: bool,
+        pass_fds: Sequence[int],
+        abortable: bool = True,
+        limits: Mapping[str, int] | None = None,
+        poll: Callable[[], None] | None = None,
+        changes: bool = False,
+    ) -> Result:
+        from poolkit.host import programs
+
+        argv = tuple(argv)
+        full = [self.program(argv[0]), *argv[1:]]
+        if untrusted:
+            all_limits = {**programs.UNTRUSTED_LIMITS, **(limits or {})}
+            full = [self.program("prlimit"), *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full]
+        until = time.monotonic() + timeout
+
+        def tick() -> None:
+            if poll is not None:
+                poll()
+            if abortable and self.abort.is_set():
+                raise errors.Aborted(f"stopped while '{argv[0]}' was running")
+            if time.monotonic() >= until:
+                raise errors.ToolTimeout(
+                    f"'{argv[0]}' did not end within {timeout:g} seconds and was killed", argv=self._redacted(argv)
+                )
+
+        try:
+            process = programs.start(
+                full, input=input is not None, own_session=self._own_session, pass_fds=tuple(pass_fds)
+            )
+        except OSError as error:
+            raise errors.from_os_error(error, f"run '{argv[0]}'") from error
+        if changes:
+            self._track(process.pid)
+        with process:
+            out, err = programs.converse(process, input, until, tick)
+        result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
+        if result.status in ok:
+            return result
+        result = result._replace(stdout=self.redact(result.stdout))
+        said = _last_words(result)
+        if result.status < 0:
+            import signal
+
+            raise errors.ToolCrashed(
+                f"'{argv[0]}' was killed by {signal.Signals(-result.status).name}{said}",
+                argv=self._redacted(argv), status=result.status, stderr=result.stderr,
+            )  # fmt: skip
+        raise errors.ToolFailed(
+            f"'{argv[0]}' failed with status {result.status}{said}",
+            argv=self._redacted(argv), status=result.status, stdout=result.stdout, stderr=result.stderr,
+        )  # fmt: skip
+
+    # -- changes by system call -------------------------------------------------------------------------------
+
+    def step(self, label: str, undo: Undo | None = None) -> bool:
+        """Announce a change by system call: records ``undo``, shows it in the plan; False means: do not do it (dry run)."""
+        self._step(label, undo)
+        self._plan(Step(text=label))
+        self._shared.clear()
+        return not self.dry_run
+
+    def _plan(self, step: Step) -> None:
+        self.plan.append(step)
+        if self.on_step is not None:
+            self.on_step(self.redact(str(step)))
+
+    def _step(self, label: str, undo: Sequence[str] | Undo | None) -> None:
+        self.check_abort()
+        if self.fault is not None:
+            self.fault(label)
+        if undo is not None and self.journal is not None and not self.dry_run:
+            from poolkit.host import undo as steps
+
+            self.record(undo if isinstance(undo, steps.Undo) else steps.run(undo))
+            if self.fault is not None:
+                self.fault(f"{label} (undo recorded)")
+
+    def record(self, undo: Undo) -> None:
+        """Record an undo step durably, for a change that is made in the next moment."""
+        if self.journal is not None and not self.dry_run:
+            self.journal.record(undo)
+
+    def warn(self, text: str) -> None:
+        """Say something that the caller should know although the work succeeded; it is in the outcome's warnings."""
+        self.warnings.append(self.redact(text))
+
+    # -- facts -------------------------------------------------------------------------------------------------
+
+    def shared(self, key: object, ask: Callable[[], Any]) -> Any:
+        """The answer of ``ask``, asked once per engine call and again after a change."""
+        if key not in self._shared:
+            self._shared[key] = ask()
+        return self._shared[key]
+
+    def mounts(self) -> MountTable:
+        """The mount table of this process, read once per engine call and again after a change."""
+        from poolkit.host.mounts import read
+
+        mounts: MountTable = self.shared("mounts", read)
+        return mounts
+
+    def locate(self, path: str) -> tuple[str, Mount | None]:
+        """The path without symbolic links and the mount it is on (``poolkit.host.mounts.locate``), asked as ``mounts``.
+
+        Nothing that is mounted is touched, so a dead server cannot make this hang.
+        """
+        from poolkit.host.mounts import locate
+
+        found: tuple[str, Mount | None] = self.shared(("locate", path), lambda: locate(path, self.mounts()))
+        return found
+
+    def mount_at(self, path: str) -> Mount | None:
+        """The topmost mount whose mount point is exactly ``path`` (symbolic links resolved), or None."""
+        real, mount = self.locate(path)
+        return mount if mount is not None and mount.target == real else None
+
+    def directory(self, path: str) -> Directory:
+        """Open a directory for the fast path of plain system calls; use as a context manager."""
+        return Directory(path)
+
+    def adopt(self, name: str, inode: int, format: str) -> None:
+        """Tell the engine, before it appears, which format the new volume of that inode has."""
+        if self.on_adopt is not None and not self.dry_run:
+            self.on_adopt(name, inode, format)
+
+    # -- progress, abort, secrets -----------------------------------------------------------------------------
+
+    def progress(self, done: int, total: int, what: str = "") -> None:
+        """Report ``done`` of ``total`` (bytes, or steps); also where an abort takes effect."""
+        self.check_abort()
+        if self.on_progress is not None:
+            self.on_progress(done, total, what)
+
+    def check_abort(self) -> None:
+        """Raise ``Aborted`` if the caller asked to stop."""
+        if self.abort.is_set():
+            raise errors.Aborted("stopped on request")
+
+    def hide(self, secret: str) -> None:
+        """Never show this text again: it is replaced in every error and plan of this view."""
+        if secret:
+            self._secrets.append(secret)
+
+    def redact(self, text: str) -> str:
+        """``text`` with all hidden secrets replaced."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _redacted(self, argv: Sequence[str]) -> list[str]:
+        return [self.redact(word) for word in argv]
+
+    def secret(self, *, uuid: str | None = None, usage: str | None = None) -> bytes:
+        """The value of a secret by its uuid or its usage, hidden from all messages from now on; ``SecretNotFound``."""
+        if self.on_secret is None:
+            raise errors.SecretNotFound(f"there is no secret '{uuid or usage}': this host has no store of secrets")
+        value = self.on_secret(uuid, usage)
+        self.hide(value.decode("utf-8", "backslashreplace"))
+        return value
+
+    @contextmanager
+    def secret_file(self, value: bytes) -> Iterator[tuple[str, int]]:
+        """A path and a descriptor from which a child can read ``value``: memory only, never on a disk, never in argv.
+
+        Give the descriptor as ``pass_fds`` and the path in the argv. The value is hidden from all messages.
+        """
+        fd = os.memfd_create("secret", os.MFD_CLOEXEC)
+        try:
+            os.fchmod(fd, 0o600)
+            os.write(fd, value)
+            os.lseek(fd, 0, os.SEEK_SET)
+            self.hide(value.decode("utf-8", "backslashreplace"))
+            yield f"/proc/self/fd/{fd}", fd
+        finally:
+            os.close(fd)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _last_words(result: Result) -> str:
+    lines = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
+    return f": {'; '.join(lines[-3:])[:500]}" if lines else ""

@@ -1,0 +1,1 @@
+"""What poolkit keeps: definitions, the inventory, locks and secrets."""

@@ -1,0 +1,334 @@
+"""Secrets: what opens an encrypted volume or proves who we are to a server, found by uuid or by what they are for.
+
+The description of a secret is a document (:class:`poolkit.documents.Secret`); its value is in a file of its own, mode 0600 in
+a folder of mode 0700. An *ephemeral* secret is kept in memory (tmpfs) alone. The value of
+a *private* secret is used by poolkit and given to nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hmac
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from poolkit import errors
+
+if TYPE_CHECKING:
+    from poolkit.host.port import Host
+    from poolkit.state.store import Locations
+
+LARGEST = 65536
+"""Bytes of a value, as in libvirt's protocol (VIR_SECRET_VALUE_MAX)."""
+
+
+class Passphrase:
+    """A value that never prints itself: not in messages, not in tracebacks, not pickled. ``reveal`` gives the bytes."""
+
+    __slots__ = ("__value",)
+
+    def __init__(self, value: bytes) -> None:
+        self.__value = bytes(value)
+
+    def reveal(self) -> bytes:
+        """The bytes."""
+        return self.__value
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "<secret>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Passphrase) and hmac.compare_digest(self.__value, other.__value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+class Secret:
+    """One defined secret; every call looks at the files as they are."""
+
+    __slots__ = ("_store", "changed", "definition")
+
+    def __init__(self, store: Secrets, definition: Any, changed: bool = False) -> None:
+        self._store = store
+        self.definition = definition
+        self.changed = changed
+
+    def __repr__(self) -> str:
+        return f"<Secret {self.uuid}>"
+
+    @property
+    def uuid(self) -> str:
+        """The identity, in canonical form."""
+        return str(self.definition.uuid)
+
+    @property
+    def usage(self) -> tuple[str, str] | None:
+        """What it is for: (type, name), such as ("volume", "/srv/a.img"); None for nothing in particular."""
+        usage = self.definition.usage
+        return None if usage is None else (usage.type, usage.id)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether a value was set."""
+        return os.path.exists(self._store.value_path(self.definition))
+
+    def xml(self) -> str:
+        """The description as libvirt prints it, without the value."""
+        from poolkit import xmlmap
+
+        return xmlmap.write(self.definition)
+
+    def set_value(self, value: bytes | Passphrase) -> bool:
+        """Set the value, 1 to 65536 bytes. Returns whether it differs from what was there. Durable; repeatable."""
+        data = value.reveal() if isinstance(value, Passphrase) else value
+        if not 0 < len(data) <= LARGEST:
+            raise errors.InvalidArgument(f"the value of a secret has 1 to {LARGEST} bytes, not {len(data)}")
+        with self._store._changing():
+            return self._store.write(self.definition, data)
+
+    def value(self) -> Passphrase:
+        """The value; ``SecretNotFound`` if none was set, ``Unsafe`` for a private secret."""
+        if self.definition.private:
+            raise errors.Unsafe(f"secret {self.uuid} is private: its value is not given out")
+        return Passphrase(self._store.read(self.definition))
+
+    def undefine(self) -> bool:
+        """Delete the value and the description. False if it was gone already."""
+        with self._store._changing():
+            return self._store.remove(self.definition)
+
+
+class Secrets:
+    """The store of secrets of one engine."""
+
+    def __init__(self, locations: Locations, host: Host) -> None:
+        self.directory = locations.secrets
+        self.memory = _memory(locations.run)
+        self._run = locations.run
+        self.host = host
+        self.damaged: list[str] = []
+        """After ``list``: what is wrong with files that were passed over."""
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One change at a time, over all processes."""
+        if self.host.dry_run:
+            yield
+            return
+        try:
+            os.makedirs(self._run, mode=0o700, exist_ok=True)
+            fd = os.open(f"{self._run}/secrets.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise errors.from_os_error(error, f"write in '{self._run}'") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        except OSError as error:
+            raise errors.from_os_error(error, "change a secret") from error
+        finally:
+            os.close(fd)
+
+    def define(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
+        """Store a description; a uuid is made where none is given. ``changed`` tells whether anything did.
+
+        Repeatable. Raises ``InvalidDefinition``, and ``SecretExists`` when uuid or usage belong to another secret.
+        """
+        definition: Any = source
+        if isinstance(source, (str, bytes)):
+            from poolkit import documents, xmlmap
+
+            definition = xmlmap.read(source, [documents.Secret], filename=filename, strict=strict)
+        with self._changing():
+            return self._define(definition)
+
+    def _define(self, definition: Any) -> Secret:
+        import dataclasses
+        import uuid
+
+        known = self.list()
+        usage = definition.usage
+        same_usage = next((s for s in known if usage is not None and s.definition.usage == usage), None)
+        if definition.uuid is None:
+            made = same_usage.uuid if same_usage is not None else str(uuid.uuid4())
+            definition = dataclasses.replace(definition, uuid=made)
+        old = next((s for s in known if s.uuid == definition.uuid), None)
+        if same_usage is not None and same_usage.uuid != definition.uuid:
+            raise errors.SecretExists(
+                f"secret {same_usage.uuid} is for {usage.type} '{usage.id}' already", hint="undefine that one first"
+            )
+        if old is not None:
+            if old.definition.usage != usage:
+                raise errors.SecretExists(
+                    f"secret {old.uuid} exists and is for something else",
+                    hint="undefine it first, or leave out the uuid",
+                )
+            if old.definition.private and not definition.private:
+                raise errors.Unsafe(f"secret {old.uuid} is private and stays so", hint="undefine it first")
+            if old.definition.ephemeral != definition.ephemeral:
+                raise errors.SecretExists(f"secret {old.uuid} exists and is kept elsewhere", hint="undefine it first")
+            if old.definition == definition:
+                return old
+        from poolkit import xmlmap
+
+        host = self.host.operation()
+        self._make_folder(definition, host)
+        host.files.write(self._path(definition, "xml"), xmlmap.write(definition).encode(), 0o600)
+        return Secret(self, definition, True)
+
+    def list(self) -> list[Secret]:
+        """All secrets, by uuid."""
+        from poolkit import documents, xmlmap
+
+        found = []
+        self.damaged.clear()
+        for folder in (self.directory, self.memory):
+            try:
+                if folder == self.memory and os.stat(folder, follow_symlinks=False).st_uid != os.geteuid():
+                    continue  # anybody may make a folder in shared memory
+                names = sorted(os.listdir(folder))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise errors.from_os_error(error, f"read the folder '{folder}'") from error
+            for name in names:
+                if not name.endswith(".xml") or name[0] == ".":
+                    continue
+                path = f"{folder}/{name}"
+                try:
+                    with open(path, "rb") as file:
+                        data = file.read(1 << 20)
+                    definition = xmlmap.read(data, [documents.Secret], filename=path, strict=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    self.damaged.append(str(errors.from_os_error(error, f"read '{path}'")))
+                except errors.InvalidDefinition as error:
+                    # One that was damaged by hand must not hide the others.
+                    self.damaged.append(str(error))
+                else:
+                    found.append(Secret(self, definition))
+        return sorted(found, key=lambda s: s.uuid)
+
+    def find(self, key: str) -> Secret:
+        """A secret by uuid, or by the name of its usage; ``SecretNotFound``."""
+        import uuid
+
+        try:
+            canonical = str(uuid.UUID(key))
+        except ValueError:
+            canonical = ""
+        known = self.list()
+        for secret in known:
+            if secret.uuid == canonical:
+                return secret
+        for secret in known:
+            if secret.usage is not None and secret.usage[1] == key:
+                return secret
+        shown = key[:200] if key.isprintable() else key[:200].encode("unicode_escape").decode("ascii")
+        raise errors.SecretNotFound(f"there is no secret '{shown}'", hint="define it: poolkit secret-define FILE")
+
+    def lookup(self, uuid: str | None, usage: str | None) -> bytes:
+        """The value, for a backend at work; private ones as well. ``SecretNotFound``."""
+        return self.read(self.find(uuid or usage or "").definition)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def _folder(self, definition: Any) -> str:
+        return self.memory if definition.ephemeral else self.directory
+
+    def _path(self, definition: Any, kind: str) -> str:
+        return f"{self._folder(definition)}/{definition.uuid}.{kind}"
+
+    def _make_folder(self, definition: Any, host: Host) -> None:
+        folder = self._folder(definition)
+        try:
+            host.files.mkdir(folder, 0o700, keep=True)
+            if not definition.ephemeral or host.dry_run:
+                return
+            facts = os.stat(folder, follow_symlinks=False)
+        except OSError as error:
+            raise errors.from_os_error(error, f"make the folder '{folder}'") from error
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+            raise errors.Unsafe(f"'{folder}' is not for this user alone; the secret was not stored")
+        if not _in_memory(folder):
+            raise errors.Unsupported(
+                "this system has no place in memory (tmpfs) for an ephemeral secret",
+                hint="define it without ephemeral='yes', or mount a tmpfs on /dev/shm",
+            )
+
+    def value_path(self, definition: Any) -> str:
+        """The file of the value, whether or not it exists."""
+        return self._path(definition, "value")
+
+    def read(self, definition: Any) -> bytes:
+        """The value; ``SecretNotFound`` without one, ``Unsafe`` if others than the owner could read or replace it."""
+        path = self.value_path(definition)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise errors.SecretNotFound(
+                f"secret {definition.uuid} has no value", hint=f"set it: poolkit secret-set-value {definition.uuid}"
+            ) from None
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the value of secret {definition.uuid}") from error
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode) or stat.S_IMODE(facts.st_mode) & 0o077:
+                raise errors.Unsafe(
+                    f"the value of secret {definition.uuid} can be read by others", hint=f"chmod 600 '{path}'"
+                )
+            return os.read(fd, LARGEST)
+        finally:
+            os.close(fd)
+
+    def write(self, definition: Any, data: bytes) -> bool:
+        """Store a value durably; False if it is that already."""
+        try:
+            if hmac.compare_digest(self.read(definition), data):
+                return False
+        except (errors.SecretNotFound, errors.Unsafe):
+            pass
+        host = self.host.operation()
+        self._make_folder(definition, host)
+        host.files.write(self.value_path(definition), data, 0o600)
+        return True
+
+    def remove(self, definition: Any) -> bool:
+        """Remove value and description; False if there was no description any more."""
+        host = self.host.operation()
+        try:
+            folder = host.directory(self._folder(definition))
+        except FileNotFoundError:
+            return False
+        with folder:
+            # For good: a value that could be put back would still be there. The value first, so that none is left behind.
+            host.files.remove(folder, f"{definition.uuid}.value")
+            return host.files.remove(folder, f"{definition.uuid}.xml")
+
+
+def _memory(run: str) -> str:
+    """Where ephemeral secrets are kept: with the run state if that is in memory, else in shared memory."""
+    if _in_memory(run):
+        return f"{run}/secrets"
+    import hashlib
+
+    return f"/dev/shm/poolkit-{os.geteuid()}-{hashlib.sha256(run.encode()).hexdigest()[:16]}"  # noqa: S108 - checked on use
+
+
+def _in_memory(path: str) -> bool:
+    from poolkit.host.mounts import locate
+    from poolkit.host.port import Host
+
+    mount = locate(path, Host().mounts())[1]
+    return mount is not None and mount.fstype in ("tmpfs", "ramfs")
