@@ -40,7 +40,7 @@ _IDLE = 60.0  # seconds that a child waits for its next call
 _MOST_FDS = 8  # descriptors that may come along with a call
 _FAREWELL = 2.0  # seconds that a child has to end after its last word, or after it was killed
 
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from poolkit.worker import serve; serve(int(sys.argv[2]))"
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from poolkit.host.worker import serve; serve(int(sys.argv[2]))"
 
 
 class Silent(errors.Unreachable):
