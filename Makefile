@@ -29,11 +29,12 @@ quick: ## run only the tests that need no virtual machine, without coverage
 	@$(PYTHON) scripts/setup test
 	@$(BIN)/python -m pytest -q -m "not lab" $(ARGS)
 
-lint: ## ruff check, ruff format --check, mypy --strict
+lint: ## ruff check, ruff format --check, mypy --strict, and that imports only run down
 	@$(PYTHON) scripts/setup lint test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: ## let ruff format and fix what it can
 	@$(PYTHON) scripts/setup lint

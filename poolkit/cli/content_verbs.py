@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from poolkit import errors
 from poolkit.cli import output
 from poolkit.cli.arguments import Values, shown, usage_error
-from poolkit.cli.volume_verbs import _format, facts, find
+from poolkit.cli.lookup import facts, find, preallocation, volume_format
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
     from poolkit.engine.volume import Volume
-
-
-def preallocation(values: Values) -> dict[str, Any]:
-    """The backend's option for ``--prealloc-metadata`` and ``--prealloc``."""
-    wanted = values.prealloc or ("metadata" if values.prealloc_metadata else None)
-    return {} if wanted is None else {"preallocation": wanted}
 
 
 def clone(session: Session, values: Values) -> None:
@@ -35,7 +29,7 @@ def clone(session: Session, values: Values) -> None:
     pool = session.engine.pool(values.to_pool) if values.to_pool is not None else source.pool
     check_volume_name(values.newname, pool.name)
     definition = definition_for(source, values.newname, pool, linked=values.linked)
-    format = _format(values.format)
+    format = volume_format(values.format)
     if format is not None and format != definition.target.format:
         # What belongs to the old format (clusters, compat, encryption) stays behind.
         target = type(definition.target)(format=format, nocow=definition.target.nocow)
@@ -134,7 +128,7 @@ def chain(session: Session, values: Values) -> None:
 def adopt(session: Session, values: Values) -> None:
     """``vol-adopt VOL``."""
     volume = find(session, values.vol, values.pool)
-    session.done(volume.adopt(_format(values.format)), volume.pool.name, volume=facts(volume))
+    session.done(volume.adopt(volume_format(values.format)), volume.pool.name, volume=facts(volume))
 
 
 @contextlib.contextmanager

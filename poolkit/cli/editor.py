@@ -19,7 +19,7 @@ def edit_pool(session: Session, pool: Pool) -> None:
     from poolkit.engine.operation import Outcome
 
     engine = session.engine
-    stored = engine.store.read(pool.name)
+    stored = engine.stored_text(pool.name)
     try:
         text = pool.xml(inactive=True)
     except errors.InvalidDefinition as error:
@@ -38,7 +38,7 @@ def edit_pool(session: Session, pool: Pool) -> None:
             try:
                 changed = engine.define(edited, filename=path, expected=stored)
             except errors.DefinitionChanged:
-                stored = engine.store.read(pool.name)  # who saves again has been told
+                stored = engine.stored_text(pool.name)  # who saves again has been told
                 raise
             os.unlink(path)
             session.done(changed.outcome, pool.name, uuid=changed.uuid)

@@ -12,74 +12,31 @@ if TYPE_CHECKING:
     from poolkit.cli.session import Session
 
 
-def pool_types() -> list[dict[str, Any]]:
-    """Every pool type with what its backend says of itself; ``error`` where it cannot be loaded."""
-    from poolkit import registry
-    from poolkit.backend import DefinitionOnly
-
-    found = []
-    for name in registry.types():
-        facts: dict[str, Any] = {
-            "type": name, "supported": False, "verbs": [], "source_formats": [], "volume_formats": [], "tools": [],
-            "error": None,
-        }  # fmt: skip
-        try:
-            backend = registry.backend(name)
-            facts |= {
-                "supported": True, "verbs": list(backend.verbs()), "source_formats": list(backend.source_formats),
-                "volume_formats": list(backend.volume_formats), "tools": list(backend.tools),
-            }  # fmt: skip
-            if issubclass(backend, DefinitionOnly):
-                facts |= {"supported": False, "error": "this version keeps its definitions, and cannot start its pools"}
-        except Exception as error:  # other people's code: one broken package must not hide the others
-            facts["error"] = str(error) or type(error).__name__
-        found.append(facts)
-    return found
-
-
 def capabilities(session: Session, values: Values) -> None:
     """``capabilities [TYPE]``."""
+    from poolkit.engine.capabilities import document, pool_types
+
     types = pool_types()
     if values.type is not None:
-        types = [t for t in types if t["type"] == values.type]
+        types = [t for t in types if t.type == values.type]
         if not types:
             from poolkit import registry
 
             registry.backend(values.type)  # raises, with the types there are
     if session.json:
-        session.value(types)
+        session.value([t._asdict() for t in types])
     elif values.type is not None:
         one = types[0]
         session.facts([
-            ("Type", one["type"]), ("Supported", output.yes(one["supported"])),
-            *([("Reason", one["error"])] if one["error"] else []), ("Verbs", " ".join(one["verbs"]) or "-"),
-            ("Source formats", " ".join(one["source_formats"]) or "-"),
-            ("Volume formats", " ".join(one["volume_formats"]) or "-"), ("Programs", " ".join(one["tools"]) or "-"),
+            ("Type", one.type), ("Supported", output.yes(one.supported)),
+            *([("Reason", one.error)] if one.error else []), ("Verbs", " ".join(one.verbs) or "-"),
+            ("Source formats", " ".join(one.source_formats) or "-"),
+            ("Volume formats", " ".join(one.volume_formats) or "-"), ("Programs", " ".join(one.tools) or "-"),
         ])  # fmt: skip
     else:
         from poolkit import xmlmap
 
-        session.xml(xmlmap.write(_document(types)))
-
-
-def _document(types: list[dict[str, Any]]) -> Any:
-    from poolkit.documents import CapabilityEnum, CapabilityOptions, PoolTypeCapabilities, StoragePoolCapabilities
-
-    def options(formats: list[str], name: str) -> CapabilityOptions | None:
-        if not formats:
-            return None
-        return CapabilityOptions(default_format=formats[0], enums=(CapabilityEnum(name=name, values=tuple(formats)),))
-
-    return StoragePoolCapabilities(
-        pools=tuple(
-            PoolTypeCapabilities(
-                type=t["type"], supported=t["supported"],
-                pool_options=options(t["source_formats"], "sourceFormatType"),
-                volume_options=options(t["volume_formats"], "targetFormatType"),
-            )
-            for t in types
-        )
-    )  # fmt: skip
+        session.xml(xmlmap.write(document(types)))
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
@@ -176,18 +133,8 @@ def probe(session: Session, values: Values) -> None:
 def recover(session: Session, values: Values) -> None:
     """``recover``."""
     engine = session.engine
-    if session.options.dry_run:
-        from poolkit.host import undo
-
-        lines = []
-        for path in engine.operations.left():
-            head, steps = undo.read(path)
-            lines.append(
-                f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}: {len(steps)} steps"
-            )
-    else:
-        lines = [*engine.recovered, *engine.operations.recover(waiting=True)]
-    failed = engine.operations.failed()
+    lines = engine.left_over() if session.options.dry_run else [*engine.recovered, *engine.recover()]
+    failed = engine.not_undone()
     if failed:
         session.code = 1
     if session.json:
@@ -203,20 +150,20 @@ def recover(session: Session, values: Values) -> None:
 
 def doctor(session: Session, values: Values) -> None:
     """``doctor``."""
-    from poolkit.cli.doctor import examine
+    from poolkit.engine.health import examine
 
-    checks = examine(session)
-    blocked = any(c["status"] == "problem" for c in checks)
+    findings = examine(session.options.root, lambda: session.engine)
+    blocked = any(f.status == "problem" for f in findings)
     session.code = 1 if blocked else 0
     if session.json:
-        session.value({"ok": not blocked, "checks": checks})
+        session.value({"ok": not blocked, "checks": [f._asdict() for f in findings]})
         return
     session.rows(
         ("State", "What", "Finding"),
         [
-            (c["status"], c["name"], c["message"] + (f" ({c['hint']})" if c["hint"] else ""))
-            for c in checks
-            if not session.quiet or c["status"] == "problem"
+            (f.status, f.name, f.message + (f" ({f.hint})" if f.hint else ""))
+            for f in findings
+            if not session.quiet or f.status == "problem"
         ],
         colour="State",
     )

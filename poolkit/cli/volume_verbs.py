@@ -6,41 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, shown
+from poolkit.cli.arguments import Values
+from poolkit.cli.lookup import facts, find, preallocation, volume_format
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
     from poolkit.engine.volume import Volume
-
-
-def find(session: Session, word: str, pool: str | None) -> Volume:
-    """The volume that is meant: by name, key or path in ``pool``; by key or path in any active pool without it."""
-    engine = session.engine
-    if pool is not None:
-        owner = engine.pool(pool)
-        if "/" not in word:
-            return owner.volume(word)
-        found = _anywhere(session, word)
-        if found.pool.name != owner.name:
-            raise errors.VolumeNotFound(
-                f"'{shown(word)}' is a volume of pool '{found.pool.name}', not of '{owner.name}'", pool=owner.name
-            )
-        return found
-    try:
-        return _anywhere(session, word)
-    except errors.VolumeNotFound as error:
-        if "/" not in word:
-            error.hint = (
-                f"a volume is found by its name with --pool POOL: poolkit {session.verb} --pool POOL {shown(word)}"
-            )
-        raise
-
-
-def _anywhere(session: Session, word: str) -> Volume:
-    try:
-        return session.engine.volume_by_key(word)
-    except errors.VolumeNotFound:
-        return session.engine.volume_by_path(word)
 
 
 def create(session: Session, values: Values) -> None:
@@ -63,10 +34,10 @@ def create_as(session: Session, values: Values) -> None:
         path = values.backing_vol
         if not path.startswith("/"):
             path = session.engine.pool(values.pool).volume(path).path
-        backing = BackingStore(path=path, format=_format(values.backing_vol_format))
+        backing = BackingStore(path=path, format=volume_format(values.backing_vol_format))
     definition = Volume(
         name=values.name, capacity=values.capacity, allocation=values.allocation,
-        target=VolumeTarget(format=_format(values.format)), backing_store=backing,
+        target=VolumeTarget(format=volume_format(values.format)), backing_store=backing,
     )  # fmt: skip
     if values.print_xml:
         session.xml(xmlmap.write(definition))
@@ -74,18 +45,7 @@ def create_as(session: Session, values: Values) -> None:
     _create(session, values, definition)
 
 
-def _format(word: str | None) -> str | None:
-    from poolkit.cli.arguments import near, usage_error
-    from poolkit.model import VOLUME_FORMATS
-
-    if word is not None and word not in VOLUME_FORMATS:
-        raise usage_error(f"'{shown(word)}' is not a volume format", hint=near(word, VOLUME_FORMATS))
-    return word
-
-
 def _create(session: Session, values: Values, definition: Any) -> None:
-    from poolkit.cli.content_verbs import preallocation
-
     pool = session.engine.pool(values.pool)
     volume = pool.create_volume(definition, **preallocation(values))
     session.done(volume.outcome, pool.name, volume=facts(volume))
@@ -128,21 +88,6 @@ def list_volumes(session: Session, values: Values) -> None:
 
 def _backing(volume: Volume) -> str:
     return str((volume.info.detail or {}).get("backing", "-"))
-
-
-def facts(volume: Volume) -> dict[str, Any]:
-    """The facts of a volume as plain values; see ``SHAPES["volume"]``."""
-    info = volume.info
-    return {
-        "pool": volume.pool.name, "name": info.name, "key": volume.key, "path": volume.path, "type": info.type,
-        "format": info.format or None, "capacity": info.capacity, "allocation": info.allocation,
-        "physical": info.physical, "mode": f"{info.mode:04o}", "owner": info.owner, "group": info.group,
-        "atime": _time(info.atime), "mtime": _time(info.mtime), "ctime": _time(info.ctime), **(info.detail or {}),
-    }  # fmt: skip
-
-
-def _time(nanoseconds: int) -> str | None:
-    return f"{nanoseconds // 1_000_000_000}.{nanoseconds % 1_000_000_000:09d}" if nanoseconds else None
 
 
 def _now(volume: Volume) -> Volume:

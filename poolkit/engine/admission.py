@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poolkit import errors
+from poolkit.engine.core import Core
 from poolkit.engine.index import claims_of
 from poolkit.host.port import Host
 from poolkit.host.undo import identity
-
-if TYPE_CHECKING:
-    from poolkit.engine.engine import Engine
 
 LOCAL = ("dir", "fs")
 """Pool types whose directory two paths can lead to, and which can be asked for its identity without waiting."""
 
 
-def admit(engine: Engine, definition: Any) -> tuple[Any, Any]:
+def admit(core: Core, definition: Any) -> tuple[Any, Any]:
     """The definition with its uuid, and the stored one it would replace; raises if another pool is in the way."""
     import uuid
 
     name = definition.name
-    engine.index.sync()
-    record = engine.inventory.record(name)
+    core.index.sync()
+    record = core.inventory.record(name)
     if definition.uuid is not None:
-        other = engine.inventory.by_uuid(definition.uuid)
+        other = core.inventory.by_uuid(definition.uuid)
         if other is not None and other.name != name:
             raise errors.PoolExists(
                 f"the uuid {definition.uuid} belongs to pool '{other.name}'; a pool cannot be renamed by defining it",
@@ -42,9 +40,9 @@ def admit(engine: Engine, definition: Any) -> tuple[Any, Any]:
     else:
         known = record.uuid if record is not None and record.uuid else None
         definition = with_uuid(definition, known or str(uuid.uuid4()))
-    backend = engine.backend(definition)
+    backend = core.definitions.backend(definition)
     claims = set(backend.claims())
-    for other in engine.inventory.records():
+    for other in core.inventory.records():
         shared = claims.intersection(claims_of(other)) if other.name != name and claims else None
         if shared:
             raise errors.Conflict(
@@ -54,16 +52,16 @@ def admit(engine: Engine, definition: Any) -> tuple[Any, Any]:
             )
     old = None
     if record is not None and record.stamp is not None and not record.error:
-        old = engine.load(name)
+        old = core.definitions.load(name)
     return definition, old
 
 
-def refuse_shared_place(engine: Engine, definition: Any, host: Host) -> None:
+def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
     """Raise ``Conflict`` if another active pool lists the very directory that this one has just brought up."""
     # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
     from poolkit.host.mounts import network_of
 
-    others = [o for o in engine.inventory.active_targets(engine.boot, LOCAL) if o[0] != definition.name]
+    others = [o for o in core.inventory.active_targets(core.boot, LOCAL) if o[0] != definition.name]
     if not others:
         return
     path, mounts = definition.target.path, host.mounts()

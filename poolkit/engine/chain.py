@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from poolkit import errors
+from poolkit.backend import VolumeInfo
 from poolkit.content import copying, images
+from poolkit.engine.core import Core
 from poolkit.formats import FORMATS, FdReader, as_format
 from poolkit.host import worker
 from poolkit.host.mounts import network_of
-
-if TYPE_CHECKING:
-    from poolkit.engine.engine import Engine
-    from poolkit.engine.volume import Volume
 
 DEPTH = 200
 """Images of a chain that are followed; QEMU itself gives up at a similar depth (libvirt: 200)."""
@@ -38,18 +36,19 @@ class Link(NamedTuple):
     problem: str = ""
 
 
-def walk(engine: Engine, volume: Volume) -> list[Link]:
-    """The chain of ``volume``, itself first. Nothing but regular files and block devices is opened, no link followed.
+def walk(core: Core, pool: str, path: str, info: VolumeInfo) -> list[Link]:
+    """The chain of the volume ``info`` of ``pool``, which is at ``path``; itself first.
 
+    Nothing but regular files and block devices is opened, no link followed.
     A problem ends the chain and is in its last link; this raises only for the volume itself.
     """
     links: list[Link] = []
     seen: set[tuple[int, int]] = set()
     deadline = time.monotonic() + SECONDS
-    host = engine.host.operation()
+    host = core.host.operation()
     alive: set[str] = set()  # mount points whose servers have answered
-    path, format = volume.path, volume.info.format or "raw"
-    link = Link(path, format, volume.pool.name, volume.name, volume.info.capacity)
+    format = info.format or "raw"
+    link = Link(path, format, pool, info.name, info.capacity)
     while True:
         if len(links) >= DEPTH or time.monotonic() > deadline:
             why = (
@@ -92,38 +91,38 @@ def walk(engine: Engine, volume: Volume) -> list[Link]:
             path = images.resolve(backing.raw, path)
         except errors.Unsafe as error:
             return [*links, Link(backing.name, backing.format, problem=str(error))]
-        link = _below(engine, path, backing.format)
+        link = _below(core, path, backing.format)
         if link.problem:
             return [*links, link]
         format = link.format or "raw"
 
 
-def _below(engine: Engine, path: str, said: str | None) -> Link:
+def _below(core: Core, path: str, said: str | None) -> Link:
     if not path.isprintable():
         shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return Link("".join(c if c.isprintable() else "?" for c in shown), said, problem="its name is no clean text")
     try:
-        volume = engine.volume_by_path(path)
+        record, info = core.find_volume("path", path)
     except errors.VolumeNotFound:
         if said is None:
             return Link(path, None, problem="the image above does not say its format; it was not opened")
         return Link(path, said, problem="" if said in FORMATS else "the image above says a format that is not known")
-    recorded = volume.info.format or "raw"
-    link = Link(path, recorded, volume.pool.name, volume.name)
+    recorded = info.format or "raw"
+    link = Link(path, recorded, record.name, info.name)
     if said is not None and said != recorded:
         return link._replace(problem=f"the image above takes it for {said}; its format on record is {recorded}")
     return link
 
 
-def trusted(engine: Engine, volume: Volume) -> list[tuple[str, str]]:
-    """Path and format of every image below ``volume`` if all of them are volumes of active pools, else ``Unsafe``."""
+def trusted(core: Core, pool: str, path: str, info: VolumeInfo) -> list[tuple[str, str]]:
+    """Path and format of every image below a volume; ``Unsafe`` if one is no volume of an active pool."""
     found = []
-    for link in walk(engine, volume)[1:]:
+    for link in walk(core, pool, path, info)[1:]:
         if link.problem or link.volume is None:
             why = link.problem or "it is no volume of an active pool"
             raise errors.Unsafe(
-                f"volume '{volume.name}' stands on '{link.path[:200]}', which is not read: {why}",
-                pool=volume.pool.name, volume=volume.name,
+                f"volume '{info.name}' stands on '{link.path[:200]}', which is not read: {why}",
+                pool=pool, volume=info.name,
                 hint="make a pool of the folder that holds it, and start that pool",
             )  # fmt: skip
         found.append((link.path, link.format or "raw"))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
-from poolkit.backend import check_volume_name
-from poolkit.engine.operation import Progress
+from poolkit.backend import VolumeInfo, check_volume_name
+from poolkit.engine.chain import trusted, walk
+from poolkit.engine.core import Core
+from poolkit.engine.operation import Outcome
+from poolkit.engine.options import CloneOptions, of_backend
 from poolkit.xmlmap import replace
 
-if TYPE_CHECKING:
-    from poolkit.engine.engine import Engine
+if TYPE_CHECKING:  # a pool imports this module, and hands itself and its volumes over
     from poolkit.engine.pool import Pool
     from poolkit.engine.volume import Volume
 
@@ -43,62 +44,56 @@ def definition_for(
 
 
 def create_from(
-    pool: Pool,
-    what: str | bytes | Any,
-    source: Volume,
-    *,
-    linked: bool = False,
-    reflink: bool | None = None,
-    secret: str | None = None,
-    filename: str = "<string>",
-    strict: bool = True,
-    wait: float | None = None,
-    abort: threading.Event | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Volume:
-    """See :meth:`poolkit.engine.pool.Pool.create_volume_from`."""
-    from poolkit.engine.chain import trusted
-    from poolkit.engine.volume import Volume
-
-    definition = definition_for(source, what, pool, linked=linked, filename=filename, strict=strict)
+    pool: Pool, what: str | bytes | Any, source: Volume, how: CloneOptions
+) -> tuple[VolumeInfo, str | None, Outcome]:
+    """See :meth:`poolkit.engine.pool.Pool.create_volume_from`: the new volume, the place of its pool, and the outcome."""
+    linked, secret = how.get("linked", False), how.get("secret")
+    definition = definition_for(
+        source, what, pool, linked=linked, filename=how.get("filename", "<string>"), strict=how.get("strict", True)
+    )
     name = check_volume_name(definition.name, pool.name)
-    if source.pool.name == pool.name and source.name == name:
+    if source.pool == pool and source.name == name:
         raise errors.VolumeExists(f"volume '{name}' cannot be made from itself", pool=pool.name, volume=name)
     if definition.backing_store is not None:
         raise errors.InvalidArgument(
             f"volume '{name}': a volume made from another one has no backing store of its own", pool=pool.name,
             volume=name, hint="leave it out; a linked clone gets the source as its backing store",
         )  # fmt: skip
-    engine = pool.engine
+    core = pool._core
+    wait, abort = how.get("wait"), how.get("abort")
     with (
-        source.pool.volume_work("vol-clone", source.name, shared=True, wait=wait, abort=abort) as reading,
-        pool.volume_work("vol-clone", name, wait=wait, abort=abort, progress=progress) as (op, backend, record),
-    ):
+        core.volume_work(source.pool.name, "vol-clone", source.name, shared=True, wait=wait, abort=abort) as reading,
+        core.volume_work(
+            pool.name, "vol-clone", name, wait=wait, abort=abort, progress=how.get("progress")
+        ) as (op, backend, record),
+    ):  # fmt: skip
         _, backend_from, from_record = reading
-        info = source.now(backend_from, from_record)
+        info = core.same_volume(backend_from, from_record, source.info)
         # As in libvirt, a copy is never smaller than what it is made from.
         definition = replace(definition, capacity=max(definition.capacity or 0, info.capacity))
+        options = of_backend(how)
         if linked:
-            _sound_chain(engine, source)
+            _sound_chain(core, source)
         elif (info.detail or {}).get("backing") and backend.file_backed:
             wanted = definition.target.format or info.format
             if wanted != info.format or not _carries(definition, info):
-                options["chain"] = trusted(engine, source)
+                options["chain"] = trusted(core, source.pool.name, source.path, source.info)
         if secret is not None:
             options["secret"] = op.host.secret(uuid=secret)
         backend.require_options("clone", options)
-        if not op.dry and engine.inventory.volume(record.id, name) is not None:
-            pool._still_there(backend, record, name)
-        made = backend.clone(definition, backend_from.source(info), linked=linked, reflink=reflink, **options)
+        if not op.dry and core.inventory.volume(record.id, name) is not None:
+            core.still_there(backend, record, name)
+        made = backend.clone(
+            definition, backend_from.source(info), linked=linked, reflink=how.get("reflink"), **options
+        )
         if not op.dry:
-            engine.inventory.put_volume(record.id, made, op.id)
-    pool.emit("volume-created", name, op)
+            core.inventory.put_volume(record.id, made, op.id)
+    core.emit(op, "volume-created", pool.name, pool.uuid, name)
     words = f"volume '{name}' is made from volume '{source.name}' of pool '{source.pool.name}'"
-    return Volume(pool, made, record.target, op.outcome(True, words))
+    return made, record.target, op.outcome(True, words)
 
 
-def pinned(engine: Engine, definition: Any) -> Any:
+def pinned(core: Core, definition: Any) -> Any:
     """``definition`` with the recorded format of its backing store, where that is a volume of an active pool.
 
     ``Unsafe`` when the document says another one: then the image's content would decide what a machine reads.
@@ -107,21 +102,21 @@ def pinned(engine: Engine, definition: Any) -> Any:
     if backing is None:
         return definition
     try:
-        volume = engine.volume_by_path(backing.path)
+        record, info = core.find_volume("path", backing.path)
     except errors.VolumeNotFound:
         return definition
-    detail = volume.info.detail or {}
+    detail = info.detail or {}
     if detail.get("ambiguous"):
         raise errors.Unsafe(
             f"the backing store '{backing.path}' passes for several formats", volume=definition.name,
-            hint=f"say which one it is: poolkit vol-adopt {volume.name} --pool {volume.pool.name} --format FORMAT",
+            hint=f"say which one it is: poolkit vol-adopt {info.name} --pool {record.name} --format FORMAT",
         )  # fmt: skip
-    recorded = volume.info.format or "raw"
+    recorded = info.format or "raw"
     if backing.format is not None and backing.format != recorded:
         raise errors.Unsafe(
             f"the format of the backing store '{backing.path}' on record is {recorded}, not {backing.format}",
             volume=definition.name,
-            hint=f"if the record is wrong: poolkit vol-adopt {volume.name} --pool {volume.pool.name} --format FORMAT",
+            hint=f"if the record is wrong: poolkit vol-adopt {info.name} --pool {record.name} --format FORMAT",
         )
     return replace(definition, backing_store=replace(backing, format=recorded))
 
@@ -137,10 +132,8 @@ def _carries(definition: Any, info: Any) -> bool:
     )
 
 
-def _sound_chain(engine: Engine, source: Volume) -> None:
-    from poolkit.engine.chain import walk
-
-    last = walk(engine, source)[-1]
+def _sound_chain(core: Core, source: Volume) -> None:
+    last = walk(core, source.pool.name, source.path, source.info)[-1]
     if last.problem and last.volume != source.name:
         raise errors.Unsafe(
             f"volume '{source.name}' stands on '{last.path[:200]}': {last.problem}", volume=source.name,

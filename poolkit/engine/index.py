@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from poolkit import errors
-from poolkit.state.inventory import Record
-
-if TYPE_CHECKING:
-    from poolkit.engine.engine import Engine
+from poolkit.engine.definitions import Definitions
+from poolkit.state.inventory import Inventory, Record
+from poolkit.state.store import Store
 
 
 class Index:
-    """Brings the inventory up to date with the definition files of an engine."""
+    """Brings the inventory up to date with the definition files; ``runs`` says of a record whether the pool is active."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(
+        self, definitions: Definitions, store: Store, inventory: Inventory, runs: Callable[[Record], bool]
+    ) -> None:
+        self._definitions = definitions
+        self._store = store
+        self._inventory = inventory
+        self._runs = runs
 
     def sync(self, only: str | None = None, operation: str | None = None) -> Record | None:
         """Bring the inventory's index up to date with the definition files; a changed file costs one parse.
@@ -25,15 +29,15 @@ class Index:
         With ``only`` for that pool alone, whose record is returned.
         """
         if only is not None:
-            stamp = self._engine.store.stamp(only)
+            stamp = self._store.stamp(only)
             files = {} if stamp is None else {only: stamp}
-            record = self._engine.inventory.record(only)
+            record = self._inventory.record(only)
             if record is not None and stamp is not None and record.stamp == stamp:
                 return record
             records = {} if record is None else {only: record}
         else:
-            files = dict(self._engine.store.names())
-            records = {r.name: r for r in self._engine.inventory.records()}
+            files = dict(self._store.names())
+            records = {r.name: r for r in self._inventory.records()}
         for name, stamp in files.items():
             record = records.get(name)
             if record is None or record.stamp != stamp:
@@ -41,29 +45,27 @@ class Index:
         for name, known in records.items():
             if name not in files and (known.stamp is not None or not self._runs(known)):
                 self._remove(known)
-        return self._engine.inventory.record(only) if only is not None else None
+        return self._inventory.record(only) if only is not None else None
 
     def _add(self, name: str, stamp: int, operation: str | None) -> None:
         try:
-            definition = self._engine.load(name)
+            definition = self._definitions.load(name)
             if definition.name != name:
-                raise errors.InvalidArgument(
-                    f"'{self._engine.store.path(name)}' defines a pool named '{definition.name}'"
-                )
-            claims = frozenset(self._engine.backend(definition).claims())
+                raise errors.InvalidArgument(f"'{self._store.path(name)}' defines a pool named '{definition.name}'")
+            claims = frozenset(self._definitions.backend(definition).claims())
             target = target_of(definition)
-            record = self._engine.inventory.record(name)
+            record = self._inventory.record(name)
             if record is not None and self._runs(record):
                 # The running pool keeps its place until it stops, and nobody may take it meanwhile.
-                live = self._engine.running(record)
-                claims |= frozenset(self._engine.backend(live).claims())
+                live = self._definitions.running(record)
+                claims |= frozenset(self._definitions.backend(live).claims())
                 target = target_of(live)
         except errors.PoolNotFound:
             return
         except errors.PoolkitError as error:
             self._damaged(name, stamp, str(error))
             return
-        self._engine.inventory.put(
+        self._inventory.put(
             name,
             definition.uuid or "",
             definition.type,
@@ -73,26 +75,23 @@ class Index:
             operation=operation,
         )
 
-    def _runs(self, record: Record) -> bool:
-        return bool(record.active and record.live) and record.boot == self._engine.boot
-
     def _is_there(self, number: int) -> bool:
-        record = self._engine.inventory.by_id(number)
-        return record is not None and (self._engine.store.stamp(record.name) is not None or self._runs(record))
+        record = self._inventory.by_id(number)
+        return record is not None and (self._store.stamp(record.name) is not None or self._runs(record))
 
     def _damaged(self, name: str, stamp: int, error: str) -> None:
         # What runs goes on, at its place; of what does not, only the name is known.
-        record = self._engine.inventory.record(name)
+        record = self._inventory.record(name)
         if record is not None and self._runs(record):
             uuid, type, claims, target = record.uuid, record.type, tuple(claims_of(record)), record.target
         else:
             uuid, type, claims, target = "", "", (), None
-        self._engine.inventory.put(name, uuid, type, stamp=stamp, claims=claims, target=target, error=error)
+        self._inventory.put(name, uuid, type, stamp=stamp, claims=claims, target=target, error=error)
 
     def _remove(self, record: Record) -> None:
         # The file was removed: an active pool goes on as a transient one, another is forgotten.
         if self._runs(record):
-            self._engine.inventory.put(
+            self._inventory.put(
                 record.name,
                 record.uuid,
                 record.type,
@@ -103,7 +102,7 @@ class Index:
             )
         else:
             # It may have been defined, or started, since the files were listed.
-            self._engine.inventory.drop(record.id, unless=lambda: self._is_there(record.id))
+            self._inventory.drop(record.id, unless=lambda: self._is_there(record.id))
 
 
 def claims_of(record: Record) -> Iterable[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from poolkit import errors
 from poolkit.backend import Backend, Transfer, VolumeInfo
 from poolkit.engine.operation import Operation, Outcome, Progress
+from poolkit.engine.options import CloneOptions
 
 if TYPE_CHECKING:
     from poolkit.engine.chain import Link
+    from poolkit.engine.core import Core
     from poolkit.engine.pool import Pool
     from poolkit.state.inventory import Record
 
@@ -30,6 +33,15 @@ class Volume:
 
     def __repr__(self) -> str:
         return f"<Volume {self.pool.name!r} {self.info.name!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same volume of the same pool, whatever was known of it when it was listed."""
+        if not isinstance(other, Volume):
+            return NotImplemented
+        return self.pool == other.pool and self.key == other.key and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash((self.pool, self.name))
 
     @property
     def name(self) -> str:
@@ -53,10 +65,10 @@ class Volume:
 
     def look(self) -> Volume:
         """The same volume as it is now; ``VolumeNotFound`` if it is gone. Stores what it finds."""
-        with self.pool.volume_work("vol-info", self.name, shared=True) as (op, backend, record):
-            info = backend.look(self.name, self.pool.engine.inventory.volume(record.id, self.name))
+        with self._work("vol-info", shared=True) as (op, backend, record):
+            info = backend.look(self.name, self._core.inventory.volume(record.id, self.name))
             if info != self.info and not op.dry:
-                self.pool.engine.inventory.put_volume(record.id, info, op.id)
+                self._core.inventory.put_volume(record.id, info, op.id)
         return Volume(self.pool, info, self.directory)
 
     def definition(self) -> Any:
@@ -73,8 +85,8 @@ class Volume:
 
     def delete(self, *, wait: float | None = None) -> Outcome:
         """Delete the volume and its data. One that is gone already is dropped from the listing, unchanged."""
-        inventory = self.pool.engine.inventory
-        with self.pool.volume_work("vol-delete", self.name, wait=wait) as (op, backend, record):
+        inventory = self._core.inventory
+        with self._work("vol-delete", wait=wait) as (op, backend, record):
             changed = True
             try:
                 backend.delete(self.info)
@@ -83,7 +95,7 @@ class Volume:
             if not op.dry:
                 inventory.drop_volume(record.id, self.name, op.id)
         if changed:
-            self.pool.emit("volume-deleted", self.name, op)
+            self._emit(op, "volume-deleted")
         words = "is deleted" if changed else "was gone already"
         return op.outcome(changed, f"volume '{self.name}' {words}")
 
@@ -106,10 +118,10 @@ class Volume:
         Less than now needs ``shrink``: the data beyond the new end is lost. With ``shrink`` and ``delta`` the size is
         reduced by ``capacity``. ``force`` works on a file with several names as well. Repeatable without ``delta``.
         """
-        inventory = self.pool.engine.inventory
-        with self.pool.volume_work("vol-resize", self.name, wait=wait, abort=abort, progress=progress) as work:
+        inventory = self._core.inventory
+        with self._work("vol-resize", wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
-            now = self.now(backend, record)
+            now = self._core.same_volume(backend, record, self.info)
             wanted = capacity if not delta else now.capacity - abs(capacity) if shrink else now.capacity + capacity
             if not 0 <= wanted < _END or (delta and capacity < 0 and not shrink):
                 raise errors.InvalidArgument(f"volume '{self.name}' cannot have {wanted} bytes", volume=self.name)
@@ -132,27 +144,12 @@ class Volume:
             words += ", and its space is reserved"
             if not op.dry and self.info.allocation == now.allocation:
                 return Outcome(False, words)
-        self.pool.emit("volume-changed", self.name, op)
+        self._emit(op, "volume-changed")
         return op.outcome(True, words)
 
-    def clone(
-        self,
-        definition: str | bytes | Any,
-        *,
-        pool: Pool | None = None,
-        linked: bool = False,
-        reflink: bool | None = None,
-        secret: str | None = None,
-        wait: float | None = None,
-        abort: threading.Event | None = None,
-        progress: Progress | None = None,
-        **options: Any,
-    ) -> Volume:
+    def clone(self, definition: str | bytes | Any, *, pool: Pool | None = None, **how: Unpack[CloneOptions]) -> Volume:
         """Make a volume with this one's content, in ``pool`` or in this one's; see :meth:`Pool.create_volume_from`."""
-        return (pool or self.pool).create_volume_from(
-            definition, self, linked=linked, reflink=reflink, secret=secret, wait=wait, abort=abort,
-            progress=progress, **options,
-        )  # fmt: skip
+        return (pool or self.pool).create_volume_from(definition, self, **how)
 
     def wipe(
         self,
@@ -172,14 +169,14 @@ class Volume:
         from poolkit.content.wiping import PROMISES, check_algorithm
 
         check_algorithm(algorithm)
-        with self.pool.volume_work("vol-wipe", self.name, wait=wait, abort=abort, progress=progress) as work:
+        with self._work("vol-wipe", wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
-            now = self.now(backend, record)
+            now = self._core.same_volume(backend, record, self.info)
             options = _forced(force)
             backend.require_options("wipe", options)
             found = backend.wipe(now, algorithm, **options)
             self._store(work, backend, found, now)
-        self.pool.emit("volume-changed", self.name, op)
+        self._emit(op, "volume-changed")
         return op.outcome(True, f"volume '{self.name}' is wiped: {PROMISES[algorithm]}")
 
     def upload(
@@ -190,26 +187,26 @@ class Volume:
         length: int = 0,
         sparse: bool = False,
         force: bool = False,
+        backing: bool = False,
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
-        **options: Any,
     ) -> Outcome:
         """Write the bytes of a binary stream into the volume's storage, from ``offset`` on, ``length`` bytes (0: all).
 
         The recorded format stays. A raw volume is written in place, and never beyond its capacity. An image is replaced as
-        a whole when the last byte has arrived and its header was found sound; ``backing=True`` accepts one that stands on a
+        a whole when the last byte has arrived and its header was found sound; ``backing`` accepts one that stands on a
         backing image. ``sparse`` makes holes of zeros. Raises ``InvalidArgument`` for a range outside of the volume.
         """
         transfer = self._transfer(offset, length, sparse)
-        with self.pool.volume_work("vol-upload", self.name, wait=wait, abort=abort, progress=progress) as work:
+        with self._work("vol-upload", wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
-            now = self.now(backend, record)
-            options |= _forced(force)
+            now = self._core.same_volume(backend, record, self.info)
+            options = _forced(force) | ({"backing": True} if backing else {})
             backend.require_options("upload", options)
             found = backend.upload(now, stream, transfer, **options)
             self._store(work, backend, found, now)
-        self.pool.emit("volume-changed", self.name, op)
+        self._emit(op, "volume-changed")
         return op.outcome(True, f"volume '{self.name}' is uploaded")
 
     def download(
@@ -228,16 +225,14 @@ class Volume:
         ``length`` 0 means to the end. ``sparse`` makes holes in a stream that is a regular file. Changes nothing.
         """
         transfer = self._transfer(offset, length, sparse)
-        with self.pool.volume_work(
-            "vol-download", self.name, shared=True, wait=wait, abort=abort, progress=progress
-        ) as (_, backend, record):
-            return backend.download(self.now(backend, record), stream, transfer)
+        with self._work("vol-download", shared=True, wait=wait, abort=abort, progress=progress) as (_, backend, record):
+            return backend.download(self._core.same_volume(backend, record, self.info), stream, transfer)
 
     def chain(self) -> list[Link]:
         """The images this volume stands on, itself first; see :func:`poolkit.engine.chain.walk`. Changes nothing."""
         from poolkit.engine.chain import walk
 
-        return walk(self.pool.engine, self)
+        return walk(self._core, self.pool.name, self.path, self.info)
 
     def adopt(self, format: str | None = None, *, wait: float | None = None) -> Outcome:
         """Record the format of the volume; from now on it is never guessed again. Repeatable.
@@ -251,13 +246,13 @@ class Volume:
             raise errors.InvalidArgument(
                 f"'{format[:60]}' is no format of an image", volume=self.name, hint=f"one of: {', '.join(FORMATS)}"
             )
-        with self.pool.volume_work("vol-adopt", self.name, wait=wait) as work:
+        with self._work("vol-adopt", wait=wait) as work:
             op, backend, record = work
             if not backend.file_backed:
                 raise errors.Unsupported(
                     f"pool '{self.pool.name}': volumes of type '{backend.type}' have no format of their own"
                 )
-            known = self.pool.engine.inventory.volume(record.id, self.name)
+            known = self._core.inventory.volume(record.id, self.name)
             now = backend.look(self.name, None)
             if now.type == "dir":
                 raise errors.Unsupported(f"volume '{self.name}' is a directory", volume=self.name)
@@ -272,24 +267,34 @@ class Volume:
             if format not in (None, "raw") and detail.get("error"):
                 raise errors.Unsafe(f"volume '{self.name}' is not {format}: {detail['error']}", volume=self.name)
             self._store(work, backend, now, now)
-            self.pool.engine.inventory.sync()
+            self._core.inventory.sync()
         before = (known.format, bool((known.detail or {}).get("ambiguous"))) if known is not None else None
         changed = before != (now.format, False)
         if changed:
-            self.pool.emit("volume-changed", self.name, op)
+            self._emit(op, "volume-changed")
         return op.outcome(changed, f"the format of volume '{self.name}' is on record: {now.format}")
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 
-    def now(self, backend: Backend, record: Record) -> VolumeInfo:
-        """The volume as it is now; ``Unsafe`` if it is another one than was listed, such as a partition renumbered since."""
-        now = backend.look(self.name, self.pool.engine.inventory.volume(record.id, self.name))
-        if backend.identity(now) != backend.identity(self.info):
-            raise errors.Unsafe(
-                f"volume '{self.name}' was replaced since it was listed; it was left alone",
-                volume=self.name, hint=f"list it anew: poolkit refresh {self.pool.name}",
-            )  # fmt: skip
-        return now
+    @property
+    def _core(self) -> Core:
+        return self.pool._core
+
+    def _work(
+        self,
+        verb: str,
+        *,
+        shared: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> contextlib.AbstractContextManager[tuple[Operation, Backend, Record]]:
+        return self._core.volume_work(
+            self.pool.name, verb, self.name, shared=shared, wait=wait, abort=abort, progress=progress
+        )
+
+    def _emit(self, op: Operation, kind: str) -> None:
+        self._core.emit(op, kind, self.pool.name, self.pool.uuid, self.name)
 
     def _store(
         self, work: tuple[Operation, Backend, Record], backend: Backend, found: VolumeInfo | None, before: VolumeInfo
@@ -298,7 +303,7 @@ class Volume:
         if op.dry:
             return
         self.info = backend.look(self.name, before) if found is None else found
-        self.pool.engine.inventory.put_volume(record.id, self.info, op.id)
+        self._core.inventory.put_volume(record.id, self.info, op.id)
 
     def _transfer(self, offset: int, length: int, sparse: bool) -> Transfer:
         for what, value in (("offset", offset), ("length", length)):

@@ -235,7 +235,7 @@ def test_nothing_is_half_done(loop: Callable[..., str], tmp_path: Path, kind: st
             assert mounts_below(tmp_path) == [], f"step {step}"
             assert not target.exists(), f"step {step}"
             assert sh("wipefs", device) == "", f"step {step}: a file system is left"
-            assert engine.operations.failed() == []
+            assert engine.core.operations.failed() == []
     assert step > 8, "the verb has fewer steps than it must have"
     with Engine(root) as engine:
         assert engine.pool("disk").info.active

@@ -116,7 +116,7 @@ def test_death_while_building_leaves_nothing(tmp_path: Path, devices: list[str],
         engine.define(xml(vg, *devices))
     for engine in deaths(root, lambda engine: engine.pool("guests").build()):
         assert labels(*devices) == {}
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []
     assert labels(*devices) == dict.fromkeys(devices, vg)
 
 
@@ -134,7 +134,7 @@ def test_an_undo_leaves_what_others_made(tmp_path: Path, devices: list[str], vg:
     sh("vgcreate", "-y", vg, devices[0])  # somebody made a group of that name on that device
     with Engine(root) as engine:
         assert engine.recovered
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []
     assert labels(*devices) == {devices[0]: vg}
 
 

@@ -371,7 +371,7 @@ def test_death_while_building_leaves_nothing(lab_disks: list[str], tmp_path: Pat
         engine.define(xml(lab_disks[0], extra=THIN))
     for engine in deaths(root, lambda engine: engine.pool("guests").build()):
         assert left() == ""
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []
         assert not engine.pool("guests").info.active
     assert sh("lvs", "--noheadings", "-o", "lv_name").split() == ["tp"]
 
@@ -390,11 +390,11 @@ def test_death_while_starting_or_creating_leaves_all_as_it_was(lab_disks: list[s
         assert engine.pool("guests").info.active == active
         if active:
             engine.pool("guests").destroy()  # it died after the inventory's commit: the pool was up
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []
     for engine in deaths(root, lambda engine: engine.pool("guests").create_volume(volume("new"))):
         there = sh("lvs", "--noheadings", "-o", "lv_name", "vg-guests").split()
         assert there == sorted(v.name for v in engine.pool("guests").volumes())
         assert set(there) <= {"kept", "new"}
         if "new" in there:
             engine.pool("guests").volume("new").delete()
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []

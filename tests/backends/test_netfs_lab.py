@@ -286,7 +286,7 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_that_is_listed(
         pool.refresh()
         assert pool.volumes() == []
         assert os.listdir(source.split("'")[3]) == []
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []
         pool.create_volume(volume())
         assert pool.destroy()
 
@@ -393,7 +393,7 @@ def test_death_while_starting_leaves_nothing_mounted(nfs: NfsServer, tmp_path: P
     with Engine(root) as engine:
         engine.define(definition(exported(), target))
     for engine in deaths(root, lambda engine: engine.pool("net").start(build=True)):
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []
         if engine.pool("net").info.active:
             engine.pool("net").destroy()  # it died after the inventory's commit: the pool was up
         assert mount_line(target) == ""
@@ -407,7 +407,7 @@ def test_death_while_creating_leaves_nothing_on_the_server(nfs: NfsServer, tmp_p
     with Engine(root) as engine:
         engine.define(definition(source, tmp_path / "mnt")).start()
     for engine in deaths(root, lambda engine: engine.pool("net").create_volume(volume())):
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []
         if engine.pool("net").volumes():
             engine.pool("net").volume("v").delete()  # it died after the inventory's commit
         assert os.listdir(source.split("'")[3]) == []

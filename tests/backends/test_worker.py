@@ -335,7 +335,7 @@ def test_an_undo_waits_for_the_server(tmp_path: Path, monkeypatch: pytest.Monkey
     asked: list[str] = []
     monkeypatch.setattr(worker, "answers", lambda host, path: bool(asked.append(path)))
     with Engine(tmp_path / "root", host=AwayHost(place)) as engine:
-        with pytest.raises(errors.HostError) as caught, engine.operations.run("p", "test") as op:
+        with pytest.raises(errors.HostError) as caught, engine.core.operations.run("p", "test") as op:
             assert op.host.step("make a folder", undo.Undo("rmdir", (f"{made}.d",)))
             assert op.host.step("make it", undo.Undo("unlink", (str(made),)))
             made.touch()
@@ -348,12 +348,12 @@ def test_an_undo_waits_for_the_server(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(worker, "answers", lambda host, path: pytest.fail("the server was asked"))
         with Engine(tmp_path / "root", host=AwayHost(place)) as other:
             assert other.recovered == []
-        with engine.operations.run("q", "test"):
+        with engine.core.operations.run("q", "test"):
             pass
         assert made.exists()
-        assert engine.operations.waiting() == [str(next(journals.iterdir()))]
+        assert engine.core.operations.waiting() == [str(next(journals.iterdir()))]
         monkeypatch.setattr(worker, "answers", lambda host, path: True)
-        with engine.operations.run("p", "test"):
+        with engine.core.operations.run("p", "test"):
             assert not made.exists()
         assert list(journals.iterdir()) == []
 

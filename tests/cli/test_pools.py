@@ -219,7 +219,7 @@ def test_work_in_progress_is_a_busy_error_that_names_it(poolkit: Command) -> Non
     from poolkit import Engine
 
     poolkit.pool()
-    with Engine(poolkit.root) as engine, engine.locks.work("images", "destroy"):
+    with Engine(poolkit.root) as engine, engine.core.locks.work("images", "destroy"):
         answer = poolkit("refresh", "images", status=7)
         assert f"pool 'images' is busy: destroy by process {os.getpid()}" in answer.err
         assert poolkit("refresh", "images", "--json", "--wait", "0.05", status=7).error["error"] == "busy"

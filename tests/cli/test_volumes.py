@@ -111,7 +111,7 @@ def test_info_answers_while_other_work_holds_the_volume(images: Command) -> None
     from poolkit import Engine
 
     path = images.volume()
-    with Engine(images.root) as engine, engine.locks.work("images", "vol-wipe", volume="disk1"):
+    with Engine(images.root) as engine, engine.core.locks.work("images", "vol-wipe", volume="disk1"):
         assert images("vol-info", path, "--json").json["capacity"] == 1 << 20
 
 

@@ -36,11 +36,11 @@ OTHER = "99999999-2222-3333-4444-555555555555"
 def test_define_again_is_unchanged_with_or_without_uuid(engine: Engine, tmp_path: Path) -> None:
     first = engine.define(xml(tmp_path))
     assert first.outcome
-    stamp = engine.store.stamp("p")
+    stamp = engine.core.store.stamp("p")
     assert not engine.define(xml(tmp_path)).outcome
     assert not engine.define(first.xml()).outcome
     assert engine.define(xml(tmp_path)).uuid == first.uuid
-    assert engine.store.stamp("p") == stamp, "an unchanged definition was written again"
+    assert engine.core.store.stamp("p") == stamp, "an unchanged definition was written again"
 
 
 @pytest.mark.parametrize("age", [0, 10])
@@ -55,8 +55,8 @@ def test_a_definition_that_is_edited_in_place_counts_at_the_next_start(
     monkeypatch.setattr("poolkit.state.store.time", SimpleNamespace(time=lambda: now))
     pool.start()
     pool.destroy()
-    assert ("p" in engine._loaded) == bool(age)
-    path = Path(engine.store.path("p"))
+    assert ("p" in engine.core.definitions._loaded) == bool(age)
+    path = Path(engine.core.store.path("p"))
     path.write_text(path.read_text().replace(f"{tmp_path}/a", f"{tmp_path}/b"))
     pool.start()
     assert [one.name for one in pool.volumes()] == ["disk"]
@@ -66,7 +66,7 @@ def test_a_definition_that_is_edited_in_place_counts_at_the_next_start(
 def test_sizes_in_a_document_are_not_part_of_it(engine: Engine, tmp_path: Path) -> None:
     pool = engine.define(xml(tmp_path, body="<capacity>5000</capacity><available>3</available>"))
     assert "<capacity unit='bytes'>0</capacity>" in pool.xml()
-    assert "5000" not in engine.store.read("p")
+    assert "5000" not in engine.core.store.read("p")
 
 
 def test_a_changed_definition_of_an_active_pool_says_what_waits(engine: Engine, tmp_path: Path) -> None:
@@ -126,16 +126,16 @@ def test_names_that_cannot_be_files_are_refused(engine: Engine, tmp_path: Path, 
 
 def test_bad_documents_lose_nothing(engine: Engine, tmp_path: Path) -> None:
     engine.define(xml(tmp_path))
-    before = engine.store.read("p")
+    before = engine.core.store.read("p")
     with pytest.raises(errors.InvalidDefinition) as caught:
         engine.define("<pool type='dir'>\n<name>p</name><target><pth>/x</pth></target></pool>", filename="p.xml")
     assert any(p.line == 2 and "did you mean 'path'" in str(p) for p in caught.value.problems)
-    assert engine.store.read("p") == before
+    assert engine.core.store.read("p") == before
 
 
 def test_a_definition_damaged_by_hand_does_not_hide_the_others(engine: Engine, tmp_path: Path) -> None:
     engine.define(xml(tmp_path))
-    Path(engine.store.path("bad")).write_text("<pool type='dir'><name>bad")
+    Path(engine.core.store.path("bad")).write_text("<pool type='dir'><name>bad")
     states = {p.name: p.state for p in engine.pools()}
     assert states == {"bad": "invalid", "p": "inactive"}
     with pytest.raises(errors.InvalidDefinition):
@@ -147,10 +147,10 @@ def test_a_definition_damaged_by_hand_does_not_hide_the_others(engine: Engine, t
 
 def test_a_file_put_into_the_folder_is_a_definition(engine: Engine, tmp_path: Path) -> None:
     engine.define(xml(tmp_path))
-    Path(engine.store.path("q")).write_text(xml(tmp_path / "q", "q", f"<uuid>{UUID}</uuid>"))
+    Path(engine.core.store.path("q")).write_text(xml(tmp_path / "q", "q", f"<uuid>{UUID}</uuid>"))
     assert engine.pool("q").uuid == UUID
     assert engine.pool(UUID).name == "q"
-    Path(engine.store.path("q")).unlink()
+    Path(engine.core.store.path("q")).unlink()
     with pytest.raises(errors.PoolNotFound):
         engine.pool("q")
 
@@ -171,7 +171,7 @@ def test_a_stopped_pool_stays_stopped_and_an_active_one_active(engine: Engine, t
 def test_nothing_is_active_after_a_reboot(engine: Engine, tmp_path: Path) -> None:
     engine.define(xml(tmp_path)).start()
     with Engine(tmp_path / "root") as after:
-        after._boot = "another boot"
+        after.core.boot = "another boot"
         assert not after.pool("p").info.active
         assert after.pool("p").start()
 
@@ -286,15 +286,15 @@ def test_a_refresh_keeps_what_was_made_meanwhile(engine: Engine, tmp_path: Path)
     pool.build()
     pool.start()
     pool.create_volume(volume("old"))
-    record = engine.inventory.record("p")
+    record = engine.core.inventory.record("p")
     assert record is not None
-    scanned, known = engine.inventory.known(record, record.target)
+    scanned, known = engine.core.inventory.known(record, record.target)
     listing = list(known.values())
-    usage = engine.backend(pool.definition()).usage()
+    usage = engine.core.definitions.backend(pool.definition()).usage()
     with Engine(tmp_path / "root") as other:
         other.pool("p").create_volume(volume("new"))
         other.pool("p").volume("old").delete()
-    engine.inventory.save_listing(record.id, listing, scanned, usage)
+    engine.core.inventory.save_listing(record.id, listing, scanned, usage)
     assert [v.name for v in pool.volumes()] == ["new"]
 
 
@@ -541,7 +541,7 @@ def test_damage_to_a_definition_does_not_disarm_the_running_pool(engine: Engine,
     pool = engine.define(xml(place))
     pool.start(build=True)
     pool.create_volume(volume("v"))
-    Path(engine.store.path("p")).write_text("<pool type='dir'><na")
+    Path(engine.core.store.path("p")).write_text("<pool type='dir'><na")
     assert pool.info.active
     assert pool.volume("v").path == f"{place}/v"
     with pytest.raises(errors.Conflict):
@@ -553,7 +553,7 @@ def test_damage_to_a_definition_does_not_disarm_the_running_pool(engine: Engine,
 def test_a_transient_pool_of_before_a_reboot_is_in_nobodys_way(engine: Engine, tmp_path: Path) -> None:
     engine.create(xml(tmp_path, extra=f"<uuid>{UUID}</uuid>"))
     with Engine(tmp_path / "root") as after:
-        after._boot = "another boot"
+        after.core.boot = "another boot"
         assert after.pools() == []
         assert after.define(xml(tmp_path, "q", f"<uuid>{UUID}</uuid>")).outcome
 
@@ -572,9 +572,9 @@ def test_two_ways_to_one_directory_are_not_two_pools(engine: Engine, tmp_path: P
 def test_a_failed_refresh_does_not_change_the_definition(engine: Engine, tmp_path: Path) -> None:
     pool = engine.define(xml(tmp_path))
     pool.start()
-    record = engine.inventory.record("p")
+    record = engine.core.inventory.record("p")
     assert record is not None
-    engine.inventory.set_trouble(record.id, "the last refresh failed: because")
+    engine.core.inventory.set_trouble(record.id, "the last refresh failed: because")
     assert not engine.define(xml(tmp_path)).outcome
     assert pool.info.reason == "the last refresh failed: because"
 
@@ -606,11 +606,11 @@ def test_an_engine_goes_on_in_a_forked_child(engine: Engine, tmp_path: Path) -> 
 
 
 def test_what_could_not_be_undone_is_told_and_kept(engine: Engine, tmp_path: Path) -> None:
-    with pytest.raises(errors.HostError) as caught, engine.operations.run("p", "test") as op:
+    with pytest.raises(errors.HostError) as caught, engine.core.operations.run("p", "test") as op:
         op.host.change(["true"], undo=["false"])
         raise OSError(5, "Input/output error")
     assert "could not undo 'run false'" in (caught.value.hint or "")
-    assert len(engine.operations.failed()) == 1
+    assert len(engine.core.operations.failed()) == 1
 
 
 def test_the_marks_of_complete_verbs_do_not_pile_up(engine: Engine, tmp_path: Path) -> None:
@@ -619,9 +619,9 @@ def test_the_marks_of_complete_verbs_do_not_pile_up(engine: Engine, tmp_path: Pa
     pool.create_volume(volume("v")).look()
     pool.volume("v").delete()
     pool.destroy()
-    assert len(engine.inventory._db.rows("SELECT * FROM completed")) <= 1, "each one takes the last one's away"
+    assert len(engine.core.inventory._db.rows("SELECT * FROM completed")) <= 1, "each one takes the last one's away"
     engine.close()
-    assert engine.inventory._db.rows("SELECT * FROM completed") == []
+    assert engine.core.inventory._db.rows("SELECT * FROM completed") == []
 
 
 def test_a_step_that_never_happened_leaves_no_record(engine: Engine, tmp_path: Path) -> None:
@@ -630,7 +630,7 @@ def test_a_step_that_never_happened_leaves_no_record(engine: Engine, tmp_path: P
         pool = engine.define(xml(place))
         with pytest.raises(errors.HostError):
             pool.build()
-        assert engine.operations.failed() == []
+        assert engine.core.operations.failed() == []
         pool.undefine()
 
 

@@ -39,7 +39,7 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
     root, undone = tmp_path / "root", tmp_path / "undone"
     child = os.fork()
     if not child:
-        with Engine(root) as engine, engine.operations.run("p", "build") as op:
+        with Engine(root) as engine, engine.core.operations.run("p", "build") as op:
             op.host.change(["sleep", "2"], undo=["touch", "--", str(undone)])
         os._exit(0)
     head: dict[str, object] = {}
@@ -53,8 +53,8 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
         assert engine.recovered == []
         assert not undone.exists()
         with pytest.raises(errors.Busy, match=rf"died in build, and the program .* \(process {head['running']}\)"):
-            engine.operations.recover("p")
-        (line,) = engine.operations.recover("p", patience=60)
+            engine.core.operations.recover("p")
+        (line,) = engine.core.operations.recover("p", patience=60)
         assert line.startswith("undone: build of pool 'p'")
         assert undone.exists()
         assert not undo.alive(head)
@@ -141,17 +141,17 @@ def test_the_format_of_a_file_that_was_away_stays(engine: Engine, pool, tmp_path
 
 def test_a_pool_that_was_taken_away_meanwhile_does_not_become_active(engine: Engine) -> None:
     with pytest.raises(errors.HostError, match="was taken away while it was started"):
-        engine.inventory.set_active(4711, "<pool/>", engine.boot, None, [], Usage(0, 0, 0))
+        engine.core.inventory.set_active(4711, "<pool/>", engine.core.boot, None, [], Usage(0, 0, 0))
 
 
 def test_a_listing_of_old_files_drops_no_new_pool(engine: Engine, pool) -> None:
-    record = engine.inventory.record("p")
+    record = engine.core.inventory.record("p")
     assert record is not None
-    engine.index._remove(record._replace(active=0, live=None))
-    assert engine.inventory.record("p") is not None
-    os.unlink(engine.store.path("p"))
-    engine.inventory.set_inactive(record.id)
-    assert engine.index.sync("p") is None
+    engine.core.index._remove(record._replace(active=0, live=None))
+    assert engine.core.inventory.record("p") is not None
+    os.unlink(engine.core.store.path("p"))
+    engine.core.inventory.set_inactive(record.id)
+    assert engine.core.index.sync("p") is None
 
 
 def test_a_linked_target_is_followed(engine: Engine, tmp_path: Path) -> None:
@@ -166,4 +166,22 @@ def test_a_linked_target_is_followed(engine: Engine, tmp_path: Path) -> None:
 
 def test_unknown_options_are_refused_in_words(engine: Engine, pool) -> None:
     with pytest.raises(errors.Unsupported, match="pool 'p': create does not know 'stripes' in pools of type 'dir'"):
-        pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>", stripes=2)
+        pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>", backend={"stripes": 2})
+
+
+def test_a_misspelt_keyword_is_refused_before_anything_is_done(engine: Engine, pool) -> None:
+    made = pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
+    with pytest.raises(
+        TypeError, match=r"create_volume_from\(\) has no keyword argument 'linkd'; did you mean 'linked'"
+    ):
+        made.clone("w", linkd=True)
+    with pytest.raises(TypeError, match=r"create_volume\(\) has no keyword argument 'linked'"):
+        pool.create_volume("<volume><name>w</name><capacity>4096</capacity></volume>", linked=True)
+    assert [v.name for v in pool.volumes()] == ["v"]
+
+
+def test_a_pool_is_equal_to_itself_wherever_it_was_looked_up(engine: Engine, pool, tmp_path: Path) -> None:
+    assert engine.pool("p") == pool == engine.pool(pool.uuid)
+    assert len({engine.pool("p"), pool}) == 1
+    with Engine(tmp_path / "elsewhere") as other:
+        assert other.define(pool.xml(inactive=True)) != pool

@@ -91,9 +91,9 @@ def test_eight_processes_end_in_a_consistent_state(tmp_path: Path) -> None:
                 listed = {v.name: v.info.capacity for v in pool.volumes()}
                 real = {e.name: e.stat().st_size for e in os.scandir(tmp_path / name)}
                 assert listed == real
-        assert engine.locks.current("a") == []
+        assert engine.core.locks.current("a") == []
         assert not [p for p in (tmp_path / "root").rglob("*") if ".poolkit-" in p.name or ".journal" in p.name]
-        engine.store.autostart_names()
+        engine.core.store.autostart_names()
 
 
 def test_a_refusal_names_the_work_and_waiting_helps(engine: Engine, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_refusal_names_the_work_and_waiting_helps(engine: Engine, tmp_path: Pa
     entered, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with engine.locks.work("p", "vol-wipe", volume="big"):
+        with engine.core.locks.work("p", "vol-wipe", volume="big"):
             entered.set()
             leave.wait(60)
 
@@ -114,7 +114,7 @@ def test_a_refusal_names_the_work_and_waiting_helps(engine: Engine, tmp_path: Pa
         assert str(caught.value).startswith(f"pool 'p' is busy: vol-wipe of volume 'big' by process {os.getpid()} (")
         assert "--wait" in (caught.value.hint or "")
         assert caught.value.exit_code == 7
-        assert [(w.verb, w.volume) for w in engine.locks.current("p")] == [("vol-wipe", "big")]
+        assert [(w.verb, w.volume) for w in engine.core.locks.current("p")] == [("vol-wipe", "big")]
         # Reading waits for nobody, and other pools do not know.
         assert engine.pools()[0].name == "p"
         assert engine.define(_xml(str(tmp_path), "q")).build()
@@ -126,7 +126,7 @@ def test_a_refusal_names_the_work_and_waiting_helps(engine: Engine, tmp_path: Pa
 
 
 def test_work_on_different_volumes_runs_at_once(engine: Engine, tmp_path: Path) -> None:
-    locks = engine.locks
+    locks = engine.core.locks
     with locks.work("p", "vol-wipe", volume="a"):
         with locks.work("p", "vol-wipe", volume="b"), locks.work("p", "refresh", shared=True):
             pass
@@ -145,32 +145,32 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(engine: Engine) -> None:
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        with engine.locks.work("p", "start"):
+        with engine.core.locks.work("p", "start"):
             os.write(ready[1], b"x")
             os.read(go[0], 1)  # never answered: killed here
         os._exit(0)
     os.read(ready[0], 1)
-    with pytest.raises(errors.Busy, match=f"start by process {child}"), engine.locks.work("p", "destroy"):
+    with pytest.raises(errors.Busy, match=f"start by process {child}"), engine.core.locks.work("p", "destroy"):
         pass
     os.kill(child, 9)
     os.waitpid(child, 0)
-    with engine.locks.work("p", "destroy"):
-        assert [w.pid for w in engine.locks.current("p")] == [os.getpid()]
+    with engine.core.locks.work("p", "destroy"):
+        assert [w.pid for w in engine.core.locks.current("p")] == [os.getpid()]
     for fd in (*ready, *go):
         os.close(fd)
 
 
 @pytest.mark.parametrize("name", ["ü" * 100, "a b", "%41", "x" * 200, "名前"])
 def test_any_name_can_be_locked(engine: Engine, name: str) -> None:
-    with engine.locks.work(name, "start"), pytest.raises(errors.Busy), engine.locks.work(name, "start"):
+    with engine.core.locks.work(name, "start"), pytest.raises(errors.Busy), engine.core.locks.work(name, "start"):
         pass
-    assert engine.locks.current(name) == []
+    assert engine.core.locks.current(name) == []
 
 
 def test_an_abort_ends_the_waiting(engine: Engine, tmp_path: Path) -> None:
     pool = engine.define(_xml(str(tmp_path), "p"))
     abort = threading.Event()
-    with engine.locks.work("p", "build"):
+    with engine.core.locks.work("p", "build"):
         threading.Timer(0.2, abort.set).start()
         with pytest.raises(errors.Aborted):
             pool.start(wait=60, abort=abort)

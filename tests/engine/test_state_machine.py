@@ -88,12 +88,12 @@ class Lifecycle(RuleBasedStateMachine):
         pool = self._try(lambda: self.engine.define(self._xml()), None)
         if pool is None:
             # Failed after the rename: the new definition is there all the same.
-            stored = self.engine.store.stamp("p")
+            stored = self.engine.core.store.stamp("p")
             if stored is None:
                 self.cow = old
             else:
                 self.stored = True
-                self.cow = self.engine.load("p").cow
+                self.cow = self.engine.core.definitions.load("p").cow
         else:
             assert pool.outcome.changed == (not self.stored or old != cow)
             self.stored = True
@@ -143,7 +143,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def undefine(self) -> None:
         outcome = self._try(lambda: self.engine.pool("p").undefine(), errors.InvalidState if self.active else None)
-        self.stored = self.engine.store.stamp("p") is not None
+        self.stored = self.engine.core.store.stamp("p") is not None
         assert outcome is None or not self.stored
 
     @precondition(lambda self: self.stored)
@@ -189,7 +189,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert [p.name for p in pools] == (["p"] if self.stored else [])
             if self.stored:
                 assert pools[0].active == self.active
-                assert self.engine.load("p").cow == self.cow
+                assert self.engine.core.definitions.load("p").cow == self.cow
             if self.active:
                 listed = {v.name: v.look().info.capacity for v in self.engine.pool("p").volumes()}
                 assert listed == self.volumes

@@ -443,7 +443,7 @@ def test_an_abort_ends_the_wait_for_the_source(pool: Pool, other: Pool) -> None:
     abort = threading.Event()
     abort.set()
     with (
-        pool.engine.locks.work("images", "vol-wipe", volume="disk"),
+        pool._core.locks.work("images", "vol-wipe", volume="disk"),
         pytest.raises(errors.Aborted),
     ):
         volume.clone("copy", pool=other, wait=300, abort=abort)

@@ -262,7 +262,9 @@ NAMES = ["../x", "a/b", "/etc/passwd", "", ".", "..", "n" * 256, "a\nb", "-rf", 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_that_could_leave_the_pool_or_pass_for_options_are_refused(pool: Pool, place: Path, name: str) -> None:
+def test_names_that_could_leave_the_pool_or_pass_for_options_are_refused(
+    engine: Engine, pool: Pool, place: Path, name: str
+) -> None:
     from poolkit.xmlmap import replace
 
     make(pool, "good")
@@ -276,7 +278,7 @@ def test_names_that_could_leave_the_pool_or_pass_for_options_are_refused(pool: P
         pool.volume("good").clone(name)
     with pytest.raises(errors.PoolkitError):
         pool.volume(name)
-    for find in (pool.engine.volume_by_path, pool.engine.volume_by_key):
+    for find in (engine.volume_by_path, engine.volume_by_key):
         with pytest.raises(errors.PoolkitError):
             find(f"{place}/{name}")
     assert entries(place) == before

@@ -1,64 +1,78 @@
-"""What ``doctor`` looks at: folders, programs, definitions, pools that are not what they should be, left-over work."""
+"""Whether all is well with one root and this machine: folders, programs, definitions, pools, and left-over work."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 from poolkit import errors
-
-if TYPE_CHECKING:
-    from poolkit.cli.session import Session
-    from poolkit.engine import Engine
-    from poolkit.state.store import Locations
-
-Check = dict[str, Any]
+from poolkit.engine.capabilities import pool_types
+from poolkit.engine.engine import Engine
+from poolkit.host.port import Host
+from poolkit.state.store import Locations
 
 
-def check(name: str, status: str, message: str, hint: str | None = None) -> Check:
-    """One finding; ``status`` is ``ok``, ``note`` (works, but people should know) or ``problem`` (something cannot work)."""
-    return {"name": name, "status": status, "message": message, "hint": hint}
+class Finding(NamedTuple):
+    """``status`` is ``ok``, ``note`` (works, but people should know) or ``problem`` (something cannot work)."""
+
+    name: str
+    status: Literal["ok", "note", "problem"]
+    message: str
+    hint: str | None = None
 
 
-def examine(session: Session) -> list[Check]:
-    """All findings. Each part stands alone, so that a broken one does not hide the rest."""
-    from poolkit.state.store import Locations
+def examine(root: str | os.PathLike[str] | None = None, opened: Callable[[], Engine] | None = None) -> list[Finding]:
+    """Everything found about a root and this machine; changes nothing that an ``Engine`` of that root does not.
 
-    locations = Locations.choose(session.options.root)
-    found = [*_machine(), *_folders(locations)]
+    ``opened`` gives the engine to ask; without it one is opened and closed. Each part stands alone, so that a broken one does
+    not hide the rest.
+    """
+    if opened is None:
+        try:
+            with Engine(root) as engine:
+                return examine(root, lambda: engine)
+        except (errors.PoolkitError, OSError) as error:
+            return _unopened(Locations.choose(root), error)
+    locations = Locations.choose(root)
     try:
-        engine = session.engine
+        engine = opened()
     except (errors.PoolkitError, OSError) as error:
-        return [*found, check("engine", "problem", str(error), getattr(error, "hint", None)), *_programs({})]
+        return _unopened(locations, error)
+    found = [*_machine(), *_folders(locations)]
     for part in (_left_over, _inventory, _pools, _secrets):
         try:
             found += part(engine)
         except (errors.PoolkitError, OSError) as error:
             name = part.__name__.strip("_").replace("_", "-")
-            found.append(check(name, "problem", str(error), getattr(error, "hint", None)))
+            found.append(Finding(name, "problem", str(error), getattr(error, "hint", None)))
     return [*found, *_programs(_used(engine))]
 
 
-def _machine() -> Iterator[Check]:
+def _unopened(locations: Locations, error: Exception) -> list[Finding]:
+    why = Finding("engine", "problem", str(error), getattr(error, "hint", None))
+    return [*_machine(), *_folders(locations), why, *_programs({})]
+
+
+def _machine() -> Iterator[Finding]:
     import platform
 
     from poolkit import __version__
 
     user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
-    yield check(
+    yield Finding(
         "version", "ok",
         f"poolkit {__version__}, Python {platform.python_version()}, Linux {platform.release()}, running as {user}",
     )  # fmt: skip
 
 
-def _folders(locations: Locations) -> Iterator[Check]:
+def _folders(locations: Locations) -> Iterator[Finding]:
     for name in ("storage", "state", "run", "secrets"):
         yield _folder(f"folder {name}", getattr(locations, name))
 
 
-def _folder(name: str, path: str) -> Check:
+def _folder(name: str, path: str) -> Finding:
     try:
         facts = os.stat(path)
     except FileNotFoundError:
@@ -66,42 +80,42 @@ def _folder(name: str, path: str) -> Check:
         while not os.path.lexists(parent):
             parent = os.path.dirname(parent)
         if os.access(parent, os.W_OK | os.X_OK) and os.path.isdir(parent):
-            return check(name, "ok", f"{path} is not there yet and is made when it is needed")
-        return check(
+            return Finding(name, "ok", f"{path} is not there yet and is made when it is needed")
+        return Finding(
             name, "problem", f"{path} cannot be made: '{parent}' is not a folder you may write", "use --root DIR"
         )
     except OSError as error:
-        return check(name, "problem", f"{path}: {error.strerror}")
+        return Finding(name, "problem", f"{path}: {error.strerror}")
     if not stat.S_ISDIR(facts.st_mode):
-        return check(name, "problem", f"{path} is not a folder", "move it away")
+        return Finding(name, "problem", f"{path} is not a folder", "move it away")
     if facts.st_mode & stat.S_IWOTH:
-        return check(name, "problem", f"{path} can be written by everybody", f"chmod o-w {path}")
+        return Finding(name, "problem", f"{path} can be written by everybody", f"chmod o-w {path}")
     if facts.st_uid not in (0, os.geteuid()):
-        return check(name, "problem", f"{path} belongs to user {facts.st_uid}", "use --root DIR, or change its owner")
+        return Finding(name, "problem", f"{path} belongs to user {facts.st_uid}", "use --root DIR, or change its owner")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return check(name, "problem", f"{path} cannot be read and written by you")
-    return check(name, "ok", path)
+        return Finding(name, "problem", f"{path} cannot be read and written by you")
+    return Finding(name, "ok", path)
 
 
-def _left_over(engine: Engine) -> Iterator[Check]:
+def _left_over(engine: Engine) -> Iterator[Finding]:
     for line in engine.recovered:
-        yield check("recovered", "note", line)
-    failed = engine.operations.failed()
+        yield Finding("recovered", "note", line)
+    failed = engine.core.operations.failed()
     for path in failed:
-        yield check(
+        yield Finding(
             "journal", "problem", f"work of a dead process could not be undone completely: {path}",
             "look at its steps, put the storage right, and remove the file",
         )  # fmt: skip
-    waiting = engine.operations.waiting()
+    waiting = engine.core.operations.waiting()
     for path in waiting:
-        yield check(
+        yield Finding(
             "journal", "note", f"what is left of failed work waits for a server: {path}",
             "the next verb on its pool, or poolkit recover, takes it back when the server answers",
         )  # fmt: skip
     if not failed and not waiting:
-        yield check("journal", "ok", "no work is left half done")
+        yield Finding("journal", "ok", "no work is left half done")
     for path in _temporaries(engine):
-        yield check("temporary file", "note", f"{path} is left over from a command that died", "it can be removed")
+        yield Finding("temporary file", "note", f"{path} is left over from a command that died", "it can be removed")
 
 
 def _temporaries(engine: Engine) -> list[str]:
@@ -114,10 +128,10 @@ def _temporaries(engine: Engine) -> list[str]:
     return [f"{engine.locations.storage}/{n}" for n in sorted(names) if n.startswith(TEMPORARY)]
 
 
-def _inventory(engine: Engine) -> Iterator[Check]:
+def _inventory(engine: Engine) -> Iterator[Finding]:
     import sqlite3
 
-    path = engine.inventory.path
+    path = engine.core.inventory.path
     try:
         # Opened on its own, for reading only, since the answer must not depend on what the engine has in memory.
         db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, timeout=10)
@@ -128,13 +142,13 @@ def _inventory(engine: Engine) -> Iterator[Check]:
     except sqlite3.Error as error:
         answer = str(error)
     if answer == "ok":
-        yield check("inventory", "ok", path)
+        yield Finding("inventory", "ok", path)
     else:
-        yield check(
+        yield Finding(
             "inventory", "problem", f"{path}: {answer}", "it is derived data: remove it, then start the pools again"
         )
     if os.path.lexists(f"{path}.damaged"):
-        yield check(
+        yield Finding(
             "inventory",
             "note",
             f"a damaged one was put aside as {path}.damaged",
@@ -142,13 +156,13 @@ def _inventory(engine: Engine) -> Iterator[Check]:
         )
 
 
-def _secrets(engine: Engine) -> Iterator[Check]:
+def _secrets(engine: Engine) -> Iterator[Finding]:
     store = engine.secret_store
     known = store.list()
     for problem in store.damaged:
-        yield check("secret", "problem", problem, "put its file right, or define the secret again")
+        yield Finding("secret", "problem", problem, "put its file right, or define the secret again")
     if known and not store.damaged:
-        yield check("secrets", "ok", f"{len(known)} known")
+        yield Finding("secrets", "ok", f"{len(known)} known")
 
 
 def _quote(path: str) -> str:
@@ -157,22 +171,22 @@ def _quote(path: str) -> str:
     return quote(path, errors="surrogateescape")
 
 
-def _pools(engine: Engine) -> Iterator[Check]:
+def _pools(engine: Engine) -> Iterator[Finding]:
     infos = engine.pools()
     for info in infos:
         name = f"pool {info.name}"
         if not info.type:
             problem = info.reason or "its definition cannot be read"
-            yield check(name, "problem", problem, f"put it right: poolkit edit {info.name}")
+            yield Finding(name, "problem", problem, f"put it right: poolkit edit {info.name}")
         elif info.reason:
             hint = f"poolkit refresh {info.name}" if info.active else f"poolkit start {info.name}"
-            yield check(name, "note", info.reason, hint)
-        for work in engine.locks.current(info.name):
-            yield check(name, "note", f"work in progress: {work}")
-    yield check("pools", "ok", f"{len(infos)} known, {sum(i.active for i in infos)} active")
+            yield Finding(name, "note", info.reason, hint)
+        for work in engine.core.locks.current(info.name):
+            yield Finding(name, "note", f"work in progress: {work}")
+    yield Finding("pools", "ok", f"{len(infos)} known, {sum(i.active for i in infos)} active")
     known = {info.name for info in infos}
-    for name in sorted(engine.store.autostart_names() - known):
-        yield check("autostart", "note", f"'{name}' is marked for autostart, but is not defined")
+    for name in sorted(engine.core.store.autostart_names() - known):
+        yield Finding("autostart", "note", f"'{name}' is marked for autostart, but is not defined")
 
 
 def _used(engine: Engine) -> dict[str, list[str]]:
@@ -186,25 +200,23 @@ def _used(engine: Engine) -> dict[str, list[str]]:
         return {}
 
 
-def _programs(used: dict[str, list[str]]) -> Iterator[Check]:
-    from poolkit.cli.host_verbs import pool_types
-    from poolkit.host import Host
+def _programs(used: dict[str, list[str]]) -> Iterator[Finding]:
     from poolkit.host.programs import PACKAGES
 
     host = Host()
     for facts in pool_types():
-        name = f"type {facts['type']}"
-        pools = used.get(facts["type"], [])
-        bad = "problem" if pools else "note"
+        name = f"type {facts.type}"
+        pools = used.get(facts.type, [])
+        bad: Literal["note", "problem"] = "problem" if pools else "note"
         needed = f"; needed by pool '{pools[0]}'" if pools else ""
-        if facts["error"]:
-            yield check(name, bad, f"cannot be used: {facts['error']}{needed}")
+        if facts.error:
+            yield Finding(name, bad, f"cannot be used: {facts.error}{needed}")
             continue
-        missing = [tool for tool in facts["tools"] if not host.has_program(tool)]
+        missing = [tool for tool in facts.tools if not host.has_program(tool)]
         if missing:
             packages = sorted({PACKAGES.get(tool, tool.split(".")[0]) for tool in missing})
-            yield check(
+            yield Finding(
                 name, bad, f"missing: {', '.join(missing)}{needed}", f"on Debian: apt install {' '.join(packages)}"
             )
         else:
-            yield check(name, "ok", f"has {', '.join(facts['tools'])}" if facts["tools"] else "needs no programs")
+            yield Finding(name, "ok", f"has {', '.join(facts.tools)}" if facts.tools else "needs no programs")

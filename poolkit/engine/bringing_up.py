@@ -1,0 +1,29 @@
+"""From a definition to running storage and its listing: the part that ``start`` and ``create`` share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poolkit.backend import Usage, VolumeInfo
+from poolkit.engine import admission
+from poolkit.engine.core import Core
+from poolkit.engine.index import target_of
+from poolkit.engine.operation import Operation
+from poolkit.state.inventory import Record
+
+
+def bring_up(
+    core: Core, definition: Any, op: Operation, record: Record | None, *, build: bool = False, overwrite: bool = False
+) -> tuple[list[VolumeInfo], Usage]:
+    """Start the storage of a definition and list it; what fails is undone by ``op``."""
+    backend = core.definitions.backend(definition, op.host)
+    if build:
+        backend.build(overwrite=overwrite)
+    if op.dry:
+        backend.start()
+        return [], Usage(0, 0, 0)
+    if not (backend.check() and backend.whole):
+        backend.start()
+    if definition.type in admission.LOCAL:
+        admission.refuse_shared_place(core, definition, op.host)
+    return core.scan(backend, record, target_of(definition))[1:]

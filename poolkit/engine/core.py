@@ -1,0 +1,199 @@
+"""What every verb stands on: the folders, the machine, the definitions, the inventory, the locks and the events."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+from poolkit import errors
+from poolkit.backend import Backend, Usage, VolumeInfo
+from poolkit.engine.definitions import Definitions
+from poolkit.engine.events import Subscriptions
+from poolkit.engine.index import Index, normal
+from poolkit.engine.operation import Operation, Operations, Progress
+from poolkit.host.port import Host
+from poolkit.host.undo import boot
+from poolkit.state.inventory import Inventory, Record
+from poolkit.state.locks import Locks
+from poolkit.state.store import Locations, Store
+
+
+class Core:
+    """The parts of one engine, shared by its pools and volumes. Internal: it changes without notice."""
+
+    def __init__(self, root: str | os.PathLike[str] | None, host: Host, wait: float) -> None:
+        self.locations = Locations.choose(root)
+        self.host = host
+        self.wait = wait
+        self.store = Store(self.locations)
+        self.inventory = Inventory(f"{self.locations.state}/inventory.sqlite", fault=host.fault, keep=not host.dry_run)
+        self.locks = Locks(f"{self.locations.run}/work")
+        self.operations = Operations(host, self.locks, self.inventory, f"{self.locations.state}/journal")
+        self.events = Subscriptions()
+        self.definitions = Definitions(self.store, host)
+        self.boot = boot()
+        """The identity of this boot of the machine: what was active before a reboot is not active now."""
+        self.index = Index(self.definitions, self.store, self.inventory, self.runs)
+
+    # -- pools ----------------------------------------------------------------------------------------------------
+
+    def record(self, name: str) -> Record:
+        """The inventory's record of a pool, in step with its file; ``PoolNotFound``."""
+        record = self.index.sync(name)
+        if record is None or not self.exists(record):
+            raise self.no_pool(name)
+        return record
+
+    def exists(self, record: Record) -> bool:
+        """Whether the pool is defined, or runs without a definition."""
+        return record.stamp is not None or (bool(record.active) and record.boot == self.boot)
+
+    def runs(self, record: Record) -> bool:
+        """Whether the run state says that the pool is active; its storage is not asked."""
+        return bool(record.active and record.live) and record.boot == self.boot
+
+    def activity(self, record: Record, host: Host | None = None) -> tuple[bool, str]:
+        """Whether the pool is active: the run state says so and the storage is up. If only the first, why."""
+        if not self.runs(record):
+            return False, ""
+        try:
+            backend = self.definitions.backend(self.definitions.running(record), host)
+            if backend.check():
+                return True, ""
+            return False, backend.down or "its storage is not there any more"
+        except OSError as error:
+            return False, str(errors.from_os_error(error, "look at its storage"))
+        except errors.PoolkitError as error:
+            return False, str(error)
+
+    def require_active(self, name: str, verb: str, host: Host | None = None) -> Record:
+        """The record of an active pool; ``InvalidState`` for any other."""
+        record = self.record(name)
+        active, reason = self.activity(record, host)
+        if not active:
+            why = f": {reason}" if reason else ""
+            raise errors.InvalidState(
+                f"cannot {verb}: pool '{name}' is not active{why}", pool=name, hint=f"start it: poolkit start {name}"
+            )
+        return record
+
+    def require_inactive(self, record: Record, verb: str, host: Host) -> None:
+        """Raise ``InvalidState`` if the pool is active."""
+        if self.activity(record, host)[0]:
+            raise errors.InvalidState(
+                f"cannot {verb} pool '{record.name}' while it is active",
+                pool=record.name,
+                hint=f"stop it first: poolkit destroy {record.name}",
+            )
+
+    def no_pool(self, key: str) -> errors.PoolNotFound:
+        """The error for a pool that is not there, with the name that may be meant."""
+        import difflib
+
+        near = difflib.get_close_matches(key, [r.name for r in self.inventory.records()], 1)
+        shown = key[:60].encode("unicode_escape").decode("ascii") if not key.isprintable() else key[:200]
+        return errors.PoolNotFound(
+            f"there is no pool '{shown}'", pool=shown, hint=f"did you mean '{near[0]}'?" if near else None
+        )
+
+    def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
+        """The version of the inventory that a listing started from, the listing and the pool's sizes."""
+        if backend.host.cautious is not None:
+            backend.host.warn(
+                f"the inventory was damaged and set aside as '{backend.host.cautious}': images that are listed anew wait for "
+                "vol-adopt, or for that file to be removed"
+            )
+        version, known = self.inventory.known(record, place)
+        return version, list(backend.volumes(known)), backend.usage()
+
+    # -- work -----------------------------------------------------------------------------------------------------
+
+    def work(
+        self,
+        pool: str,
+        verb: str,
+        wait: float | None = None,
+        *,
+        volume: str | None = None,
+        shared: bool = False,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> contextlib.AbstractContextManager[Operation]:
+        """Do a verb of a pool: see :meth:`Operations.run`. ``wait`` None is the engine's own."""
+        patience = self.wait if wait is None else wait
+        return self.operations.run(
+            pool, verb, volume=volume, shared=shared, wait=patience, abort=abort, progress=progress
+        )
+
+    def emit(self, op: Operation, kind: str, pool: str, uuid: str, volume: str | None = None) -> None:
+        """Tell the subscribers what ``op`` did; a dry run did nothing."""
+        if not op.dry:
+            self.events.emit(kind, pool, uuid, volume)
+
+    # -- volumes --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def volume_work(
+        self,
+        pool: str,
+        verb: str,
+        name: str,
+        *,
+        shared: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[Operation, Backend, Record]]:
+        """Work on one volume of an active pool; ``shared`` work only reads it."""
+        with self.work(pool, verb, wait, volume=name, shared=shared, abort=abort, progress=progress) as op:
+            record = self.require_active(pool, verb, op.host)
+            if record.target is not None:
+                place = record.target
+
+                def adopt(name: str, inode: int, format: str) -> None:
+                    self.inventory.record_format(place, name, inode, format)
+
+                op.host.on_adopt = adopt
+                if not shared:
+                    op.stands_on(place)
+            yield op, self.definitions.backend(self.definitions.running(record), op.host), record
+
+    def same_volume(self, backend: Backend, record: Record, info: VolumeInfo) -> VolumeInfo:
+        """The volume as it is now; ``Unsafe`` if it is another one than was listed, such as a partition renumbered since."""
+        now = backend.look(info.name, self.inventory.volume(record.id, info.name))
+        if backend.identity(now) != backend.identity(info):
+            raise errors.Unsafe(
+                f"volume '{info.name}' was replaced since it was listed; it was left alone",
+                volume=info.name, hint=f"list it anew: poolkit refresh {record.name}",
+            )  # fmt: skip
+        return now
+
+    def find_volume(self, column: str, value: str) -> tuple[Record, VolumeInfo]:
+        """The volume whose ``path`` or ``key`` that is, in any active pool; ``VolumeNotFound``. One index look-up."""
+        # Volumes of file-backed pools store neither: both are the directory and the name.
+        directory, _, name = value.rpartition("/")
+        if directory and name:
+            for record in self.inventory.by_target(normal(directory)):
+                info = self.inventory.volume(record.id, name) if record.active else None
+                if info is not None and info.path is None and self.exists(record):
+                    return record, info
+        for number, info in self.inventory.find(column, value):
+            owner = self.inventory.by_id(number)
+            if owner is not None and owner.active and self.exists(owner):
+                return owner, info
+        shown = value[:200] if value.isprintable() else value[:200].encode("unicode_escape").decode("ascii")
+        raise errors.VolumeNotFound(
+            f"no active pool has a volume with the {column} '{shown}'",
+            hint="a file that appeared behind poolkit is listed after the next refresh",
+        )
+
+    def still_there(self, backend: Backend, record: Record, name: str) -> None:
+        """Raise ``VolumeExists`` if a listed volume is really there; else it is dropped from the listing."""
+        try:
+            backend.look(name, None)
+        except errors.VolumeNotFound:
+            self.inventory.drop_volume(record.id, name)
+            return
+        raise errors.VolumeExists(f"pool '{record.name}' has a volume '{name}' already", pool=record.name, volume=name)
