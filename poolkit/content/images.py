@@ -168,7 +168,7 @@ def _secret_for(host: Host, name: str, format: str, encryption: Encryption | Non
     if not encryption.secrets:
         raise _wrong(name, "encryption needs a secret: <secret type='passphrase' uuid='…'/>")
     first = encryption.secrets[0]
-    return host.secret(uuid=first.uuid, usage=first.usage)
+    return host.secret("volume", uuid=first.uuid, usage=first.usage)
 
 
 # -- looking before acting ------------------------------------------------------------------------------------------
@@ -488,7 +488,7 @@ def _file(fd: int) -> str:
 def secret_of(host: Host, info: VolumeInfo, path: str) -> bytes:
     """The secret of an encrypted image: the one whose usage is the volume's path; ``SecretNotFound`` says how to name another."""
     try:
-        return host.secret(usage=path)
+        return host.secret("volume", usage=path)
     except errors.SecretNotFound as error:
         raise errors.SecretNotFound(
             f"volume '{info.name}' is encrypted, and no secret has its path as usage", volume=info.name,

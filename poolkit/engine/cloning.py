@@ -79,7 +79,7 @@ def create_from(
             if wanted != info.format or not _carries(definition, info):
                 options["chain"] = trusted(core, source.pool.name, source.path, source.info)
         if secret is not None:
-            options["secret"] = op.host.secret(uuid=secret)
+            options["secret"] = op.host.secret("volume", uuid=secret)
         backend.require_options("clone", options)
         if not op.dry and core.inventory.volume(record.id, name) is not None:
             core.still_there(backend, record, name)

@@ -292,21 +292,18 @@ class Engine:
             self._secrets = Secrets(self.locations, self.host)
         return self._secrets
 
-    def _secret_value(self, uuid: str | None, usage: str | None) -> bytes:
-        return self.secret_store.lookup(uuid, usage)
+    def _secret_value(self, type: str, uuid: str | None, usage: str | None) -> bytes:
+        return self.secret_store.lookup(type, uuid, usage)
 
     def define_secret(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
         """Store the description of a secret; its value is set on what this returns. Repeatable.
 
         Raises ``InvalidDefinition``, and ``SecretExists`` when its uuid or usage belong to another secret.
         """
-        if self.host.dry_run:
-            return self.secret_store.define(source, filename=filename, strict=strict)
-        with self.core.locks.definitions():
-            return self.secret_store.define(source, filename=filename, strict=strict)
+        return self.secret_store.define(source, filename=filename, strict=strict)
 
     def secret(self, key: str) -> Secret:
-        """A secret by uuid or by the name of its usage; ``SecretNotFound``."""
+        """A secret by uuid or by the name of its usage; ``SecretNotFound``, ``InvalidArgument`` if several have that name."""
         return self.secret_store.find(key)
 
     def secrets(self) -> list[Secret]:

@@ -73,7 +73,7 @@ class Host:
         self.cautious: str | None = None
         """Where a damaged inventory was set aside: formats on record may be missing, so that a guess is worth less."""
         self.on_adopt: Callable[[str, int, str], None] | None = None
-        self.on_secret: Callable[[str | None, str | None], bytes] | None = None
+        self.on_secret: Callable[[str, str | None, str | None], bytes] | None = None
         self.files = Files(self)
         self._shared: dict[Any, Any] = {}
         self._secrets: list[str] = []
@@ -372,11 +372,15 @@ class Host:
     def _redacted(self, argv: Sequence[str]) -> list[str]:
         return [self.redact(word) for word in argv]
 
-    def secret(self, *, uuid: str | None = None, usage: str | None = None) -> bytes:
-        """The value of a secret by its uuid or its usage, hidden from all messages from now on; ``SecretNotFound``."""
+    def secret(self, type: str, *, uuid: str | None = None, usage: str | None = None) -> bytes:
+        """The value of a secret by its uuid or its usage, hidden from all messages from now on.
+
+        ``type`` is what it is for, as ``<usage type='…'>`` says: volume, ceph, iscsi ... ``SecretNotFound``, or ``Unsafe`` for a
+        uuid whose secret is for something else.
+        """
         if self.on_secret is None:
             raise errors.SecretNotFound(f"there is no secret '{uuid or usage}': this host has no store of secrets")
-        value = self.on_secret(uuid, usage)
+        value = self.on_secret(type, uuid, usage)
         self.hide(value.decode("utf-8", "backslashreplace"))
         return value
 

@@ -236,7 +236,7 @@ def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) 
     if kind == "adopt":
         return host.adopt(*rest)
     if kind == "secret":
-        return host.secret(uuid=rest[0], usage=rest[1])
+        return host.secret(rest[0], uuid=rest[1], usage=rest[2])
     if kind == "read" and stream is not None:
         from poolkit.host import streams
 
@@ -353,9 +353,9 @@ class Parent(Host):
         if not self.dry_run:
             self.ask("adopt", name, inode, format)
 
-    def secret(self, *, uuid: str | None = None, usage: str | None = None) -> bytes:
+    def secret(self, type: str, *, uuid: str | None = None, usage: str | None = None) -> bytes:
         """The parent's secret."""
-        value: bytes = self.ask("secret", uuid, usage)
+        value: bytes = self.ask("secret", type, uuid, usage)
         self.hide(value.decode("utf-8", "backslashreplace"))
         return value
 

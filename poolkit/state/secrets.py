@@ -220,8 +220,13 @@ class Secrets:
                     found.append(Secret(self, definition))
         return sorted(found, key=lambda s: s.uuid)
 
-    def find(self, key: str) -> Secret:
-        """A secret by uuid, or by the name of its usage; ``SecretNotFound``."""
+    def find(self, key: str, type: str | None = None) -> Secret:
+        """A secret by uuid, or by the name of its usage; ``SecretNotFound``.
+
+        ``type`` is what it must be for: a name may stand for a volume and for a Ceph user at once, and a uuid of the wrong kind
+        is ``Unsafe``, since its value would be given to a program that it was not meant for. Without a type a name that
+        several secrets have is an ``InvalidArgument``.
+        """
         import uuid
 
         try:
@@ -231,16 +236,26 @@ class Secrets:
         known = self.list()
         for secret in known:
             if secret.uuid == canonical:
+                if type is not None and secret.usage is not None and secret.usage[0] != type:
+                    raise errors.Unsafe(
+                        f"secret {secret.uuid} is of type '{secret.usage[0]}', not '{type}'",
+                        hint=f"define one with <usage type='{type}'>",
+                    )
                 return secret
-        for secret in known:
-            if secret.usage is not None and secret.usage[1] == key:
-                return secret
+        named = [s for s in known if s.usage is not None and s.usage[1] == key and type in (None, s.usage[0])]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise errors.InvalidArgument(
+                f"'{key[:200]}' is the name of {len(named)} secrets",
+                hint="name one by its uuid: " + ", ".join(f"{s.uuid} ({s.usage[0]})" for s in named if s.usage),
+            )
         shown = key[:200] if key.isprintable() else key[:200].encode("unicode_escape").decode("ascii")
         raise errors.SecretNotFound(f"there is no secret '{shown}'", hint="define it: poolkit secret-define FILE")
 
-    def lookup(self, uuid: str | None, usage: str | None) -> bytes:
-        """The value, for a backend at work; private ones as well. ``SecretNotFound``."""
-        return self.read(self.find(uuid or usage or "").definition)
+    def lookup(self, type: str, uuid: str | None, usage: str | None) -> bytes:
+        """The value, for a backend at work; private ones as well. Found and refused as :meth:`find` does."""
+        return self.read(self.find(uuid or usage or "", type).definition)
 
     # -- files --------------------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ def make(host: Host, folder: str, name: str) -> int:
 
 
 def tell_secret(host: Host) -> bytes:
-    return host.secret(usage="here")
+    return host.secret("ceph", usage="here")
 
 
 def copy(host: worker.Parent, way: str) -> int:
@@ -237,9 +237,9 @@ def test_a_dry_run_there_is_one_here(tmp_path: Path) -> None:
 
 def test_secrets_come_from_the_parent_and_stay_hidden() -> None:
     host = Host()
-    host.on_secret = lambda uuid, usage: f"secret of {usage}".encode()
-    assert call(host, "tell_secret") == b"secret of here"
-    assert host.redact("the secret of here is") == "the *** is"
+    host.on_secret = lambda type, uuid, usage: f"secret of {type} {usage}".encode()
+    assert call(host, "tell_secret") == b"secret of ceph here"
+    assert host.redact("the secret of ceph here is") == "the *** is"
 
 
 def test_streams_and_descriptors(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ def test_a_secret_is_found_by_uuid_and_usage(engine: Engine) -> None:
     assert [s.uuid for s in engine.secrets()] == [UUID]
     assert made.set_value(b"x") and not made.set_value(b"x") and made.set_value(Passphrase(b"y"))
     assert engine.secret("/a").value() == Passphrase(b"y")
-    assert engine.host.operation().secret(usage="/a") == engine.host.operation().secret(uuid=UUID) == b"y"
+    assert engine.host.operation().secret("volume", usage="/a") == b"y"
+    assert engine.host.operation().secret("volume", uuid=UUID) == b"y"
     assert made.undefine() and not made.undefine()
     assert engine.secrets() == []
     assert list(Path(engine.locations.secrets).iterdir()) == [], "the value is gone for good"
@@ -43,6 +44,21 @@ def test_every_usage_is_known(engine: Engine, kind: str, element: str) -> None:
     made = engine.define_secret(document(usage=f"<usage type='{kind}'><{element}>n</{element}></usage>"))
     assert engine.secret("n").usage == (kind, "n") == made.usage
     assert engine.secret("n").xml() == made.xml()
+
+
+def test_a_secret_is_found_by_what_it_is_for(engine: Engine) -> None:
+    engine.define_secret(document(usage="<usage type='ceph'><name>/a</name></usage>")).set_value(b"ceph")
+    with pytest.raises(errors.SecretNotFound, match="no secret '/a'"):
+        engine.host.operation().secret("volume", usage="/a")
+    volume = engine.define_secret(document())
+    volume.set_value(b"volume")
+    assert engine.host.operation().secret("volume", usage="/a") == b"volume"
+    assert engine.host.operation().secret("ceph", usage="/a") == b"ceph"
+    with pytest.raises(errors.InvalidArgument, match="'/a' is the name of 2 secrets") as caught:
+        engine.secret("/a")
+    assert f"{volume.uuid} (volume)" in (caught.value.hint or "")
+    with pytest.raises(errors.Unsafe, match="is of type 'volume', not 'iscsi'"):
+        engine.host.operation().secret("iscsi", uuid=volume.uuid)
 
 
 def test_files_are_for_their_owner_only(engine: Engine) -> None:
@@ -85,7 +101,7 @@ def test_a_private_secret_is_used_and_not_given_out(engine: Engine) -> None:
     made.set_value(b"value")
     with pytest.raises(errors.Unsafe, match="is private"):
         made.value()
-    assert engine.host.operation().secret(usage="/a") == b"value"
+    assert engine.host.operation().secret("volume", usage="/a") == b"value"
     with pytest.raises(errors.Unsafe, match="stays so"):
         engine.define_secret(document(f"<uuid>{made.uuid}</uuid>"))
 
