@@ -28,7 +28,7 @@ class Engine:
     """Pools and volumes of one root.
 
     ``root`` moves all of poolkit's own files below one folder; without it the system's places are used as root, the
-    user's otherwise (see :mod:`poolkit.state.store`). ``wait`` is how many seconds a verb waits for conflicting work
+    user's otherwise (see :class:`~poolkit.state.store.Locations`). ``wait`` is how many seconds a verb waits for conflicting work
     before it raises ``Busy``. With ``dry_run`` verbs change nothing and their outcome has the plan. Any number of
     engines, threads and processes may use one root at once. Use as a context manager, or call :meth:`close`.
     """
