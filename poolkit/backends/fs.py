@@ -159,7 +159,7 @@ class FsBackend(FileBackend):
         bind = self._is_directory()
         kind = None if bind else self._kind()
         options = self.options()
-        self.build_directory()
+        self.build_directory(only_new=True)
         try:
             mounting.mount(self.host, source, target, kind=kind, options=options, bind=bind)
         except errors.ToolFailed as error:

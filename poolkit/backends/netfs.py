@@ -201,7 +201,7 @@ class NetfsBackend(FileBackend):
         sources = self.sources()
         mounting.require_free(self.host, self.pool.name, self.place, f"'{sources[0]}'")
         self.options(None)
-        self.build_directory()
+        self.build_directory(only_new=True)
         failures: list[tuple[str, errors.ToolError]] = []
         for host, source in zip(self.pool.source.hosts, sources, strict=True):
             try:

@@ -63,14 +63,17 @@ class DirectoryBackend(Backend):
                 f"pool '{self.pool.name}': '{self.place}' is not a directory", pool=self.pool.name
             ) from None
 
-    def build_directory(self) -> bool:
-        """Make the target directory and give it the definition's mode (0711 by default), owner and group."""
+    def build_directory(self, *, only_new: bool = False) -> bool:
+        """Make the target directory and give it the definition's mode (0711 by default), owner and group.
+
+        With ``only_new`` one that is there stays as it is: a mount point is somebody's, and may be ``/mnt``.
+        """
         wanted = self.pool.target.permissions
         files = self.host.files
         place = self.host.locate(self.place)[0]  # a link that an administrator made is followed, as libvirt does
         made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
-        if made and self.host.dry_run:
-            return True
+        if (made and self.host.dry_run) or (only_new and not made):
+            return made
         changed = made
         if wanted.mode is not None:
             changed |= files.chmod(place, wanted.mode)
@@ -102,11 +105,14 @@ class DirectoryBackend(Backend):
     # -- listing ----------------------------------------------------------------------------------------------------
 
     def usage(self) -> Usage:
-        """Sizes of the file system that holds the directory (statvfs(3)), counted as libvirt does."""
+        """Sizes of the file system that holds the directory (statvfs(3)).
+
+        What is used is what df and libvirt say; what is available is what a user can have, without the blocks that are reserved
+        for root. The three need not add up, therefore.
+        """
         facts = os.statvfs(self.place)
-        capacity = facts.f_blocks * facts.f_frsize
-        available = facts.f_bavail * facts.f_frsize
-        return Usage(capacity, capacity - available, available)
+        used = facts.f_blocks - facts.f_bfree
+        return Usage(*(blocks * facts.f_frsize for blocks in (facts.f_blocks, used, facts.f_bavail)))
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
         """All entries; one whose stamp is unchanged costs one fstatat(2), a new file open, fstat, a few preads, close."""

@@ -40,6 +40,18 @@ def test_build_gives_mode_and_owner(engine: Engine, tmp_path: Path) -> None:
     assert not made.build()
 
 
+def test_sizes_are_those_of_df(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine.define(pool(tmp_path / "images"))
+    made.build()
+    real = os.statvfs(tmp_path)
+    # A file system of 1000 blocks: 200 are used, and 50 of the free ones are root's alone.
+    facts = os.statvfs_result((real.f_bsize, 4096, 1000, 800, 750, *tuple(real)[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda path: facts)
+    made.start()
+    info = made.info
+    assert [info.capacity, info.allocation, info.available] == [1000 * 4096, 200 * 4096, 750 * 4096]
+
+
 def test_the_dump_has_the_real_permissions(engine: Engine, tmp_path: Path) -> None:
     made = engine.define(pool(tmp_path / "images"))
     made.build()

@@ -79,6 +79,16 @@ def test_start(device: Any, kind: str, words: str) -> None:
     assert run(start, xml(kind)) == [*MKDIR, f"! mount {words} -- {DEVICE} {TARGET}"]
 
 
+def test_start_leaves_a_directory_that_is_there_as_it_is(device: Any, tmp_path: Path) -> None:
+    place = tmp_path / "mnt"
+    place.mkdir(mode=0o755)
+    asked = "<permissions><mode>0700</mode><owner>1</owner><group>1</group></permissions>"
+    document = xml().replace(f"<path>{TARGET}</path>", f"<path>{place}</path>{asked}")
+    (line,) = run(start, document)
+    assert line.startswith("! mount "), "neither mode nor owner is somebody's mount point's"
+    assert run(build, document)[-2:] == [f"! chmod 0700 {place}", f"! chown 1:1 {place}"], "but build is asked for them"
+
+
 def test_start_puts_the_safe_options_last(device: Any) -> None:
     assert run(start, xml(options="noatime commit=5"))[-1] == (
         f"! mount -t ext4 -o noatime,commit=5,nosuid,nodev,noexec -- {DEVICE} {TARGET}"
