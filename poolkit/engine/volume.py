@@ -229,7 +229,7 @@ class Volume:
             return backend.download(self._core.same_volume(backend, record, self.info), stream, transfer)
 
     def chain(self) -> list[Link]:
-        """The images this volume stands on, itself first; nothing but regular files and block devices is opened. Changes nothing."""
+        """The images this volume stands on, itself first. Opens nothing but regular files and block devices, changes nothing."""
         from poolkit.engine.chain import walk
 
         return walk(self._core, self.pool.name, self.path, self.info)
