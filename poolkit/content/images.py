@@ -17,7 +17,7 @@ from typing import Any
 
 from poolkit import errors
 from poolkit.backend import VolumeInfo
-from poolkit.formats import FdReader, ImageInfo, as_format, qemu_driver
+from poolkit.formats import FdReader, ImageInfo, as_format, check, qemu_driver
 from poolkit.host.port import Host
 from poolkit.model import Encryption, Volume
 
@@ -174,11 +174,34 @@ def _secret_for(host: Host, name: str, format: str, encryption: Encryption | Non
 # -- looking before acting ------------------------------------------------------------------------------------------
 
 
-def examine(fd: int, size: int, format: str, what: str, *, backing: bool = True) -> ImageInfo:
+class _Watched(FdReader):
+    """A reader of tables, of which there may be many: it stops on abort."""
+
+    __slots__ = ("host",)
+
+    def __init__(self, host: Host, fd: int, size: int) -> None:
+        super().__init__(fd, size)
+        self.host = host
+
+    def pread(self, length: int, offset: int) -> bytes:
+        self.host.check_abort()
+        return super().pread(length, offset)
+
+
+def check_whole(host: Host, fd: int, size: int, info: ImageInfo, what: str) -> str | None:
+    """What is wrong with an open image whose header ``info`` tells, by all its tables; a warning where those are too many."""
+    before = len(info.notes)
+    problem = check(_Watched(host, fd, size), info)
+    for note in info.notes[before:]:
+        host.warn(f"{what}: {note}")
+    return problem
+
+
+def examine(host: Host, fd: int, size: int, format: str, what: str, *, backing: bool = True) -> ImageInfo:
     """The header of an open image, read as ``format``; ``Unsafe`` with the reason for one that must not be worked on.
 
-    That is one that is damaged, needs features unknown here, or keeps data in other files. ``backing`` False refuses a
-    backing image as well.
+    That is one that is damaged or was cut short, needs features unknown here, or keeps data in other files. ``backing``
+    False refuses a backing image as well.
     """
     info = as_format(FdReader(fd, size), format)
     if format in BYTES:
@@ -199,6 +222,8 @@ def examine(fd: int, size: int, format: str, what: str, *, backing: bool = True)
         why = "its parent is known by identity only"
     elif info.backing is not None and not backing:
         why = f"it stands on a backing image, '{info.backing.name[:200]}'"
+    else:
+        why = check_whole(host, fd, size, info, what) or ""
     if why:
         raise errors.Unsafe(f"{what} is not used as {format}: {why}")
     return info
@@ -293,7 +318,7 @@ def resize(
     import json
 
     check_reader(host)
-    check_resize(fd, format, capacity, shrink=shrink)
+    check_resize(host, fd, format, capacity, shrink=shrink)
     argv = ["qemu-img", "resize", "-q", "-f", _driver(format)]
     if shrink:
         argv.append("--shrink")
@@ -305,14 +330,14 @@ def resize(
     _run(host, [*argv, "--", operand, str(-(-capacity // 512) * 512)], (fd,), None, capacity, source=key)
 
 
-def check_resize(fd: int, format: str, capacity: int, *, shrink: bool) -> None:
+def check_resize(host: Host, fd: int, format: str, capacity: int, *, shrink: bool) -> None:
     """``Unsupported`` or ``Unsafe`` for an image that cannot be given that capacity, with the reason."""
     if format not in RESIZABLE:
         raise errors.Unsupported(
             f"images of format {format} cannot be resized",
             hint="clone the volume to qcow2 or raw with a larger capacity",
         )
-    info = examine(fd, os.fstat(fd).st_size, format, "the image")
+    info = examine(host, fd, os.fstat(fd).st_size, format, "the image")
     if format == "qed" and info.capacity is not None and capacity < info.capacity:
         raise errors.Unsupported("images of format qed cannot be made smaller")
     if format == "qcow2" and info.snapshots and (info.compat != "1.1" or shrink):

@@ -10,7 +10,7 @@ from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.content import copying, images
 from poolkit.engine.core import Core
-from poolkit.formats import FORMATS, FdReader, as_format
+from poolkit.formats import FORMATS, FdReader, as_format, check
 from poolkit.host import worker
 from poolkit.host.mounts import network_of
 
@@ -36,10 +36,12 @@ class Link(NamedTuple):
     problem: str = ""
 
 
-def walk(core: Core, pool: str, path: str, info: VolumeInfo) -> list[Link]:
+def walk(core: Core, pool: str, path: str, info: VolumeInfo, *, deep: bool = False) -> list[Link]:
     """The chain of the volume ``info`` of ``pool``, which is at ``path``; itself first.
 
-    Nothing but regular files and block devices is opened, no link followed.
+    Nothing but regular files and block devices is opened, no link followed. ``deep`` asks of every image whether all of it is
+    there, which reads all its tables.
+
     A problem ends the chain and is in its last link; this raises only for the volume itself.
     """
     links: list[Link] = []
@@ -71,7 +73,9 @@ def walk(core: Core, pool: str, path: str, info: VolumeInfo) -> list[Link]:
                 if (facts.st_dev, facts.st_ino) in seen:
                     return [*links, link._replace(problem="the chain comes back to this image")]
                 seen.add((facts.st_dev, facts.st_ino))
-                image = as_format(FdReader(fd, copying.size_of(fd)), format)
+                reader = FdReader(fd, copying.size_of(fd))
+                image = as_format(reader, format)
+                image.error = check(reader, image, deep=deep)
         except errors.PoolkitError as error:
             return [*links, link._replace(problem=str(error))]
         link = link._replace(capacity=image.capacity)

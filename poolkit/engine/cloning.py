@@ -133,7 +133,7 @@ def _carries(definition: Any, info: Any) -> bool:
 
 
 def _sound_chain(core: Core, source: Volume) -> None:
-    last = walk(core, source.pool.name, source.path, source.info)[-1]
+    last = walk(core, source.pool.name, source.path, source.info, deep=True)[-1]
     if last.problem and last.volume != source.name:
         raise errors.Unsafe(
             f"volume '{source.name}' stands on '{last.path[:200]}': {last.problem}", volume=source.name,

@@ -264,8 +264,12 @@ class Volume:
                     f"volume '{self.name}' passes for {now.format} and for {', '.join(detail.get('also', ()))}",
                     volume=self.name, hint="say which one it is with --format",
                 )  # fmt: skip
-            if format not in (None, "raw") and detail.get("error"):
-                raise errors.Unsafe(f"volume '{self.name}' is not {format}: {detail['error']}", volume=self.name)
+            if format != "raw":
+                problem = detail.get("error") or _cut_short(op, backend, now)
+                if problem:
+                    raise errors.Unsafe(
+                        f"volume '{self.name}' is not {format or now.format}: {problem}", volume=self.name
+                    )
             self._store(work, backend, now, now)
             self._core.inventory.sync()
         before = (known.format, bool((known.detail or {}).get("ambiguous"))) if known is not None else None
@@ -313,6 +317,20 @@ class Volume:
                     volume=self.name,
                 )
         return Transfer(offset, length, sparse)
+
+
+def _cut_short(op: Operation, backend: Backend, info: VolumeInfo) -> str | None:
+    """Why an image is not whole, from all its tables."""
+    from poolkit.content import copying, images
+    from poolkit.formats import FdReader, as_format
+
+    if info.format in images.BYTES:
+        return None
+    source = backend.source(info)
+    with source.open() as fd:
+        size = copying.size_of(fd)
+        image = as_format(FdReader(fd, size), info.format)
+        return images.check_whole(op.host, fd, size, image, str(source))
 
 
 def _forced(force: bool) -> dict[str, bool]:

@@ -211,7 +211,7 @@ class BlockBackend(Backend):
         room = copying.size_of(target)
         with source.open() as fd:
             size, unchanged = copying.size_of(fd), copying.unchanged(fd, source)
-            image = images.examine(fd, size, source.format, str(source), backing=False)
+            image = images.examine(self.host, fd, size, source.format, str(source), backing=False)
             needed = size if image.capacity is None else image.capacity
             if needed > room:
                 raise errors.InvalidArgument(f"{source} has {needed} bytes, and the new volume only {room}")

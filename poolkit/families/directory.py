@@ -222,11 +222,14 @@ class DirectoryBackend(Backend):
                 image = formats.as_format(formats.FdReader(fd, size), recorded)
         except OSError as error:
             return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
+        cut = formats.check(formats.FdReader(fd, size), image, deep=False) if image.error is None else None
         if image is self._alike[0]:
             detail = self._alike[1]  # overlays of one template are told alike
         else:
             detail = detail_of(image)
             self._alike = (image, detail)
+        if cut is not None:
+            detail = {**(detail or {}), "error": cut}
         if recorded is None and self.host.cautious and detail is not None and image.format not in ("raw", "iso"):
             # It may be a raw disk into which a guest wrote this header; what was recorded is lost.
             warning = "the record of formats was lost; if this format is right, adopt it: poolkit vol-adopt"
@@ -271,6 +274,8 @@ def detail_of(image: ImageInfo) -> dict[str, Any] | None:
         detail["also"] = list(image.also)
     if image.ambiguous:
         detail["ambiguous"] = True
+    if image.looks is not None:
+        detail["looks_like"] = image.looks
     if image.unsupported:
         detail["unsupported"] = True
     if image.error is not None:

@@ -111,7 +111,7 @@ class FileBackend(DirectoryBackend):
     ) -> VolumeInfo:  # fmt: skip
         size = copying.size_of(fd)
         unchanged = contextlib.nullcontext() if linked else copying.unchanged(fd, source)
-        image = images.examine(fd, size, source.format, str(source))
+        image = images.examine(self.host, fd, size, source.format, str(source))
         have = source.capacity if image.capacity is None else image.capacity
         wanted = images.recipe(
             self.host, volume, max(volume.capacity or 0, have),
@@ -174,7 +174,7 @@ class FileBackend(DirectoryBackend):
             )
         grown = wanted.capacity > (size if image.capacity is None else image.capacity)
         if grown and wanted.format not in images.BYTES:
-            images.check_resize(fd, wanted.format, wanted.capacity, shrink=False)
+            images.check_resize(self.host, fd, wanted.format, wanted.capacity, shrink=False)
         if wanted.format in images.BYTES:
             os.ftruncate(new.fd, size)
             if _whole(volume, wanted):
@@ -221,7 +221,7 @@ class FileBackend(DirectoryBackend):
         self, stack: contextlib.ExitStack, path: str, fd: int, format: str, what: str, chain: list[tuple[str, str]]
     ) -> tuple[Any, list[int]]:
         """The node of the image that the open image stands on, all below it included, and the descriptors of them."""
-        image = images.examine(fd, copying.size_of(fd), format, what)
+        image = images.examine(self.host, fd, copying.size_of(fd), format, what)
         if image.backing is None:
             return None, []
         name = image.backing.name[:200]
@@ -378,7 +378,7 @@ class FileBackend(DirectoryBackend):
             copying.require_space(new.fd, transfer.length)
             copying.upload(self.host, new.fd, stream, transfer, None)
             what = f"what was uploaded to volume '{info.name}'"
-            images.examine(new.fd, os.fstat(new.fd).st_size, info.format, what, backing=backing)
+            images.examine(self.host, new.fd, os.fstat(new.fd).st_size, info.format, what, backing=backing)
         return self._made(info.name, info.format)
 
     def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
@@ -457,7 +457,7 @@ class FileBackend(DirectoryBackend):
             return None  # without a format the recipe is refused
         with images.opened(backing.path, "the backing store") as fd:
             size = copying.size_of(fd)
-            info = images.examine(fd, size, backing.format, f"the backing store '{backing.path}'")
+            info = images.examine(self.host, fd, size, backing.format, f"the backing store '{backing.path}'")
             if info.capacity is None:
                 info.capacity = size
             return info

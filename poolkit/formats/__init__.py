@@ -39,6 +39,7 @@ __all__ = [
     "ImageInfo",
     "Reader",
     "as_format",
+    "check",
     "clean",
     "content",
     "describe",
@@ -55,6 +56,12 @@ FORMATS = (
 
 _MODULES = {"ploop": "parallels"}
 _ALIASES = {"parallels": "ploop", "vhd": "vpc", "luks1": "luks", "luks2": "luks"}
+_TABLES = frozenset(FORMATS) - {
+    "raw",
+    "iso",
+    "luks",
+    "dmg",
+}  # the others are whole when what stands at their end is there
 _CONTENT_ONLY = ("fat", "none", "dir", "unknown")  # libvirt's names for what is read as raw bytes
 
 _READERS: dict[str, Callable[[Reader, bytes, ImageInfo], None]] = {"qcow2": qcow2.read, "raw": raw.read}
@@ -177,6 +184,7 @@ def as_format(reader: Reader, format: str) -> ImageInfo:
         info = ImageInfo(format, reader.size, hints=seen.hints, notes=())
         if seen.format != "raw":
             info.also = (seen.format, *seen.also)
+            info.looks = seen.format
             info.note(f"the format on record is {format}; the content looks like {seen.format}")
         else:
             info.also, info.error = seen.also, seen.error
@@ -188,7 +196,7 @@ def as_format(reader: Reader, format: str) -> ImageInfo:
     if seen.format == format:
         seen.ambiguous = False
         return seen
-    info = ImageInfo(format, also=looks, hints=seen.hints)
+    info = ImageInfo(format, also=looks, hints=seen.hints, looks=seen.format)
     info.note(f"the format on record is {format}; the content looks like {seen.format}")
     try:
         head = reader.pread(HEAD, 0)
@@ -215,6 +223,38 @@ def _claims(reader: Reader, head: bytes, info: ImageInfo) -> bool:
     mark = {"vpc": b"conectix", "dmg": b"koly"}.get(info.format)
     info.tail = mark is not None and reader.size >= 512 and reader.pread(512, reader.size - 512).startswith(mark)
     return info.tail
+
+
+def check(reader: Reader, info: ImageInfo, *, deep: bool = True) -> str | None:
+    """What is wrong with the image whose header ``info`` tells, or None: what its tables name must lie within the file.
+
+    Without ``deep`` only the first of the tables are looked at, in at most two small reads for the usual formats; that is
+    for listings. An image with more tables than ``tables.LIMIT`` gets a note that the rest was not checked. Raises nothing.
+    """
+    if info.error is not None:
+        return info.error
+    name = info.format
+    if name not in _TABLES or info.capacity is None:
+        return None
+    from poolkit.formats.tables import LIMIT, Unchecked, Walk
+
+    try:
+        head = reader.pread(HEAD, 0)
+        import_module("poolkit.formats." + _MODULES.get(name, name)).tables(
+            Walk(reader, info.capacity, deep=deep), head, info
+        )
+    except Malformed as error:
+        return str(error)
+    except Unchecked:
+        if deep:
+            info.note(
+                f"it has more than {LIMIT >> 20} MiB of tables: whether it was cut short was not checked beyond them"
+            )
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except (StructError, ValueError, ArithmeticError, LookupError) as error:
+        return f"malformed tables ({type(error).__name__})"
+    return None
 
 
 def content(reader: Reader) -> tuple[str, ...]:

@@ -88,7 +88,8 @@ class ImageInfo:
     ``ambiguous`` is true when that is another image format: such a file is listed and never used unasked.
     ``hints`` is what raw content looks like (``mbr``, ``ext4``). ``tail`` tells that the format was recognised by the
     end of the file only, which a guest can write in a raw disk. ``error`` says what is wrong with the header;
-    ``unsupported``, that it asks for features this program does not know.
+    ``unsupported``, that it asks for features this program does not know. ``looks`` is the format that the content looks
+    like where another one is on record.
     """
 
     format: str
@@ -110,6 +111,7 @@ class ImageInfo:
     snapshots: int = 0
     tail: bool = False
     details: dict[str, int | str] | None = None
+    looks: str | None = None
 
     @property
     def external(self) -> bool:

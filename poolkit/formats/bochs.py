@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import ImageInfo, Malformed, Reader, UnknownFeature, cstring, need, size_of
 
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
+
+_NONE = 0xFFFFFFFF
+_SPARSE_HEADER = 256
 _REDOLOG = Struct("<IIIII").unpack_from  # version header catalog bitmap extent, from 64
 _SPARSE = Struct("<IIIQ").unpack_from  # version page_size pages disk, from 4
 
@@ -48,3 +54,28 @@ def _redolog(head: bytes, info: ImageInfo) -> None:
     info.capacity = size
     if subtype != "Growing":
         raise UnknownFeature(f"an {subtype.lower()} redolog holds changes to another image that it does not name")
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """The catalogue (or page table), and what is used of the extents that it numbers."""
+    if info.subtype == "sparse":
+        _, page, pages, _ = _SPARSE(head, 4)
+        start = -(-(_SPARSE_HEADER + pages * 4) // page) * page
+        position = 0
+        for entries in walk.numbers("the page table", _SPARSE_HEADER, pages, 4, "little"):
+            walk.blocks("a page", [start + e * page if e != _NONE else 0 for e in entries], page, position)
+            position += len(entries) * page
+        return
+    _, header, catalog, bitmap, extent = _REDOLOG(head, 64)
+    start = header + catalog * 4
+    mapped = -(-bitmap // 512) * 512
+    unit = mapped + -(-extent // 512) * 512
+    for entries in walk.numbers("the catalogue", header, catalog, 4, "little"):
+        extents = [entry for entry in entries if entry != _NONE]
+        for entry in extents if walk.deep else extents and (max(extents),):
+            here = start + entry * unit
+            if here + unit > walk.size:
+                # A bit of the map in front of an extent says that its sector was written.
+                bits = walk.bytes("the map of an extent", here, bitmap)
+                used = max((n * 8 + byte.bit_length() for n, byte in enumerate(bits) if byte), default=0)
+                walk.inside("an extent", here + mapped, used * 512)

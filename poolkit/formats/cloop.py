@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from poolkit.formats._info import ImageInfo, Malformed, Reader, need, size_of
+
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
 
 _MAX_BLOCK = 64 << 20
 _MAX_BLOCKS = 0x1FFFFFFF
@@ -20,3 +25,10 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
     info.cluster_size = block
     info.capacity = size_of(block * blocks)
     info.note("read-only; the size is that of the source rounded up to whole blocks")
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """The table of where each block begins; its last entry is where the last block ends."""
+    blocks = int.from_bytes(head[132:136], "big")
+    for piece in walk.numbers("the table of blocks", 136, blocks + 1, 8, "big"):
+        walk.inside("a block", 0, max(piece))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import ImageInfo, Malformed, Reader, UnknownFeature, backing, fetch, need, size_of
 
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
+
 _V2 = Struct(">QI").unpack_from  # size sector_size, from 1036
+_V3_SIZE = 4128
 _V3 = Struct(">QII").unpack_from  # size sector_size alignment, from 12
 
 
@@ -32,3 +37,26 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
         raise Malformed(f"sectors of {sector} bytes")
     info.cluster_size = sector
     info.capacity = size_of(size)
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """The map with a bit for each sector that was written, and the last of those."""
+    if info.subtype == "v2":
+        size, sector = _V2(head, 1036)
+        align, start = sector, 1048
+    else:
+        size, sector, align = _V3(head, 12)
+        if not 0 < align <= 1 << 20:
+            raise Malformed(f"an alignment of {align} bytes")
+        start = -(-_V3_SIZE // align) * align
+    length = (size + sector * 8 - 1) // (sector * 8)
+    data = -(-(start + length) // align) * align
+    position, last = 0, -1
+    for piece in walk.read("the map of sectors", start, length):
+        used = piece.rstrip(b"\0")
+        if used:
+            # the lowest bit of a byte is its first sector
+            last = (position + len(used) - 1) * 8 + used[-1].bit_length() - 1
+        position += len(piece)
+    if last >= 0:
+        walk.inside("a sector", data + last * sector, min(sector, size - last * sector))

@@ -42,7 +42,7 @@ def describe(path: str) -> dict[str, Any]:
 
 
 def _describe_fd(path: str, fd: int) -> dict[str, Any]:
-    from poolkit.formats import content, probe, vhdx
+    from poolkit.formats import check, content, probe, vhdx
 
     status = os.fstat(fd)
     actual: int | None = None
@@ -56,6 +56,7 @@ def _describe_fd(path: str, fd: int) -> dict[str, Any]:
     info = probe(reader)
     if info.format == "vhdx" and info.error is None:
         info.error = vhdx.check(reader)
+    info.error = check(reader, info)
     return _answer(path, info, actual, content(reader), info.error)
 
 

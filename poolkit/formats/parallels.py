@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import ImageInfo, Malformed, Reader, UnknownFeature, need, size_of
+
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
 
 # version heads cylinders tracks bat_entries sectors inuse data_offset flags ext_offset
 _HEADER = Struct("<IIIIIQIIIQ").unpack_from
@@ -29,3 +33,13 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
     if in_use == _IN_USE:
         info.features = ("dirty",)
     info.capacity = size_of(sectors * 512)
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """The allocation table behind the header; it counts clusters, in the old version sectors."""
+    _, _, _, tracks, entries, *_ = _HEADER(head, 16)
+    unit = 512 if info.subtype == "v1" else tracks * 512
+    position = 0
+    for piece in walk.numbers("the allocation table", 64, entries, 4, "little"):
+        walk.blocks("a cluster", [entry * unit for entry in piece], tracks * 512, position)
+        position += len(piece) * tracks * 512

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import ImageInfo, Malformed, Reader, UnknownFeature, backing, fetch, need, size_of
+
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
 
 # backing_offset backing_size mtime size cluster_bits l2_bits crypt l1_offset
 _HEADER = Struct(">QIIQBB2xIQ").unpack_from
@@ -36,3 +40,25 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
     if size <= 1:
         raise Malformed(f"virtual size {size} (2 bytes at least)")
     info.capacity = size_of(size)
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """Two levels of tables; a compressed cluster has its length in the highest bits of its entry."""
+    *_, size, cluster_bits, l2_bits, _, first = _HEADER(head, 8)
+    cluster = 1 << cluster_bits
+    reach = cluster << l2_bits
+    shift = 63 - cluster_bits
+    position = 0
+    for piece in walk.numbers("the first level table", first, -(-size // reach), 8, "big"):
+        walk.blocks("a second level table", piece, 8 << l2_bits)
+        for number, second in enumerate(piece if walk.deep else ()):
+            here = position + number * reach
+            for data in walk.numbers("a second level table", second, 1 << l2_bits, 8, "big") if second else ():
+                plain = [0 if entry >> 63 else entry for entry in data]
+                walk.blocks("a cluster", plain, cluster, here)
+                for entry in data if max(data) >> 63 else ():
+                    if entry >> 63:
+                        length = entry >> shift & cluster - 1
+                        walk.inside("a compressed cluster", entry & (1 << shift) - 1, length)
+                here += len(data) * cluster
+        position += len(piece) * reach

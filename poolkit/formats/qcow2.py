@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import MAX_SIZE, ImageInfo, Malformed, Reader, UnknownFeature, backing, clean, fetch
+
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
 
 # version backing_offset backing_size cluster_bits size crypt snapshots
 _V2 = Struct(">4xIQIIQI24xI").unpack_from
@@ -186,3 +190,22 @@ def _has_luks(reader: Reader, head: bytes, start: int, end: int, cluster_size: i
                     raise Malformed(f"an encryption header of {size} bytes at {where}")
                 return fetch(reader, head, 6, where) == b"LUKS\xba\xbe"
     return False
+
+
+def extension(reader: Reader, head: bytes, cluster_size: int, wanted: int) -> bytes | None:
+    """The first 24 bytes of a header extension, None where it is not there."""
+    version, name_offset, name_size = _V2(head)[:3]
+    start = 72 if version == 2 else _V3(head, 72)[4]
+    for kind, offset, length in _extensions(
+        reader, head, start, name_offset if name_offset and name_size else cluster_size
+    ):
+        if kind == wanted:
+            return fetch(reader, head, min(length, 24), offset)
+    return None
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """See :mod:`poolkit.formats.tables`."""
+    from poolkit.formats.qcow2tables import check
+
+    check(walk, head, info)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import ImageInfo, Malformed, Reader, UnknownFeature, backing, fetch, need, size_of
+
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
 
 # cluster_size table_size header_size features compat autoclear l1_offset size backing_offset backing_size
 _HEADER = Struct("<IIIQQQQQII").unpack_from
@@ -40,3 +44,21 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
     if size > entries * entries * cluster:
         raise Malformed(f"virtual size {size} is more than the tables can map")
     info.capacity = size_of(size)
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """Two levels of tables of the same size; 1 in the second means a cluster of zeros."""
+    cluster, table, clusters, _, _, _, first, *_ = _HEADER(head, 4)
+    entries = table * cluster // 8
+    reach = entries * cluster
+    walk.inside("the header", 0, clusters * cluster)
+    position = 0
+    for piece in walk.numbers("the first level table", first, entries, 8, "little"):
+        walk.blocks("a second level table", piece, table * cluster)
+        for number, second in enumerate(piece if walk.deep else ()):
+            here = position + number * reach
+            if second and here < walk.capacity:
+                for data in walk.numbers("a second level table", second, entries, 8, "little"):
+                    walk.blocks("a cluster", data, cluster, here)
+                    here += len(data) * cluster
+        position += len(piece) * reach

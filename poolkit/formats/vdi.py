@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import (
     Backing,
@@ -17,8 +18,13 @@ from poolkit.formats._info import (
     uuid_text,
 )
 
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
+
 _START = Struct("<IIII").unpack_from  # version header_size image_type flags, from 68
 _SIZES = Struct("<QIII").unpack_from  # disk_size block_size block_extra blocks, from 0x170
+_MAP = Struct("<II").unpack_from  # map_offset data_offset, from 0x154
+_NONE = 0xFFFFFFFE
 _TYPES = {1: "dynamic", 2: "static", 3: "undo", 4: "differencing"}
 _MAX_BLOCKS = 0x1FFFFF80
 _MIB = 1 << 20
@@ -46,3 +52,16 @@ def read(reader: Reader, head: bytes, info: ImageInfo) -> None:
     if info.subtype is None:
         raise UnknownFeature(f"VDI image type {kind}")
     info.capacity = size_of(size)
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """The block map, and the blocks that it numbers; the two highest numbers mean none and a block of zeros."""
+    start, data = _MAP(head, 0x154)
+    _, block, extra, blocks = _SIZES(head, 0x170)
+    unit = block + extra
+    position = 0
+    for entries in walk.numbers("the block map", start, blocks, 4, "little"):
+        # A block that begins at 0 is none for ``blocks``: the data never does.
+        places = [data + entry * unit if entry < _NONE else 0 for entry in entries]
+        walk.blocks("a block", places, unit, position if not extra else None)
+        position += len(entries) * block

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import Backing, ImageInfo, Malformed, Reader, UnknownFeature, clean, size_of, uuid_text
+
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
 
 _KIB = 1024
 _HEADERS = (64 * _KIB, 128 * _KIB)
@@ -14,6 +19,8 @@ _MAX_LOCATOR = 16 * _KIB  # a parent locator is a handful of paths
 
 _HEADER = Struct("<4sIQ").unpack_from  # signature checksum sequence
 _REGION = Struct("<16sQII").unpack_from
+_LOG = Struct("<HHIQ").unpack_from  # log_version version log_length log_offset, from 64
+_PRESENT = (6, 7)  # states of a block: all of it is there, part of it is
 _ITEM = Struct("<16sIII").unpack_from
 _PAIR = Struct("<IIHH").unpack_from
 
@@ -73,7 +80,7 @@ def _fill(reader: Reader, info: ImageInfo, items: dict[str, tuple[int, int]]) ->
         info.note("QEMU opens only VHDX with logical sectors of 512 bytes")
 
 
-def _newest_header(reader: Reader, info: ImageInfo) -> None:
+def _newest(reader: Reader) -> bytes:
     best = b""
     newest = -1
     for offset in _HEADERS:
@@ -84,6 +91,11 @@ def _newest_header(reader: Reader, info: ImageInfo) -> None:
                 best, newest = header, sequence
     if not best:
         raise Malformed("neither header is there")
+    return best
+
+
+def _newest_header(reader: Reader, info: ImageInfo) -> None:
+    best = _newest(reader)
     version = int.from_bytes(best[66:68], "little")
     if version != 1:
         raise UnknownFeature(f"VHDX version {version} (1 is known)")
@@ -92,7 +104,8 @@ def _newest_header(reader: Reader, info: ImageInfo) -> None:
         info.note("the log may have to be replayed before the image can be read")
 
 
-def _metadata_region(reader: Reader) -> tuple[int, int]:
+def _regions(reader: Reader) -> dict[str, tuple[int, int]]:
+    """Place and length of the regions that are known."""
     for offset in _REGION_TABLES:
         table = reader.pread(16, offset)
         if len(table) == 16 and table.startswith(b"regi"):
@@ -103,14 +116,19 @@ def _metadata_region(reader: Reader) -> tuple[int, int]:
     if count > _MAX_ENTRIES:
         raise Malformed(f"a region table of {count} entries")
     entries = reader.pread(count * 32, offset + 16)
-    found = None
+    found: dict[str, tuple[int, int]] = {}
     for place in range(0, len(entries) - 31, 32):
         guid, where, length, required = _REGION(entries, place)
         name = uuid_text(guid)
-        if name == _METADATA:
-            found = where, length
-        elif name != _BAT and required & 1:
+        if name in (_METADATA, _BAT):
+            found[name] = where, length
+        elif required & 1:
             raise UnknownFeature(f"required region {name}")
+    return found
+
+
+def _metadata_region(reader: Reader) -> tuple[int, int]:
+    found = _regions(reader).get(_METADATA)
     if found is None:
         raise Malformed("the region table names no metadata")
     if found[0] + found[1] > reader.size:
@@ -171,3 +189,36 @@ def crc32c(data: bytes) -> int:
     for byte in data:
         crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
     return crc ^ 0xFFFFFFFF
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """The log, the regions, and the blocks that the allocation table names."""
+    reader = walk.reader
+    _, _, log_length, log = _LOG(_newest(reader), 64)
+    walk.inside("the log", log, log_length)
+    found = _regions(reader).get(_BAT)
+    if found is None:
+        return
+    start, length = found
+    walk.inside("the allocation table", start, length)
+    block, sector = info.cluster_size or 0, int((info.details or {}).get("logical_sector_size", 512))
+    # after the entries of so many blocks there is one for the map of their sectors
+    ratio = (sector << 23) // block
+    blocks = -(-walk.capacity // block)
+    count = min(blocks + (blocks - 1) // ratio if blocks else 0, length // 8)
+    first = 0
+    for piece in walk.numbers("the allocation table", start, count, 8, "little"):
+        if (max(piece) >> 20 << 20) + block > walk.size:
+            _payload(walk, piece, first, ratio, block)
+        first += len(piece)
+
+
+def _payload(walk: Walk, entries: Sequence[int], first: int, ratio: int, block: int) -> None:
+    for number, entry in enumerate(entries, first):
+        if entry & 7 in _PRESENT:
+            start = entry >> 20 << 20
+            chunk, place = divmod(number, ratio + 1)
+            if place < ratio:
+                walk.blocks("a block", (start,), block, (chunk * ratio + place) * block)
+            else:
+                walk.blocks("a map of sectors", (start,), 1 << 20)

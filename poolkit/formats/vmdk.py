@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats._info import (
     Extent,
@@ -22,12 +23,19 @@ from poolkit.formats._info import (
     size_of,
 )
 
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
+
 # magic version flags capacity grain descriptor_offset descriptor_size entries redundant_directory directory overhead
 _SPARSE = Struct("<4sIIQQQQIQQQ").unpack_from
 _COWD = Struct("<III").unpack_from  # flags sectors grain, from 8
+_COWD_PLACES = Struct("<IIIII").unpack_from  # flags sectors grain directory count, from 8
+_PAIR = Struct("<QQ").unpack_from
 _SESPARSE = Struct("<QQ").unpack_from  # sectors grain, from 16
 _AT_END = (1 << 64) - 1  # a directory offset that means "see the footer"
 _MAX_SECTORS = 1 << 54
+_MAX_DIRECTORY = 32 << 20  # as QEMU's 512 million entries of second level tables allow
+_REDUNDANT, _COMPRESSED = 1 << 1, 1 << 16  # flags
 _MAX_TEXT = 65536
 _MAX_EXTENTS = 2000
 
@@ -160,3 +168,50 @@ def _extents(text: bytes, info: ImageInfo, *, required: bool = True) -> None:
     info.extents = tuple(found)
     if required and not found:
         raise Malformed("a descriptor without extents")
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """The grain directories, the tables that they name, and the grains."""
+    magic = head[:4]
+    if magic == b"COWD":
+        _, sectors, grain, directory, count = _COWD_PLACES(head, 8)
+        _grains(walk, (directory,), count, 4096, grain * 512, packed=False)
+    elif magic == b"KDMV":
+        header = head
+        if _SPARSE(header)[9] == _AT_END:
+            header = walk.bytes("the footer", walk.size - 1024, 512)
+        _, _, flags, sectors, grain, _, _, entries, spare, directory, _ = _SPARSE(header)
+        if not sectors or not 0 < entries <= 512 or not grain:
+            return  # it only describes others
+        count = -(-sectors // (grain * entries))
+        if count > _MAX_DIRECTORY:
+            raise Malformed(f"a grain directory of {count} entries")
+        places = (directory, spare) if flags & _REDUNDANT else (directory,)
+        _grains(walk, places, count, entries, grain * 512, packed=bool(flags & _COMPRESSED))
+    elif magic == b"\xbe\xba\xfe\xca" and len(head) >= 160:
+        for what, place in (("the grain directory", 128), ("the grain tables", 144)):
+            offset, length = _PAIR(head, place)
+            walk.inside(what, offset * 512, length * 512)
+
+
+def _grains(walk: Walk, directories: tuple[int, ...], count: int, entries: int, grain: int, *, packed: bool) -> None:
+    for directory in dict.fromkeys(directories):
+        position = 0
+        for tables in walk.numbers("a grain directory", directory * 512, count, 4, "little"):
+            walk.blocks("a grain table", [table * 512 for table in tables], entries * 4)
+            for table in tables if walk.deep else ():
+                for data in walk.numbers("a grain table", table * 512, entries, 4, "little") if table else ():
+                    # 1 stands for a grain of zeros
+                    starts = [sector * 512 if sector > 1 else 0 for sector in data]
+                    if packed:
+                        _packed(walk, max(starts))
+                    else:
+                        walk.blocks("a grain", starts, grain, position)
+                position += entries * grain
+
+
+def _packed(walk: Walk, last: int) -> None:
+    """The last compressed grain that a table names: its own header says how long it is."""
+    if last:
+        marker = walk.bytes("a compressed grain", last, 12)
+        walk.inside("a compressed grain", last, 12 + int.from_bytes(marker[8:], "little"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolkit.formats import raw
 from poolkit.formats._info import (
@@ -19,10 +20,14 @@ from poolkit.formats._info import (
     uuid_text,
 )
 
+if TYPE_CHECKING:
+    from poolkit.formats.tables import Walk
+
 # features version data_offset timestamp creator creator_version os original_size size cylinders heads sectors type
 # checksum, from 8
 _FOOTER = Struct(">IIQI4sIIQQHBBII").unpack_from
 _DYNAMIC = Struct(">QIII").unpack_from  # table_offset version entries block_size, from 16
+_NONE = 0xFFFFFFFF
 _TYPES = {2: "fixed", 3: "dynamic", 4: "differencing"}
 _GEOMETRY_LIMIT = 65535 * 16 * 255  # sectors; the largest geometry means "look at the size instead"
 _MAX_SECTORS = 0xFF000000
@@ -83,3 +88,23 @@ def _dynamic(reader: Reader, head: bytes, info: ImageInfo, offset: int, kind: in
         info.note("QEMU opens a differencing VHD without its parent and shows wrong data")
     if entries > 0x1FFFFFFF:
         raise Malformed(f"a block table of {entries} entries")
+
+
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
+    """The block table, and the blocks, each with a map of its sectors in front; for a fixed one its size."""
+    if info.tail:
+        walk.inside("the data", 0, walk.capacity + 512)
+        return
+    start, _, entries, block = _DYNAMIC(walk.bytes("the dynamic header", *_place(head)), 16)
+    mapped = -(-(block // 4096) // 512) * 512 or 512
+    position = 0
+    for piece in walk.numbers("the block table", start, entries, 4, "big"):
+        places = [entry * 512 + mapped if entry != _NONE else 0 for entry in piece]
+        walk.blocks("a block", places, block, position)
+        position += len(piece) * block
+    if walk.reader.size >= 512 and b"conectix" not in walk.reader.pread(1024, max(0, walk.size - 1024)):
+        info.note("the footer at the end is missing: cut short, or filled up?")
+
+
+def _place(head: bytes) -> tuple[int, int]:
+    return int.from_bytes(head[16:24], "big"), 1024

@@ -66,7 +66,7 @@ def qcow2(
     snapshots: int = 0,
     after: bytes = b"",
 ) -> bytes:
-    """A qcow2 header with its extensions and backing name; no tables behind it."""
+    """A qcow2 header with its extensions and backing name; there are no tables behind it, and it names none."""
     length = header_length if version >= 3 else 72
     tail = b"".join(
         struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8) for kind, data in extensions
@@ -84,10 +84,10 @@ def qcow2(
         cluster_bits,
         size,
         crypt,
-        1,
+        0,
         0x30000,
         0x10000,
-        1,
+        0,
         snapshots,
         0,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poolkit.formats import ImageInfo, describe, qemu_driver
+from poolkit.formats import FdReader, ImageInfo, check, describe, qemu_driver
 from tests.formats.samples import look_at
 
 pytestmark = pytest.mark.tools("qemu-img")
@@ -55,6 +55,8 @@ def agree(path: Path, *args: str, **different: object) -> ImageInfo:
         want[key] = value
     assert ours == want
     assert info.error is None
+    with open(path, "rb") as file:
+        assert check(FdReader(file.fileno(), file.seek(0, 2)), info) is None, "all of it is there"
     assert not info.unsupported
     assert not info.ambiguous
     specific = theirs.get("format-specific", {})

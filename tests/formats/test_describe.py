@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,11 @@ PROMISED = {
 
 def test_description(tmp_path: Path) -> None:
     path = tmp_path / "a.qcow2"
-    path.write_bytes(samples.qcow2(backing=b"ba\x1bse", extensions=((0xE2792ACA, b"raw"),), snapshots=3))
+    image = bytearray(
+        samples.qcow2(backing=b"ba\x1bse", extensions=((0xE2792ACA, b"raw"),), snapshots=3).ljust(512, b"\0")
+    )
+    image[64:72] = struct.pack(">Q", len(image))
+    path.write_bytes(image + bytes(3 * 40))
     answer = describe(str(path))
     assert set(answer) >= PROMISED
     assert {key: answer[key] for key in PROMISED} == {

@@ -329,7 +329,8 @@ def test_a_format_on_record_is_read_where_its_mark_is() -> None:
 TWO_FILES = """
 import os, sys
 from poolkit.formats import FORMATS, FdReader, as_format, content, describe, probe
-import poolkit.formats.description, poolkit.formats.signatures, json, encodings.utf_16_be, encodings.utf_16_le, re
+import poolkit.formats.qcow2tables, poolkit.formats.description
+import poolkit.formats.signatures, json, encodings.utf_16_be, encodings.utf_16_le, re
 for name in FORMATS:
     __import__('poolkit.formats.' + {'ploop': 'parallels'}.get(name, name))
 seen = []

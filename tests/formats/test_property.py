@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poolkit.errors import PoolkitError
-from poolkit.formats import FORMATS, ImageInfo, as_format, content, probe, probe_fd
+from poolkit.formats import FORMATS, ImageInfo, as_format, check, content, probe, probe_fd, tables
 from poolkit.formats._info import MAX_SIZE, Malformed
 from poolkit.formats.description import _answer
 from tests.formats import samples
@@ -125,6 +125,12 @@ def test_any_header_gets_an_answer(reader: Sparse) -> None:
             file.write(reader.pread(reader.size, 0))
             file.flush()
             assert probe_fd(file.fileno(), reader.size) == info, "the fast way gives the same answer"
+    reader.reads = reader.bytes = 0
+    glance = check(reader, info, deep=False)
+    assert reader.reads <= 40 and reader.bytes <= tables.GLANCE + (128 << 10)
+    look = check(reader, info)
+    for words in (glance, look):
+        assert words is None or (words.isprintable() and "malformed tables" not in words)
     for format in ("raw", info.format):
         sane_pin = as_format(reader, format)
         assert sane_pin.format == format
