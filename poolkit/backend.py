@@ -63,6 +63,22 @@ class VolumeInfo(NamedTuple):
     path: str | None = None
     detail: Mapping[str, Any] | None = None
 
+    @property
+    def recorded(self) -> bool:
+        """Whether the format is a fact to keep: it was read, and the file passes for no other or is known by its record."""
+        detail = self.detail or {}
+        return not detail.get("unread") and (not detail.get("ambiguous") or bool(detail.get("replaced")))
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the volume, or where its content contradicts the format on record; else an empty string."""
+        detail = self.detail or {}
+        if detail.get("error"):
+            return str(detail["error"])
+        if detail.get("ambiguous") or detail.get("looks_like"):
+            return str(detail.get("warning") or "it passes for several formats")
+        return ""
+
 
 class Transfer(NamedTuple):
     """The range of an upload or download: ``length`` 0 means to the end. ``sparse`` keeps holes as holes."""

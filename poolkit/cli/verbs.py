@@ -43,7 +43,8 @@ SHAPES = {
     "pools": "list of the objects that info prints",
     "volume": "object: pool, name, key, path, type, format, capacity, allocation, physical (bytes), mode (octal text), owner, "
     "group, atime, mtime, ctime (seconds since 1970 as text), and rarer facts where known: backing, backing_format, "
-    "backing_kind, data_file, encryption, compat, cluster_size, features, extents, content, also, ambiguous, warning, error",
+    "backing_kind, data_file, encryption, compat, cluster_size, features, extents, content, also, ambiguous, looks_like, "
+    "replaced, unread, warning, error",
     "volumes": "list of the objects that vol-info prints",
     "links": "list of objects: path, format, pool, volume, capacity (null where unknown), kind, problem (empty if none)",
     "secrets": "list of objects: uuid, usage_type, usage, has_value, ephemeral, private, description",

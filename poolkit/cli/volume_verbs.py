@@ -64,7 +64,7 @@ def list_volumes(session: Session, values: Values) -> None:
             ("Name", "Type", "Format", "Capacity", "Allocation", "Physical", "Mode", "Owner", "Backing", "Path"),
             [
                 (
-                    v.name, v.info.type, v.info.format or "-",
+                    v.name, v.info.type, _format_shown(v),
                     *(output.size(n, values.bytes) for n in (v.info.capacity, v.info.allocation, v.info.physical)),
                     f"{v.info.mode:04o}", f"{v.info.owner}:{v.info.group}", _backing(v), v.path,
                 )
@@ -77,13 +77,24 @@ def list_volumes(session: Session, values: Values) -> None:
             ("Name", "Format", "Capacity", "Allocation", "Path"),
             [
                 (
-                    v.name, v.info.format or "-", output.size(v.info.capacity, values.bytes),
+                    v.name, _format_shown(v), output.size(v.info.capacity, values.bytes),
                     output.size(v.info.allocation, values.bytes), v.path,
                 )
                 for v in volumes
             ],
             right=("Capacity", "Allocation"),
         )  # fmt: skip
+    odd = sum(1 for volume in volumes if volume.info.problem)
+    if odd and not session.json and not values.name:
+        what = "volume is" if odd == 1 else "volumes are"
+        session.warn(
+            f"{odd} {what} damaged, unreadable or not what the record says, see '!'; poolkit vol-info says why"
+        )
+
+
+def _format_shown(volume: Volume) -> str:
+    """The format; a mark tells a volume that is damaged, unreadable or not what the record says."""
+    return (volume.info.format or "-") + (" !" if volume.info.problem else "")
 
 
 def _backing(volume: Volume) -> str:

@@ -106,6 +106,10 @@ def pinned(core: Core, definition: Any) -> Any:
     except errors.VolumeNotFound:
         return definition
     detail = info.detail or {}
+    if detail.get("unread"):
+        raise errors.HostError(
+            f"the backing store '{backing.path}' {info.problem}, so its format is not known", volume=definition.name
+        )
     if detail.get("ambiguous"):
         raise errors.Unsafe(
             f"the backing store '{backing.path}' passes for several formats", volume=definition.name,

@@ -168,6 +168,10 @@ class Core:
                 f"volume '{info.name}' was replaced since it was listed; it was left alone",
                 volume=info.name, hint=f"list it anew: poolkit refresh {record.name}",
             )  # fmt: skip
+        if (now.detail or {}).get("unread"):
+            raise errors.HostError(
+                f"volume '{info.name}' {now.problem}, so its format is not known", pool=record.name, volume=info.name
+            )
         return now
 
     def find_volume(self, column: str, value: str) -> tuple[Record, VolumeInfo]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
 from poolkit import errors
-from poolkit.backend import check_volume_name
+from poolkit.backend import VolumeInfo, check_volume_name
 from poolkit.engine.bringing_up import bring_up
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Operation, Outcome
@@ -170,6 +171,7 @@ class Pool:
                 raise
             if not op.dry:
                 core.inventory.save_listing(record.id, volumes, scanned, usage)
+            _warn_of_problems(op.host, volumes)
         changed = core.inventory.version(record.id) != scanned
         return self._done(op, "refreshed", f"pool '{self.name}' has {len(volumes)} volumes", changed)
 
@@ -322,3 +324,12 @@ def info_of(core: Core, record: Record, *, autostart: bool | None = None, host: 
         refreshed=record.refreshed,
         reason=reason or record.error or record.trouble or "",
     )
+
+
+def _warn_of_problems(host: Host, volumes: Sequence[VolumeInfo]) -> None:
+    """Count the volumes that are damaged, unreadable, or another format than is on record."""
+    odd = [v.name for v in volumes if v.detail is not None and v.problem]
+    if odd:
+        names = ", ".join(f"'{name}'" for name in odd[:3]) + (", ..." if len(odd) > 3 else "")
+        what = "1 volume is" if len(odd) == 1 else f"{len(odd)} volumes are"
+        host.warn(f"{what} damaged, unreadable or not what the record says: {names}; poolkit vol-info says why")

@@ -259,6 +259,10 @@ class Volume:
             if format is not None:
                 now = backend.look(self.name, VolumeInfo(self.name, format=format, inode=now.inode, physical=1))
             detail = now.detail or {}
+            if detail.get("unread"):
+                raise errors.HostError(f"volume '{self.name}' {now.problem}", pool=self.pool.name, volume=self.name)
+            if format == "raw":
+                now = now._replace(format="raw")  # and not iso, which is used alike
             if format is None and detail.get("ambiguous"):
                 raise errors.Unsafe(
                     f"volume '{self.name}' passes for {now.format} and for {', '.join(detail.get('also', ()))}",
@@ -272,8 +276,8 @@ class Volume:
                     )
             self._store(work, backend, now, now)
             self._core.inventory.sync()
-        before = (known.format, bool((known.detail or {}).get("ambiguous"))) if known is not None else None
-        changed = before != (now.format, False)
+        doubt = known is None or not known.recorded or bool((known.detail or {}).get("replaced"))
+        changed = doubt or known is None or known.format != now.format
         if changed:
             self._emit(op, "volume-changed")
         return op.outcome(changed, f"the format of volume '{self.name}' is on record: {now.format}")

@@ -24,13 +24,20 @@ from poolkit.xmlmap import replace
 if TYPE_CHECKING:
     from poolkit import formats
     from poolkit.formats import ImageInfo
+    from poolkit.host import libc
 else:
+    libc = later(globals(), "libc", "poolkit.host.libc")  # ctypes: only where the content contradicts the record
     formats = later(globals(), "formats", "poolkit.formats")
 
 # A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
 # Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
 _TICK = 50_000_000
 _SECOND = 2_000_000_000
+_BYTES = ("raw", "iso")
+_REPLACED = (
+    "the file was replaced by one with the same inode number, or the clock was set back: its format on record, {}, may be "
+    "that of the old one; say which it is: poolkit vol-adopt"
+)
 
 
 class DirectoryBackend(Backend):
@@ -170,7 +177,10 @@ class DirectoryBackend(Backend):
             size = facts.st_size
             if self._is_hollow(size, facts.st_blocks, None):
                 return _file(name, facts, now, "raw", size, None)
-            return _file(name, facts, now, *self._read(fd, size, None))
+            try:
+                return _file(name, facts, now, *self._read(fd, size, None, None))
+            except OSError as error:
+                return _unread(name, facts, None, {"error": f"cannot be read: {error.strerror}"})
         finally:
             os.close(fd)
 
@@ -186,9 +196,9 @@ class DirectoryBackend(Backend):
             return None
         recorded = None
         if old is not None and old.inode == facts.st_ino and (old.physical or old.capacity):
-            # A recorded format stays with its file, whatever a guest writes. An empty file has no format yet, and
-            # an ambiguous one none until somebody adopts it.
-            recorded = None if old.detail is not None and old.detail.get("ambiguous") else old.format
+            # A recorded format stays with its file, whatever a guest writes. An empty file has no format yet, an ambiguous
+            # one none until somebody adopts it, and one that could not be read none until it can.
+            recorded = old.format if old.recorded else None
         size = facts.st_size
         if self._is_hollow(size, facts.st_blocks, recorded):
             return _file(name, facts, now, "raw", size, None)
@@ -196,12 +206,15 @@ class DirectoryBackend(Backend):
             fd = directory.open(name)
         except OSError as error:
             detail = {"error": f"cannot be opened: {error.strerror}"}
-            return _file(name, facts, now, recorded or "raw", size, detail)
+            return _unread(name, facts, recorded, detail)
         try:
             if identity(os.fstat(fd)) != identity(facts):
                 detail = {"error": "it was replaced while it was looked at"}
-                return _file(name, facts, now, recorded or "raw", size, detail)
-            return _file(name, facts, now, *self._read(fd, size, recorded))
+                return _unread(name, facts, recorded, detail)
+            try:
+                return _file(name, facts, now, *self._read(fd, size, recorded, old))
+            except OSError as error:
+                return _unread(name, facts, recorded, {"error": f"cannot be read: {error.strerror}"})
         finally:
             os.close(fd)
 
@@ -209,19 +222,19 @@ class DirectoryBackend(Backend):
         """Whether there is nothing in a file to read; the content of a tiny one may be in its inode."""
         return not blocks and size > 4096 and recorded in (None, "raw") and self.trust_blocks
 
-    def _read(self, fd: int, size: int, recorded: str | None) -> tuple[str, int, dict[str, Any] | None]:
-        """Format, capacity and rarer facts of an open file."""
-        try:
-            if recorded is None or recorded == "raw":
-                image = formats.listed(fd, size)
-                if image is None:
-                    return "raw", size, None
-                if recorded is not None:
-                    image = formats.as_format(formats.FdReader(fd, size), recorded)
-            else:
+    def _read(
+        self, fd: int, size: int, recorded: str | None, old: VolumeInfo | None
+    ) -> tuple[str, int, dict[str, Any] | None]:
+        """Format, capacity and rarer facts of an open file; ``old`` is what was known of it. ``OSError``."""
+        if recorded is None or recorded in _BYTES:
+            image = formats.listed(fd, size)
+            if image is None:
+                return "raw", size, None
+            # A disc and a raw disk are used alike, so the content may say which it is: it may have been half there.
+            if recorded is not None and (image.format not in _BYTES or image.ambiguous):
                 image = formats.as_format(formats.FdReader(fd, size), recorded)
-        except OSError as error:
-            return recorded or "raw", size, {"error": f"cannot be read: {error.strerror}"}
+        else:
+            image = formats.as_format(formats.FdReader(fd, size), recorded)
         cut = formats.check(formats.FdReader(fd, size), image, deep=False) if image.error is None else None
         if image is self._alike[0]:
             detail = self._alike[1]  # overlays of one template are told alike
@@ -230,11 +243,31 @@ class DirectoryBackend(Backend):
             self._alike = (image, detail)
         if cut is not None:
             detail = {**(detail or {}), "error": cut}
+        if image.looks is not None and old is not None and self._is_another(fd, old):
+            detail = {**(detail or {}), "ambiguous": True, "replaced": True, "warning": _REPLACED.format(image.format)}
         if recorded is None and self.host.cautious and detail is not None and image.format not in ("raw", "iso"):
             # It may be a raw disk into which a guest wrote this header; what was recorded is lost.
             warning = "the record of formats was lost; if this format is right, adopt it: poolkit vol-adopt"
             detail = {**detail, "ambiguous": True, "warning": warning}
         return image.format, size if image.capacity is None else image.capacity, detail
+
+    @staticmethod
+    def _is_another(fd: int, old: VolumeInfo) -> bool:
+        """Whether an open file that has the inode number of a recorded one was made after the last change of that one.
+
+        Nothing a guest does makes a file younger, but a clock that was set back can make one look so: the record is not
+        dropped for that, it is put in doubt.
+        """
+        if old.detail is not None and old.detail.get("replaced"):
+            return True
+        return bool(old.ctime) and libc.birth(fd) > old.ctime
+
+
+def _unread(name: str, facts: os.stat_result, recorded: str | None, detail: dict[str, Any]) -> VolumeInfo:
+    """A file that could not be read: it is tried again at every look, and what it holds is not guessed."""
+    if recorded is None:
+        detail["unread"] = True
+    return _file(name, facts, 0, recorded or "", facts.st_size, detail)._replace(stamp=0)
 
 
 def _file(

@@ -7,6 +7,7 @@ file, follows a name found in a header, or raises for what a header contains: th
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 from os import pread
@@ -55,6 +56,7 @@ FORMATS = (
 """Every format that has a reader here, by the name ``ImageInfo.format`` uses."""
 
 _MODULES = {"ploop": "parallels"}
+_WALKS = {"ploop": "parallels", "qcow2": "qcow2tables"}  # the modules that know the tables, where they are others
 _ALIASES = {"parallels": "ploop", "vhd": "vpc", "luks1": "luks", "luks2": "luks"}
 _TABLES = frozenset(FORMATS) - {
     "raw",
@@ -236,11 +238,15 @@ def check(reader: Reader, info: ImageInfo, *, deep: bool = True) -> str | None:
     name = info.format
     if name not in _TABLES or info.capacity is None:
         return None
+    if name == "qcow2" and not deep:
+        with suppress(OSError):
+            if qcow2.plain(reader, info.cluster_size or 0):
+                return None
     from poolkit.formats.tables import LIMIT, Unchecked, Walk
 
     try:
         head = reader.pread(HEAD, 0)
-        import_module("poolkit.formats." + _MODULES.get(name, name)).tables(
+        import_module("poolkit.formats." + _WALKS.get(name, name)).tables(
             Walk(reader, info.capacity, deep=deep), head, info
         )
     except Malformed as error:

@@ -10,16 +10,13 @@ from collections.abc import Iterator
 from struct import Struct
 
 from poolkit.formats._info import ImageInfo, Malformed
-from poolkit.formats.qcow2 import extension
+from poolkit.formats.qcow2 import _OFFSET, _PLACES, extension
 from poolkit.formats.tables import Walk, numbers
 
-# l1_size l1_offset refcount_offset refcount_clusters snapshots snapshots_offset, from 36
-_PLACES = Struct(">IQQIIQ").unpack_from
 _SNAPSHOT = Struct(">QIHH16xII").unpack_from  # l1_offset l1_size id_size name_size vm_state_size extra_size
 _DIRECTORY = Struct(">IIQQ").unpack_from  # bitmaps reserved size offset
 _BITMAP = Struct(">QIIBBHI").unpack_from  # table_offset table_size flags type granularity name_size extra_size
 
-_OFFSET = 0x00FFFFFFFFFFFE00
 _COMPRESSED = 1 << 62
 _NOT_COMPRESSED = bytes(top for top in range(256) if not top & 0x40)
 _BITMAPS = 0x23852875
@@ -30,7 +27,7 @@ _MAX_BITMAPS = 65535
 _MAX_BITMAP_TABLE = 0x8000000
 
 
-def check(walk: Walk, head: bytes, info: ImageInfo) -> None:
+def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
     """Raise at the first table or cluster that is not there."""
     l1_size, l1, refcounts, clusters, snapshots, offset = _PLACES(head, 36)
     cluster = info.cluster_size or 0
@@ -119,15 +116,30 @@ class _Levels:
         if end <= walk.size:
             return
         walk.inside("a compressed cluster", start, end - 511 - start)
-        if self._zlib:
-            data = walk.reader.pread(walk.size - start, start)
-            unpack = zlib.decompressobj(-12)
-            try:
-                found = unpack.decompress(data, self._cluster)
-            except zlib.error:
-                found = b""
-            if len(found) < self._cluster:
-                raise Malformed(f"truncated: the compressed cluster at {start} does not end before the file does")
+        data = walk.reader.pread(walk.size - start, start)
+        if not (self._inflates(data) if self._zlib else _zstd_ends(data)):
+            raise Malformed(f"truncated: the compressed cluster at {start} does not end before the file does")
+
+    def _inflates(self, data: bytes) -> bool:
+        try:
+            return len(zlib.decompressobj(-12).decompress(data, self._cluster)) == self._cluster
+        except zlib.error:
+            return False
+
+
+def _zstd_ends(data: bytes) -> bool:
+    """Whether a Zstandard frame (RFC 8878, section 3.1.1) ends within ``data``; nothing is decompressed."""
+    if len(data) < 5 or not data.startswith(b"\x28\xb5\x2f\xfd"):
+        return False
+    flags = data[4]
+    single = flags >> 5 & 1
+    place = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
+    while place + 3 <= len(data):
+        block = int.from_bytes(data[place : place + 3], "little")
+        place += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
+        if block & 1:
+            return place + (4 if flags & 4 else 0) <= len(data)
+    return False
 
 
 def _snapshots(walk: Walk, offset: int, count: int) -> Iterator[tuple[int, int, int]]:

@@ -97,11 +97,9 @@ def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
         return
     start, _, entries, block = _DYNAMIC(walk.bytes("the dynamic header", *_place(head)), 16)
     mapped = -(-(block // 4096) // 512) * 512 or 512
-    position = 0
     for piece in walk.numbers("the block table", start, entries, 4, "big"):
         places = [entry * 512 + mapped if entry != _NONE else 0 for entry in piece]
-        walk.blocks("a block", places, block, position)
-        position += len(piece) * block
+        walk.blocks("a block", places, block)
     if walk.reader.size >= 512 and b"conectix" not in walk.reader.pread(1024, max(0, walk.size - 1024)):
         info.note("the footer at the end is missing: cut short, or filled up?")
 

@@ -290,7 +290,7 @@ class Inventory:
         """Record the formats of files for the pool's place; each is bound to name and inode."""
         target = db.execute("SELECT target FROM pools WHERE id = ?", (number,)).fetchone()
         if target is not None and target[0] is not None:
-            listed = ((target[0], v.name, _signed(v.inode), v.format) for v in volumes if v.inode)
+            listed = ((target[0], v.name, _signed(v.inode), v.format) for v in volumes if v.inode and v.recorded)
             db.executemany("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", listed)
 
     # -- volumes ----------------------------------------------------------------------------------------------

@@ -139,3 +139,22 @@ def test_delete_is_repeatable_while_it_is_listed(images: Command) -> None:
     path.unlink()
     assert images("vol-delete", path).out == "volume 'disk1' was gone already\n"
     assert images("vol-list", "images", "--json").json == []
+
+
+def test_volumes_to_look_at_are_marked_and_counted(images: Command) -> None:
+    images("vol-create-as", "images", "fine", "1M", "--allocation", "0")
+    folder = images.folder / "images"
+    (folder / "half").write_bytes(b"QFI\xfb\0\0\0\3" + bytes(30))
+    said = images("refresh", "images").err
+    assert "1 volume is damaged" in said and "'half'" in said
+    listed = images("vol-list", "images")
+    assert [line.split()[:3] for line in listed.out.splitlines() if line.split()[:1] == ["half"]] == [
+        ["half", "qcow2", "!"]
+    ]
+    assert "!" not in next(line for line in listed.out.splitlines() if line.startswith("fine"))
+    assert "1 volume is damaged" in listed.err
+    assert "half" in images("vol-list", "images", "--details").out
+    assert images("vol-list", "images", "--name").err == ""
+    assert "truncated" in next(v for v in images("vol-list", "images", "--json").json if v["name"] == "half")["error"]
+    assert "truncated" in images("vol-info", "--pool", "images", "half").out
+    assert "truncated" in images("probe", folder / "half", status=None).err

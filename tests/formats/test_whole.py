@@ -25,7 +25,8 @@ SIZE = 5 * MIB + 3 * 512  # no multiple of any cluster
 IMAGES = [
     ("qcow2", ""), ("qcow2", "cluster_size=512"), ("qcow2", "cluster_size=2M"), ("qcow2", "extended_l2=on"),
     ("qcow2", "compat=0.10"), ("qcow2", "preallocation=metadata"), ("qcow2", "preallocation=falloc"),
-    ("qcow2", "refcount_bits=1"), ("qcow2", "-c"), ("qcow2", "bitmap"), ("qcow2", "snapshot"),
+    ("qcow2", "refcount_bits=1"), ("qcow2", "-c"), ("qcow2", "-c compression_type=zstd"),
+    ("qcow2", "bitmap"), ("qcow2", "snapshot"),
     ("qed", ""), ("qcow", ""), ("qcow", "-c"), ("vmdk", ""), ("vmdk", "subformat=streamOptimized"),
     ("vpc", ""), ("vpc", "force_size=on"), ("vpc", "subformat=fixed"), ("vdi", ""), ("vdi", "static=on"),
     ("vhdx", ""), ("vhdx", "block_size=1M"), ("vhdx", "subformat=fixed"), ("ploop", ""), ("ploop", "cluster_size=65536"),
@@ -59,7 +60,9 @@ def test_a_real_image_is_whole_and_a_cut_one_loses_nothing_unseen(tmp_path: Path
         place, length = chance.randrange(0, 5 * MIB - 100_000, 512), chance.choice((512, 4096, 70_000))
         data[place : place + length] = chance.randbytes(length)
     raw.write_bytes(data)
-    options = ["-c"] if how == "-c" else ["-o", how] if "=" in how else []
+    options: list[str] = []
+    for word in how.split():
+        options += ["-c"] if word == "-c" else ["-o", word] if "=" in word else []
     driver = str(qemu_driver(format))
     argv = ["qemu-img", "convert", "-f", "raw", "-O", driver, *options, str(raw), str(image)]
     done = subprocess.run(argv, capture_output=True)
@@ -75,14 +78,19 @@ def test_a_real_image_is_whole_and_a_cut_one_loses_nothing_unseen(tmp_path: Path
     sound, whole = of(image, format, out), image.read_bytes()
     assert sound is not None
     assert sound[:MIB] == data[:MIB]
-    ends = {len(whole) // 2, len(whole) - 1, len(whole) - 512, 1000, *(chance.randrange(len(whole)) for _ in range(12))}
+    ends = {
+        len(whole) // 2,
+        *(len(whole) - n for n in (1, 2, 100, 300, 511, 512)),
+        1000,
+        *(chance.randrange(len(whole)) for _ in range(12)),
+    }
     refused = 0
     for end in sorted(ends):
         cut.write_bytes(whole[:end])
         if problem(cut, format) is None:
             assert problem(cut, format, deep=False) is None, "a glance sees no more than a look"
             left = of(cut, format, out)
-            assert left is None or left == sound, f"cut at {end} of {len(whole)}, seed {seed}"
+            assert left == sound, f"cut at {end} of {len(whole)}, seed {seed}"
         else:
             refused += 1
     assert refused, "nothing of an image cut at 1000 bytes is left"
@@ -220,12 +228,32 @@ def test_a_glance_reads_little_whatever_the_header_says() -> None:
     info = as_format(reader, "qcow2")
     reader.reads = reader.bytes = 0
     assert check(reader, info, deep=False) is None and not info.notes
-    assert (reader.reads, reader.bytes) == (2, 4096 + 4096 * 8)
+    assert (reader.reads, reader.bytes) == (3, 72 + 4096 + 4096 * 8)
+    reader = huge(512)
+    info = as_format(reader, "qcow2")
+    reader.reads = reader.bytes = 0
+    assert check(reader, info, deep=False) is None
+    assert (reader.reads, reader.bytes) == (2, 72 + 512 * 8), "what nearly all images cost"
     reader = huge(100_000)
     info = as_format(reader, "qcow2")
     reader.bytes = 0
     assert check(reader, info, deep=False) is None
     assert reader.bytes <= tables.GLANCE + 4096
+
+
+def test_the_short_way_of_a_glance_gives_the_long_ones_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = huge(3, size=103 << 16)
+    cases = []
+    for size in (103 << 16, (103 << 16) - 1, (1 << 20) + 24, (1 << 20) + 23, 100, 80):
+        for at, value in ((36, 3), (36, 0), (48, 1 << 40), (60, 2), (56, 1)):
+            parts = {place: bytearray(data) for place, data in whole.parts.items()}
+            struct.pack_into(">I", parts[0], at, value & 0xFFFFFFFF)
+            reader = Sparse({place: bytes(data)[: max(0, size - place)] for place, data in parts.items()}, size)
+            cases.append((reader, as_format(reader, "qcow2")))
+    short = [check(reader, info, deep=False) for reader, info in cases]
+    assert None in short and len(set(short)) > 3
+    monkeypatch.setattr(formats.qcow2, "plain", lambda *_: False)
+    assert [check(reader, info, deep=False) for reader, info in cases] == short
 
 
 @pytest.mark.parametrize(
@@ -262,5 +290,5 @@ def test_a_disk_that_fails_is_an_answer() -> None:
 
 def test_every_format_with_tables_has_a_walk() -> None:
     for name in formats._TABLES:
-        module = formats.import_module("poolkit.formats." + formats._MODULES.get(name, name))
+        module = formats.import_module("poolkit.formats." + formats._WALKS.get(name, name))
         assert callable(module.tables)

@@ -1,0 +1,172 @@
+"""What is on record of a file is what was read of it, and it belongs to that file alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors
+from poolkit.engine import Engine
+from poolkit.engine.pool import Pool
+from poolkit.families import directory
+from poolkit.formats import listed
+from poolkit.host import libc
+from tests.formats import samples
+
+from .conftest import MIB, content, make, put, xml
+
+QCOW2 = samples.qcow2(size=MIB).ljust(65536, b"\0")
+DISC = samples.iso().pread(100 * 2048, 0)
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Switch errors of the disk on and off."""
+
+    def switch(on: bool) -> None:
+        def fail(fd: int, size: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr("poolkit.formats.listed", fail if on else listed)
+
+    return switch
+
+
+def test_what_could_not_be_read_is_no_fact(pool: Pool, place: Path, unreadable: Callable[[bool], None]) -> None:
+    unreadable(True)
+    volume = put(pool, "disk", QCOW2)
+    assert volume.info.format == ""
+    assert "Input/output error" in volume.info.problem
+    assert "<format" not in volume.xml()
+    with pytest.raises(errors.HostError, match="format is not known"):
+        volume.clone("copy")
+    with pytest.raises(errors.HostError, match="format is not known"):
+        pool.create_volume(
+            xml("over", None, "qcow2", backing=f"<backingStore><path>{volume.path}</path></backingStore>")
+        )
+    with pytest.raises(errors.HostError, match="Input/output"):
+        volume.adopt()
+    unreadable(False)
+    assert any("1 volume" in warning for warning in pool.refresh().warnings) is False
+    assert pool.volume("disk").info.format == "qcow2", "it was tried again although nothing changed"
+
+
+def test_it_is_no_fact_after_undefine_either(engine: Engine, pool: Pool, unreadable: Callable[[bool], None]) -> None:
+    unreadable(True)
+    put(pool, "disk", QCOW2)
+    text = pool.xml(inactive=True)
+    pool.destroy()
+    pool.undefine()
+    unreadable(False)
+    pool = engine.define(text)
+    pool.start()
+    assert pool.volume("disk").info.format == "qcow2"
+
+
+def test_an_error_does_not_undo_a_record(pool: Pool, place: Path, unreadable: Callable[[bool], None]) -> None:
+    volume = make(pool, "disk")
+    (place / "disk").write_bytes(QCOW2)
+    unreadable(True)
+    pool.refresh()
+    assert pool.volume("disk").info.format == "raw"
+    unreadable(False)
+    pool.refresh()
+    assert pool.volume("disk").info.format == "raw"
+    assert content(volume.look()) == QCOW2
+
+
+def test_a_file_that_cannot_be_opened(pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def deny(path: object, flags: int, *args: int, **how: int) -> int:
+        if path == "disk":
+            raise PermissionError(errno.EACCES, "Permission denied", "disk")
+        return real(path, flags, *args, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", deny)
+    assert put(pool, "disk", QCOW2).info.format == ""
+    monkeypatch.setattr(os, "open", real)
+    outcome = pool.refresh()
+    assert pool.volume("disk").info.format == "qcow2"
+    assert not outcome.warnings
+
+
+def test_a_disc_that_was_half_there_becomes_one(pool: Pool, place: Path) -> None:
+    assert put(pool, "disc", DISC[:20_000]).info.format == "raw"
+    assert put(pool, "disc", DISC).info.format == "iso"
+    assert put(pool, "disc", bytes(range(256)) * 400).info.format == "raw"
+    assert put(pool, "disc", samples.iso(samples.qcow2()).pread(100 * 2048, 0)).info.format == "raw", "two formats"
+
+
+def test_a_disc_can_be_kept_as_a_raw_disk(pool: Pool) -> None:
+    volume = put(pool, "disc", DISC)
+    assert volume.adopt("raw")
+    assert pool.volume("disc").info.format == "raw"
+
+
+def test_record_and_content_that_disagree_are_counted(pool: Pool) -> None:
+    make(pool, "fine")
+    make(pool, "disk", size=len(QCOW2))
+    Path(pool.volume("disk").path).write_bytes(QCOW2)
+    outcome = pool.refresh()
+    assert pool.volume("disk").info.format == "raw"
+    assert (pool.volume("disk").info.detail or {})["looks_like"] == "qcow2"
+    assert [w for w in outcome.warnings if "1 volume is" in w and "'disk'" in w]
+    assert pool.volume("fine").info.problem == ""
+
+
+def test_a_file_with_the_inode_number_of_another_is_put_in_doubt(
+    pool: Pool, engine: Engine, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ext4 and xfs give the number of a deleted file to the next one; here the birth time of the new one is later."""
+    born = [0]
+    monkeypatch.setattr(directory.libc, "birth", lambda fd: born[0])
+    make(pool, "disk", size=len(QCOW2))
+    born[0] = pool.volume("disk").info.ctime + 1
+    (place / "disk").write_bytes(QCOW2)  # the same inode number
+    pool.refresh()
+    for _ in range(2):  # being listed twice settles nothing
+        volume = pool.volume("disk")
+        assert volume.info.format == "raw", "a guest could have written this header if the clock was set back"
+        assert "inode number" in volume.warning
+        with pytest.raises(errors.Unsafe, match="several formats"):
+            volume.clone("copy")
+        os.utime(place / "disk")
+        pool.refresh()
+    assert volume.adopt("qcow2")
+    pool.refresh()
+    assert pool.volume("disk").info.format == "qcow2" and pool.volume("disk").info.problem == ""
+
+
+def test_the_record_of_a_doubted_file_outlives_undefine(
+    pool: Pool, engine: Engine, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(pool, "disk", size=len(QCOW2))
+    monkeypatch.setattr(directory.libc, "birth", lambda fd: 1 << 62)
+    (place / "disk").write_bytes(QCOW2)
+    pool.refresh()
+    text = pool.xml(inactive=True)
+    pool.destroy()
+    pool.undefine()
+    pool = engine.define(text)
+    pool.start()
+    assert pool.volume("disk").info.format == "raw"
+
+
+def test_the_time_of_birth(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    facts = path.stat()
+    with open(path, "rb") as file:
+        born = libc.birth(file.fileno())
+        if born:
+            assert facts.st_ctime_ns - 60_000_000_000 < born <= facts.st_ctime_ns
+            path.write_bytes(b"more")
+            assert libc.birth(file.fileno()) == born
+    with pytest.raises(OSError):
+        os.fstat(10_000)
+    assert libc.birth(10_000) == 0
