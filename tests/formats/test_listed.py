@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import tempfile
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from poolkit.formats import listed, probe_fd
@@ -49,6 +49,7 @@ def compare(data: bytes) -> None:
     assert quick.backing == full.backing
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 159), st.integers(0, 255), max_size=4), st.integers(100, 40000))
 @example({}, 4096)
 @example({}, 40000)
@@ -59,6 +60,7 @@ def test_a_damaged_header_is_told_alike(damage: dict[int, int], size: int) -> No
     compare(bytes(data).ljust(size, b"\0")[:size])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64), st.sampled_from([0, 64, 510, 32769 - 4096, 40000 - 4096 - 512]))
 def test_a_mark_anywhere_is_told_alike(mark: bytes, place: int) -> None:
     for known in (b"CD001", b"BEA01", b"koly", b"conectix", b"\x7f\x10\xda\xbe", b"KDMV", b"# Disk", mark):
