@@ -287,26 +287,29 @@ def convert(
 
 
 def resize(
-    host: Host, fd: int, format: str, capacity: int, *, shrink: bool, allocate: bool, key: bytes | None = None
-) -> None:
-    """Set the capacity of an open image; ``Unsupported`` for a format that cannot."""
+    host: Host, nodes: dict[str, Any], fds: Sequence[int], format: str, capacity: int, *, shrink: bool, allocate: bool,
+    key: bytes | None = None,
+) -> None:  # fmt: skip
+    """Set the capacity of the image that ``nodes`` describes (see :func:`node`), whose descriptors are ``fds``.
+
+    The caller has asked :func:`check_resize`. An image that grows needs its chain in ``nodes``: where the one below is
+    longer, the new end is made to read as zeros.
+    """
     import json
 
     check_reader(host)
-    check_resize(fd, format, capacity, shrink=shrink)
     argv = ["qemu-img", "resize", "-q", "-f", _driver(format)]
     if shrink:
         argv.append("--shrink")
     if allocate:
         argv.append("--preallocation=falloc")
-    operand = _file(fd)
-    if key is not None:
-        operand = "json:" + json.dumps(node(fd, format, encryption="luks"))
-    _run(host, [*argv, "--", operand, str(-(-capacity // 512) * 512)], (fd,), None, capacity, source=key)
+    image = "json:" + json.dumps(nodes, ensure_ascii=True)
+    host.files.fault("resize an image")
+    _run(host, [*argv, "--", image, str(-(-capacity // 512) * 512)], fds, None, capacity, source=key)
 
 
-def check_resize(fd: int, format: str, capacity: int, *, shrink: bool) -> None:
-    """``Unsupported`` or ``Unsafe`` for an image that cannot be given that capacity, with the reason."""
+def check_resize(fd: int, format: str, capacity: int, *, shrink: bool) -> ImageInfo:
+    """The header of an open image; ``Unsupported`` or ``Unsafe`` for one that cannot be given that capacity, with the reason."""
     if format not in RESIZABLE:
         raise errors.Unsupported(
             f"images of format {format} cannot be resized",
@@ -317,6 +320,7 @@ def check_resize(fd: int, format: str, capacity: int, *, shrink: bool) -> None:
         raise errors.Unsupported("images of format qed cannot be made smaller")
     if format == "qcow2" and info.snapshots and (info.compat != "1.1" or shrink):
         raise errors.Unsupported("a qcow2 image with internal snapshots cannot be resized so", hint="clone it first")
+    return info
 
 
 def node(fd: int, format: str, *, backing: Any = None, encryption: str | None = None) -> dict[str, Any]:

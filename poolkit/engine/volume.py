@@ -134,7 +134,11 @@ class Volume:
                 )
             if wanted == now.capacity and (not allocate or now.allocation >= wanted):
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
-            options = _forced(force)
+            options: dict[str, Any] = {**_forced(force)}
+            if (now.detail or {}).get("backing") and backend.file_backed and wanted > now.capacity:
+                from poolkit.engine.chain import trusted
+
+                options["chain"] = trusted(self._core, self.pool.name, self.path, self.info)
             backend.require_options("resize", options)
             self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **options)
             if not op.dry:

@@ -125,7 +125,7 @@ class FileBackend(DirectoryBackend):
             if linked:
                 self._link(new, volume, source, wanted)
             elif self._same(source.format, image, wanted):
-                self._copy(new, volume, source, fd, size, image, wanted, reflink)
+                self._copy(new, volume, source, fd, size, image, wanted, reflink, chain)
             else:
                 if reflink:
                     raise errors.Unsupported(
@@ -162,7 +162,7 @@ class FileBackend(DirectoryBackend):
 
     def _copy(
         self, new: NewFile, volume: Volume, source: Source, fd: int, size: int, image: ImageInfo,
-        wanted: images.Recipe, reflink: bool | None,
+        wanted: images.Recipe, reflink: bool | None, chain: Sequence[tuple[str, str]],
     ) -> None:  # fmt: skip
         folder = os.path.dirname(source.path)
         backing = image.backing
@@ -187,9 +187,7 @@ class FileBackend(DirectoryBackend):
                 space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif grown:
             key = images.secret_of(self.host, source.info, source.path) if image.encryption else None
-            images.resize(
-                self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=key
-            )  # fmt: skip
+            self._resize(new.fd, source.path, str(source), wanted.format, wanted.capacity, chain=chain, key=key)
 
     def _convert(
         self, new: NewFile, volume: Volume, source: Source, fd: int, wanted: images.Recipe,
@@ -213,9 +211,8 @@ class FileBackend(DirectoryBackend):
             if _whole(volume, wanted):
                 space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif wanted.capacity > source.capacity:
-            images.resize(
-                self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=wanted.secret
-            )  # fmt: skip
+            what = f"volume '{volume.name}'"
+            self._resize(new.fd, source.path, what, wanted.format, wanted.capacity, key=wanted.secret)
 
     def _below(
         self, stack: contextlib.ExitStack, path: str, fd: int, format: str, what: str, chain: list[tuple[str, str]]
@@ -238,11 +235,12 @@ class FileBackend(DirectoryBackend):
     # -- changing -----------------------------------------------------------------------------------------------------
 
     def resize(
-        self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False
-    ) -> VolumeInfo:
+        self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False,
+        chain: Sequence[tuple[str, str]] = (),
+    ) -> VolumeInfo:  # fmt: skip
         """Set the capacity; ``allocate`` reserves what is added, or all of it at the capacity it has.
 
-        ``force`` works on files with several names as well.
+        ``force`` works on files with several names as well. ``chain`` is as for ``clone``: an overlay that grows needs it.
         """
         if info.format not in images.RESIZABLE and info.format not in images.BYTES:
             raise errors.Unsupported(
@@ -278,9 +276,26 @@ class FileBackend(DirectoryBackend):
                     copying.require_space(fd, capacity - info.capacity)
                 encrypted = (info.detail or {}).get("encryption")
                 key = images.secret_of(self.host, info, f"{self.place}/{info.name}") if encrypted else None
-                images.resize(self.host, fd, info.format, capacity, shrink=shrink, allocate=allocate, key=key)
+                self._resize(
+                    fd, f"{self.place}/{info.name}", f"volume '{info.name}'", info.format, capacity, shrink=shrink,
+                    allocate=allocate, chain=chain, key=key,
+                )  # fmt: skip
             os.fsync(fd)
         return self.look(info.name, info)
+
+    def _resize(
+        self, fd: int, path: str, what: str, format: str, capacity: int, *, shrink: bool = False, allocate: bool = False,
+        chain: Sequence[tuple[str, str]] = (), key: bytes | None = None,
+    ) -> None:  # fmt: skip
+        """Set the capacity of an open image that names what it stands on as seen from ``path``."""
+        image = images.check_resize(fd, format, capacity, shrink=shrink)
+        with contextlib.ExitStack() as stack:
+            below: Any = None
+            fds: list[int] = []
+            if image.backing is not None and capacity > (image.capacity or 0):
+                below, fds = self._below(stack, path, fd, format, what, list(chain))
+            nodes = images.node(fd, format, backing=below, encryption="luks" if key is not None else None)
+            images.resize(self.host, nodes, (fd, *fds), format, capacity, shrink=shrink, allocate=allocate, key=key)
 
     @staticmethod
     def _cannot_reserve(info: VolumeInfo, why: str) -> errors.Unsupported:
