@@ -355,14 +355,25 @@ def finish(fd: int, name: str, format: str) -> None:
         os.pwrite(fd, text.ljust(length, b"\0"), start)
 
 
+_GET_FLAGS, _SET_FLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h: FS_IOC_GETFLAGS, FS_NOCOW_FL ...
+
+
 def no_cow(fd: int) -> None:
     """Turn copy-on-write off for an empty file of btrfs; other file systems have none to turn off."""
     import fcntl
 
-    get, put, flag = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_NOCOW_FL
     with contextlib.suppress(OSError):
-        flags = int.from_bytes(fcntl.ioctl(fd, get, bytes(8)), "little")
-        fcntl.ioctl(fd, put, (flags | flag).to_bytes(8, "little"))
+        flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8)), "little")
+        fcntl.ioctl(fd, _SET_FLAGS, (flags | _NOCOW).to_bytes(8, "little"))
+
+
+def keep_no_cow(old: int, new: int) -> None:
+    """Turn copy-on-write off for the empty file ``new`` if it is off for ``old``."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        if int.from_bytes(fcntl.ioctl(old, _GET_FLAGS, bytes(8)), "little") & _NOCOW:
+            no_cow(new)
 
 
 def check_version(host: Host, floor: tuple[int, int] = _FLOOR, what: str = "poolkit") -> None:

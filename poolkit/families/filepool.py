@@ -326,10 +326,10 @@ class FileBackend(DirectoryBackend):
                     ) from None
 
     def wipe(self, info: VolumeInfo, algorithm: str = "zero", *, force: bool = False) -> VolumeInfo:
-        """Wipe every byte of the file. A container is then made anew, empty, with the same capacity.
+        """Wipe every byte of the file. An image is replaced first by an empty one with its capacity, whole or not at all.
 
-        Where that cannot be, as for an encrypted one, it becomes a raw volume of that capacity; where no file can be so
-        large, one of the file's size.
+        Where no such image can be made, as for an encrypted one, it becomes a raw volume of that capacity; where no file can
+        be so large, one of the file's size. When this returns the old data is gone.
         """
         wiping.check_algorithm(algorithm)
         if self.host.dry_run:
@@ -337,31 +337,43 @@ class FileBackend(DirectoryBackend):
             return info
         with self.open_volume(info, write=True, force=force) as fd:
             self.host.step(f"wipe {self.place}/{info.name} with {algorithm}")
-            wiping.wipe(self.host, fd, os.fstat(fd).st_size, algorithm)
+            size = os.fstat(fd).st_size
             if info.format in images.BYTES:
+                wiping.wipe(self.host, fd, size, algorithm)
                 return self.look(info.name, info)
-            detail = info.detail or {}
-            format = info.format if info.format in images.PREALLOCATION and not detail.get("encryption") else "raw"
-            if format == "raw":
-                try:
-                    os.ftruncate(fd, info.capacity)
-                except OSError as error:
-                    if error.errno != errno.EFBIG:
-                        raise
-                    self.host.warn(f"volume '{info.name}': no file here can have its {info.capacity} bytes")
-            else:
-                os.ftruncate(fd, 0)
-                images.create(
-                    self.host, fd, info.name,
-                    images.Recipe(
-                        format, info.capacity,
-                        cluster_size=detail.get("cluster_size") if format in ("qcow2", "qed") else None,
-                        compat=detail.get("compat") if format == "qcow2" else None,
-                    ),
-                )  # fmt: skip
-            os.fsync(fd)
-            self.host.adopt(info.name, os.fstat(fd).st_ino, format)
+            encrypted = (info.detail or {}).get("encryption")
+            format = info.format if info.format in images.PREALLOCATION and not encrypted else "raw"
+            with (
+                self.open() as directory,
+                self.host.files.rewrite(
+                    directory, info.name, format=format, old=fd, overwritten=algorithm in wiping.PASSES,
+                    scrub=lambda: wiping.wipe(self.host, fd, size, algorithm),
+                ) as new,
+            ):  # fmt: skip
+                images.keep_no_cow(fd, new.fd)
+                wiping.check_storage(self.host, new.fd, algorithm)
+                self._empty(new.fd, info, format, size)
         return self._made(info.name, format)
+
+    def _empty(self, fd: int, info: VolumeInfo, format: str, size: int) -> None:
+        """Make an open empty file what a wipe leaves of the volume, whose file had ``size`` bytes."""
+        detail = info.detail or {}
+        if format != "raw":
+            features = tuple(f for f in detail.get("features", ()) if f in ("lazy_refcounts", "extended_l2"))
+            recipe = images.Recipe(
+                format, info.capacity,
+                cluster_size=detail.get("cluster_size") if format in ("qcow2", "qed") else None,
+                compat=detail.get("compat") if format == "qcow2" else None, features=features,
+            )  # fmt: skip
+            images.create(self.host, fd, info.name, recipe)
+            return
+        try:
+            os.ftruncate(fd, info.capacity)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            self.host.warn(f"volume '{info.name}': no file here can have its {info.capacity} bytes")
+            os.ftruncate(fd, size)
 
     def upload(
         self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer, *, backing: bool = False, force: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -269,22 +269,59 @@ class Files:
             os.fsync(directory.fd)
 
     @contextmanager
-    def rewrite(self, directory: Directory, name: str, *, format: str) -> Iterator[NewFile]:
+    def rewrite(
+        self, directory: Directory, name: str, *, format: str, old: int | None = None,
+        scrub: Callable[[], None] | None = None, overwritten: bool = False,
+    ) -> Iterator[NewFile]:  # fmt: skip
         """A new file that takes the place of the regular file ``name`` at once, with its owner and mode, or not at all.
 
-        Other names of the old file keep the old content. Otherwise as :meth:`new`.
+        Other names of the old file keep the old content. ``old`` is a descriptor of the file that ``name`` must be.
+        ``scrub`` makes the data of the old file unreadable when the new one has its place; should this process die in it, the
+        old file is removed by the recovery, after one pass of random bytes if it was to be ``overwritten``. Otherwise as
+        :meth:`new`.
         """
         with directory.regular(name) as fd:
-            old = os.fstat(fd)
+            facts = os.fstat(fd if old is None else old)
+        kept = None
         with self._temporary(directory, name, "replace") as new:
             yield new
-            self._settle(new, format, stat.S_IMODE(old.st_mode), old.st_uid, old.st_gid)
-            if identity(directory.lstat(name)) != identity(old):
+            self._settle(new, format, stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid)
+            if identity(directory.lstat(name)) != identity(facts):
                 raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
+            if scrub is not None:
+                kept = self._keep(directory, name, facts, overwritten)
             self.fault(f"rename {name}")
             os.replace(str(new.temporary), name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
             self.fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
+        if scrub is None:
+            return
+        try:
+            scrub()
+            self.fault(f"unlink the old {name}")
+        except (OSError, errors.PoolkitError) as error:
+            worded = error if isinstance(error, errors.PoolkitError) else errors.from_os_error(error, f"wipe '{name}'")
+            worded.hint = "the volume is new and empty; its old data was given back before all of it was overwritten"
+            raise worded from error
+        finally:
+            if kept is not None:
+                os.unlink(kept, dir_fd=directory.fd)
+                os.fsync(directory.fd)
+
+    def _keep(self, directory: Directory, name: str, facts: os.stat_result, overwritten: bool) -> str | None:
+        """Another, private name for a file that is about to lose its own, so that it can be found again; None without links."""
+        kept = f"{TEMPORARY}{os.urandom(8).hex()}"
+        known = identity(facts)
+        self._host.record(Undo("overwrite", (directory.join(kept), directory.join(name), known, overwritten)))
+        self.fault(f"keep {name}")
+        try:
+            os.link(name, kept, src_dir_fd=directory.fd, dst_dir_fd=directory.fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            return None
+        os.fsync(directory.fd)
+        return kept
 
     def _has_unnamed(self, directory: Directory) -> bool:
         mount = self._host.locate(directory.path)[1]
