@@ -25,6 +25,90 @@ LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """How an entry nobody vouches for is opened: never through a link, never waiting for a FIFO, never as a terminal."""
 
 
+_LINKS = 40  # the kernel's own limit, path_resolution(7)
+
+
+@contextmanager
+def parent_of(path: str) -> Iterator[tuple[int, str]]:
+    """A descriptor (O_PATH) of the directory that ``path`` is in, and its name there, which no link has now.
+
+    Symbolic links on the way and at the end are followed if root or this user made them: ``Unsafe`` for those of others,
+    who could make root work on what they choose. Open the name with O_NOFOLLOW. ``FileNotFoundError`` only for a folder.
+    """
+    aim = path
+    links = 0
+    rest: list[str] = []
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while True:
+            if aim.startswith("/"):
+                os.close(here)
+                here = -1
+                here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            rest += [part for part in aim.split("/") if part not in ("", ".")][::-1]
+            aim = ""
+            while rest and not aim:
+                last = len(rest) == 1
+                try:
+                    found = os.open(rest[-1], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+                except FileNotFoundError:
+                    if not last:
+                        raise
+                    break
+                try:
+                    facts = os.fstat(found)
+                    if stat.S_ISLNK(facts.st_mode):
+                        links += 1
+                        aim = _aim(path, rest.pop(), found, facts, links)
+                    elif last:
+                        break
+                    else:
+                        # O_DIRECTORY has what is to be mounted on demand mounted, which O_PATH alone has not.
+                        below = os.open(
+                            rest.pop(), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here
+                        )
+                        os.close(here)
+                        here = below
+                finally:
+                    os.close(found)
+            if not aim:
+                yield here, rest[0] if rest else "."
+                return
+    finally:
+        if here >= 0:
+            os.close(here)
+
+
+def _aim(path: str, name: str, link: int, facts: os.stat_result, links: int) -> str:
+    """Where an open link on the way to ``path`` leads to, if it may be followed."""
+    if links > _LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    if facts.st_uid not in (0, os.geteuid()):
+        raise errors.Unsafe(
+            f"'{path}' leads through the symbolic link '{name}' of user {facts.st_uid}; it was not followed",
+            hint="name the place it leads to, if that is meant",
+        )
+    return os.readlink("", dir_fd=link)
+
+
+def open_own(path: str, flags: int) -> int:
+    """Open what is at ``path``, reached as :func:`parent_of` has it; O_NOFOLLOW and O_CLOEXEC are added."""
+    with parent_of(path) as (folder, name):
+        try:
+            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except OSError as error:
+            error.filename = path
+            raise
+
+
+def _place_of(fd: int) -> str | None:
+    """Where an open directory is, without symbolic links."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+
+
 class Directory:
     """An open directory: entries are reached through its descriptor and never through a symbolic link."""
 
@@ -33,6 +117,10 @@ class Directory:
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if _place_of(self.fd) != path:  # as most are, and this is ten times as fast as going step by step
+            os.close(self.fd)
+            self.fd = -1
+            self.fd = open_own(path, os.O_RDONLY | os.O_DIRECTORY)
 
     def __enter__(self) -> Directory:
         return self
@@ -122,13 +210,14 @@ class Files:
         if parent and not os.path.isdir(parent):
             self.mkdir(parent, 0o755, keep=keep)
         if self._host.step(f"mkdir {path}", None if keep else Undo("rmdir", (path,))):
-            try:
-                os.mkdir(path, 0o700)
-            except FileExistsError:
-                if not os.path.isdir(path):
-                    raise
-                return False  # another process was faster
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with parent_of(path) as (folder, name):
+                try:
+                    os.mkdir(name, 0o700, dir_fd=folder)
+                except FileExistsError:
+                    if not os.path.isdir(path):
+                        raise
+                    return False  # another process was faster
+                fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
                 os.fchmod(fd, mode)  # whatever the umask is
             finally:
@@ -148,8 +237,8 @@ class Files:
         return True
 
     def chmod(self, path: str, mode: int) -> bool:
-        """Set the mode of a directory or device; False if it has it. Undone by the old mode. Follows no link."""
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        """Set the mode of a directory or device; False if it has it. Undone by the old mode. Follows no link of others."""
+        fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             facts = os.fstat(fd)
             old = stat.S_IMODE(facts.st_mode)
@@ -162,8 +251,11 @@ class Files:
         return True
 
     def chown(self, path: str, owner: int, group: int) -> bool:
-        """Set owner and group (-1 leaves one as it is); False if it has them. Undone by the old ones. Follows no link."""
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        """Set owner and group (-1 leaves one as it is); False if it has them. Undone by the old ones.
+
+        Follows no link of others.
+        """
+        fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             facts = os.fstat(fd)
             if owner in (-1, facts.st_uid) and group in (-1, facts.st_gid):
