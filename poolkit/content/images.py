@@ -41,6 +41,9 @@ BYTES = frozenset(("raw", "iso", "fat", "none", "unknown"))
 OVERLAYS = frozenset(("qcow2", "qed", "qcow", "vmdk"))
 """Formats that can stand on a backing image."""
 
+NAMING = frozenset(("qcow2", "vmdk"))
+"""Formats whose header can name files that a node cannot rule out: a qcow2's data file, the extents of a VMDK."""
+
 RESIZABLE = frozenset(("raw", "qcow2", "qed", "luks"))
 _SECRET = "key0"  # noqa: S105 - the name of an object of qemu-img, not a secret
 _ATTEMPTS = 5  # qemu-img measures the processor to make LUKS slow to guess, and on a busy machine that may fail
@@ -321,6 +324,19 @@ def check_resize(fd: int, format: str, capacity: int, *, shrink: bool) -> ImageI
     if format == "qcow2" and info.snapshots and (info.compat != "1.1" or shrink):
         raise errors.Unsupported("a qcow2 image with internal snapshots cannot be resized so", hint="clone it first")
     return info
+
+
+def pinned(fd: int, format: str) -> bool:
+    """Whether a tool that opens the image opens nothing else, even if its header is another by then.
+
+    So it is where the tool is confined, for formats that cannot name other files, and where nobody else can write the image.
+    """
+    from poolkit.host import confine
+
+    if format not in NAMING or confine.abi():
+        return True
+    facts = os.fstat(fd)
+    return facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022  # the mask of an ACL shows as the group's
 
 
 def node(fd: int, format: str, *, backing: Any = None, encryption: str | None = None) -> dict[str, Any]:

@@ -236,6 +236,11 @@ class BlockBackend(Backend):
         driver = qemu_driver(format)
         if driver is None:
             raise errors.Unsupported(f"qemu-img cannot read the format '{format}'")
+        if not images.pinned(fd, format):
+            raise errors.Unsafe(
+                "others can write the image, and this kernel has no Landlock, which keeps qemu-img to the files it is given",
+                hint="copy it to a pool of files first, with a mode that lets nobody else write it",
+            )
         size = copying.size_of(target)
         with contextlib.ExitStack() as stack:
             passed = [fd, target]

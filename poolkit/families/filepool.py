@@ -199,6 +199,7 @@ class FileBackend(DirectoryBackend):
         if _whole(volume, wanted):
             copying.require_space(new.fd, wanted.capacity)
         with contextlib.ExitStack() as stack:
+            fd = self._pinned(stack, fd, source.format, str(source))
             below, fds = self._below(stack, source.path, fd, source.format, str(source), list(chain))
             nodes = images.node(fd, source.format, backing=below, encryption=encryption)
             images.convert(
@@ -229,8 +230,24 @@ class FileBackend(DirectoryBackend):
             )
         below, kind = chain[0]
         under = stack.enter_context(images.opened(below, "the backing image"))
+        under = self._pinned(stack, under, kind, f"the backing image '{below}'")
         node, fds = self._below(stack, below, under, kind, f"the backing image '{below}'", chain[1:])
         return images.node(under, kind, backing=node), [under, *fds]
+
+    def _pinned(self, stack: contextlib.ExitStack, fd: int, format: str, what: str) -> int:
+        """The open image, or a copy that nobody else can write where its header could still make a tool open other files."""
+        if images.pinned(fd, format):
+            return fd
+        with self.open() as directory:
+            copy = stack.enter_context(self.host.files.scratch(directory))
+        self._copy_whole(fd, copy, format, what)
+        return copy
+
+    def _copy_whole(self, fd: int, copy: int, format: str, what: str) -> None:
+        size = copying.size_of(fd)
+        copying.duplicate(self.host, fd, copy, size)
+        os.ftruncate(copy, size)
+        images.examine(copy, size, format, what)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -276,10 +293,15 @@ class FileBackend(DirectoryBackend):
                     copying.require_space(fd, capacity - info.capacity)
                 encrypted = (info.detail or {}).get("encryption")
                 key = images.secret_of(self.host, info, f"{self.place}/{info.name}") if encrypted else None
-                self._resize(
-                    fd, f"{self.place}/{info.name}", f"volume '{info.name}'", info.format, capacity, shrink=shrink,
-                    allocate=allocate, chain=chain, key=key,
-                )  # fmt: skip
+                what = f"volume '{info.name}'"
+                how: dict[str, Any] = {"shrink": shrink, "allocate": allocate, "chain": chain, "key": key}
+                if not images.pinned(fd, info.format):
+                    rewrite = self.host.files.rewrite
+                    with self.open() as directory, rewrite(directory, info.name, format=info.format, old=fd) as new:
+                        self._copy_whole(fd, new.fd, info.format, what)
+                        self._resize(new.fd, f"{self.place}/{info.name}", what, info.format, capacity, **how)
+                    return self._made(info.name, info.format)
+                self._resize(fd, f"{self.place}/{info.name}", what, info.format, capacity, **how)
             os.fsync(fd)
         return self.look(info.name, info)
 

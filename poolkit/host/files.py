@@ -400,6 +400,15 @@ class Files:
                 os.unlink(kept, dir_fd=directory.fd)
                 os.fsync(directory.fd)
 
+    @contextmanager
+    def scratch(self, directory: Directory) -> Iterator[int]:
+        """A descriptor of an empty file that only this user can open, on the file system of the directory; gone afterwards."""
+        make = self._unnamed if self._has_unnamed(directory) else self._temporary
+        with make(directory, "", "read a copy in") as new:
+            if new.temporary is not None:
+                os.unlink(new.temporary, dir_fd=directory.fd)
+            yield new.fd
+
     def _keep(self, directory: Directory, name: str, facts: os.stat_result, overwritten: bool) -> str | None:
         """Another, private name for a file that is about to lose its own, so that it can be found again; None without links."""
         kept = f"{TEMPORARY}{os.urandom(8).hex()}"

@@ -152,8 +152,23 @@ def test_a_data_file_put_in_after_the_examination_is_not_opened(
     _race(pool, engine, watched, verb, with_data_file(tmp_path, watched.names["file"]))
 
 
-def _race(pool: Pool, engine: Engine, watched: Watched, verb: str, hostile: bytes) -> None:
+@tools
+@pytest.mark.parametrize("verb", ["grow", "shrink", "convert"])
+def test_without_landlock_a_tool_gets_a_copy_of_what_others_can_write(
+    pool: Pool, engine: Engine, watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(confine, "abi", lambda: 0)
+    hostile = with_data_file(tmp_path, watched.names["file"])
     volume = make(pool, "disk", "qcow2")
+    os.chmod(volume.path, 0o666)
+    pool.refresh()
+    _race(pool, engine, watched, verb, hostile, done=True)
+    engine.host.fault = None
+    assert {p.name for p in Path(volume.path).parent.iterdir()} <= {"disk", "clone"}
+
+
+def _race(pool: Pool, engine: Engine, watched: Watched, verb: str, hostile: bytes, done: bool = False) -> None:
+    volume = pool.volume("disk") if done else make(pool, "disk", "qcow2")
     turns = []
 
     def swap(label: str) -> None:
