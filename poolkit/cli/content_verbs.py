@@ -100,9 +100,13 @@ def download(session: Session, values: Values) -> None:
         count = volume.download(
             stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
         )  # fmt: skip
-    if values.file != "-":  # the bytes are on standard output; nothing else belongs there
+    warnings = () if volume.outcome is None else volume.outcome.warnings
+    if values.file == "-":
+        for warning in warnings:
+            session.warn(warning)
+    else:  # the bytes are on standard output; nothing else belongs there
         words = f"{output.size(count, False)} of volume '{volume.name}' are in '{shown(values.file, 4096)}'"
-        session.done(Outcome(True, words), volume.pool.name, bytes=count)
+        session.done(Outcome(True, words, warnings=warnings), volume.pool.name, bytes=count)
 
 
 def chain(session: Session, values: Values) -> None:

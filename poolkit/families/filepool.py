@@ -22,13 +22,14 @@ from poolkit.later import later
 from poolkit.model import FILE_FORMATS, Permissions, Volume
 
 if TYPE_CHECKING:
-    from poolkit.content import copying, images, space, wiping
+    from poolkit.content import copying, images, inuse, space, wiping
     from poolkit.formats import ImageInfo
     from poolkit.host import libc
 else:
     # A listing needs none of them.
     libc = later(globals(), "libc", "poolkit.host.libc")
     copying = later(globals(), "copying", "poolkit.content.copying")
+    inuse = later(globals(), "inuse", "poolkit.content.inuse")
     images = later(globals(), "images", "poolkit.content.images")
     space = later(globals(), "space", "poolkit.content.space")
     wiping = later(globals(), "wiping", "poolkit.content.wiping")
@@ -109,6 +110,7 @@ class FileBackend(DirectoryBackend):
         self, volume: Volume, source: Source, fd: int, linked: bool, reflink: bool | None, preallocation: str | None,
         chain: Sequence[tuple[str, str]], secret: bytes | None,
     ) -> VolumeInfo:  # fmt: skip
+        inuse.check_copy(self.host, fd, source.format, str(source), linked=linked)
         size = copying.size_of(fd)
         unchanged = contextlib.nullcontext() if linked else copying.unchanged(fd, source)
         image = images.examine(fd, size, source.format, str(source))
@@ -325,14 +327,18 @@ class FileBackend(DirectoryBackend):
             f"volume '{info.name}': {why}", volume=info.name, hint="clone it with --prealloc falloc or full"
         )
 
-    def delete(self, info: VolumeInfo) -> None:
-        """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already."""
+    def delete(self, info: VolumeInfo, *, force: bool = False) -> None:
+        """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already.
+
+        ``Busy`` for a file that a machine has open, unless ``force``: its data would be gone when the machine ends.
+        """
         with self.open() as directory:
             try:
                 self._same_file(directory, info, directory.lstat(info.name))
             except FileNotFoundError:
                 raise self.missing(info.name) from None
             if info.type != "dir":
+                self._check_unused(directory, info, force)
                 if not self.host.files.remove(directory, info.name):
                     raise self.missing(info.name)
             elif self.host.step(f"rmdir {directory.join(info.name)}"):
@@ -346,6 +352,12 @@ class FileBackend(DirectoryBackend):
                     raise errors.Unsafe(
                         f"volume '{info.name}' is a directory that is not empty; it was left alone", volume=info.name
                     ) from None
+
+    @staticmethod
+    def _check_unused(directory: Directory, info: VolumeInfo, force: bool) -> None:
+        with contextlib.suppress(OSError, errors.Unsafe):  # what cannot be opened can be deleted all the same
+            with directory.regular(info.name) as fd:
+                inuse.require_free(fd, f"volume '{info.name}'", force=force, volume=info.name)
 
     def wipe(self, info: VolumeInfo, algorithm: str = "zero", *, force: bool = False) -> VolumeInfo:
         """Wipe every byte of the file. An image is replaced first by an empty one with its capacity, whole or not at all.
@@ -424,6 +436,7 @@ class FileBackend(DirectoryBackend):
                 f"volume '{info.name}' is {info.format}: it can only be uploaded as a whole", volume=info.name
             )
         with self.open() as directory, self.host.files.rewrite(directory, info.name, format=info.format) as new:
+            self._check_unused(directory, info, force)
             copying.require_space(new.fd, transfer.length)
             copying.upload(self.host, new.fd, stream, transfer, None)
             what = f"what was uploaded to volume '{info.name}'"
@@ -433,6 +446,7 @@ class FileBackend(DirectoryBackend):
     def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
         """Write the bytes of the file, as they are, to ``stream``."""
         with self.open_volume(info) as fd:
+            inuse.check_copy(self.host, fd, info.format, f"volume '{info.name}'", whole=False)
             size = os.fstat(fd).st_size
             space.check_range(info.name, transfer, size)
             return copying.download(self.host, fd, stream, transfer, size)
@@ -443,7 +457,8 @@ class FileBackend(DirectoryBackend):
     def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
         """A descriptor of the listed file; ``Unsafe`` if something else has its name now.
 
-        For writing a file with several names is refused: another user may have linked it here. ``force`` allows it.
+        For writing a file with several names is refused, for another user may have linked it here, and one that a machine has
+        open (``Busy``). ``force`` allows both.
         """
         if info.type == "dir":
             raise errors.Unsupported(f"volume '{info.name}' is a directory: it has no bytes", volume=info.name)
@@ -458,6 +473,8 @@ class FileBackend(DirectoryBackend):
                             "changing it would change the others",
                             volume=info.name, hint="if that is meant, add --force",
                         )  # fmt: skip
+                    if write:
+                        inuse.require_free(fd, f"volume '{info.name}'", force=force, volume=info.name)
                     yield fd
             except FileNotFoundError:
                 raise self.missing(info.name) from None
