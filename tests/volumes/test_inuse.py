@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -15,31 +12,11 @@ from poolkit import errors
 from poolkit.content import inuse
 from poolkit.engine.pool import Pool
 from poolkit.engine.volume import Volume
+from tests.machine import held
 
 from .conftest import MIB, content, entries, make, xml
 
 pytestmark = pytest.mark.tools("qemu-img", "qemu-storage-daemon", "prlimit")
-
-
-@contextlib.contextmanager
-def held(volume: Volume, *, write: bool = True, share: bool = False) -> Iterator[int]:
-    """While the body runs, a program of QEMU's has the volume open as a machine has its disk, or a base that it reads."""
-    socket = Path(volume.path).parent.parent / "nbd"
-    argv = [
-        "qemu-storage-daemon", "--nbd-server", f"addr.type=unix,addr.path={socket}",
-        "--blockdev", f"driver=file,filename={volume.path},node-name=file,read-only={'off' if write else 'on'}",
-        "--blockdev", f"driver={volume.info.format},file=file,node-name=disk,read-only={'off' if write else 'on'}",
-        "--export", f"type=nbd,id=export,node-name=disk,writable={'on' if write else 'off'}",
-    ]  # fmt: skip
-    with subprocess.Popen(argv) as process:
-        try:
-            while not socket.exists():
-                assert process.poll() is None, "the program did not start"
-                time.sleep(0.01)
-            yield process.pid
-        finally:
-            process.terminate()
-    socket.unlink(missing_ok=True)
 
 
 VERBS: dict[str, Callable[[Volume, bool], object]] = {
@@ -55,7 +32,7 @@ VERBS: dict[str, Callable[[Volume, bool], object]] = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_volume_in_use_is_left_alone(pool: Pool, place: Path, verb: str, format: str, write: bool) -> None:
     volume = make(pool, "disk", format)
-    with held(volume, write=write) as pid:
+    with held(volume.path, format, write=write) as pid:
         before = entries(place)
         with pytest.raises(errors.Busy, match=rf"'disk' is in use by process {pid} \(qemu-storage") as caught:
             VERBS[verb](volume, False)
@@ -69,7 +46,7 @@ def test_a_volume_in_use_is_left_alone(pool: Pool, place: Path, verb: str, forma
 def test_force_does_it_all_the_same(pool: Pool, place: Path, verb: str) -> None:
     volume = make(pool, "disk")
     volume.upload(BytesIO(b"x" * MIB))
-    with held(volume):
+    with held(volume.path):
         VERBS[verb](volume, True)
         if verb == "delete":
             assert entries(place) == {}
@@ -81,7 +58,7 @@ def test_force_does_it_all_the_same(pool: Pool, place: Path, verb: str) -> None:
 
 def test_a_copy_of_a_running_raw_disk_says_that_it_may_be_torn(pool: Pool) -> None:
     volume = make(pool, "disk")
-    with held(volume) as pid:
+    with held(volume.path) as pid:
         clone = volume.clone("clone")
         words = f"volume 'disk' of pool 'images' is being written to by process {pid}"
         assert clone.outcome is not None and any(words in line and "torn" in line for line in clone.outcome.warnings)
@@ -96,11 +73,11 @@ def test_a_copy_of_a_running_raw_disk_says_that_it_may_be_torn(pool: Pool) -> No
 
 def test_a_running_image_is_not_copied_and_one_that_is_read_is(pool: Pool) -> None:
     volume = make(pool, "disk", "qcow2")
-    with held(volume):
+    with held(volume.path, "qcow2"):
         for what in ("copy", xml("flat", None, "raw")):
             with pytest.raises(errors.Busy, match="is being written to"):
                 volume.clone(what)
-    with held(volume, write=False):
+    with held(volume.path, "qcow2", write=False):
         assert volume.clone("copy")
     assert {v.name for v in pool.volumes()} == {"disk", "copy"}
 
@@ -108,5 +85,5 @@ def test_a_running_image_is_not_copied_and_one_that_is_read_is(pool: Pool) -> No
 def test_who_it_is_may_be_hidden(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = make(pool, "disk")
     monkeypatch.setattr(inuse, "_has_lock", lambda *_: False)
-    with held(volume), pytest.raises(errors.Busy, match="a program that this process cannot see"):
+    with held(volume.path), pytest.raises(errors.Busy, match="a program that this process cannot see"):
         volume.wipe()
