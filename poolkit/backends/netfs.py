@@ -304,9 +304,9 @@ class NetfsBackend(FileBackend):
         """As for dir."""
         return _info(away.call(self, "resize", info, capacity, **options))
 
-    def delete(self, info: VolumeInfo) -> None:
+    def delete(self, info: VolumeInfo, **options: Any) -> None:
         """As for dir."""
-        away.call(self, "delete", info)
+        away.call(self, "delete", info, **options)
 
     def wipe(self, info: VolumeInfo, algorithm: str = "zero", **options: Any) -> VolumeInfo:
         """As for dir."""

@@ -13,10 +13,13 @@ from poolkit import errors
 from poolkit.cli import output
 from poolkit.cli.arguments import Values, shown, usage_error
 from poolkit.cli.lookup import facts, find, preallocation, volume_format
+from poolkit.host.files import parent_of
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
     from poolkit.engine.volume import Volume
+
+_OPEN_TO_ALL = ("/dev/shm/", "/dev/mqueue/")  # noqa: S108 - where others make files, not where we do
 
 
 def clone(session: Session, values: Values) -> None:
@@ -97,9 +100,13 @@ def download(session: Session, values: Values) -> None:
         count = volume.download(
             stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
         )  # fmt: skip
-    if values.file != "-":  # the bytes are on standard output; nothing else belongs there
+    warnings = () if volume.outcome is None else volume.outcome.warnings
+    if values.file == "-":
+        for warning in warnings:
+            session.warn(warning)
+    else:  # the bytes are on standard output; nothing else belongs there
         words = f"{output.size(count, False)} of volume '{volume.name}' are in '{shown(values.file, 4096)}'"
-        session.done(Outcome(True, words), volume.pool.name, bytes=count)
+        session.done(Outcome(True, words, warnings=warnings), volume.pool.name, bytes=count)
 
 
 def chain(session: Session, values: Values) -> None:
@@ -151,41 +158,71 @@ def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    path = os.path.realpath(file)
-    try:
-        old = os.stat(path)
-    except FileNotFoundError:
-        old = None
-    except OSError as error:
-        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
-    if old is not None:
-        # Only what may be the same file is looked at: a volume whose server is dead would not answer.
-        if volume is not None and (volume.info.inode in (old.st_ino, 0) or path == volume.path):
-            with contextlib.suppress(OSError):
-                if os.path.samestat(old, os.stat(volume.path)):
-                    raise errors.InvalidArgument(f"'{shown(file, 4096)}' is the volume itself")
-        if not stat.S_ISREG(old.st_mode):
-            with open(_open(path, file, os.O_WRONLY), "wb") as stream:
-                yield stream
-            return
-    temporary = f"{path}.{os.urandom(6).hex()}.part"
-    try:
-        # A new file is for its owner only: it is a disk.
-        with open(_open(temporary, file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as stream:
+    where = os.path.abspath(file)
+    if where.startswith(("/dev/", "/proc/")) and not where.startswith(_OPEN_TO_ALL):
+        # Nobody else makes links there, and those to open descriptors lead to what has no name.
+        with open(_open(file, file, os.O_WRONLY), "wb") as stream:
+            _check_other(file, os.fstat(stream.fileno()), volume)
             yield stream
-            stream.flush()
-            if old is not None:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(stream.fileno(), old.st_uid, old.st_gid)
-                os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
-        os.replace(temporary, path)
-    finally:
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            folder, name = stack.enter_context(parent_of(file))
+            old = _stat(name, folder)
+        except OSError as error:
+            raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+        if old is not None:
+            _check_other(file, old, volume)
+            _check_owner(file, folder, old)
+            if not stat.S_ISREG(old.st_mode):
+                with open(_open(name, file, os.O_WRONLY | os.O_NOFOLLOW, folder), "wb") as stream:
+                    yield stream
+                return
+        temporary = f"{name}.{os.urandom(6).hex()}.part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        try:
+            # A new file is for its owner only: it is a disk.
+            with open(_open(temporary, file, flags, folder), "wb") as stream:
+                yield stream
+                stream.flush()
+                if old is not None:
+                    with contextlib.suppress(PermissionError):
+                        os.fchown(stream.fileno(), old.st_uid, old.st_gid)
+                    os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+
+
+def _stat(name: str, folder: int) -> os.stat_result | None:
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return None
+
+
+def _check_other(file: str, old: os.stat_result, volume: Volume | None) -> None:
+    """Refuse to write to the volume itself."""
+    # Only what may be the same file is looked at: a volume whose server is dead would not answer.
+    if volume is not None and (volume.info.inode in (old.st_ino, 0) or os.path.abspath(file) == volume.path):
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            if os.path.samestat(old, os.stat(volume.path)):
+                raise errors.InvalidArgument(f"'{shown(file, 4096)}' is the volume itself")
 
 
-def _open(path: str, file: str, flags: int) -> int:
+def _check_owner(file: str, folder: int, old: os.stat_result) -> None:
+    """Refuse to replace what somebody else has put where everybody may write."""
+    place = os.stat(".", dir_fd=folder)
+    if place.st_mode & stat.S_ISVTX and place.st_mode & stat.S_IWOTH and old.st_uid not in (os.geteuid(), place.st_uid):
+        # As the kernel has it with fs.protected_regular: its owner could read the disk.
+        raise errors.Unsafe(
+            f"'{shown(file, 4096)}' belongs to user {old.st_uid}, in a folder where everybody may write; it was left alone",
+            hint="remove it, or write to another place",
+        )
+
+
+def _open(path: str, file: str, flags: int, folder: int | None = None) -> int:
     try:
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+        return os.open(path, flags | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
         raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error

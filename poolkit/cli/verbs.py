@@ -86,7 +86,7 @@ _COPY = (
     flag("--no-reflink", "copy every block, even where blocks could be shared"),
     option("--secret", "uuid or usage of the secret that opens an encrypted source"),
 )
-_FORCE = flag("--force", "even if the file has several names (hard links), which all change")
+_FORCE = flag("--force", "even if a machine has it open, or the file has several names (hard links), which all change")
 _SECRET = data("secret", "uuid of the secret, or the name of its usage")
 _RANGE = (
     option("--offset", "first byte of the volume (0 by default)", "size"),
@@ -187,7 +187,10 @@ VERBS: tuple[Verb, ...] = (
         "vol-dumpxml", "volume_verbs:dumpxml", "print the facts of a volume as libvirt prints them", (_VOLUME, _IN_POOL),
         group="volumes", json="document",
     ),
-    Verb("vol-delete", "volume_verbs:delete", "delete a volume and its data", (_VOLUME, _IN_POOL), group="volumes"),
+    Verb(
+        "vol-delete", "volume_verbs:delete", "delete a volume and its data",
+        (_VOLUME, _IN_POOL, flag("--force", "even if a machine has it open")), group="volumes",
+    ),
     Verb(
         "vol-resize", "volume_verbs:resize", "change the capacity of a volume",
         (

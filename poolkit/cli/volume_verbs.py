@@ -136,7 +136,7 @@ def dumpxml(session: Session, values: Values) -> None:
 def delete(session: Session, values: Values) -> None:
     """``vol-delete VOL``."""
     volume = find(session, values.vol, values.pool)
-    session.done(volume.delete(), volume.pool.name, volume=facts(volume))
+    session.done(volume.delete(force=values.force), volume.pool.name, volume=facts(volume))
 
 
 def resize(session: Session, values: Values) -> None:

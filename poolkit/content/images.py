@@ -41,6 +41,9 @@ BYTES = frozenset(("raw", "iso", "fat", "none", "unknown"))
 OVERLAYS = frozenset(("qcow2", "qed", "qcow", "vmdk"))
 """Formats that can stand on a backing image."""
 
+NAMING = frozenset(("qcow2", "vmdk"))
+"""Formats whose header can name files that a node cannot rule out: a qcow2's data file, the extents of a VMDK."""
+
 RESIZABLE = frozenset(("raw", "qcow2", "qed", "luks"))
 _SECRET = "key0"  # noqa: S105 - the name of an object of qemu-img, not a secret
 _ATTEMPTS = 5  # qemu-img measures the processor to make LUKS slow to guess, and on a busy machine that may fail
@@ -312,26 +315,29 @@ def convert(
 
 
 def resize(
-    host: Host, fd: int, format: str, capacity: int, *, shrink: bool, allocate: bool, key: bytes | None = None
-) -> None:
-    """Set the capacity of an open image; ``Unsupported`` for a format that cannot."""
+    host: Host, nodes: dict[str, Any], fds: Sequence[int], format: str, capacity: int, *, shrink: bool, allocate: bool,
+    key: bytes | None = None,
+) -> None:  # fmt: skip
+    """Set the capacity of the image that ``nodes`` describes (see :func:`node`), whose descriptors are ``fds``.
+
+    The caller has asked :func:`check_resize`. An image that grows needs its chain in ``nodes``: where the one below is
+    longer, the new end is made to read as zeros.
+    """
     import json
 
     check_reader(host)
-    check_resize(host, fd, format, capacity, shrink=shrink)
     argv = ["qemu-img", "resize", "-q", "-f", _driver(format)]
     if shrink:
         argv.append("--shrink")
     if allocate:
         argv.append("--preallocation=falloc")
-    operand = _file(fd)
-    if key is not None:
-        operand = "json:" + json.dumps(node(fd, format, encryption="luks"))
-    _run(host, [*argv, "--", operand, str(-(-capacity // 512) * 512)], (fd,), None, capacity, source=key)
+    image = "json:" + json.dumps(nodes, ensure_ascii=True)
+    host.files.fault("resize an image")
+    _run(host, [*argv, "--", image, str(-(-capacity // 512) * 512)], fds, None, capacity, source=key)
 
 
-def check_resize(host: Host, fd: int, format: str, capacity: int, *, shrink: bool) -> None:
-    """``Unsupported`` or ``Unsafe`` for an image that cannot be given that capacity, with the reason."""
+def check_resize(host: Host, fd: int, format: str, capacity: int, *, shrink: bool) -> ImageInfo:
+    """The header of an open image; ``Unsupported`` or ``Unsafe`` for one that cannot be given that capacity, with the reason."""
     if format not in RESIZABLE:
         raise errors.Unsupported(
             f"images of format {format} cannot be resized",
@@ -342,6 +348,20 @@ def check_resize(host: Host, fd: int, format: str, capacity: int, *, shrink: boo
         raise errors.Unsupported("images of format qed cannot be made smaller")
     if format == "qcow2" and info.snapshots and (info.compat != "1.1" or shrink):
         raise errors.Unsupported("a qcow2 image with internal snapshots cannot be resized so", hint="clone it first")
+    return info
+
+
+def pinned(fd: int, format: str) -> bool:
+    """Whether a tool that opens the image opens nothing else, even if its header is another by then.
+
+    So it is where the tool is confined, for formats that cannot name other files, and where nobody else can write the image.
+    """
+    from poolkit.host import confine
+
+    if format not in NAMING or confine.abi():
+        return True
+    facts = os.fstat(fd)
+    return facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022  # the mask of an ACL shows as the group's
 
 
 def node(fd: int, format: str, *, backing: Any = None, encryption: str | None = None) -> dict[str, Any]:
@@ -376,14 +396,25 @@ def finish(fd: int, name: str, format: str) -> None:
         os.pwrite(fd, text.ljust(length, b"\0"), start)
 
 
+_GET_FLAGS, _SET_FLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h: FS_IOC_GETFLAGS, FS_NOCOW_FL ...
+
+
 def no_cow(fd: int) -> None:
     """Turn copy-on-write off for an empty file of btrfs; other file systems have none to turn off."""
     import fcntl
 
-    get, put, flag = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_NOCOW_FL
     with contextlib.suppress(OSError):
-        flags = int.from_bytes(fcntl.ioctl(fd, get, bytes(8)), "little")
-        fcntl.ioctl(fd, put, (flags | flag).to_bytes(8, "little"))
+        flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8)), "little")
+        fcntl.ioctl(fd, _SET_FLAGS, (flags | _NOCOW).to_bytes(8, "little"))
+
+
+def keep_no_cow(old: int, new: int) -> None:
+    """Turn copy-on-write off for the empty file ``new`` if it is off for ``old``."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        if int.from_bytes(fcntl.ioctl(old, _GET_FLAGS, bytes(8)), "little") & _NOCOW:
+            no_cow(new)
 
 
 def check_version(host: Host, floor: tuple[int, int] = _FLOOR, what: str = "poolkit") -> None:

@@ -69,6 +69,12 @@ def check_algorithm(name: str) -> str:
     return name
 
 
+def check_storage(host: Host, fd: int, algorithm: str) -> None:
+    """``Unsupported`` if the storage of the open file, which is empty, cannot do what ``algorithm`` needs."""
+    if algorithm == "trim":
+        _trim(host, fd, 4096, False)
+
+
 def wipe(host: Host, fd: int, size: int, algorithm: str, *, thin: bool = False) -> None:
     """Wipe the first ``size`` bytes of a file or device with one of :data:`ALGORITHMS`.
 

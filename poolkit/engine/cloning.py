@@ -76,7 +76,8 @@ def create_from(
             _sound_chain(core, source)
         elif (info.detail or {}).get("backing") and backend.file_backed:
             wanted = definition.target.format or info.format
-            if wanted != info.format or not _carries(definition, info):
+            grows = definition.capacity > info.capacity
+            if wanted != info.format or grows or not _carries(definition, info):
                 options["chain"] = trusted(core, source.pool.name, source.path, source.info)
         if secret is not None:
             options["secret"] = op.host.secret("volume", uuid=secret)

@@ -83,13 +83,18 @@ class Volume:
 
         return xmlmap.write(self.definition())
 
-    def delete(self, *, wait: float | None = None) -> Outcome:
-        """Delete the volume and its data. One that is gone already is dropped from the listing, unchanged."""
+    def delete(self, *, force: bool = False, wait: float | None = None) -> Outcome:
+        """Delete the volume and its data. One that is gone already is dropped from the listing, unchanged.
+
+        ``force`` deletes a file that a machine has open as well, else ``Busy``.
+        """
         inventory = self._core.inventory
         with self._work("vol-delete", wait=wait) as (op, backend, record):
             changed = True
             try:
-                backend.delete(self.info)
+                options = _forced(force)
+                backend.require_options("delete", options)
+                backend.delete(self.info, **options)
             except errors.VolumeNotFound:
                 changed = False
             if not op.dry:
@@ -134,7 +139,11 @@ class Volume:
                 )
             if wanted == now.capacity and (not allocate or now.allocation >= wanted):
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
-            options = _forced(force)
+            options: dict[str, Any] = {**_forced(force)}
+            if (now.detail or {}).get("backing") and backend.file_backed and wanted > now.capacity:
+                from poolkit.engine.chain import trusted
+
+                options["chain"] = trusted(self._core, self.pool.name, self.path, self.info)
             backend.require_options("resize", options)
             self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **options)
             if not op.dry:
@@ -222,11 +231,18 @@ class Volume:
     ) -> int:
         """Write the bytes of the volume's storage, as they are, to a binary stream; returns how many.
 
-        ``length`` 0 means to the end. ``sparse`` makes holes in a stream that is a regular file. Changes nothing.
+        ``length`` 0 means to the end. ``sparse`` makes holes in a stream that is a regular file. Changes nothing. ``outcome``
+        of this object has what there is to be warned of, such as a machine that writes to the volume.
         """
         transfer = self._transfer(offset, length, sparse)
-        with self._work("vol-download", shared=True, wait=wait, abort=abort, progress=progress) as (_, backend, record):
-            return backend.download(self._core.same_volume(backend, record, self.info), stream, transfer)
+        with self._work("vol-download", shared=True, wait=wait, abort=abort, progress=progress) as (
+            op,
+            backend,
+            record,
+        ):
+            count = backend.download(self._core.same_volume(backend, record, self.info), stream, transfer)
+            self.outcome = op.outcome(False, f"{count} bytes of volume '{self.name}' were read")
+            return count
 
     def chain(self) -> list[Link]:
         """The images this volume stands on, itself first. Opens nothing but regular files and block devices, changes nothing."""

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from poolkit import errors
 from poolkit.backend import Backend, Source, Transfer, VolumeInfo
-from poolkit.content import copying, wiping
+from poolkit.content import copying, inuse, wiping
 from poolkit.host import mounts
 from poolkit.host.port import Host
 from poolkit.model import Permissions
@@ -130,6 +130,8 @@ class BlockBackend(Backend):
             raise self.unsupported("open_volume", f"open volume '{info.name}' as a device")
         with opened(self.host, info.path, write=write, exclusive=write and not force) as fd:
             self.identify(info, fd)
+            if write:
+                inuse.require_free(fd, f"volume '{info.name}'", force=force, volume=info.name)
             yield fd
 
     def identify(self, info: VolumeInfo, fd: int) -> None:
@@ -179,6 +181,7 @@ class BlockBackend(Backend):
     def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
         """Write the bytes of the device, as they are, to ``stream``."""
         with self.open_volume(info) as fd:
+            inuse.check_copy(self.host, fd, "raw", f"volume '{info.name}'")
             return copying.download(self.host, fd, stream, transfer, self._range(info, transfer, fd))
 
     def _range(self, info: VolumeInfo, transfer: Transfer, fd: int) -> int:
@@ -210,6 +213,7 @@ class BlockBackend(Backend):
 
         room = copying.size_of(target)
         with source.open() as fd:
+            inuse.check_copy(self.host, fd, source.format, str(source))
             size, unchanged = copying.size_of(fd), copying.unchanged(fd, source)
             image = images.examine(self.host, fd, size, source.format, str(source), backing=False)
             needed = size if image.capacity is None else image.capacity
@@ -236,6 +240,11 @@ class BlockBackend(Backend):
         driver = qemu_driver(format)
         if driver is None:
             raise errors.Unsupported(f"qemu-img cannot read the format '{format}'")
+        if not images.pinned(fd, format):
+            raise errors.Unsafe(
+                "others can write the image, and this kernel has no Landlock, which keeps qemu-img to the files it is given",
+                hint="copy it to a pool of files first, with a mode that lets nobody else write it",
+            )
         size = copying.size_of(target)
         with contextlib.ExitStack() as stack:
             passed = [fd, target]

@@ -11,11 +11,12 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.backend import Backend, Usage, VolumeInfo
-from poolkit.host.files import LOOK, TEMPORARY, Directory
+from poolkit.host.files import LOOK, TEMPORARY, Directory, parent_of
 from poolkit.host.undo import identity
 from poolkit.later import later
 from poolkit.model import Permissions
@@ -77,7 +78,10 @@ class DirectoryBackend(Backend):
         """
         wanted = self.pool.target.permissions
         files = self.host.files
-        place = self.host.locate(self.place)[0]  # a link that an administrator made is followed, as libvirt does
+        # A link that an administrator made is followed, as libvirt does, and none of anybody else.
+        with suppress(FileNotFoundError), parent_of(self.place):
+            pass
+        place = self.host.locate(self.place)[0]
         made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
         if (made and self.host.dry_run) or (only_new and not made):
             return made

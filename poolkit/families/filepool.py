@@ -22,13 +22,14 @@ from poolkit.later import later
 from poolkit.model import FILE_FORMATS, Permissions, Volume
 
 if TYPE_CHECKING:
-    from poolkit.content import copying, images, space, wiping
+    from poolkit.content import copying, images, inuse, space, wiping
     from poolkit.formats import ImageInfo
     from poolkit.host import libc
 else:
     # A listing needs none of them.
     libc = later(globals(), "libc", "poolkit.host.libc")
     copying = later(globals(), "copying", "poolkit.content.copying")
+    inuse = later(globals(), "inuse", "poolkit.content.inuse")
     images = later(globals(), "images", "poolkit.content.images")
     space = later(globals(), "space", "poolkit.content.space")
     wiping = later(globals(), "wiping", "poolkit.content.wiping")
@@ -109,6 +110,7 @@ class FileBackend(DirectoryBackend):
         self, volume: Volume, source: Source, fd: int, linked: bool, reflink: bool | None, preallocation: str | None,
         chain: Sequence[tuple[str, str]], secret: bytes | None,
     ) -> VolumeInfo:  # fmt: skip
+        inuse.check_copy(self.host, fd, source.format, str(source), linked=linked)
         size = copying.size_of(fd)
         unchanged = contextlib.nullcontext() if linked else copying.unchanged(fd, source)
         image = images.examine(self.host, fd, size, source.format, str(source))
@@ -125,7 +127,7 @@ class FileBackend(DirectoryBackend):
             if linked:
                 self._link(new, volume, source, wanted)
             elif self._same(source.format, image, wanted):
-                self._copy(new, volume, source, fd, size, image, wanted, reflink)
+                self._copy(new, volume, source, fd, size, image, wanted, reflink, chain)
             else:
                 if reflink:
                     raise errors.Unsupported(
@@ -162,7 +164,7 @@ class FileBackend(DirectoryBackend):
 
     def _copy(
         self, new: NewFile, volume: Volume, source: Source, fd: int, size: int, image: ImageInfo,
-        wanted: images.Recipe, reflink: bool | None,
+        wanted: images.Recipe, reflink: bool | None, chain: Sequence[tuple[str, str]],
     ) -> None:  # fmt: skip
         folder = os.path.dirname(source.path)
         backing = image.backing
@@ -187,9 +189,7 @@ class FileBackend(DirectoryBackend):
                 space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif grown:
             key = images.secret_of(self.host, source.info, source.path) if image.encryption else None
-            images.resize(
-                self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=key
-            )  # fmt: skip
+            self._resize(new.fd, source.path, str(source), wanted.format, wanted.capacity, chain=chain, key=key)
 
     def _convert(
         self, new: NewFile, volume: Volume, source: Source, fd: int, wanted: images.Recipe,
@@ -201,6 +201,7 @@ class FileBackend(DirectoryBackend):
         if _whole(volume, wanted):
             copying.require_space(new.fd, wanted.capacity)
         with contextlib.ExitStack() as stack:
+            fd = self._pinned(stack, fd, source.format, str(source))
             below, fds = self._below(stack, source.path, fd, source.format, str(source), list(chain))
             nodes = images.node(fd, source.format, backing=below, encryption=encryption)
             images.convert(
@@ -213,9 +214,8 @@ class FileBackend(DirectoryBackend):
             if _whole(volume, wanted):
                 space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif wanted.capacity > source.capacity:
-            images.resize(
-                self.host, new.fd, wanted.format, wanted.capacity, shrink=False, allocate=False, key=wanted.secret
-            )  # fmt: skip
+            what = f"volume '{volume.name}'"
+            self._resize(new.fd, source.path, what, wanted.format, wanted.capacity, key=wanted.secret)
 
     def _below(
         self, stack: contextlib.ExitStack, path: str, fd: int, format: str, what: str, chain: list[tuple[str, str]]
@@ -232,17 +232,34 @@ class FileBackend(DirectoryBackend):
             )
         below, kind = chain[0]
         under = stack.enter_context(images.opened(below, "the backing image"))
+        under = self._pinned(stack, under, kind, f"the backing image '{below}'")
         node, fds = self._below(stack, below, under, kind, f"the backing image '{below}'", chain[1:])
         return images.node(under, kind, backing=node), [under, *fds]
+
+    def _pinned(self, stack: contextlib.ExitStack, fd: int, format: str, what: str) -> int:
+        """The open image, or a copy that nobody else can write where its header could still make a tool open other files."""
+        if images.pinned(fd, format):
+            return fd
+        with self.open() as directory:
+            copy = stack.enter_context(self.host.files.scratch(directory))
+        self._copy_whole(fd, copy, format, what)
+        return copy
+
+    def _copy_whole(self, fd: int, copy: int, format: str, what: str) -> None:
+        size = copying.size_of(fd)
+        copying.duplicate(self.host, fd, copy, size)
+        os.ftruncate(copy, size)
+        images.examine(self.host, copy, size, format, what)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
     def resize(
-        self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False
-    ) -> VolumeInfo:
+        self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False,
+        chain: Sequence[tuple[str, str]] = (),
+    ) -> VolumeInfo:  # fmt: skip
         """Set the capacity; ``allocate`` reserves what is added, or all of it at the capacity it has.
 
-        ``force`` works on files with several names as well.
+        ``force`` works on files with several names as well. ``chain`` is as for ``clone``: an overlay that grows needs it.
         """
         if info.format not in images.RESIZABLE and info.format not in images.BYTES:
             raise errors.Unsupported(
@@ -278,9 +295,31 @@ class FileBackend(DirectoryBackend):
                     copying.require_space(fd, capacity - info.capacity)
                 encrypted = (info.detail or {}).get("encryption")
                 key = images.secret_of(self.host, info, f"{self.place}/{info.name}") if encrypted else None
-                images.resize(self.host, fd, info.format, capacity, shrink=shrink, allocate=allocate, key=key)
+                what = f"volume '{info.name}'"
+                how: dict[str, Any] = {"shrink": shrink, "allocate": allocate, "chain": chain, "key": key}
+                if not images.pinned(fd, info.format):
+                    rewrite = self.host.files.rewrite
+                    with self.open() as directory, rewrite(directory, info.name, format=info.format, old=fd) as new:
+                        self._copy_whole(fd, new.fd, info.format, what)
+                        self._resize(new.fd, f"{self.place}/{info.name}", what, info.format, capacity, **how)
+                    return self._made(info.name, info.format)
+                self._resize(fd, f"{self.place}/{info.name}", what, info.format, capacity, **how)
             os.fsync(fd)
         return self.look(info.name, info)
+
+    def _resize(
+        self, fd: int, path: str, what: str, format: str, capacity: int, *, shrink: bool = False, allocate: bool = False,
+        chain: Sequence[tuple[str, str]] = (), key: bytes | None = None,
+    ) -> None:  # fmt: skip
+        """Set the capacity of an open image that names what it stands on as seen from ``path``."""
+        image = images.check_resize(self.host, fd, format, capacity, shrink=shrink)
+        with contextlib.ExitStack() as stack:
+            below: Any = None
+            fds: list[int] = []
+            if image.backing is not None and capacity > (image.capacity or 0):
+                below, fds = self._below(stack, path, fd, format, what, list(chain))
+            nodes = images.node(fd, format, backing=below, encryption="luks" if key is not None else None)
+            images.resize(self.host, nodes, (fd, *fds), format, capacity, shrink=shrink, allocate=allocate, key=key)
 
     @staticmethod
     def _cannot_reserve(info: VolumeInfo, why: str) -> errors.Unsupported:
@@ -288,14 +327,18 @@ class FileBackend(DirectoryBackend):
             f"volume '{info.name}': {why}", volume=info.name, hint="clone it with --prealloc falloc or full"
         )
 
-    def delete(self, info: VolumeInfo) -> None:
-        """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already."""
+    def delete(self, info: VolumeInfo, *, force: bool = False) -> None:
+        """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already.
+
+        ``Busy`` for a file that a machine has open, unless ``force``: its data would be gone when the machine ends.
+        """
         with self.open() as directory:
             try:
                 self._same_file(directory, info, directory.lstat(info.name))
             except FileNotFoundError:
                 raise self.missing(info.name) from None
             if info.type != "dir":
+                self._check_unused(directory, info, force)
                 if not self.host.files.remove(directory, info.name):
                     raise self.missing(info.name)
             elif self.host.step(f"rmdir {directory.join(info.name)}"):
@@ -310,11 +353,17 @@ class FileBackend(DirectoryBackend):
                         f"volume '{info.name}' is a directory that is not empty; it was left alone", volume=info.name
                     ) from None
 
-    def wipe(self, info: VolumeInfo, algorithm: str = "zero", *, force: bool = False) -> VolumeInfo:
-        """Wipe every byte of the file. A container is then made anew, empty, with the same capacity.
+    @staticmethod
+    def _check_unused(directory: Directory, info: VolumeInfo, force: bool) -> None:
+        with contextlib.suppress(OSError, errors.Unsafe):  # what cannot be opened can be deleted all the same
+            with directory.regular(info.name) as fd:
+                inuse.require_free(fd, f"volume '{info.name}'", force=force, volume=info.name)
 
-        Where that cannot be, as for an encrypted one, it becomes a raw volume of that capacity; where no file can be so
-        large, one of the file's size.
+    def wipe(self, info: VolumeInfo, algorithm: str = "zero", *, force: bool = False) -> VolumeInfo:
+        """Wipe every byte of the file. An image is replaced first by an empty one with its capacity, whole or not at all.
+
+        Where no such image can be made, as for an encrypted one, it becomes a raw volume of that capacity; where no file can
+        be so large, one of the file's size. When this returns the old data is gone.
         """
         wiping.check_algorithm(algorithm)
         if self.host.dry_run:
@@ -322,31 +371,43 @@ class FileBackend(DirectoryBackend):
             return info
         with self.open_volume(info, write=True, force=force) as fd:
             self.host.step(f"wipe {self.place}/{info.name} with {algorithm}")
-            wiping.wipe(self.host, fd, os.fstat(fd).st_size, algorithm)
+            size = os.fstat(fd).st_size
             if info.format in images.BYTES:
+                wiping.wipe(self.host, fd, size, algorithm)
                 return self.look(info.name, info)
-            detail = info.detail or {}
-            format = info.format if info.format in images.PREALLOCATION and not detail.get("encryption") else "raw"
-            if format == "raw":
-                try:
-                    os.ftruncate(fd, info.capacity)
-                except OSError as error:
-                    if error.errno != errno.EFBIG:
-                        raise
-                    self.host.warn(f"volume '{info.name}': no file here can have its {info.capacity} bytes")
-            else:
-                os.ftruncate(fd, 0)
-                images.create(
-                    self.host, fd, info.name,
-                    images.Recipe(
-                        format, info.capacity,
-                        cluster_size=detail.get("cluster_size") if format in ("qcow2", "qed") else None,
-                        compat=detail.get("compat") if format == "qcow2" else None,
-                    ),
-                )  # fmt: skip
-            os.fsync(fd)
-            self.host.adopt(info.name, os.fstat(fd).st_ino, format)
+            encrypted = (info.detail or {}).get("encryption")
+            format = info.format if info.format in images.PREALLOCATION and not encrypted else "raw"
+            with (
+                self.open() as directory,
+                self.host.files.rewrite(
+                    directory, info.name, format=format, old=fd, overwritten=algorithm in wiping.PASSES,
+                    scrub=lambda: wiping.wipe(self.host, fd, size, algorithm),
+                ) as new,
+            ):  # fmt: skip
+                images.keep_no_cow(fd, new.fd)
+                wiping.check_storage(self.host, new.fd, algorithm)
+                self._empty(new.fd, info, format, size)
         return self._made(info.name, format)
+
+    def _empty(self, fd: int, info: VolumeInfo, format: str, size: int) -> None:
+        """Make an open empty file what a wipe leaves of the volume, whose file had ``size`` bytes."""
+        detail = info.detail or {}
+        if format != "raw":
+            features = tuple(f for f in detail.get("features", ()) if f in ("lazy_refcounts", "extended_l2"))
+            recipe = images.Recipe(
+                format, info.capacity,
+                cluster_size=detail.get("cluster_size") if format in ("qcow2", "qed") else None,
+                compat=detail.get("compat") if format == "qcow2" else None, features=features,
+            )  # fmt: skip
+            images.create(self.host, fd, info.name, recipe)
+            return
+        try:
+            os.ftruncate(fd, info.capacity)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            self.host.warn(f"volume '{info.name}': no file here can have its {info.capacity} bytes")
+            os.ftruncate(fd, size)
 
     def upload(
         self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer, *, backing: bool = False, force: bool = False
@@ -375,6 +436,7 @@ class FileBackend(DirectoryBackend):
                 f"volume '{info.name}' is {info.format}: it can only be uploaded as a whole", volume=info.name
             )
         with self.open() as directory, self.host.files.rewrite(directory, info.name, format=info.format) as new:
+            self._check_unused(directory, info, force)
             copying.require_space(new.fd, transfer.length)
             copying.upload(self.host, new.fd, stream, transfer, None)
             what = f"what was uploaded to volume '{info.name}'"
@@ -384,6 +446,7 @@ class FileBackend(DirectoryBackend):
     def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
         """Write the bytes of the file, as they are, to ``stream``."""
         with self.open_volume(info) as fd:
+            inuse.check_copy(self.host, fd, info.format, f"volume '{info.name}'", whole=False)
             size = os.fstat(fd).st_size
             space.check_range(info.name, transfer, size)
             return copying.download(self.host, fd, stream, transfer, size)
@@ -394,7 +457,8 @@ class FileBackend(DirectoryBackend):
     def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
         """A descriptor of the listed file; ``Unsafe`` if something else has its name now.
 
-        For writing a file with several names is refused: another user may have linked it here. ``force`` allows it.
+        For writing a file with several names is refused, for another user may have linked it here, and one that a machine has
+        open (``Busy``). ``force`` allows both.
         """
         if info.type == "dir":
             raise errors.Unsupported(f"volume '{info.name}' is a directory: it has no bytes", volume=info.name)
@@ -409,6 +473,8 @@ class FileBackend(DirectoryBackend):
                             "changing it would change the others",
                             volume=info.name, hint="if that is meant, add --force",
                         )  # fmt: skip
+                    if write:
+                        inuse.require_free(fd, f"volume '{info.name}'", force=force, volume=info.name)
                     yield fd
             except FileNotFoundError:
                 raise self.missing(info.name) from None

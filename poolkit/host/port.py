@@ -124,8 +124,9 @@ class Host:
         """Run a program that only reads.
 
         ``argv[0]`` is a bare name, looked up on a fixed path; never a shell. ``ok`` lists the exit statuses that
-        mean success. ``shared`` answers a repeated question from memory until the next change. ``untrusted``
-        sets resource limits, for tools that read images. ``timeout`` is in seconds. Raises ``ToolMissing``,
+        mean success. ``shared`` answers a repeated question from memory until the next change. ``untrusted``, for tools
+        that read images, sets resource limits and confines the program: it can open what is in ``pass_fds`` and what is
+        installed, and no network (``poolkit.host.confine``). ``timeout`` is in seconds. Raises ``ToolMissing``,
         ``ToolFailed``, ``ToolCrashed``, ``ToolTimeout`` or ``Aborted``. Repeatable.
         """
         if not shared:
@@ -230,9 +231,12 @@ class Host:
 
         argv = tuple(argv)
         full = [self.program(argv[0]), *argv[1:]]
+        confined: tuple[str, ...] = ()
         if untrusted:
             all_limits = {**programs.UNTRUSTED_LIMITS, **(limits or {})}
-            full = [self.program("prlimit"), *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full]
+            prlimit = self.program("prlimit")
+            confined = (prlimit, full[0])
+            full = [prlimit, *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full]
         until = time.monotonic() + timeout
 
         def tick() -> None:
@@ -247,7 +251,11 @@ class Host:
 
         try:
             process = programs.start(
-                full, input=input is not None, own_session=self._own_session, pass_fds=tuple(pass_fds)
+                full,
+                input=input is not None,
+                own_session=self._own_session,
+                pass_fds=tuple(pass_fds),
+                confined=confined,
             )
         except OSError as error:
             raise errors.from_os_error(error, f"run '{argv[0]}'") from error

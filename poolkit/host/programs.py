@@ -44,22 +44,33 @@ _LAST_WAIT = 5.0  # seconds that a killed program has to end; one that waits for
 
 
 def start(
-    argv: Sequence[str], *, input: bool, own_session: bool, pass_fds: Sequence[int] = ()
+    argv: Sequence[str], *, input: bool, own_session: bool, pass_fds: Sequence[int] = (), confined: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a program whose output is listened to; ``input`` says whether it gets a standard input. Raises ``OSError``."""
+    """Start a program whose output is listened to; ``input`` says whether it gets a standard input. Raises ``OSError``.
+
+    With ``confined``, the paths of the programs that it may be besides what is installed, it reaches no file by name but
+    those and its libraries, and no network (``poolkit.host.confine``).
+    """
     import subprocess
 
-    return subprocess.Popen(
-        argv,
-        stdin=subprocess.PIPE if input else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(os.path.basename(argv[0])),
-        cwd="/",
-        umask=0o077,
-        start_new_session=own_session,
-        pass_fds=tuple(pass_fds),
-    )
+    def process() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(os.path.basename(argv[0])),
+            cwd="/",
+            umask=0o077,
+            start_new_session=own_session,
+            pass_fds=tuple(pass_fds),
+        )
+
+    if not confined:
+        return process()
+    from poolkit.host import confine
+
+    return confine.apart(process, programs=confined, fds=pass_fds)
 
 
 def _environment(program: str) -> Mapping[str, str]:

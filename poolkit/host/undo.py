@@ -111,7 +111,7 @@ def perform(step: Undo, host: Host, away: set[str]) -> None:
     A step on a network file system is done by a child process, which is given up when the server does not answer:
     ``Unreachable``. ``away`` keeps the mount points of such servers, which are not asked again.
     """
-    if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "unsymlink", "restore", "trim"):
+    if step.kind in ("unlink", "rmdir", "chmod", "chown", "symlink", "unsymlink", "restore", "trim", "overwrite"):
         from poolkit.host.mounts import is_network, locate
 
         path = str(step.args[1] if step.kind in ("symlink", "unsymlink") else step.args[0])
@@ -168,6 +168,8 @@ def perform_here(host: Host, step: Undo) -> None:
             _rmdir_empty(args[0])
         elif kind == "trim":
             _trim(*args)
+        elif kind == "overwrite":
+            _overwrite(*args)
         elif kind in ("chmod", "chown"):
             _with_the_same(
                 args[0], args[-1], lambda fd: os.fchmod(fd, args[1]) if kind == "chmod" else os.fchown(fd, *args[1:3])
@@ -409,6 +411,24 @@ def _trim(path: str, known: Sequence[int], size: int) -> None:
                 os.ftruncate(fd, size)
         finally:
             os.close(fd)
+
+
+def _overwrite(path: str, name: str, known: Sequence[int], random: bool) -> None:
+    """Remove a file whose place another one has taken in a wipe, overwritten once if that had been asked for."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(fd)
+        if identity(facts) != list(known):
+            return
+        # With a second name it is still the volume, or somebody else's file.
+        if random and facts.st_nlink == 1 and not (os.path.lexists(name) and identity(os.lstat(name)) == list(known)):
+            position = 0
+            while position < facts.st_size:
+                position += os.pwrite(fd, os.urandom(min(1 << 20, facts.st_size - position)), position)
+            os.fsync(fd)
+        os.unlink(path)
+    finally:
+        os.close(fd)
 
 
 def _rmdir_empty(path: str) -> None:

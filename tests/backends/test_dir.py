@@ -208,3 +208,29 @@ def test_blocks_are_believed_where_the_kernel_counts_them_in_time(
     monkeypatch.setattr(Host, "mounts", lambda self: [there])
     definition = engine.parse(pool(tmp_path / "images"))
     assert DirBackend(definition, engine.host.operation()).trust_blocks is trusted
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("where", ["the folder itself", "above it"])
+@pytest.mark.parametrize("permissions", ["", "<permissions><mode>0700</mode><owner>64055</owner></permissions>"])
+def test_build_follows_no_link_that_others_made(tmp_path: Path, where: str, permissions: str) -> None:
+    real = tmp_path / "precious"
+    (real / "images").mkdir(parents=True)
+    before = [(p.stat().st_mode, p.stat().st_uid) for p in (real, real / "images")]
+    link = tmp_path / "link"
+    link.symlink_to(real / "images" if where == "the folder itself" else real)
+    os.lchown(link, 64055, 64055)
+    place = link if where == "the folder itself" else link / "images"
+    text = f"<pool type='dir'><name>p</name><target><path>{place}</path>{permissions}</target></pool>"
+    with Engine(tmp_path / "root") as engine:
+        pool = engine.define(text)
+        with pytest.raises(errors.Unsafe, match="of user 64055"):
+            pool.build()
+        with pytest.raises(errors.Unsafe, match="of user 64055"):
+            pool.start()
+        assert [(p.stat().st_mode, p.stat().st_uid) for p in (real, real / "images")] == before
+        os.lchown(link, 0, 0)
+        pool.build()
+        pool.start()
+        if permissions:
+            assert (real / "images").stat().st_uid == 64055, "a link that root made is followed, as libvirt does"

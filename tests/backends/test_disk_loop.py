@@ -17,6 +17,7 @@ from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.host import Host
 from poolkit.testing import BackendContract
+from tests.machine import held
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("losetup", "sfdisk", "partx", "lsblk", "wipefs")]
 MIB = 1 << 20
@@ -771,3 +772,21 @@ def test_a_number_that_means_another_partition_by_now_is_left_alone(engine: Engi
     out = BytesIO()
     pool.volume(f"{base}p6").download(out, length=7)
     assert out.getvalue() == b"keep me"
+
+
+@pytest.mark.tools("qemu-storage-daemon")
+def test_a_partition_that_a_machine_has_open_is_not_written_to(tmp_path: Path, disk: str) -> None:
+    with Engine(tmp_path / "root") as engine:
+        pool = engine.define(xml(disk))
+        pool.build()
+        pool.start()
+        volume = pool.create_volume(
+            f"<volume><name>{os.path.basename(disk)}p1</name><capacity unit='MiB'>8</capacity></volume>"
+        )
+        with held(volume.path) as pid:
+            for write in (volume.wipe, lambda: volume.upload(BytesIO(b"x" * 512))):
+                with pytest.raises(errors.Busy, match=f"is in use by process {pid}"):
+                    write()
+            volume.download(BytesIO())
+            assert volume.outcome is not None and "torn" in volume.outcome.warnings[0]
+        assert volume.wipe()

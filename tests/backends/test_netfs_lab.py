@@ -416,3 +416,25 @@ def test_death_while_creating_leaves_nothing_on_the_server(nfs: NfsServer, tmp_p
     with Engine(root) as engine:
         assert [v.name for v in engine.pool("net").volumes()] == ["v"]
         assert engine.pool("net").destroy()
+
+
+@pytest.mark.tools("qemu-img", "prlimit")
+def test_images_are_made_changed_converted_and_wiped_on_a_server(
+    engine: Engine, nfs: NfsServer, tmp_path: Path
+) -> None:
+    """A confined program reaches a file of a server through its descriptor, and no file by name."""
+    place = tmp_path / "mnt"
+    pool = engine.define(definition(exported(), place))
+    pool.start()
+    base = pool.create_volume(volume("base"))
+    overlay = base.clone("overlay", linked=True)
+    overlay.resize(4 << 20)
+    raw = f"<volume><name>flat</name><capacity>{4 << 20}</capacity><target><format type='raw'/></target></volume>"
+    flat = overlay.clone(raw)
+    assert (flat.info.format, flat.info.capacity) == ("raw", 4 << 20)
+    overlay.wipe("random")
+    pool.refresh()
+    found = {v.name: (v.info.format, v.info.capacity) for v in pool.volumes()}
+    assert found == {"base": ("raw", 1 << 20), "overlay": ("qcow2", 4 << 20), "flat": ("raw", 4 << 20)}
+    assert sorted(os.listdir(place)) == ["base", "flat", "overlay"]
+    pool.destroy()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from poolkit.cli import content_verbs
+from poolkit.errors import Unsafe
 
 from .conftest import Command
 
@@ -232,3 +233,27 @@ def test_undefine_removes_the_value(secret: Command) -> None:
     assert secret("secret-undefine", "/a").out == f"secret {UUID} is undefined\n"
     assert "no secret" in secret("secret-undefine", "/a", status=4).err
     assert list((secret.root / "secrets").iterdir()) == []
+
+
+@pytest.mark.root
+def test_a_download_follows_links_of_ones_own_only_and_takes_no_file_of_others(images: Command, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)  # no sticky bit: here the kernel's protected_symlinks says nothing
+    for name, aim in (("own", victim), ("others", victim), ("folder", tmp_path)):
+        (folder / name).symlink_to(aim)
+        os.lchown(folder / name, 0 if name == "own" else 64055, 0)
+    for target in (folder / "others", folder / "folder" / "victim", folder / "folder" / "new"):
+        assert "of user 64055" in images("vol-download", disk(images), str(target), status=Unsafe.exit_code).err
+    assert victim.read_text() == "precious" and not (tmp_path / "new").exists()
+    images("vol-download", disk(images), str(folder / "own"))
+    assert victim.read_bytes() == disk(images).read_bytes() and (folder / "own").is_symlink()
+
+    folder.chmod(0o1777)
+    theirs = folder / "theirs"
+    theirs.write_text("")
+    os.chown(theirs, 64055, 64055)
+    assert "belongs to user 64055" in images("vol-download", disk(images), str(theirs), status=Unsafe.exit_code).err
+    assert theirs.read_text() == ""

@@ -48,6 +48,8 @@ def check_call(argv: tuple[str, ...]) -> None:
     if "-b" in options:
         assert "-F" in options and "-u" in options, f"a backing image without its format: {argv}"
         assert options[options.index("-b") + 1].startswith("/")
+    if argv[1] != "create":
+        assert operands[0].startswith("json:{"), f"an image that exists is not described: {argv}"
     for word in operands:
         assert word.startswith(("/proc/self/fd/", "json:{")) or word.isdecimal(), argv
         if word.startswith("json:"):

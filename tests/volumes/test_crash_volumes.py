@@ -40,9 +40,12 @@ VERBS: dict[str, Verb] = {
     "convert": lambda e, d: e.pool("p").volume("disk").clone(xml("new", 2 * MIB, "qcow2")),
     "link": lambda e, d: e.pool("p").volume("disk").clone("new", linked=True),
     "upload an image": lambda e, d: e.pool("p").volume("image").upload(BytesIO(NEW)),
+    "wipe an image": lambda e, d: e.pool("p").volume("image").wipe("random"),
     "resize raw": lambda e, d: e.pool("p").volume("disk").resize(2 * MIB, allocate=True),
 }
-CASES = [pytest.param(n, marks=tools if n in ("create qcow2", "convert", "link") else ()) for n in VERBS]
+CASES = [
+    pytest.param(n, marks=tools if n in ("create qcow2", "convert", "link", "wipe an image") else ()) for n in VERBS
+]
 
 
 def check(place: Path, name: str, where: str) -> bool:
@@ -54,6 +57,9 @@ def check(place: Path, name: str, where: str) -> bool:
         data = (images / "image").read_bytes()
         assert names == ["disk", "image"] and data in (OLD, NEW), where
         after = data == NEW
+    elif name == "wipe an image":
+        after = (images / "image").read_bytes() != OLD
+        assert names == ["disk", "image"], where
     elif name == "resize raw":
         size = (images / "disk").stat().st_size
         assert names == ["disk", "image"] and size in (MIB, 2 * MIB), where
@@ -67,6 +73,10 @@ def check(place: Path, name: str, where: str) -> bool:
         pool.refresh()
         assert sorted(v.name for v in pool.volumes()) == names, where
         assert all("error" not in (v.info.detail or {}) for v in pool.volumes()), where
+        assert (pool.volume("image").info.format, pool.volume("image").info.capacity) in (
+            ("qcow2", MIB),
+            ("qcow2", 2 * MIB),
+        ), where
         if after and name in ("create qcow2", "convert", "link"):
             assert pool.volume("new").info.format == "qcow2", where
         if after and name in ("create raw", "copy"):
@@ -123,3 +133,28 @@ def test_failing_at_every_step(name: str, number: int, tmp_path: Path) -> None:
             with Engine(place / "root") as engine:
                 VERBS[name](engine, place)
     assert step > 3
+
+
+@tools
+@pytest.mark.parametrize("algorithm", ["zero", "random"])
+def test_the_old_data_of_a_wipe_that_was_killed_is_gone_after_the_recovery(tmp_path: Path, algorithm: str) -> None:
+    prepare(tmp_path)
+    with (tmp_path / "images" / "image").open("r+b") as old:
+        assert _run_and_die(tmp_path, lambda e, _: e.pool("p").volume("image").wipe(algorithm), f"wipe {algorithm}")
+        old.seek(0)
+        assert old.read() == OLD
+        with Engine(tmp_path / "root") as engine:
+            assert any("vol-wipe" in line for line in engine.recovered)
+        old.seek(0)
+        assert os.fstat(old.fileno()).st_nlink == 0
+        assert (old.read() == OLD) == (algorithm == "zero"), "zero promises no more than that the blocks are freed"
+    assert check(tmp_path, "wipe an image", "after the recovery")
+
+
+@tools
+def test_a_volume_is_not_overwritten_by_the_recovery_when_nothing_had_replaced_it(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    assert _run_and_die(tmp_path, lambda e, _: e.pool("p").volume("image").wipe("random"), "rename image")
+    with Engine(tmp_path / "root"):
+        pass
+    assert not check(tmp_path, "wipe an image", "after the recovery")

@@ -153,8 +153,12 @@ def test_a_wiped_image_that_claims_more_than_a_file_can_have_keeps_the_size_of_i
     volume = put(pool, "disk", samples.qcow2(size=1 << 62, crypt=1).ljust(65536, b"\0"))
     assert volume.info.capacity == 1 << 62
 
+    real = os.ftruncate
+
     def refuse(fd: int, length: int) -> None:  # some file systems do not
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        if length > MIB:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        real(fd, length)
 
     monkeypatch.setattr(os, "ftruncate", refuse)
     volume.wipe()
@@ -223,3 +227,61 @@ def test_a_dry_run_wipes_nothing(pool: Pool, tmp_path: Path, place: Path) -> Non
         dry.pool("images").volume("disk").resize(2 * MIB)
         dry.pool("images").volume("disk").upload(BytesIO(b"other"))
     assert entries(place) == before and (place / "disk").read_bytes()[:4] == b"data"
+
+
+@pytest.mark.tools("qemu-img", "prlimit")
+def test_a_wiped_image_keeps_options_owner_and_mode_and_its_old_data_is_gone(pool: Pool) -> None:
+    features = "<compat>1.1</compat><clusterSize unit='B'>16384</clusterSize><features><extended_l2/></features>"
+    target = f"<permissions><mode>0640</mode></permissions>{features}"
+    made = pool.create_volume(xml("disk", 4 * MIB, "qcow2", target=target, more="<allocation>0</allocation>"))
+    with open(made.path, "r+b") as old:
+        old.seek(0, os.SEEK_END)
+        old.write(b"secret!!" * 8192)
+        old.flush()
+        pool.refresh()
+        volume = pool.volume("disk")
+        before = volume.info
+        volume.wipe("random")
+        old.seek(0)
+        assert b"secret!!" not in old.read(), "who has the old file open finds nothing in it"
+        assert os.fstat(old.fileno()).st_nlink == 0
+    after = pool.volume("disk").info
+    assert after.inode != before.inode
+    for what in ("name", "format", "capacity", "mode", "owner", "group"):
+        assert getattr(after, what) == getattr(before, what)
+    for what in ("compat", "cluster_size", "features"):
+        assert (after.detail or {})[what] == (before.detail or {})[what]
+
+
+@pytest.mark.tools("qemu-img", "prlimit")
+def test_a_wipe_that_fails_says_what_became_of_image_and_data(pool: Pool, engine: Engine) -> None:
+    volume = make(pool, "disk", "qcow2")
+
+    def fail(label: str) -> None:
+        if label == "wipe random":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    engine.host.fault = fail
+    with pytest.raises(errors.HostError) as caught:
+        volume.wipe("random")
+    assert "new and empty" in (caught.value.hint or "") and "before all of it was overwritten" in (
+        caught.value.hint or ""
+    )
+    engine.host.fault = None
+    pool.refresh()
+    assert (pool.volume("disk").info.format, pool.volume("disk").info.capacity) == ("qcow2", MIB)
+
+
+@pytest.mark.tools("qemu-img", "prlimit")
+def test_what_cannot_be_trimmed_is_refused_before_the_image_is_replaced(
+    pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    volume = make(pool, "disk", "qcow2")
+    before = entries(place)
+    monkeypatch.setattr(libc, "fallocate", refuse)
+    with pytest.raises(errors.Unsupported, match="cannot take space back"):
+        volume.wipe("trim")
+    assert entries(place) == before
