@@ -215,7 +215,7 @@ def _compile_init(cls: ElementMeta) -> Callable[..., None]:
 
 
 def _first_init(self: Any, **values: Any) -> None:
-    cls = type(self)
+    cls: Any = type(self)
     cls.__init__ = _compile_init(cls)
     cls.__init__(self, **values)
 
