@@ -98,7 +98,7 @@ def test_anything_else_is_an_error_of_ours(calls: dict[str, Any], name: str, wro
 
 @pytest.mark.parametrize("name", CALLS)
 def test_nothing_is_no_document(calls: dict[str, Any], name: str) -> None:
-    with pytest.raises(errors.InvalidArgument, match="^None is not a <"):
+    with pytest.raises(errors.InvalidArgument, match=r"^None is not a <"):
         calls[name][0](None)
 
 
