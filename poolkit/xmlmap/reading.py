@@ -82,10 +82,16 @@ def given(
 
     ``kind`` is its class, or the one that all classes of such documents extend; then ``candidates`` tells those that a
     text may be read with. Errors name the path instead of ``filename`` where a path was given. Raises
-    ``InvalidDefinition``, ``InvalidArgument`` for anything else, and a ``HostError`` for a path that cannot be read.
+    ``InvalidDefinition``, ``InvalidArgument`` for anything else and for texts that no document can hold, and a
+    ``HostError`` for a path that cannot be read.
     """
     if isinstance(source, Element):
         if type(source).tag == kind.tag and (candidates is None or type(source).xml_kind):
+            from .checking import faults
+
+            # What a program made has passed no reader, and what is written must be readable again.
+            for fault in faults(source):
+                raise InvalidArgument(fault)
             return source
     elif isinstance(source, (str, bytes, os.PathLike)):
         hint = None
