@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint format schemas bench docs lab-shell setup clean
+.PHONY: help demo test quick lowest lint format schemas bench docs lab-shell setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: ## install what the tests need, run them all, check the coverage gate
 quick: ## run only the tests that need no virtual machine, without coverage
 	@$(PYTHON) scripts/setup test
 	@$(BIN)/python -m pytest -q -m "not lab" $(ARGS)
+
+lowest: ## test documents and command with the lowest versions of lxml, xmlschema and rich that are allowed
+	@$(PYTHON) scripts/test-lowest $(ARGS)
 
 lint: ## ruff check, ruff format --check, mypy --strict, and that imports only run down
 	@$(PYTHON) scripts/setup lint test

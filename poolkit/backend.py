@@ -330,8 +330,9 @@ def _function(cls: type, name: str) -> object:
 def check_volume_name(name: str, pool: str | None = None) -> str:
     """``name`` if it may name a volume, else ``InvalidArgument``.
 
-    1 to 255 bytes of UTF-8 (NAME_MAX of Linux file systems) without '/', control characters (U+0000-1F, U+007F-9F) or
-    surrogates; not '.' or '..'; not beginning with '-', which tools take for an option, nor with '.poolkit-'.
+    1 to 255 bytes of UTF-8 (NAME_MAX of Linux file systems) without '/', control characters (U+0000-1F, U+007F-9F),
+    surrogates or U+FFFE and U+FFFF, which XML cannot hold; not '.' or '..'; not beginning with '-', which tools take for
+    an option, nor with '.poolkit-'.
     """
     why = _name_fault(name)
     if why:
@@ -351,10 +352,10 @@ def _name_fault(name: str) -> str:
         return "it begins with '-'"
     if name.startswith(".poolkit-"):
         return "names that begin with '.poolkit-' are poolkit's own"
-    if not name.isprintable() and any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
-        return "it contains a control character"
-    try:
-        size = len(name.encode("utf-8"))
-    except UnicodeEncodeError:
-        return "it is not valid Unicode text"
+    from poolkit.xmlmap.quote import name_fault
+
+    why = name_fault(name)
+    if why:
+        return why
+    size = len(name.encode("utf-8"))
     return f"it has {size} bytes, and 255 is the most" if size > 255 else ""

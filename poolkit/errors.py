@@ -46,6 +46,10 @@ class PoolkitError(Exception):
         self.volume = volume
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as it is: what a class's ``__init__`` takes is not what ``args`` holds."""
+        return _rebuild, (type(self), self.args), self.__dict__
+
     @property
     def code(self) -> str:
         """The class's name in lower case with dashes, stable for programs: ``volume-not-found``."""
@@ -59,6 +63,10 @@ class PoolkitError(Exception):
             if getattr(self, key) is not None:
                 facts[key] = getattr(self, key)
         return facts
+
+
+def _rebuild(cls: type[PoolkitError], args: tuple[Any, ...]) -> PoolkitError:
+    return cls.__new__(cls, *args)
 
 
 class Problem(NamedTuple):

@@ -11,6 +11,7 @@ from poolkit.backend import Backend, DefinitionOnly
 
 BUILT_IN = (
     "dir", "fs", "netfs", "logical", "disk", "iscsi", "scsi", "mpath", "rbd", "sheepdog", "xensm", "shared-lvm",
+    "gluster", "iscsi-direct", "vstorage", "zfs",
 )  # fmt: skip
 
 GROUP = "poolkit.backends"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
@@ -11,6 +12,7 @@ from poolkit.errors import InvalidDefinition, Problem
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
+    from poolkit.xmlmap.judges import Judges
 
 _ROOTS = {
     "pool": "pool", "volume": "volume", "secret": "secret", "sources": "sources", "source": "sources",
@@ -82,26 +84,14 @@ def load(session: Session, file: str, kind: str, *, lenient: bool = False, valid
 
 def judge_by_grammars(data: bytes, filename: str, kind: str) -> dict[str, list[Problem]]:
     """What the RELAX NG and the XSD grammar have against a document that the reader accepted."""
-    from lxml import etree
+    return _judges(tuple(_reading_classes(data, kind))).against(data, filename)
 
-    from poolkit import xmlmap
 
-    of = _reading_classes(data, kind)
-    # The reader has refused a DOCTYPE already; these settings keep it so should the order ever change.
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
-    try:
-        tree = etree.fromstring(data, parser)
-    except etree.XMLSyntaxError as error:
-        line, column = error.position
-        return {"rng": [Problem(filename, line, column, "", f"libxml2: {error.msg}")], "xsd": []}
-    rng = xmlmap.rng_validator(of)
-    rng.validate(tree)
-    by_rng = [Problem(filename, e.line, e.column, "", f"RELAX NG: {shown(e.message)}") for e in rng.error_log]
-    by_xsd = [
-        Problem(filename, getattr(e, "sourceline", 0) or 0, 1, e.path or "", f"XSD: {shown(str(e.reason))}")
-        for e in xmlmap.xsd_validator(of).iter_errors(tree)
-    ]
-    return {"rng": by_rng, "xsd": by_xsd}
+@cache
+def _judges(of: tuple[type, ...]) -> Judges:
+    from poolkit.xmlmap.judges import Judges
+
+    return Judges(of)
 
 
 def validate(session: Session, values: Values) -> None:

@@ -13,18 +13,19 @@ from poolkit.engine.options import CloneOptions, of_backend
 from poolkit.xmlmap import replace
 
 if TYPE_CHECKING:  # a pool imports this module, and hands itself and its volumes over
+    import os
+
+    from poolkit import model
     from poolkit.engine.pool import Pool
     from poolkit.engine.volume import Volume
 
 
 def definition_for(
-    source: Volume, what: str | bytes | Any, pool: Pool, *, linked: bool = False, filename: str = "<string>", strict: bool = True
+    source: Volume, what: str | bytes | os.PathLike[str] | model.Volume, pool: Pool, *, linked: bool = False,
+    filename: str = "<string>", strict: bool = True,
 ) -> Any:  # fmt: skip
     """The definition of a clone: a document, or the source's own with another name. A linked one is qcow2."""
-    if not isinstance(what, (str, bytes)):
-        return what
-    head = what.lstrip()[:1]
-    if head in ("<", b"<"):
+    if not isinstance(what, (str, bytes)) or what.lstrip()[:1] in ("<", b"<"):
         return pool.parse_volume(what, filename=filename, strict=strict)
     own = source.definition()
     allocation = 0
@@ -44,7 +45,7 @@ def definition_for(
 
 
 def create_from(
-    pool: Pool, what: str | bytes | Any, source: Volume, how: CloneOptions
+    pool: Pool, what: str | bytes | os.PathLike[str] | model.Volume, source: Volume, how: CloneOptions
 ) -> tuple[VolumeInfo, str | None, Outcome]:
     """See :meth:`poolkit.engine.pool.Pool.create_volume_from`: the new volume, the place of its pool, and the outcome."""
     linked, secret = how.get("linked", False), how.get("secret")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poolkit import registry
 from poolkit.backend import Backend
 from poolkit.host.port import Host
 from poolkit.state.inventory import Record
 from poolkit.state.store import Store
+
+if TYPE_CHECKING:
+    import os
+
+    from poolkit import model
 
 _KEPT = 64
 """Definitions that are kept in memory: a host can have thousands, and works on few."""
@@ -23,18 +28,18 @@ class Definitions:
         self._texts: dict[str, Any] = {}
         self._loaded: dict[str, tuple[int, Any, str]] = {}
 
-    def parse(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Any:
-        """A pool definition from XML text (or the definition itself), with everything wrong with it in one error.
+    def parse(
+        self, source: str | bytes | os.PathLike[str] | model.Pool, *, filename: str = "<string>", strict: bool = True
+    ) -> Any:
+        """A pool definition from XML text, the path of a document or the definition itself; all that is wrong in one error.
 
-        ``strict`` makes unknown elements an error; without it they are dropped. Raises ``InvalidDefinition``.
+        ``strict`` makes unknown elements an error; without it they are dropped. Raises as :func:`poolkit.xmlmap.given`.
         """
-        if not isinstance(source, (str, bytes)):
-            return source
-        from poolkit import xmlmap
+        from poolkit import model, xmlmap
 
-        return xmlmap.read(source, registry.candidates(source), filename=filename, strict=strict)
+        return xmlmap.given(source, model.Pool, registry.candidates, filename=filename, strict=strict)
 
-    def given(self, source: str | bytes | Any, filename: str, strict: bool) -> Any:
+    def given(self, source: str | bytes | os.PathLike[str] | model.Pool, filename: str, strict: bool) -> Any:
         """As :meth:`parse`, without what a dump of a running pool reports: sizes are not part of a definition."""
         from poolkit import xmlmap
 

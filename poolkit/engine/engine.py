@@ -21,6 +21,7 @@ from poolkit.state.inventory import Record
 from poolkit.state.store import Locations, check_pool_name
 
 if TYPE_CHECKING:
+    from poolkit import documents, model
     from poolkit.state.secrets import Secret, Secrets
 
 
@@ -67,16 +68,20 @@ class Engine:
 
     # -- definitions ----------------------------------------------------------------------------------------------
 
-    def parse(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Any:
-        """A pool definition from XML text (or the definition itself), with everything wrong with it in one error.
+    def parse(
+        self, source: str | bytes | os.PathLike[str] | model.Pool, *, filename: str = "<string>", strict: bool = True
+    ) -> Any:
+        """A pool definition from XML text, the path of a document or the definition itself; all that is wrong in one error.
 
-        ``strict`` makes unknown elements an error; without it they are dropped. Raises ``InvalidDefinition``.
+        ``strict`` makes unknown elements an error; without it they are dropped. Raises ``InvalidDefinition``,
+        ``InvalidArgument`` for anything else and for texts that no document can hold, and a ``HostError`` for a path that
+        cannot be read.
         """
         return self.core.definitions.parse(source, filename=filename, strict=strict)
 
     def define(
         self,
-        source: str | bytes | Any,
+        source: str | bytes | os.PathLike[str] | model.Pool,
         *,
         filename: str = "<string>",
         strict: bool = True,
@@ -85,11 +90,11 @@ class Engine:
     ) -> Pool:
         """Store a definition; the pool becomes persistent, its state does not change.
 
-        Repeatable: the same definition, with or without its uuid, changes nothing. ``Pool.outcome`` says whether
-        anything changed, and for an active pool which fields wait for the next start. Raises ``InvalidDefinition``,
-        ``PoolExists`` (name or uuid taken by another pool), ``Conflict`` (source or target belongs to another pool). With
-        ``expected`` it replaces only the stored text that is equal to it (:meth:`stored_text`): ``DefinitionChanged``, or
-        ``PoolNotFound`` if there is none any more.
+        ``source`` is XML text, the path of a document or a definition. Repeatable: the same definition, with or without
+        its uuid, changes nothing. ``Pool.outcome`` says whether anything changed, and for an active pool which fields
+        wait for the next start. Raises ``InvalidDefinition``, ``PoolExists`` (name or uuid taken by another pool),
+        ``Conflict`` (source or target belongs to another pool). With ``expected`` it replaces only the stored text that
+        is equal to it (:meth:`stored_text`): ``DefinitionChanged``, or ``PoolNotFound`` if there is none any more.
         """
         core = self.core
         definition = core.definitions.given(source, filename, strict)
@@ -115,7 +120,7 @@ class Engine:
 
     def create(
         self,
-        source: str | bytes | Any,
+        source: str | bytes | os.PathLike[str] | model.Pool,
         *,
         build: bool = False,
         overwrite: bool = False,
@@ -295,10 +300,17 @@ class Engine:
     def _secret_value(self, type: str, uuid: str | None, usage: str | None) -> bytes:
         return self.secret_store.lookup(type, uuid, usage)
 
-    def define_secret(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
+    def define_secret(
+        self,
+        source: str | bytes | os.PathLike[str] | documents.Secret,
+        *,
+        filename: str = "<string>",
+        strict: bool = True,
+    ) -> Secret:
         """Store the description of a secret; its value is set on what this returns. Repeatable.
 
-        Raises ``InvalidDefinition``, and ``SecretExists`` when its uuid or usage belong to another secret.
+        ``source`` as for :meth:`define`. Raises ``InvalidDefinition``, and ``SecretExists`` when its uuid or
+        usage belong to another secret.
         """
         return self.secret_store.define(source, filename=filename, strict=strict)
 
@@ -346,8 +358,22 @@ class Engine:
         """Files with the steps of operations that could not be taken back completely, for people to look at."""
         return self.core.operations.failed()
 
-    def discover(self, type: str, source: Any = None) -> list[Any]:
-        """Definitions of sources that exist, of a pool type that can be searched; raises ``Unsupported`` otherwise."""
+    def discover(
+        self,
+        type: str,
+        source: str | bytes | os.PathLike[str] | documents.FoundSource | None = None,
+        *,
+        filename: str = "<string>",
+        strict: bool = True,
+    ) -> list[Any]:
+        """Definitions of sources that exist, of a pool type that can be searched; raises ``Unsupported`` otherwise.
+
+        ``source`` is a ``<source>`` document that tells where to look, in the forms that :meth:`define` takes.
+        """
+        if source is not None:
+            from poolkit import documents, xmlmap
+
+            source = xmlmap.given(source, documents.FoundSource, filename=filename, strict=strict)
         return list(registry.backend(type).discover(self.host.operation(), source))
 
 

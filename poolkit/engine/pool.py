@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from poolkit import errors
 from poolkit.backend import VolumeInfo, check_volume_name
@@ -15,6 +15,11 @@ from poolkit.engine.options import CloneOptions, CreateOptions, checked, of_back
 from poolkit.engine.volume import Volume
 from poolkit.host.port import Host
 from poolkit.state.inventory import Record
+
+if TYPE_CHECKING:
+    import os
+
+    from poolkit import model
 
 
 class PoolInfo(NamedTuple):
@@ -247,8 +252,10 @@ class Pool:
             )
         return Volume(self, info, record.target)
 
-    def create_volume(self, source: str | bytes | Any, **how: Unpack[CreateOptions]) -> Volume:
-        """Make a volume from XML or from a :class:`poolkit.model.Volume`; whole or not at all.
+    def create_volume(
+        self, source: str | bytes | os.PathLike[str] | model.Volume, **how: Unpack[CreateOptions]
+    ) -> Volume:
+        """Make a volume from XML, the path of a document or a :class:`poolkit.model.Volume`; whole or not at all.
 
         ``how`` is described by :class:`~poolkit.engine.options.CreateOptions`. ``Volume.outcome`` is changed unless it is a dry
         run. Raises ``VolumeExists``, ``NoSpace``, ``InvalidDefinition``, ``InvalidState`` unless the pool is active.
@@ -273,11 +280,13 @@ class Pool:
         core.emit(op, "volume-created", self.name, self.uuid, name)
         return Volume(self, info, record.target, op.outcome(True, f"volume '{name}' is created"))
 
-    def create_volume_from(self, definition: str | bytes | Any, source: Volume, **how: Unpack[CloneOptions]) -> Volume:
+    def create_volume_from(
+        self, definition: str | bytes | os.PathLike[str] | model.Volume, source: Volume, **how: Unpack[CloneOptions]
+    ) -> Volume:
         """Make a volume with the content of ``source``, a volume of this or another pool; whole or not at all.
 
-        ``definition`` is XML, a :class:`poolkit.model.Volume`, or just the new name. Another format converts; a larger capacity
-        is honoured, a smaller one becomes the source's. ``how`` is described by
+        ``definition`` is XML, the path of a document, a :class:`poolkit.model.Volume`, or just the new name.
+        Another format converts; a larger capacity is honoured, a smaller one becomes the source's. ``how`` is described by
         :class:`~poolkit.engine.options.CloneOptions`. Raises as ``create_volume``; ``Unsafe`` for a source that is damaged,
         ambiguous, or needs files that are no volumes of active pools; ``SourceChanged`` if the source was changed meanwhile.
         """
@@ -287,18 +296,18 @@ class Pool:
         info, directory, outcome = create_from(self, definition, source, options)
         return Volume(self, info, directory, outcome)
 
-    def _given_volume(self, source: str | bytes | Any, options: CreateOptions) -> Any:
+    def _given_volume(self, source: str | bytes | os.PathLike[str] | model.Volume, options: CreateOptions) -> Any:
         return self.parse_volume(
             source, filename=options.get("filename", "<string>"), strict=options.get("strict", True)
         )
 
-    def parse_volume(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Any:
-        """A volume definition from XML text; ``InvalidDefinition``."""
-        if not isinstance(source, (str, bytes)):
-            return source
+    def parse_volume(
+        self, source: str | bytes | os.PathLike[str] | model.Volume, *, filename: str = "<string>", strict: bool = True
+    ) -> model.Volume:
+        """A volume definition from XML text, a path or the definition itself; errors as those of ``Engine.parse``."""
         from poolkit import model, xmlmap
 
-        return xmlmap.read(source, [model.Volume], filename=filename, strict=strict)
+        return xmlmap.given(source, model.Volume, filename=filename, strict=strict)
 
     def _done(self, op: Operation, event: str | None, message: str, changed: bool = True) -> Outcome:
         if event is not None:

@@ -12,6 +12,9 @@ from poolkit.engine.operation import Operation, Outcome, Progress
 from poolkit.engine.options import CloneOptions
 
 if TYPE_CHECKING:
+    import os
+
+    from poolkit import model
     from poolkit.engine.chain import Link
     from poolkit.engine.core import Core
     from poolkit.engine.pool import Pool
@@ -156,7 +159,13 @@ class Volume:
         self._emit(op, "volume-changed")
         return op.outcome(True, words)
 
-    def clone(self, definition: str | bytes | Any, *, pool: Pool | None = None, **how: Unpack[CloneOptions]) -> Volume:
+    def clone(
+        self,
+        definition: str | bytes | os.PathLike[str] | model.Volume,
+        *,
+        pool: Pool | None = None,
+        **how: Unpack[CloneOptions],
+    ) -> Volume:
         """Make a volume with this one's content, in ``pool`` or in this one's; see :meth:`Pool.create_volume_from`."""
         return (pool or self.pool).create_volume_from(definition, self, **how)
 

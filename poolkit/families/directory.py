@@ -21,6 +21,7 @@ from poolkit.host.undo import identity
 from poolkit.later import later
 from poolkit.model import Permissions
 from poolkit.xmlmap import replace
+from poolkit.xmlmap.quote import name_fault
 
 if TYPE_CHECKING:
     from poolkit import formats
@@ -331,11 +332,5 @@ def _stamp(facts: os.stat_result) -> int:
 
 
 def _presentable(name: str) -> bool:
-    """Whether XML can carry the name: no control characters, and UTF-8."""
-    if any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
-        return False
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Whether XML can carry the name: UTF-8 without control characters, U+FFFE and U+FFFF."""
+    return not name_fault(name)

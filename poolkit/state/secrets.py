@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from poolkit import errors
 
 if TYPE_CHECKING:
+    from poolkit import documents
     from poolkit.host.port import Host
     from poolkit.state.store import Locations
 
@@ -139,16 +140,20 @@ class Secrets:
         finally:
             os.close(fd)
 
-    def define(self, source: str | bytes | Any, *, filename: str = "<string>", strict: bool = True) -> Secret:
+    def define(
+        self,
+        source: str | bytes | os.PathLike[str] | documents.Secret,
+        *,
+        filename: str = "<string>",
+        strict: bool = True,
+    ) -> Secret:
         """Store a description; a uuid is made where none is given. ``changed`` tells whether anything did.
 
         Repeatable. Raises ``InvalidDefinition``, and ``SecretExists`` when uuid or usage belong to another secret.
         """
-        definition: Any = source
-        if isinstance(source, (str, bytes)):
-            from poolkit import documents, xmlmap
+        from poolkit import documents, xmlmap
 
-            definition = xmlmap.read(source, [documents.Secret], filename=filename, strict=strict)
+        definition = xmlmap.given(source, documents.Secret, filename=filename, strict=strict)
         with self._changing():
             return self._define(definition)
 

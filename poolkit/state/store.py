@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from poolkit import errors
 from poolkit.host.port import Host
 from poolkit.values import value
+from poolkit.xmlmap.quote import name_fault
 
 _SUFFIX = ".xml"
 LARGEST = 1 << 20  # bytes of a definition; the reader's own limit
@@ -57,7 +58,7 @@ def _absolute(variable: str) -> str | None:
 def check_pool_name(name: str) -> str:
     """``name`` if it may name a pool, else ``InvalidArgument``: it becomes a file name, so it is 1 to 200 bytes of text.
 
-    No '/', no control character, and not beginning with '.' or '-'.
+    No '/', no control character or one that XML cannot hold (U+FFFE, U+FFFF), and not beginning with '.' or '-'.
     """
     if not name:
         raise errors.InvalidArgument("a pool needs a name")
@@ -69,9 +70,8 @@ def check_pool_name(name: str) -> str:
     why = (
         "it contains '/'" if "/" in name
         else f"it begins with '{name[0]}'" if name[0] in ".-"
-        else "it contains a control character" if any(c < " " or "\x7f" <= c <= "\x9f" for c in name)
-        else f"it has {size} bytes, and 200 is the most" if size > 200
-        else ""
+        else name_fault(name)
+        or (f"it has {size} bytes, and 200 is the most" if size > 200 else "")
     )  # fmt: skip
     if why:
         raise errors.InvalidArgument(f"'{shown}' cannot be the name of a pool: {why}", pool=shown)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..errors import InvalidDefinition, Problem
     from .grammar import files, relaxng, rng_validator, xsd, xsd_validator
     from .reader import DEFAULT_LIMITS, Limits
-    from .reading import read, read_file
+    from .reading import given, read, read_file
     from .rows import Row, reference
     from .writer import escape, escape_attribute, write
 
@@ -30,6 +30,7 @@ _LAZY = {
     "xsd_validator": "grammar",
     "DEFAULT_LIMITS": "reader",
     "Limits": "reader",
+    "given": "reading",
     "read": "reading",
     "read_file": "reading",
     "escape": "writer",
@@ -61,6 +62,7 @@ __all__ = [
     "escape_attribute",
     "files",
     "foreign",
+    "given",
     "read",
     "read_file",
     "reference",

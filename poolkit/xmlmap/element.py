@@ -188,6 +188,9 @@ class ElementMeta(type):
             space["xml_kind"] = ""
         elif isinstance(space.get("type"), str):
             space["xml_kind"] = space["type"]
+        # Each class compiles its own when it is first used: one that is inherited would know the base's fields alone.
+        space.setdefault("__init__", _first_init)
+        space.setdefault("_key", _first_key)
         cls = super().__new__(mcls, name, bases, space)
         for field in own.values():
             field.owner = cls
@@ -209,6 +212,26 @@ def _compile_init(cls: ElementMeta) -> Callable[..., None]:
     star = "*, " if params else ""
     exec(f"def __init__(self, {star}{', '.join(params)}):\n{''.join(lines) or ' pass'}", space)  # noqa: S102
     return space["__init__"]  # type: ignore[no-any-return]
+
+
+def _first_init(self: Any, **values: Any) -> None:
+    cls: Any = type(self)
+    cls.__init__ = _compile_init(cls)
+    cls.__init__(self, **values)
+
+
+def _first_key(self: Any) -> Any:
+    from operator import attrgetter
+
+    cls = type(self)
+    names = [name for name, field in cls.xml_fields.items() if field.compare]
+    fields: Any = attrgetter(*names) if names else lambda _: ()
+
+    def get(self: Element) -> Any:  # a plain function, because attrgetter would not bind
+        return fields(self)
+
+    cls._key = get
+    return get(self)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(xml, foreign))
@@ -233,29 +256,15 @@ class Element(metaclass=ElementMeta):
         xml_kind = ""
         __dataclass_fields__ = _DataclassFields()
 
-        def __init__(self, **values: Any) -> None:
-            cls = type(self)
-            cls.__init__ = _compile_init(cls)
-            cls.__init__(self, **values)
-
         def __setattr__(self, name: str, value: object) -> None:
             raise AttributeError(f"{type(self).__name__} is frozen; use replace(obj, {name}=...)")
 
         def __delattr__(self, name: str) -> None:
             raise AttributeError(f"{type(self).__name__} is frozen")
 
-    def _key(self) -> Any:
-        from operator import attrgetter
+    if TYPE_CHECKING:
 
-        cls = type(self)
-        names = [name for name, field in cls.xml_fields.items() if field.compare]
-        fields: Any = attrgetter(*names) if names else lambda _: ()
-
-        def get(self: Element) -> Any:  # a plain function, because attrgetter would not bind
-            return fields(self)
-
-        cls._key = get  # type: ignore[method-assign]
-        return get(self)
+        def _key(self) -> Any: ...
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):

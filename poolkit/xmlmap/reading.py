@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from ..errors import InvalidDefinition, Problem
+from ..errors import InvalidArgument, InvalidDefinition, Problem
+from .element import Element
 from .quote import quoted, shown
 from .reader import DEFAULT_LIMITS, LARGEST, Limits, _Reader
 from .tree import tag_table
+
+E = TypeVar("E", bound=Element)
 
 
 def read(
@@ -63,11 +67,62 @@ def read_file(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Any:
     """As ``read``, of a file; no more than the limit is ever read. Raises a ``HostError`` when it cannot be opened."""
+    return read(_bytes_of(path, limits), classes, filename=shown(path), strict=strict, warn=warn, limits=limits)
+
+
+def given(
+    source: str | bytes | os.PathLike[str] | E,
+    kind: type[E],
+    candidates: Callable[[str | bytes], Sequence[type]] | None = None,
+    *,
+    filename: str = "<string>",
+    strict: bool = True,
+) -> E:
+    """The definition that a call was given: XML text, the path of a document, or the definition itself.
+
+    ``kind`` is its class, or the one that all classes of such documents extend; then ``candidates`` tells those that a
+    text may be read with. Errors name the path instead of ``filename`` where a path was given. Raises
+    ``InvalidDefinition``, ``InvalidArgument`` for anything else and for texts that no document can hold, and a
+    ``HostError`` for a path that cannot be read.
+    """
+    if isinstance(source, Element):
+        if type(source).tag == kind.tag and (candidates is None or type(source).xml_kind):
+            from .checking import faults
+
+            # What a program made has passed no reader, and what is written must be readable again.
+            for fault in faults(source):
+                raise InvalidArgument(fault)
+            return source
+    elif isinstance(source, (str, bytes, os.PathLike)):
+        hint = None
+        if isinstance(source, os.PathLike):
+            path = os.fsdecode(source)
+            data: str | bytes = _bytes_of(path, DEFAULT_LIMITS)
+            filename = shown(path, 4096)
+        else:
+            data = source
+            if filename == "<string>" and isinstance(data, str) and data and "<" not in data:
+                hint = "text is read as a document; give the path of one as pathlib.Path"
+        try:
+            classes = [kind] if candidates is None else candidates(data)
+            return cast("E", read(data, classes, filename=filename, strict=strict))
+        except InvalidDefinition as error:
+            error.hint = error.hint or hint
+            raise
+    what = "None" if source is None else f"an object of type {type(source).__name__}"
+    raise InvalidArgument(
+        f"{what} is not a <{kind.tag}> document",
+        hint="give XML as str or bytes, the path of a document as pathlib.Path, or a definition of that kind",
+    )
+
+
+def _bytes_of(path: str, limits: Limits) -> bytes:
     from ..errors import from_os_error
 
     try:
         with open(path, "rb") as file:
-            data = file.read(min(limits.size, LARGEST) + 1)
+            return file.read(min(limits.size, LARGEST) + 1)
     except OSError as error:
         raise from_os_error(error, f"read {quoted(path)}") from error
-    return read(data, classes, filename=shown(path), strict=strict, warn=warn, limits=limits)
+    except ValueError as error:  # a NUL character
+        raise InvalidArgument(f"{quoted(path)} cannot be the path of a document: {error}") from error

@@ -107,6 +107,12 @@ Name = Simple(
     expected="a name (no '/', no control characters)",
     collapse=False,
 )
+Dataset = Simple(
+    "dataset",
+    pattern=f" *[^ /{CONTROL}][^/{CONTROL}]*(/ *[^ /{CONTROL}][^/{CONTROL}]*)*",
+    expected="a ZFS pool or dataset (names with '/' between them, no control characters)",
+    collapse=False,
+)
 VolumeName = Simple(
     "volumeName",
     # Not "." and not "..": another first character, or a dot and something else, or two dots and something more.

@@ -123,10 +123,15 @@ _cache: dict[tuple[type[Element], str], Node] = {}
 
 
 def compile_class(cls: type[Element], uri: str = "", prefix: str = "", name: str = "") -> Node:
-    """The tree of one class. ``uri`` is the namespace of the element that holds it."""
+    """The tree of one class. ``uri`` is the namespace of the element that holds it.
+
+    Safe in threads without a lock, which a fork could leave locked in the child: a tree is published when it is whole,
+    the first one is everybody's, and nothing changes it afterwards.
+    """
     key = (cls, uri)
-    if key in _cache:
-        return _cache[key]
+    made = _cache.get(key)
+    if made is not None:
+        return made
     root = Node(name or cls.tag or cls.__name__, uri, prefix)
     root.cls, root.block = cls, cls.block
     for field in cls.xml_fields.values():
@@ -135,8 +140,7 @@ def compile_class(cls: type[Element], uri: str = "", prefix: str = "", name: str
         else:
             use = root.uses[field.name] = Use(field)
             _place(cls, root, use)
-    _cache[key] = root
-    return root
+    return _cache.setdefault(key, root)
 
 
 def _child(cls: type[Element], node: Node, segment: str) -> Node:

@@ -143,8 +143,14 @@ class _Writer:
             expression = f"({expression} if {expression} is not None else {back!r})"
         return self.convert(use.simple, expression, attribute)
 
-    def content(self, node: Node, owner: str, depth: int, indent: int, name: str, head: str) -> None:
-        """Print an element whose values are attributes of the local variable ``owner``; ``head`` follows the name."""
+    def content(
+        self, node: Node, owner: str, depth: int, indent: int, name: str, head: str, *, always: bool = False
+    ) -> None:
+        """Print an element whose values are attributes of the local variable ``owner``; ``head`` follows the name.
+
+        ``always``: its end tag is printed even when it is empty. That depends on where the element is, and nodes are
+        shared between all places and threads, so it is no property of the node.
+        """
         code = self.code
         pad = "  " * indent
         start = f"{pad}<{_braced(name)}{head}"
@@ -170,10 +176,8 @@ class _Writer:
             code.add(depth, f'a(f"{pieces}/>\\n")')
             return
         alternatives: list[str] | None = None
-        if not (node.block or node.always):
-            saved = node.always
+        if not (node.block or always):
             alternatives = self.condition(node, owner) if not node.attrs else self._kids_condition(node, owner)
-            node.always = saved
         if alternatives:
             code.add(depth, f"if {' or '.join(alternatives)}:")
             code.add(depth + 1, f'a(f"{pieces}>\\n")')
@@ -238,9 +242,8 @@ class _Writer:
             if len(bodies) > 1:
                 code.add(depth, f"{'el' if index else ''}if type({one}) is {code.name(body.cls)}:")
             kind = f" type='{body.cls.xml_kind}'" if body.cls.xml_kind else ""
-            body.always = kid.always
-            self.content(body, one, depth + (len(bodies) > 1), indent, kid.name, kind + declare)
-            body.always = False
+            inside = depth + (len(bodies) > 1)
+            self.content(body, one, inside, indent, kid.name, kind + declare, always=kid.always)
 
     def make(self) -> Callable[[Any, Callable[[str], None]], None]:
         """Compile the writer of the class: ``f(obj, append)``."""
@@ -259,9 +262,7 @@ class _Writer:
                 declared = f" xmlns:{prefix}='{escape_attribute(uri)}'"
                 code.add(1, f'{one} = "{declared}" if {" or ".join(tests)} else ""')
                 head += f"{{{one}}}"
-        root.always = True
-        self.content(root, "o", 1, 0, root.name, head)
-        root.always = False
+        self.content(root, "o", 1, 0, root.name, head, always=True)
         source = "def write(o, a):\n" + "\n".join(code.lines)
         exec(compile(source, f"<writer of {self.cls.__name__}>", "exec"), code.space)  # noqa: S102
         return code.space["write"]  # type: ignore[no-any-return]
@@ -277,7 +278,8 @@ def write(obj: Element) -> str:
     if writer is None:
         if not cls.tag:
             raise TypeError(f"{cls.__name__} is a part of documents, not a document")
-        writer = _writers[cls] = _Writer(cls).make()
+        # Two threads may both make it: what each makes is whole before it is published, and both are the same.
+        writer = _writers.setdefault(cls, _Writer(cls).make())
     parts: list[str] = []
     writer(obj, parts.append)
     return "".join(parts)

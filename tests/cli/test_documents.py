@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from lxml import etree
 
+from poolkit.cli import document_verbs
 from poolkit.engine import Engine, admission
+from poolkit.xmlmap import judges
 
 from .conftest import Command
 
@@ -41,15 +44,73 @@ def test_validate_goes_on_after_a_bad_document(poolkit: Command) -> None:
 
 
 def test_the_grammars_have_a_say_of_their_own(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from poolkit import xmlmap
-    from poolkit.cli import document_verbs
-
     nothing = etree.RelaxNG(etree.fromstring(
         '<element name="none" xmlns="http://relaxng.org/ns/structure/1.0"><empty/></element>'
     ))  # fmt: skip
-    monkeypatch.setattr(xmlmap, "rng_validator", lambda _: nothing)
+    monkeypatch.setattr(judges, "rng_validator", lambda _: nothing)
+    monkeypatch.setattr(document_verbs, "_judges", judges.Judges)  # and none that was made before
     found = document_verbs.judge_by_grammars(VOLUME.encode(), "v.xml", "volume")
     assert found["xsd"] == [] and found["rng"][0].message.startswith("RELAX NG: ")
+
+
+ROOT = Path(__file__).parents[2]
+WRITTEN_BY_LIBVIRT = """\
+<!--
+WARNING: THIS IS AN AUTO-GENERATED FILE. CHANGES TO IT ARE LIKELY TO BE
+OVERWRITTEN AND LOST. Changes to this xml configuration should be made using:
+  virsh pool-edit {name}
+or other application using the libvirt API.
+-->
+
+"""
+"""How libvirt begins each file of /etc/libvirt/storage and /etc/libvirt/secrets (virXMLEmitWarning)."""
+
+
+def test_validate_takes_all_examples_and_what_they_become() -> None:
+    """All in one call each, as a repository of documents checks itself."""
+    for folder in ("examples/xml", "tests/xml/documents", "tests/xml/golden"):
+        files = sorted(str(path) for path in (ROOT / folder).glob("*.xml"))
+        verdicts = validated(files)
+        assert [v["file"] for v in verdicts if not v["valid"]] == []
+        assert {tuple(v["judges"].values()) for v in verdicts} == {(True, True, True)}
+
+
+def validated(files: list[str]) -> list[Any]:
+    import subprocess
+    import sys
+
+    call = [sys.executable, "-m", "poolkit", "validate", "--json", *files]
+    found: list[Any] = json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def test_a_folder_as_libvirt_writes_it_is_valid_and_can_be_defined(poolkit: Command) -> None:
+    files = []
+    for path in sorted((ROOT / "tests/xml/golden").glob("*.xml")):
+        if path.name.startswith(("pool-", "secret-")):
+            text = path.read_text()
+            file = poolkit.folder / path.name
+            file.write_text(WRITTEN_BY_LIBVIRT.format(name=path.stem) + text)
+            files.append(file)
+    assert len(files) > 30
+    verdicts = poolkit("validate", *files, "--json").json
+    assert all(v["valid"] and not v["problems"] for v in verdicts), verdicts
+    for name in ("pool-dir-full", "pool-iscsi-chap", "pool-logical", "pool-netfs-nfs4"):
+        poolkit("define", poolkit.folder / f"{name}.xml", "--validate")
+    poolkit("secret-define", poolkit.folder / "secret-ceph.xml", "--validate")
+
+
+def test_no_comment_or_instruction_makes_a_document_invalid_or_hides_what_is_wrong(poolkit: Command) -> None:
+    good = "<pool type='dir'>{0}<name>a</name>{0}<target>{0}<path>/a{0}</path>{0}</target>{0}</pool>"
+    bad = good.replace("</name>", "</name>\n<odd/>")
+    file = poolkit.folder / "p.xml"
+    for other in ("", "<!-- a -->", "<?instruction?>", "<!-- a --><!-- b --><?instruction a='b'?>"):
+        file.write_text(f"{other}{good.format(other)}{other}")
+        assert poolkit("validate", file).out == f"{file}: valid\n"
+        text = f"{other}{bad.format(other)}{other}".encode()
+        found = document_verbs.judge_by_grammars(text, "p.xml", "pool")
+        line = text[: text.index(b"<odd/>")].count(b"\n") + 1
+        assert found["xsd"] and line in {problem.line for problem in found["rng"]}
 
 
 def test_normalize_prints_documents_as_they_are_dumped(poolkit: Command) -> None:

@@ -11,7 +11,8 @@ from lxml import etree
 
 from poolkit.model import Volume
 from poolkit.schemas import documents as document_classes
-from poolkit.xmlmap import InvalidDefinition, read, rng_validator, write, xsd_validator
+from poolkit.xmlmap import InvalidDefinition, read, write
+from poolkit.xmlmap.judges import Judges
 from poolkit.xmlmap.strategies import Tree, broken, documents
 
 from . import BY_STEM, FILES, thorough
@@ -20,24 +21,21 @@ PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 @functools.cache
-def judges(stem: str) -> tuple[list[type], Any, Any]:
+def judges(stem: str) -> tuple[list[type], Judges]:
     classes = document_classes()[stem]
-    return classes, rng_validator(classes), xsd_validator(classes)
+    return classes, Judges(classes)
 
 
 def verdicts(stem: str, text: str) -> dict[str, str]:
     """What each judge has against a document; the empty text is for nothing."""
-    classes, rng, xsd = judges(stem)
+    classes, grammars = judges(stem)
     found = {"reader": "", "rng": "", "xsd": ""}
     try:
         read(text, classes)
     except InvalidDefinition as error:
         found["reader"] = str(error)
-    if not rng.validate(etree.fromstring(text.encode(), PARSER)):
-        found["rng"] = str(rng.error_log)
-    error = next(iter(xsd.iter_errors(text)), None)
-    if error is not None:
-        found["xsd"] = str(error.reason)
+    for judge, problems in grammars.against(text.encode()).items():
+        found[judge] = "; ".join(problem.message for problem in problems)
     return found
 
 

@@ -70,10 +70,11 @@ def test_all_problems_at_once_in_the_order_of_the_document() -> None:
         ("no xml", "pool.xml:1:1: not well-formed XML: syntax error"),
         ("<pool type='dir'><name>a</target>", "pool.xml:1:27: /pool/name: not well-formed XML: <name> of line 1 is not closed"),
         ("<pool type='dir'>\n<name>", "pool.xml:2:7: /pool/name: not well-formed XML: <name> of line 2 is not closed"),
-        ("<pool/>", "pool.xml:1:1: /pool/@type: is missing; expected one of dir, disk, fs, iscsi, logical, mpath, netfs, rbd, "
-                    "scsi, shared-lvm, sheepdog, xensm"),
-        ("<pool type='nfs'/>", "pool.xml:1:7: /pool/@type: 'nfs' is not one of dir, disk, fs, iscsi, logical, mpath, netfs, rbd, "
-                               "scsi, shared-lvm, sheepdog, xensm; did you mean 'netfs'?"),
+        ("<pool/>", "pool.xml:1:1: /pool/@type: is missing; expected one of dir, disk, fs, gluster, iscsi, iscsi-direct, "
+                    "logical, mpath, netfs, rbd, scsi, shared-lvm, sheepdog, vstorage, xensm, zfs"),
+        ("<pool type='nfs'/>", "pool.xml:1:7: /pool/@type: 'nfs' is not one of dir, disk, fs, gluster, iscsi, iscsi-direct, "
+                               "logical, mpath, netfs, rbd, scsi, shared-lvm, sheepdog, vstorage, "
+                               "xensm, zfs; did you mean 'netfs'?"),
         ("<Pool type='dir'/>", "pool.xml:1:1: /Pool: is not a document for this place; expected <pool>, <poolCapabilities>, "
                                "<secret>, <source>, <sources>, <storagepoolCapabilities>, <volume>; did you mean 'pool'?"),
         ("<domain/>", "pool.xml:1:1: /domain: is not a document for this place; expected <pool>, <poolCapabilities>, "
