@@ -11,7 +11,6 @@ from poolkit.engine.definitions import Definitions
 from poolkit.state.inventory import Inventory, Record
 from poolkit.state.store import Store
 
-
 _UNREAD = 0
 """The stamp of a definition that could not be read: no file has it, so it is read again."""
 
@@ -56,9 +55,7 @@ class Index:
             definition = self._definitions.load(name)
             if definition.name != name:
                 told = f"it defines a pool named '{definition.name}'"
-                raise errors.InvalidDefinition(
-                    [errors.Problem(self._store.path(name), 0, 0, "/pool/name", told)]
-                )
+                raise errors.InvalidDefinition([errors.Problem(self._store.path(name), 0, 0, "/pool/name", told)])
             claims = frozenset(self._definitions.backend(definition).claims())
             target = target_of(definition)
             record = self._inventory.record(name)

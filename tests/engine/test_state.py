@@ -124,8 +124,8 @@ def test_a_child_that_is_forked_beside_writing_threads_works(engine: Engine, tmp
 
     def write(number: int) -> None:
         while not stop.is_set():
-            engine.inventory.set_trouble(_number(engine.inventory, "p"), f"{number}")
-            with engine.locks.work(f"lock{number}", "test"):
+            engine.core.inventory.set_trouble(_number(engine.core.inventory, "p"), f"{number}")
+            with engine.core.locks.work(f"lock{number}", "test"):
                 pass
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
@@ -137,7 +137,7 @@ def test_a_child_that_is_forked_beside_writing_threads_works(engine: Engine, tmp
             child = os.fork()
             if not child:
                 signal.alarm(20)  # the default action ends a child that hangs
-                engine.inventory.set_trouble(_number(engine.inventory, "p"), "child")
+                engine.core.inventory.set_trouble(_number(engine.core.inventory, "p"), "child")
                 os._exit(0 if [i.name for i in engine.pools()] == ["p"] else 1)
             ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     finally:
@@ -268,11 +268,11 @@ def test_looking_for_dead_work_is_in_nobodys_way(
 ) -> None:
     from poolkit.host.undo import Undo
 
-    with engine.operations.run("p", "work", volume="v") as op:
+    with engine.core.operations.run("p", "work", volume="v") as op:
         op.journal.record(Undo("unlink", (str(tmp_path / "nothing"),)))
         taken = []
         monkeypatch.setattr(Locks, "work", lambda self, pool, verb, **more: taken.append(verb))
-        assert engine.operations.recover() == []
+        assert engine.core.operations.recover() == []
         assert taken == []
 
 
@@ -295,13 +295,13 @@ def test_an_error_of_one_moment_makes_no_pool_invalid(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     engine.define(_xml(tmp_path / "p"))
-    os.utime(engine.store.path("p"))  # so that it has to be read again
+    os.utime(engine.core.store.path("p"))  # so that it has to be read again
     with monkeypatch.context() as patch:
 
         def fail(name: str) -> None:
             raise errors.from_os_error(OSError(number, os.strerror(number)), "read the definition")
 
-        patch.setattr(engine.store, "read_with_stamp", fail)
+        patch.setattr(engine.core.store, "read_with_stamp", fail)
         info = engine.info("p")
         assert info.state == "inactive"
         assert os.strerror(number) in info.reason
@@ -318,23 +318,23 @@ def test_a_definition_that_was_refused_has_not_taken_effect(
 ) -> None:
     if before:
         engine.define(_xml(tmp_path / "old"))
-    text = engine.store.read("p") if before else None
+    text = engine.core.store.read("p") if before else None
     with monkeypatch.context() as patch:
 
         def fail(*args: object, **more: object) -> None:
             raise errors.NoSpace("the disk is full")
 
-        patch.setattr(engine.inventory, "put", fail)
+        patch.setattr(engine.core.inventory, "put", fail)
         with pytest.raises(errors.NoSpace):
             engine.define(_xml(tmp_path / "new"))
     if text is None:
         assert engine.pools() == []
     else:
-        assert engine.store.read("p") == text
+        assert engine.core.store.read("p") == text
         assert engine.info("p").target == str(tmp_path / "old")
-    assert [n for n in os.listdir(engine.store.directory) if n.startswith(".")] == []
+    assert [n for n in os.listdir(engine.core.store.directory) if n.startswith(".")] == []
     assert engine.define(_xml(tmp_path / "new")).outcome
-    assert [n for n in os.listdir(engine.store.directory) if n.startswith(".")] == []
+    assert [n for n in os.listdir(engine.core.store.directory) if n.startswith(".")] == []
 
 
 def _damage(root: Path, offset: int) -> None:
@@ -358,12 +358,12 @@ def test_a_damaged_listing_is_told_and_made_anew(tmp_path: Path, offset: int) ->
     _damage(root, offset)
     with Engine(root) as engine:
         pool = engine.pool("p")
-        assert engine.inventory.damaged_pools() == ["p"]
+        assert engine.core.inventory.damaged_pools() == ["p"]
         for look in (pool.volumes, lambda: pool.volume("disk")):
             with pytest.raises(errors.HostError, match="damaged") as caught:
                 look()
             assert "poolkit refresh p" in str(caught.value.hint)
         pool.refresh()
         assert [v.name for v in pool.volumes()] == ["disk"]
-        assert engine.inventory.damaged_pools() == []
-        assert engine.inventory.damaged is not None, "formats that were on record in it are not guessed"
+        assert engine.core.inventory.damaged_pools() == []
+        assert engine.core.inventory.damaged is not None, "formats that were on record in it are not guessed"
