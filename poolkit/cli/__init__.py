@@ -161,7 +161,8 @@ def _internal(session: Session, error: Exception) -> None:
         "what was under way has been undone"
     )
     if session.options.debug:
-        session.err.write("".join(traceback.format_exception(error)))
+        lines = "".join(traceback.format_exception(error)).split("\n")
+        session.err.write("".join(arguments.shown(line, 1 << 16) + "\n" for line in lines))
     if session.json:
         session.error_object({"error": "internal", "message": message, "hint": hint, "exit_code": INTERNAL})
     else:

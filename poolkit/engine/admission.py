@@ -8,7 +8,6 @@ from typing import Any
 
 from poolkit import errors
 from poolkit.engine.core import Core
-from poolkit.engine.index import claims_of
 from poolkit.host.port import Host
 from poolkit.host.undo import identity
 
@@ -41,15 +40,14 @@ def admit(core: Core, definition: Any) -> tuple[Any, Any]:
         known = record.uuid if record is not None and record.uuid else None
         definition = with_uuid(definition, known or str(uuid.uuid4()))
     backend = core.definitions.backend(definition)
-    claims = set(backend.claims())
-    for other in core.inventory.records():
-        shared = claims.intersection(claims_of(other)) if other.name != name and claims else None
-        if shared:
-            raise errors.Conflict(
-                f"pool '{name}' would use {_claim_words(min(shared))}, which belongs to pool '{other.name}'",
-                pool=name,
-                hint=f"undefine '{other.name}', or give this pool another source or target",
-            )
+    taken = core.inventory.claimed(backend.claims(), unless=name)
+    if taken is not None:
+        claim, other_name = taken
+        raise errors.Conflict(
+            f"pool '{name}' would use {_claim_words(claim)}, which belongs to pool '{other_name}'",
+            pool=name,
+            hint=f"undefine '{other_name}', or give this pool another source or target",
+        )
     old = None
     if record is not None and record.stamp is not None and not record.error:
         old = core.definitions.load(name)

@@ -100,12 +100,13 @@ class Core:
 
     def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
         """The version of the inventory that a listing started from, the listing and the pool's sizes."""
+        version, known = self.inventory.known(record, place)
+        backend.host.cautious = self.inventory.damaged
         if backend.host.cautious is not None:
             backend.host.warn(
                 f"the inventory was damaged and set aside as '{backend.host.cautious}': images that are listed anew wait for "
                 "vol-adopt, or for that file to be removed"
             )
-        version, known = self.inventory.known(record, place)
         return version, list(backend.volumes(known)), backend.usage()
 
     # -- work -----------------------------------------------------------------------------------------------------

@@ -132,6 +132,9 @@ def _inventory(engine: Engine) -> Iterator[Finding]:
     import sqlite3
 
     path = engine.core.inventory.path
+    if not os.path.exists(path):
+        yield Finding("inventory", "ok", f"{path} is not there yet and is made when it is needed")
+        return
     try:
         # Opened on its own, for reading only, since the answer must not depend on what the engine has in memory.
         db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, timeout=10)
@@ -147,6 +150,8 @@ def _inventory(engine: Engine) -> Iterator[Finding]:
         yield Finding(
             "inventory", "problem", f"{path}: {answer}", "it is derived data: remove it, then start the pools again"
         )
+    for name in engine.core.inventory.damaged_pools():
+        yield Finding("inventory", "problem", f"the listing of pool '{name}' is damaged", f"poolkit refresh {name}")
     if os.path.lexists(f"{path}.damaged"):
         yield Finding(
             "inventory",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from poolkit import errors
 from poolkit.engine.definitions import Definitions
 from poolkit.state.inventory import Inventory, Record
 from poolkit.state.store import Store
+
+_UNREAD = 0
+"""The stamp of a definition that could not be read: no file has it, so it is read again."""
 
 
 class Index:
@@ -34,24 +37,25 @@ class Index:
             record = self._inventory.record(only)
             if record is not None and stamp is not None and record.stamp == stamp:
                 return record
-            records = {} if record is None else {only: record}
+            known = {} if record is None else {only: record.stamp}
         else:
             files = dict(self._store.names())
-            records = {r.name: r for r in self._inventory.records()}
+            known = dict(self._inventory.stamps())
         for name, stamp in files.items():
-            record = records.get(name)
-            if record is None or record.stamp != stamp:
+            if name not in known or known[name] != stamp:
                 self._add(name, stamp, operation)
-        for name, known in records.items():
-            if name not in files and (known.stamp is not None or not self._runs(known)):
-                self._remove(known)
+        for name, old in known.items():
+            record = None if name in files else self._inventory.record(name)
+            if record is not None and (old is not None or not self._runs(record)):
+                self._remove(record)
         return self._inventory.record(only) if only is not None else None
 
     def _add(self, name: str, stamp: int, operation: str | None) -> None:
         try:
             definition = self._definitions.load(name)
             if definition.name != name:
-                raise errors.InvalidArgument(f"'{self._store.path(name)}' defines a pool named '{definition.name}'")
+                told = f"it defines a pool named '{definition.name}'"
+                raise errors.InvalidDefinition([errors.Problem(self._store.path(name), 0, 0, "/pool/name", told)])
             claims = frozenset(self._definitions.backend(definition).claims())
             target = target_of(definition)
             record = self._inventory.record(name)
@@ -62,8 +66,14 @@ class Index:
                 target = target_of(live)
         except errors.PoolNotFound:
             return
-        except errors.PoolkitError as error:
+        except errors.InvalidDefinition as error:
             self._damaged(name, stamp, str(error))
+            return
+        except errors.PoolkitError as error:
+            if operation is not None:
+                raise
+            # Today it cannot be read; what is known of it stays, and it is read again the next time.
+            self._unread(name, str(error))
             return
         self._inventory.put(
             name,
@@ -83,34 +93,35 @@ class Index:
         # What runs goes on, at its place; of what does not, only the name is known.
         record = self._inventory.record(name)
         if record is not None and self._runs(record):
-            uuid, type, claims, target = record.uuid, record.type, tuple(claims_of(record)), record.target
+            self._put(record, stamp, error)
         else:
-            uuid, type, claims, target = "", "", (), None
-        self._inventory.put(name, uuid, type, stamp=stamp, claims=claims, target=target, error=error)
+            self._inventory.put(name, "", "", stamp=stamp, claims=(), target=None, error=error)
+
+    def _unread(self, name: str, error: str) -> None:
+        record = self._inventory.record(name)
+        if record is None:
+            self._inventory.put(name, "", "", stamp=_UNREAD, claims=(), target=None, error=error)
+        elif record.stamp != _UNREAD or record.error != error:
+            self._put(record, _UNREAD, error)
+
+    def _put(self, record: Record, stamp: int | None, error: str | None) -> None:
+        self._inventory.put(
+            record.name,
+            record.uuid,
+            record.type,
+            stamp=stamp,
+            claims=self._inventory.claims(record.id),
+            target=record.target,
+            error=error,
+        )
 
     def _remove(self, record: Record) -> None:
         # The file was removed: an active pool goes on as a transient one, another is forgotten.
         if self._runs(record):
-            self._inventory.put(
-                record.name,
-                record.uuid,
-                record.type,
-                stamp=None,
-                claims=tuple(claims_of(record)),
-                target=record.target,
-                error=record.error,
-            )
+            self._put(record, None, record.error)
         else:
             # It may have been defined, or started, since the files were listed.
             self._inventory.drop(record.id, unless=lambda: self._is_there(record.id))
-
-
-def claims_of(record: Record) -> Iterable[str]:
-    """What a pool claims, as its backend said when it was defined."""
-    import json
-
-    claims: list[str] = json.loads(record.claims)
-    return claims
 
 
 def target_of(definition: Any) -> str | None:

@@ -103,6 +103,7 @@ class Operations:
         with self._worded(pool, verb, volume):
             with self._lock(pool, verb, volume, shared, wait, abort):
                 if not self.host.dry_run:
+                    self.inventory.make()
                     self.recover(pool, patience=max(wait, PATIENCE))
                 ident = os.urandom(8).hex()
                 journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
@@ -166,7 +167,7 @@ class Operations:
                 # Nobody may begin work on that pool while what is left of the last is taken back.
                 head = undo.read(path)[0]
                 owner = str(head.get("pool") or "")
-                if owner and (waiting or not head.get("later")):
+                if owner and (waiting or not head.get("later")) and not _alive(path):
                     with self.locks.work(owner, "recover"):
                         lines += self._recover(path, owner, 0.0, away)
         return lines
@@ -225,6 +226,18 @@ class Operations:
     def failed(self) -> list[str]:
         """Journals of dead operations that could not be undone completely."""
         return self.left(".failed")
+
+
+def _alive(path: str) -> bool:
+    """Whether the operation of a journal is at work: then its pool is left alone."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _wait_for_program(head: dict[str, Any], patience: float) -> None:

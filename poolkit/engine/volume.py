@@ -300,7 +300,6 @@ class Volume:
                         f"volume '{self.name}' is not {format or now.format}: {problem}", volume=self.name
                     )
             self._store(work, backend, now, now)
-            self._core.inventory.sync()
         doubt = known is None or not known.recorded or bool((known.detail or {}).get("replaced"))
         changed = doubt or known is None or known.format != now.format
         if changed:

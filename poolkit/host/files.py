@@ -267,8 +267,21 @@ class Files:
             os.close(fd)
         return True
 
-    def write(self, path: str, data: bytes, mode: int = 0o600) -> None:
-        """Replace or make a file durably; its old content stays until the rename, which is the last step."""
+    def replace(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """As :meth:`write`, and undone by the old file, which waits under a private name until the operation is complete."""
+        directory = os.path.dirname(path)
+        if not self._host.dry_run and os.path.lexists(path):
+            kept = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
+            self._host.record(Undo("restore", (kept, path)))
+            self.fault(f"keep {path}")
+            os.link(path, kept, follow_symlinks=False)
+        self.write(path, data, mode, undone=True)
+
+    def write(self, path: str, data: bytes, mode: int = 0o600, *, undone: bool = False) -> None:
+        """Replace or make a file durably; its old content stays until the rename, which is the last step.
+
+        ``undone``: an undo removes the file, if it is still this one.
+        """
         directory, name = os.path.split(path)
         if self._host.dry_run:
             self._host.step(f"write {path}")
@@ -282,8 +295,11 @@ class Files:
                 os.fchmod(fd, mode)
                 self.fault(f"fsync {name}")
                 os.fsync(fd)
+                facts = os.fstat(fd)
             finally:
                 os.close(fd)
+            if undone:
+                self._host.record(Undo("unlink", (path, identity(facts))))
             self.fault(f"rename {name}")
             os.replace(temporary, path)
         except BaseException:

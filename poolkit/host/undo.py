@@ -184,6 +184,8 @@ def perform_here(host: Host, step: Undo) -> None:
             # What was removed waits under a private name until the operation is complete: put it back.
             if not os.path.lexists(args[1]):
                 os.rename(args[0], args[1])
+            elif os.path.lexists(args[0]) and os.path.samefile(args[0], args[1]):
+                os.unlink(args[0])  # it was not taken away yet, and has two names
         else:
             raise errors.HostError(f"the journal holds an unknown undo step '{kind}'", hint="a newer poolkit wrote it")
     except FileNotFoundError:

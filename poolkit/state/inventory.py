@@ -1,36 +1,45 @@
 """What is known of pools and volumes: run state, the last listing of every volume, and the recorded formats.
 
-One SQLite file (WAL), so that any number of processes read without waiting. Look-up of a volume by key or
-path over all pools is an index query. The file is derived data: deleting it makes pools inactive until they are started again,
-and makes formats be read from the images once more.
+One SQLite file that any number of processes use at once. Look-up of a volume by key or path over all pools is an index query.
+The file is derived data: deleting it makes pools inactive until they are started again, and makes formats be read from the
+images once more.
+
+A pool's number is never given to another pool, so what was read earlier of one pool cannot touch another: all that is
+stored for a pool is stored only if its row is still there.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import sqlite3
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
-from operator import itemgetter
 from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.backend import Usage, VolumeInfo
-from poolkit.state import packing
-from poolkit.state.database import Database
+from poolkit.state import blocks, packing
+from poolkit.state.database import Database, execute
 
-_VERSION = 1
-_SCHEMA = """
+_VERSION = 2
+_POOLS = """
 CREATE TABLE pools (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL, type TEXT NOT NULL, stamp INTEGER,
-    claims TEXT NOT NULL, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL, type TEXT NOT NULL,
+    stamp INTEGER, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
     capacity INTEGER NOT NULL DEFAULT 0, allocation INTEGER NOT NULL DEFAULT 0, available INTEGER NOT NULL DEFAULT 0,
     started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX pools_uuid ON pools (uuid);
 CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
+CREATE TABLE claims (claim TEXT NOT NULL, pool INTEGER NOT NULL, PRIMARY KEY (claim, pool)) WITHOUT ROWID;
+CREATE INDEX claims_pool ON claims (pool);
+INSERT INTO sqlite_sequence VALUES ('pools', abs(random()) >> 24);
+"""
+# The last statement: not even an inventory that took the place of a damaged one gives a number again.
+_SCHEMA = (
+    _POOLS
+    + """
 CREATE TABLE blocks (id INTEGER PRIMARY KEY, pool INTEGER NOT NULL, first TEXT NOT NULL, volumes BLOB NOT NULL);
 CREATE UNIQUE INDEX blocks_first ON blocks (pool, first);
 CREATE TABLE places (pool INTEGER NOT NULL, name TEXT NOT NULL, key TEXT, path TEXT, PRIMARY KEY (pool, name)) WITHOUT ROWID;
@@ -43,8 +52,30 @@ CREATE TABLE formats (
     PRIMARY KEY (place, name)) WITHOUT ROWID;
 CREATE TABLE completed (operation TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
+)
+
+# What the first version had: claims as JSON in the pool's row, blocks without a checksum, numbers that were used again.
+_FROM_1 = """
+DROP INDEX pools_uuid;
+DROP INDEX pools_target;
+ALTER TABLE pools RENAME TO before;
+{pools}
+INSERT INTO pools SELECT id, name, uuid, type, stamp, target, active, boot, live, capacity, allocation, available, started,
+    refreshed, error, trouble, version FROM before;
+INSERT OR IGNORE INTO claims SELECT value, before.id FROM before, json_each(before.claims);
+UPDATE blocks SET volumes = sealed(volumes);
+DELETE FROM touched;
+DROP TABLE before;
+"""
 
 _MAX = (1 << 63) - 1
+
+
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Bring an inventory of version 1 up to date; run state, listings and recorded formats stay."""
+    db.create_function("sealed", 1, packing.seal, deterministic=True)
+    # The number that the sequence starts with comes first, and the rows that keep theirs are below it or do not matter.
+    execute(db, _FROM_1.format(pools=_POOLS))
 
 
 class Record(NamedTuple):
@@ -58,7 +89,6 @@ class Record(NamedTuple):
     uuid: str
     type: str
     stamp: int | None
-    claims: str
     target: str | None
     active: int
     boot: str | None
@@ -87,8 +117,9 @@ class Inventory:
     """The SQLite file; one connection per thread, made when first needed. All methods may raise ``HostError``."""
 
     def __init__(self, path: str, *, fault: Callable[[str], None] | None = None, keep: bool = True) -> None:
-        self._db = Database(path, _SCHEMA, _VERSION, fault=fault, keep=keep)
+        self._db = Database(path, _SCHEMA, _VERSION, upgrade=_upgrade, fault=fault, keep=keep)
         self._known: dict[int, tuple[int, dict[str, VolumeInfo]]] = {}
+        self._hurt: set[int] = set()  # pools of whose listing a damaged block was seen
         self._ended: set[str] = set()  # operations whose marks are not needed any more
 
     @property
@@ -100,6 +131,10 @@ class Inventory:
     def damaged(self) -> str | None:
         """Where a damaged inventory was set aside: while that file is there, recorded formats may be missing."""
         return self._db.damaged
+
+    def make(self) -> None:
+        """Make the file if it is not there: what changes anything begins so, and what only reads makes none."""
+        self._db.make()
 
     def close(self) -> None:
         """Close the connections of all threads; repeatable."""
@@ -129,10 +164,6 @@ class Inventory:
     def completed(self, operation: str) -> bool:
         """Whether that operation ended well before its journal could be removed."""
         return self._db.row("SELECT 1 FROM completed WHERE operation = ?", (operation,)) is not None
-
-    def sync(self) -> None:
-        """Bring all that was stored to the disk. A power failure could take back what was stored since the last time."""
-        self._db.sync()
 
     def forget_operation(self, operation: str) -> None:
         """Its journal is gone, so its mark may go: with the next transaction that makes one, or when this is closed.
@@ -170,12 +201,6 @@ class Inventory:
         """One pool by row number."""
         return self._one("id = ?", number)
 
-    def _require(self, name: str) -> Record:
-        record = self.record(name)
-        if record is None:
-            raise errors.PoolNotFound(f"there is no pool '{name}'", pool=name)
-        return record
-
     def _many(self, which: str, *values: object) -> list[Record]:
         return [Record._make(r) for r in self._db.rows(f"SELECT {_RECORD} FROM pools {which}", values)]  # noqa: S608
 
@@ -194,16 +219,54 @@ class Inventory:
         target: str | None,
         error: str | None = None,
         operation: str | None = None,
-    ) -> Record:
-        """Insert or update what the definition says; run state stays."""
-        with self.transaction(operation) as db:
+    ) -> None:
+        """Insert or update what the definition says; run state stays.
+
+        Without ``operation`` it only follows the definition files, and is kept in memory where nothing can be written.
+        """
+
+        def store(db: sqlite3.Connection) -> None:
             db.execute(
-                "INSERT INTO pools (name, uuid, type, stamp, claims, target, error) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "INSERT INTO pools (name, uuid, type, stamp, target, error) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (name) DO UPDATE SET uuid = excluded.uuid, type = excluded.type, stamp = excluded.stamp, "
-                "claims = excluded.claims, target = excluded.target, error = excluded.error",
-                (name, uuid, type, stamp, json.dumps(list(claims)), target, error),
+                "target = excluded.target, error = excluded.error",
+                (name, uuid, type, stamp, target, error),
             )
-        return self._require(name)
+            number = db.execute("SELECT id FROM pools WHERE name = ?", (name,)).fetchone()[0]
+            self._claim(db, number, claims)
+
+        if operation is None:
+            self._db.store(store)
+            return
+        with self.transaction(operation) as db:
+            store(db)
+
+    @staticmethod
+    def _claim(db: sqlite3.Connection, number: int, claims: Sequence[str]) -> None:
+        # Two definitions that were put into the folder by hand may claim the same; what is defined by a verb may not.
+        db.execute("DELETE FROM claims WHERE pool = ?", (number,))
+        db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?)", ((claim, number) for claim in claims))
+
+    def claims(self, number: int) -> list[str]:
+        """What a pool claims, as its backend said when it was defined, in order."""
+        return [
+            claim for (claim,) in self._db.rows("SELECT claim FROM claims WHERE pool = ? ORDER BY claim", (number,))
+        ]
+
+    def claimed(self, claims: Iterable[str], *, unless: str) -> tuple[str, str] | None:
+        """The first of ``claims`` that a pool of another name than ``unless`` has, and that name."""
+        query = (
+            "SELECT name FROM claims JOIN pools ON pools.id = pool WHERE claim = ? AND name != ? ORDER BY name LIMIT 1"
+        )
+        for claim in sorted(claims):
+            row = self._db.row(query, (claim, unless))
+            if row is not None:
+                return claim, row[0]
+        return None
+
+    def stamps(self) -> list[tuple[str, int | None]]:
+        """Name and stamp of all pools: what tells whether a definition file was changed."""
+        return self._db.rows("SELECT name, stamp FROM pools")
 
     def set_active(
         self, number: int, live: str, boot: str, operation: str | None, volumes: Sequence[VolumeInfo], usage: Usage
@@ -226,12 +289,13 @@ class Inventory:
         """A transient pool is up: it appears with all that :meth:`set_active` stores. ``identity``: name, uuid, type, target."""
         with self.transaction(operation) as db:
             name, uuid, type, target = identity
-            db.execute("DELETE FROM pools WHERE name = ?", (name,))
+            for (old,) in db.execute("SELECT id FROM pools WHERE name = ?", (name,)).fetchall():
+                self._drop(db, old)
             cursor = db.execute(
-                "INSERT INTO pools (name, uuid, type, claims, target) VALUES (?, ?, ?, ?, ?)",
-                (name, uuid, type, json.dumps(list(claims)), target),
+                "INSERT INTO pools (name, uuid, type, target) VALUES (?, ?, ?, ?)", (name, uuid, type, target)
             )
             number = int(cursor.lastrowid or 0)
+            self._claim(db, number, claims)
             saved = self._save(db, number, volumes, None, usage, _Started(live, boot))
         self._remember(number, *saved)
 
@@ -252,8 +316,7 @@ class Inventory:
 
     def set_trouble(self, number: int, error: str | None) -> None:
         """Remember why the last refresh failed; None clears it."""
-        with self.transaction() as db:
-            db.execute("UPDATE pools SET trouble = ? WHERE id = ?", (error, number))
+        self._db.store(lambda db: db.execute("UPDATE pools SET trouble = ? WHERE id = ?", (error, number)))
 
     def drop(
         self,
@@ -267,18 +330,22 @@ class Inventory:
 
         ``unless`` is asked when nobody else can write any more, whether the pool is to be kept after all.
         """
+        if unless is not None and operation is None:
+            self._db.store(lambda db: None if unless() else self._drop(db, number, formats))
+            return
         with self.transaction(operation) as db:
             if unless is None or not unless():
                 self._drop(db, number, formats)
 
     def _drop(self, db: sqlite3.Connection, number: int, formats: bool = True) -> None:
         if formats:
-            self._keep_formats(db, number, self.volumes(number))
+            self._keep_formats(db, number, self._load(number)[0].values())
         else:
             db.execute("DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?)", (number,))
         for statement in (
             "blocks WHERE pool",
             "places WHERE pool",
+            "claims WHERE pool",
             "touched WHERE pool",
             "pools WHERE id",
         ):
@@ -286,7 +353,7 @@ class Inventory:
         self._known.pop(number, None)
 
     @staticmethod
-    def _keep_formats(db: sqlite3.Connection, number: int, volumes: Sequence[VolumeInfo]) -> None:
+    def _keep_formats(db: sqlite3.Connection, number: int, volumes: Iterable[VolumeInfo]) -> None:
         """Record the formats of files for the pool's place; each is bound to name and inode."""
         target = db.execute("SELECT target FROM pools WHERE id = ?", (number,)).fetchone()
         if target is not None and target[0] is not None:
@@ -304,7 +371,9 @@ class Inventory:
             version = record.version  # what has changed since then counts as changed during the scan
             cached = self._known.get(record.id)
             if cached is None or cached[0] != version:
-                cached = self._known[record.id] = (version, self._load(record.id))
+                sound, damaged = self._load(record.id)
+                self._put_aside(damaged)
+                cached = self._known[record.id] = (version, sound)
             listing = cached[1]
         if place is not None:
             pinned = self._db.rows("SELECT name, inode, format FROM formats WHERE place = ?", (place,))
@@ -316,14 +385,15 @@ class Inventory:
                 listing = {**listing, **extra}
         return version, listing
 
-    def _load(self, number: int) -> dict[str, VolumeInfo]:
-        return {v[0]: v for v in self.volumes(number)}
+    def _load(self, number: int) -> tuple[dict[str, VolumeInfo], list[bytes]]:
+        """The last listing by name, and the blocks of it that are damaged."""
+        rows = self._db.rows("SELECT volumes FROM blocks WHERE pool = ? ORDER BY first", (number,))
+        return blocks.readable([block for (block,) in rows])
 
     def record_format(self, place: str, name: str, inode: int, format: str) -> None:
         """Record durably the format of a file that is about to appear; it is bound to the inode: a replaced file is a new one."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, _signed(inode), format))
-        self.sync()
 
     def save_listing(self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage) -> None:
         """Store a refresh that began at version ``scanned``; what others changed since then is kept."""
@@ -339,13 +409,20 @@ class Inventory:
         scanned: int | None,
         usage: Usage,
         started: _Started | None = None,
-    ) -> tuple[int, int, dict[str, VolumeInfo]]:
-        """Store a listing, and that the pool was ``started``. Returns the version before and after, and the listing: what
-        ``_remember`` takes once that is committed.
+    ) -> tuple[int, dict[str, VolumeInfo]]:
+        """Store a listing, and that the pool was ``started``. Returns the new version and the listing: what ``_remember``
+        takes once that is committed.
         """
-        current = self.version(number)
+        current = self._present(db, number)
         cached = self._known.pop(number, None)
-        old = cached[1] if cached is not None and cached[0] == current else self._load(number)
+        trusted = cached is not None and cached[0] == current
+        old, damaged = ({}, []) if trusted and number not in self._hurt else self._load(number)
+        if damaged:
+            db.execute("DELETE FROM blocks WHERE pool = ?", (number,))
+        if trusted and cached is not None:
+            old = cached[1]
+        else:
+            self._put_aside(damaged)
         # A volume made or changed by others during the scan is newer than what the scan saw; one deleted is not back.
         newer: set[str] = set()
         if scanned is not None and current > scanned:
@@ -359,9 +436,10 @@ class Inventory:
         changed = [v for v in listing.values() if old.get(v[0]) is not v]
         missing = [n for n in old if n not in listing]
         version = current
-        if changed or missing:
+        if changed or missing or damaged:
             version = current + 1
-            self._store(db, number, listing, changed, missing)
+            blocks.store(db, number, listing, changed, missing)
+            self._note(db, number, changed, missing)
             # What is not there now may come back, as with a file system that was not mounted for a while: its formats stay.
             self._keep_formats(db, number, [old[n] for n in missing])
         now = time.time()
@@ -370,59 +448,37 @@ class Inventory:
         if started is not None:
             sets += ", active = 1, started = ?, live = ?, boot = ?"
             values += [now, *started]
-        cursor = db.execute(f"UPDATE pools SET {sets} WHERE id = ?", (*values, number))  # noqa: S608
-        if started is not None and not cursor.rowcount:
-            raise errors.HostError("the pool's definition was taken away while it was started", hint="define it again")
-        return current, version, listing
+        db.execute(f"UPDATE pools SET {sets} WHERE id = ?", (*values, number))  # noqa: S608
+        return version, listing
 
-    def _remember(self, number: int, before: int, version: int, listing: dict[str, VolumeInfo]) -> None:
+    def _remember(self, number: int, version: int, listing: dict[str, VolumeInfo]) -> None:
         self._known[number] = version, listing
-        if version != before:
-            self.sync()  # a format that is found out counts from now on, also if the power fails
-
-    def _store(
-        self,
-        db: sqlite3.Connection,
-        number: int,
-        listing: dict[str, VolumeInfo],
-        changed: Sequence[VolumeInfo],
-        missing: Sequence[str],
-    ) -> None:
-        """Bring the blocks in step with ``listing``, of which ``changed`` is new and ``missing`` was there before."""
-        firsts = [first for (first,) in db.execute("SELECT first FROM blocks WHERE pool = ? ORDER BY first", (number,))]
-        touched = {max(bisect_right(firsts, n) - 1, 0) for n in chain((v[0] for v in changed), missing)}
-        if len(touched) * 2 >= len(firsts):
-            db.execute("DELETE FROM blocks WHERE pool = ?", (number,))
-            self._insert(db, number, sorted(listing.values(), key=_name))
-        else:
-            gone = frozenset(missing)
-            for index in touched:
-                last = firsts[index + 1] if index + 1 < len(firsts) else None
-                first = firsts[index] if index else ""
-                mine = [v for v in changed if v[0] >= first and (last is None or v[0] < last)]
-                self._edit(db, number, firsts[index], {v[0]: v for v in mine}, gone)
-        self._note(db, number, changed, missing)
-
-    def _edit(
-        self, db: sqlite3.Connection, number: int, first: str, put: dict[str, VolumeInfo], drop: frozenset[str]
-    ) -> None:
-        """Change one block, which is split when it has grown too large."""
-        row = db.execute("SELECT id, volumes FROM blocks WHERE pool = ? AND first = ?", (number, first)).fetchone()
-        inside = {v[0]: v for v in packing.decode(row[1])}
-        inside.update(put)
-        kept = sorted((v for n, v in inside.items() if n not in drop), key=_name)
-        if kept and kept[0][0] == first and len(kept) < 2 * packing.SIZE:
-            db.execute("UPDATE blocks SET volumes = ? WHERE id = ?", (packing.encode(kept), row[0]))
-            return
-        db.execute("DELETE FROM blocks WHERE id = ?", (row[0],))
-        self._insert(db, number, kept)
+        self._hurt.discard(number)
 
     @staticmethod
-    def _insert(db: sqlite3.Connection, number: int, volumes: Sequence[VolumeInfo]) -> None:
-        db.executemany(
-            "INSERT INTO blocks (pool, first, volumes) VALUES (?, ?, ?)",
-            ((number, part[0][0], packing.encode(part)) for part in packing.split(volumes)),
-        )
+    def _present(db: sqlite3.Connection, number: int) -> int:
+        """The version of a pool's listing, if the pool is still the one that this is about."""
+        row = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise errors.HostError("the pool's definition was taken away meanwhile", hint="define it again")
+        return int(row[0])
+
+    def _put_aside(self, damaged: Sequence[bytes]) -> None:
+        """Keep damaged blocks as a file: while it is there, formats that are found anew are not taken for granted."""
+        if not damaged or self.damaged is not None:
+            return
+        try:
+            with open(f"{self.path}.damaged", "ab") as file:
+                file.writelines(damaged)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise errors.from_os_error(error, f"set damaged listings aside as '{self.path}.damaged'") from error
+
+    def damaged_pools(self) -> list[str]:
+        """The pools whose last listing was damaged on the disk, by name; a refresh lists them anew."""
+        query = "SELECT name, volumes FROM blocks JOIN pools ON pools.id = pool ORDER BY name"
+        return sorted({name for name, block in self._db.rows(query) if not packing.is_sound(block)})
 
     @staticmethod
     def _note(db: sqlite3.Connection, number: int, changed: Sequence[VolumeInfo], missing: Sequence[str]) -> None:
@@ -440,37 +496,44 @@ class Inventory:
     def put_volume(self, number: int, info: VolumeInfo, operation: str | None = None) -> None:
         """Store one volume as it is now."""
         with self.transaction(operation) as db:
+            self._present(db, number)
             self._touch(db, number, info.name)
-            first = self._first(number, info.name)
-            if first is None:
-                self._insert(db, number, [info])
-            else:
-                self._edit(db, number, first, {info.name: info}, frozenset())
+            with self._whole(number):
+                blocks.put(db, number, info)
             self._note(db, number, [info], [])
 
     def drop_volume(self, number: int, name: str, operation: str | None = None) -> None:
-        """Forget one volume; a refresh that is under way will not bring it back."""
+        """Forget one volume; a refresh that is under way will not bring it back. Nothing to do if the pool is gone."""
         with self.transaction(operation) as db:
+            if db.execute("SELECT 1 FROM pools WHERE id = ?", (number,)).fetchone() is None:
+                return
             self._touch(db, number, name)
-            first = self._first(number, name)
-            if first is not None:
-                self._edit(db, number, first, {}, frozenset((name,)))
+            with self._whole(number):
+                blocks.drop(db, number, name)
             self._note(db, number, [], [name])
 
-    def _first(self, number: int, name: str) -> str | None:
-        """The block a name belongs to: the last that begins at or before it, else the first of all."""
-        where = "SELECT first FROM blocks WHERE pool = ?"
-        row = self._db.row(f"{where} AND first <= ? ORDER BY first DESC LIMIT 1", (number, name))
-        row = row or self._db.row(f"{where} ORDER BY first LIMIT 1", (number,))
-        return None if row is None else str(row[0])
+    @contextmanager
+    def _whole(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except packing.Damaged as error:
+            self._hurt.add(number)
+            record = self.by_id(number)
+            name = record.name if record is not None else ""
+            raise errors.HostError(
+                f"the listing of pool '{name}' was damaged on the disk",
+                pool=name,
+                hint=f"list it anew: poolkit refresh {name}",
+            ) from error
 
     @staticmethod
     def _touch(db: sqlite3.Connection, number: int, name: str) -> None:
         """Note that a volume was made, changed or deleted: a scan that began earlier knows less."""
         db.execute("UPDATE pools SET version = version + 1 WHERE id = ?", (number,))
         version = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()[0]
-        now = time.time()
-        db.execute("DELETE FROM touched WHERE pool = ? AND at < ?", (number, now - 86400))  # no scan takes a day
+        # Seconds since the machine's boot, which nobody sets: what is later than now is of an earlier boot. No scan takes a day.
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        db.execute("DELETE FROM touched WHERE pool = ? AND (at < ? OR at > ?)", (number, now - 86400, now))
         db.execute("INSERT INTO touched VALUES (?, ?, ?, ?)", (number, version, name, now))
 
     def version(self, number: int) -> int:
@@ -481,7 +544,8 @@ class Inventory:
     def volumes(self, number: int) -> list[VolumeInfo]:
         """The last listing of a pool, by name."""
         rows = self._db.rows("SELECT volumes FROM blocks WHERE pool = ? ORDER BY first", (number,))
-        return [volume for (block,) in rows for volume in packing.decode(block)]
+        with self._whole(number):
+            return [volume for (block,) in rows for volume in packing.decode(block)]
 
     def volume(self, number: int, name: str) -> VolumeInfo | None:
         """One volume of a pool by name."""
@@ -489,7 +553,10 @@ class Inventory:
             return None
         query = "SELECT volumes FROM blocks WHERE pool = ? AND first <= ? ORDER BY first DESC LIMIT 1"
         row = self._db.row(query, (number, name))
-        return None if row is None else packing.find(row[0], name)
+        if row is None:
+            return None
+        with self._whole(number):
+            return packing.find(row[0], name)
 
     def find(self, column: str, value: str) -> Iterable[tuple[int, VolumeInfo]]:
         """Volumes over all pools whose ``key`` or ``path`` is stored as ``value``."""
@@ -510,9 +577,6 @@ def _signed(inode: int) -> int:
 
 def _clamp(value: int) -> int:
     return min(max(value, 0), _MAX)
-
-
-_name = itemgetter(0)
 
 
 def _is_text(value: str) -> bool:

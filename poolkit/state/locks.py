@@ -3,26 +3,41 @@
 Work on a whole pool (define, start, destroy ...) excludes all other work on it; work on a volume excludes work on the same
 volume and work on the whole pool; reading takes no lock at all. The file of a piece of work says in JSON who does what
 since when, so that a refusal can name it. The kernel drops the lock (flock(2)) when its process dies, however it dies.
+
+Who has to wait takes a ticket, and whoever comes later and conflicts waits behind it: work on a whole pool gets its turn
+however many volumes are worked on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolkit import errors
+from poolkit.state import forks
 from poolkit.values import value
+
+GATE = 10.0
+"""Seconds that are waited at least for a gate, which is held for milliseconds: longer means a process that was stopped in it."""
+RECOVERY = 5.0
+"""Seconds that are waited at least while another process takes back what a dead one left; whoever waits would do the same."""
+_GATE = "gate"  # no file of work has this name: those begin with a number
 
 
 @value(frozen=True)
 class Work:
-    """One piece of work in progress. ``volume`` is None for work on the whole pool; ``since`` is seconds since 1970."""
+    """One piece of work in progress. ``volume`` is None for work on the whole pool; ``since`` is seconds since 1970.
+
+    ``ticket`` is 0 for work that is at work; who waits has a number, and goes in the order of numbers.
+    """
 
     pool: str
     verb: str
@@ -31,11 +46,17 @@ class Work:
     user: str
     since: float
     shared: bool = False
+    ticket: int = 0
 
     def __str__(self) -> str:
         started = time.strftime("%H:%M:%S", time.localtime(self.since))
         what = f"{self.verb} of volume '{self.volume}'" if self.volume else self.verb
-        return f"{what} by process {self.pid} ({self.user}) since {started}"
+        waits = ", which waits its turn" if self.ticket else ""
+        return f"{what} by process {self.pid} ({self.user}) since {started}{waits}"
+
+    def waiting(self, ticket: int) -> Work:
+        """The same work while it waits its turn."""
+        return Work(self.pool, self.verb, self.volume, self.pid, self.user, self.since, self.shared, ticket)
 
     def conflicts(self, other: Work) -> bool:
         """Whether the two may not run at once.
@@ -53,6 +74,7 @@ class Locks:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
+        self._mine = threading.local()
 
     @contextlib.contextmanager
     def work(
@@ -71,69 +93,120 @@ class Locks:
         """
         mine = Work(pool, verb, volume, os.getpid(), _user(os.getuid()), time.time(), shared)
         folder = os.path.join(self.directory, _quote(pool))
-        deadline = time.monotonic() + wait
-        pause = 0.001
-        while True:
-            with self._gate(folder):
-                busy = next((w for w, _ in self._alive(folder) if mine.conflicts(w)), None)
-                if busy is None:
-                    path, fd = self._enter(folder, mine)
-                    break
-            if check is not None:
-                check()
-            if time.monotonic() >= deadline:
-                raise errors.Busy(
-                    f"pool '{pool}' is busy: {busy}",
-                    pool=pool,
-                    volume=volume,
-                    hint="try again when it has ended, or let poolkit wait with --wait SECONDS",
-                )
-            time.sleep(pause)
-            pause = min(pause * 2, 0.1)
-        try:
-            yield mine
-        finally:
-            # The gate keeps the folder from vanishing between another process's look and its lock.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            os.close(fd)
+        with self._held(folder, mine, wait, check):
+            self._mine.count = getattr(self._mine, "count", 0) + 1
+            try:
+                yield mine
+            finally:
+                self._mine.count -= 1
 
     @contextlib.contextmanager
-    def definitions(self) -> Iterator[None]:
-        """The short lock for comparing a definition with all others and writing it; waits, as it is held for milliseconds."""
-        with self._gate(os.path.join(self.directory, "%definitions")):
+    def _held(self, folder: str, mine: Work, wait: float, check: Callable[[], None] | None) -> Iterator[None]:
+        began = time.monotonic()
+        pause = 0.001
+        pid = os.getpid()
+        path, fd, ticket = "", -1, 0
+        try:
+            while True:
+                with self._gate(folder, wait, check):
+                    others = [w for w, other in self._alive(folder) if other != path and mine.conflicts(w)]
+                    # Work within work goes before those who wait: they wait for what this thread holds.
+                    nested = getattr(self._mine, "count", 0) > 0
+                    busy = next(
+                        (w for w in others if not w.ticket or (not nested and (not ticket or w.ticket < ticket))), None
+                    )
+                    if busy is None:
+                        if fd < 0:
+                            path, fd = self._enter(folder, mine)
+                        elif ticket:
+                            _write(fd, mine)
+                        break
+                    if fd < 0 and wait > 0:
+                        ticket = 1 + max((w.ticket for w, _ in self._alive(folder)), default=0)
+                        path, fd = self._enter(folder, mine.waiting(ticket))
+                if check is not None:
+                    check()
+                patience = max(wait, RECOVERY) if busy.verb == "recover" else wait
+                if time.monotonic() - began >= patience:
+                    raise errors.Busy(
+                        f"pool '{mine.pool}' is busy: {busy}",
+                        pool=mine.pool,
+                        volume=mine.volume,
+                        hint="try again when it has ended, or let poolkit wait with --wait SECONDS",
+                    )
+                time.sleep(pause)
+                pause = min(pause * 2, 0.1)
+            yield
+        finally:
+            if fd >= 0 and pid == os.getpid():  # a child that was forked meanwhile ends nothing
+                # The gate keeps the folder from vanishing between another process's look and its lock.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                forks.release(fd)
+
+    @contextlib.contextmanager
+    def definitions(self, check: Callable[[], None] | None = None) -> Iterator[None]:
+        """The short lock for comparing a definition with all others and writing it; waits, as it is held for milliseconds.
+
+        ``Busy`` when a process stays in it for ``GATE`` seconds.
+        """
+        with self._gate(os.path.join(self.directory, "%definitions"), 0.0, check):
             yield
 
     def current(self, pool: str) -> list[Work]:
         """The work in progress on a pool, oldest first. Takes no lock that others wait for."""
         folder = os.path.join(self.directory, _quote(pool))
-        return sorted((w for w, _ in self._alive(folder)), key=lambda w: w.since)
+        return sorted((w for w, _ in self._alive(folder, gated=False)), key=lambda w: w.since)
 
     @contextlib.contextmanager
-    def _gate(self, folder: str) -> Iterator[None]:
-        fd = open_private(folder + ".gate", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    def _gate(self, folder: str, wait: float, check: Callable[[], None] | None) -> Iterator[None]:
+        until = time.monotonic() + max(wait, GATE)
+        pid = os.getpid()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            with forks.undivided():
+                fd = open_private(os.path.join(folder, _GATE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+                forks.hold(fd)
+        except OSError as error:
+            raise errors.from_os_error(error, f"lock '{folder}'") from error
+        try:
+            while not _try(fd):
+                if check is not None:
+                    check()
+                if time.monotonic() > until:
+                    raise errors.Busy(
+                        f"'{folder}/{_GATE}' has been locked by another process for {max(wait, GATE):.0f} seconds",
+                        hint=f"see which one with: fuser -v {folder}/{_GATE}",
+                    )
+                time.sleep(0.002)
             yield
         finally:
-            os.close(fd)
+            if pid == os.getpid():
+                forks.release(fd)
 
     def _enter(self, folder: str, work: Work) -> tuple[str, int]:
         path = os.path.join(folder, f"{work.pid}-{os.urandom(6).hex()}")
-        fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        facts = {name: getattr(work, name) for name in Work.__annotations__}
-        os.write(fd, json.dumps(facts).encode())
+        try:
+            with forks.undivided():
+                fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                forks.hold(fd)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            _write(fd, work)
+        except OSError as error:
+            raise errors.from_os_error(error, f"note the work in '{folder}'") from error
         return path, fd
 
-    def _alive(self, folder: str) -> list[tuple[Work, str]]:
+    def _alive(self, folder: str, gated: bool = True) -> list[tuple[Work, str]]:
         """Work files that are locked. A file that nobody locks is left over from a dead process and is removed."""
         found = []
         try:
             names = os.listdir(folder)
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the folder '{folder}'") from error
         for name in names:
+            if name == _GATE:
+                continue
             path = os.path.join(folder, name)
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -142,12 +215,10 @@ class Locks:
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are no holder
             except BlockingIOError:
-                work = _read(fd)
-                if work is not None:
-                    found.append((work, path))
+                found.append((_read(fd) or _unknown(folder, name), path))
             else:
                 # Written and locked under the gate; unlocked and unlinked means ended, unlocked and present means died.
-                if _read(fd) is not None:
+                if gated or _read(fd) is not None:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(path)
             finally:
@@ -162,6 +233,34 @@ def open_private(path: str, flags: int) -> int:
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _try(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise errors.from_os_error(error, "lock a file of poolkit's own") from error
+    return True
+
+
+def _write(fd: int, work: Work) -> None:
+    """Say who works. A full disk may refuse these bytes: the lock alone stands for work on the whole pool then."""
+    facts = {name: getattr(work, name) for name in Work.__annotations__}
+    data = json.dumps(facts).encode()
+    try:
+        os.ftruncate(fd, 0)
+        if os.pwrite(fd, data, 0) != len(data):
+            os.ftruncate(fd, 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def _unknown(folder: str, name: str) -> Work:
+    pid = name.partition("-")[0]
+    return Work(os.path.basename(folder), "work", None, int(pid) if pid.isdigit() else 0, "", time.time())
 
 
 def _read(fd: int) -> Work | None:

@@ -1,13 +1,14 @@
 """Listed volumes as blocks of bytes: 256 volumes a row of the inventory, because a row each costs more than the scan itself.
 
-A block is the number of volumes (32 bits, little-endian), eleven 64-bit numbers for each, then JSON with the names and what
-else is not a number.
+A block is a CRC-32 of all that follows it, the number of volumes (both 32 bits, little-endian), eleven 64-bit numbers for each,
+then JSON with the names and what else is not a number.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -18,9 +19,30 @@ SIZE = 256
 """Volumes in a new block; one that has grown to twice that is split."""
 
 _COUNT = struct.Struct("<I")
+_SUM = struct.Struct("<I")
 _WIDTH = 11  # numbers of a volume: fields 3 (capacity) to 13 (ctime)
 _LIMIT = 1 << 63
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class Damaged(Exception):
+    """A block is not what was stored."""
+
+
+def seal(content: bytes) -> bytes:
+    """A block of that content, with its checksum."""
+    return _SUM.pack(zlib.crc32(content)) + content
+
+
+def is_sound(block: bytes) -> bool:
+    """Whether a block is what was stored."""
+    return len(block) > _SUM.size and _SUM.unpack_from(block)[0] == zlib.crc32(memoryview(block)[_SUM.size :])
+
+
+def _content(block: bytes) -> bytes:
+    if not is_sound(block):
+        raise Damaged("the checksum differs")
+    return block[_SUM.size :]
 
 
 def encode(volumes: Sequence[VolumeInfo]) -> bytes:
@@ -42,14 +64,15 @@ def encode(volumes: Sequence[VolumeInfo]) -> bytes:
     }
     told = [detail for _, detail in details.values()]
     words = _encode([[v[0] for v in volumes], list(kinds), kind if len(kinds) > 1 else 0, rare, told])
-    return _COUNT.pack(count) + numbers + words.encode("ascii")
+    return seal(_COUNT.pack(count) + numbers + words.encode("ascii"))
 
 
 _PLAIN = (None, None, None)
 
 
 def decode(block: bytes) -> Iterator[VolumeInfo]:
-    """The volumes of a block."""
+    """The volumes of a block; ``Damaged``."""
+    block = _content(block)
     count, names, *words = _words(block)
     numbers = struct.unpack_from(f"<{_WIDTH * count}q", block, _COUNT.size)
     for n, name in enumerate(names):
@@ -57,7 +80,8 @@ def decode(block: bytes) -> Iterator[VolumeInfo]:
 
 
 def find(block: bytes, name: str) -> VolumeInfo | None:
-    """One volume of a block by name, without making the others."""
+    """One volume of a block by name, without making the others; ``Damaged``."""
+    block = _content(block)
     _, names, *words = _words(block)
     try:
         n = names.index(name)

@@ -132,9 +132,9 @@ class Store:
         return data.decode("utf-8", "surrogateescape"), stamp(facts) if settled else None
 
     def save(self, name: str, text: str, host: Host) -> None:
-        """Write a definition durably: it is the old one or the new one at any instant."""
+        """Write a definition durably: it is the old one or the new one at any instant. Undone by the old one."""
         host.files.mkdir(self.directory, 0o755 if self.directory.startswith("/etc/") else 0o700, keep=True)
-        host.files.write(self.path(name), text.encode("utf-8"), 0o600)
+        host.files.replace(self.path(name), text.encode("utf-8"), 0o600)
 
     def remove(self, name: str, host: Host) -> bool:
         """Remove the autostart link, then the definition. Returns whether there was one."""

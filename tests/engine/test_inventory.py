@@ -52,7 +52,11 @@ def test_a_size_that_no_file_can_have_does_not_end_a_refresh() -> None:
 
 
 def _pool(inventory: Inventory, name: str = "p") -> int:
-    return inventory.put(name, f"uuid-{name}", "dir", stamp=1, claims=(), target=f"/{name}").id
+    inventory.make()
+    inventory.put(name, f"uuid-{name}", "dir", stamp=1, claims=(), target=f"/{name}")
+    record = inventory.record(name)
+    assert record is not None
+    return record.id
 
 
 def _volume(name: str, version: int = 0, **more: object) -> VolumeInfo:

@@ -515,7 +515,7 @@ def test_a_lost_record_of_formats_makes_guesses_worth_less(tmp_path: Path) -> No
 def test_an_inventory_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     import sqlite3
 
-    Engine(tmp_path / "root").pools()
+    Engine(tmp_path / "root").define(xml(tmp_path / "images"))
     path = tmp_path / "root" / "state" / "inventory.sqlite"
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=999")

@@ -140,7 +140,7 @@ def test_the_format_of_a_file_that_was_away_stays(engine: Engine, pool, tmp_path
 
 
 def test_a_pool_that_was_taken_away_meanwhile_does_not_become_active(engine: Engine) -> None:
-    with pytest.raises(errors.HostError, match="was taken away while it was started"):
+    with pytest.raises(errors.HostError, match="was taken away meanwhile"):
         engine.core.inventory.set_active(4711, "<pool/>", engine.core.boot, None, [], Usage(0, 0, 0))
 
 
