@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest_plugins = ["tests.lab.plugin", "pytester"]
+pytest_plugins = ["tests.lab.plugin", "tests.sweep", "pytester"]
 
 if TYPE_CHECKING:
     from poolkit.engine import Engine

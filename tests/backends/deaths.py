@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -9,18 +10,20 @@ from pathlib import Path
 
 from poolkit.engine import Engine
 from poolkit.host import Host
+from tests.sweep import Points, Sampled
 
 
-def killed_at(root: Path, number: int, verb: Callable[[Engine], object]) -> bool:
-    """Run ``verb`` in a process that is killed at its fault point of that number; False if it has no such point."""
+def killed_at(root: Path, number: int, verb: Callable[[Engine], object], passed: Points | None = None) -> bool:
+    """Run ``verb`` in a process that is killed at its fault point of that number; False if it has no such point.
+
+    ``passed`` counts the points it came to.
+    """
+    passed = passed or Points()
     child = os.fork()
     if not child:
-        left = number
 
         def fault(label: str) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
+            if passed.add() == number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         status = 1
@@ -45,15 +48,16 @@ class _Lasting(Host):
         """Not yet."""
 
 
-def deaths(root: Path, verb: Callable[[Engine], object]) -> Iterator[Engine]:
-    """After each possible death: the engine that cleaned up."""
-    number = 1
+def deaths(root: Path, verb: Callable[[Engine], object], sampled: Sampled[int]) -> Iterator[Engine]:
+    """After a death at each of the ``sampled`` points: the engine that cleaned up. In the end the verb has its way."""
     host = _Lasting()
     try:
-        while killed_at(root, number, verb):
+        for number in sampled(itertools.count(1)):
+            passed = Points()
+            if not killed_at(root, number, verb, passed):
+                break
             with Engine(root, host=host) as engine:
                 yield engine
-            number += 1
     finally:
         Host.close(host)
-    assert number > 2, "there were hardly any points to die at"
+    assert passed.count > 1, "there were hardly any points to die at"

@@ -15,6 +15,7 @@ from poolkit.engine import Engine
 from poolkit.testing import BackendContract
 from tests.backends.deaths import deaths
 from tests.lab.fixtures import settle, sh, wait_until
+from tests.sweep import Sampled
 
 pytestmark = pytest.mark.lab
 MIB = 1 << 20
@@ -119,12 +120,14 @@ def test_who_uses_a_partition_is_named(engine: Engine, lab_disks: list[str], tmp
 
 
 @pytest.mark.lab(timeout=300)
-def test_a_death_at_any_point_leaves_no_stray_partition(engine: Engine, lab_disks: list[str]) -> None:
+def test_a_death_at_any_point_leaves_no_stray_partition(
+    engine: Engine, lab_disks: list[str], sampled: Sampled[int]
+) -> None:
     device = lab_disks[0]
     base = name_of(device)
     root = Path(engine.locations.storage).parent
     engine.define(xml(device, "dos"))
-    for cleaned in deaths(root, lambda engine: engine.pool("disk").build()):
+    for cleaned in deaths(root, lambda engine: engine.pool("disk").build(), sampled):
         if not any("undone" in line for line in cleaned.recovered) and sh("wipefs", device):
             break  # all was done, and only the record of the work remained to be cleared
         assert not sh("wipefs", device)
@@ -132,7 +135,7 @@ def test_a_death_at_any_point_leaves_no_stray_partition(engine: Engine, lab_disk
     pool = engine.pool("disk")
     pool.start()
     before = kernel(device), on_disk(device)
-    for cleaned in deaths(root, lambda engine: engine.pool("disk").create_volume(volume(f"{base}1"))):
+    for cleaned in deaths(root, lambda engine: engine.pool("disk").create_volume(volume(f"{base}1")), sampled):
         settle()
         if cleaned.pool("disk").volumes():
             break
@@ -141,7 +144,7 @@ def test_a_death_at_any_point_leaves_no_stray_partition(engine: Engine, lab_disk
     assert list(kernel(device)) == [f"{base}1"]
     pool.volume(f"{base}1").upload(BytesIO(b"content" * 1000))
     before = kernel(device), on_disk(device)
-    for cleaned in deaths(root, lambda engine: engine.pool("disk").volume(f"{base}1").resize(16 * MIB)):
+    for cleaned in deaths(root, lambda engine: engine.pool("disk").volume(f"{base}1").resize(16 * MIB), sampled):
         settle()
         if cleaned.pool("disk").volume(f"{base}1").info.capacity == 16 * MIB:
             break

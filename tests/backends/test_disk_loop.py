@@ -18,6 +18,7 @@ from poolkit.engine.pool import Pool
 from poolkit.host import Host
 from poolkit.testing import BackendContract
 from tests.machine import held
+from tests.sweep import Sampled
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("losetup", "sfdisk", "partx", "lsblk", "wipefs")]
 MIB = 1 << 20
@@ -506,15 +507,18 @@ class Stop(errors.HostError):
     """A fault that the engine may get over where the work is complete already."""
 
 
-def trips(work: Callable[[Host], None], limit: int = 60) -> Iterator[int]:
-    """Do ``work`` again and again, stopped at the first fault point, the second and so on, until it gets through."""
-    for last in range(1, limit):
-        left = last
+def trips(work: Callable[[Host], None], sampled: Sampled[int], least: int = 2, limit: int = 60) -> Iterator[int]:
+    """Do ``work`` again and again, stopped at each of the ``sampled`` fault points, until it gets through.
+
+    There must be ``least`` points.
+    """
+    for last in sampled(range(1, limit)):
+        passed = 0
 
         def fault(label: str) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
+            nonlocal passed
+            passed += 1
+            if passed == last:  # noqa: B023 - called within this turn of the loop
                 raise Stop(label)
 
         try:
@@ -522,12 +526,15 @@ def trips(work: Callable[[Host], None], limit: int = 60) -> Iterator[int]:
         except Stop:
             yield last
         else:
+            assert passed >= least, "there were hardly any points to fail at"
             return
     raise AssertionError("it never got through")
 
 
 @pytest.mark.parametrize("label", ["gpt", "dos"])
-def test_a_failing_create_on_sectors_of_4096_bytes(engine: Engine, make_disk: Callable[..., str], label: str) -> None:
+def test_a_failing_create_on_sectors_of_4096_bytes(
+    engine: Engine, make_disk: Callable[..., str], label: str, sampled: Sampled[int]
+) -> None:
     device = make_disk(200 * MIB, "--sector-size", "4096")
     started(engine, device, label)
     if label == "dos":
@@ -538,7 +545,7 @@ def test_a_failing_create_on_sectors_of_4096_bytes(engine: Engine, make_disk: Ca
         with Engine(engine.locations.storage.rpartition("/")[0], host=host) as other:
             other.pool("disk").create_volume(volume(f"{os.path.basename(device)}p1"))
 
-    for _ in trips(work):
+    for _ in trips(work, sampled):
         assert (sh("partx", "--show", device), kernel(device)) == before
     assert kernel(device) == {1: (1, 8)}
 
@@ -577,7 +584,9 @@ def test_number_three_of_sun_is_left_out(engine: Engine, disk: str) -> None:
 
 
 @pytest.mark.parametrize("label", ["gpt", "dos", pytest.param("mac", marks=pytest.mark.tools("parted"))])
-def test_a_failing_create_leaves_the_disk_as_it_was(engine: Engine, disk: str, label: str) -> None:
+def test_a_failing_create_leaves_the_disk_as_it_was(
+    engine: Engine, disk: str, label: str, sampled: Sampled[int]
+) -> None:
     pool = started(engine, disk, label)
     first = {"mac": 2}.get(label, 1)
     add(pool, first)
@@ -588,16 +597,15 @@ def test_a_failing_create_leaves_the_disk_as_it_was(engine: Engine, disk: str, l
         with Engine(engine.locations.storage.rpartition("/")[0], host=host) as other:
             other.pool("disk").create_volume(volume(name))
 
-    count = 0
-    for _ in trips(work):
-        count += 1
+    for _ in trips(work, sampled, least=4):
         assert (sh("partx", "--show", disk), kernel(disk)) == before
-    assert count > 3
     assert name in [v.name for v in pool.volumes()]
 
 
 @pytest.mark.parametrize("label", ["gpt", "dos"])
-def test_a_failing_resize_or_delete_leaves_the_disk_as_it_was(engine: Engine, disk: str, label: str) -> None:
+def test_a_failing_resize_or_delete_leaves_the_disk_as_it_was(
+    engine: Engine, disk: str, label: str, sampled: Sampled[int]
+) -> None:
     pool = started(engine, disk, label)
     name = add(pool, 1)
     before = sh("partx", "--show", disk), kernel(disk)
@@ -606,7 +614,7 @@ def test_a_failing_resize_or_delete_leaves_the_disk_as_it_was(engine: Engine, di
         with Engine(engine.locations.storage.rpartition("/")[0], host=host) as other:
             other.pool("disk").volume(name).resize(16 * MIB)
 
-    for _ in trips(grow):
+    for _ in trips(grow, sampled):
         assert (sh("partx", "--show", disk), kernel(disk)) == before
     assert kernel(disk)[1] == (1, 16)
     before = sh("partx", "--show", disk), kernel(disk)
@@ -615,7 +623,7 @@ def test_a_failing_resize_or_delete_leaves_the_disk_as_it_was(engine: Engine, di
         with Engine(engine.locations.storage.rpartition("/")[0], host=host) as other:
             other.pool("disk").volume(name).delete()
 
-    for _ in trips(remove):
+    for _ in trips(remove, sampled):
         # Once the entry is gone nothing brings it back, and the engine has only its own records to write.
         if table(disk):
             assert (sh("partx", "--show", disk), kernel(disk)) == before
@@ -624,14 +632,16 @@ def test_a_failing_resize_or_delete_leaves_the_disk_as_it_was(engine: Engine, di
 
 @pytest.mark.tools("parted")
 @pytest.mark.parametrize("label", ["mac", "bsd", "sun", "dvh", "pc98"])
-def test_a_failing_build_of_another_table_leaves_nothing(engine: Engine, disk: str, label: str) -> None:
+def test_a_failing_build_of_another_table_leaves_nothing(
+    engine: Engine, disk: str, label: str, sampled: Sampled[int]
+) -> None:
     engine.define(xml(disk, label))
 
     def work(host: Host) -> None:
         with Engine(engine.locations.storage.rpartition("/")[0], host=host) as other:
             other.pool("disk").build()
 
-    for _ in trips(work):
+    for _ in trips(work, sampled):
         assert subprocess.run(["parted", "--script", disk, "print"], capture_output=True, check=False).returncode == 1
     pool = engine.pool("disk")
     pool.start()
@@ -646,7 +656,7 @@ def test_a_failing_build_of_another_table_leaves_nothing(engine: Engine, disk: s
 
 
 @pytest.mark.tools("mkfs.ext4")
-def test_a_failing_build_brings_back_what_was_there(engine: Engine, disk: str) -> None:
+def test_a_failing_build_brings_back_what_was_there(engine: Engine, disk: str, sampled: Sampled[int]) -> None:
     pool = engine.define(xml(disk, "dos"))
     sh("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", disk, input="label: gpt\n,10M\n,20M\n")
     sh("partx", "--add", disk)
@@ -657,15 +667,12 @@ def test_a_failing_build_brings_back_what_was_there(engine: Engine, disk: str) -
         with Engine(engine.locations.storage.rpartition("/")[0], host=host) as other:
             other.pool("disk").build(overwrite=True)
 
-    count = 0
-    for _ in trips(work):
-        count += 1
+    for _ in trips(work, sampled, least=6):
         assert ends(disk) == before[0]
         assert kernel(disk) == before[1]
-    assert count > 5
     assert table(disk) == {}
     sh("wipefs", "--all", "--quiet", disk)
-    for _ in trips(work):
+    for _ in trips(work, sampled):
         assert not sh("wipefs", disk)
     assert pool.start()
 

@@ -16,6 +16,7 @@ from poolkit.engine import Engine
 from poolkit.host import Host
 from poolkit.testing import BackendContract
 
+from ..sweep import Points, Sampled
 from .loops import loop_devices, mounts_below, sh
 
 pytestmark = [
@@ -219,15 +220,18 @@ def make(engine: Engine) -> None:
 
 @pytest.mark.parametrize("kind", ["ext4", "btrfs"])
 @pytest.mark.parametrize("how", ["killed", "failing"])
-def test_nothing_is_half_done(loop: Callable[..., str], tmp_path: Path, kind: str, how: str) -> None:
+def test_nothing_is_half_done(
+    loop: Callable[..., str], tmp_path: Path, kind: str, how: str, sampled: Sampled[int]
+) -> None:
     if not kernel_has(kind):
         pytest.skip(f"needs {kind} in this kernel")
     device = loop(SIZES[kind])
     root, target = tmp_path / "root", tmp_path / "mnt"
     with Engine(root) as engine:
         engine.define(definition(device, target, kind))
-    for step in range(1, 100):
-        if not _interrupted(root, step, how):
+    for step in sampled(range(1, 100)):
+        passed = Points()
+        if not _interrupted(root, step, how, passed):
             break
         with Engine(root) as engine:
             if engine.pool("disk").info.active:
@@ -236,22 +240,19 @@ def test_nothing_is_half_done(loop: Callable[..., str], tmp_path: Path, kind: st
             assert not target.exists(), f"step {step}"
             assert sh("wipefs", device) == "", f"step {step}: a file system is left"
             assert engine.core.operations.failed() == []
-    assert step > 8, "the verb has fewer steps than it must have"
+    assert passed.count > 7, "the verb has fewer steps than it must have"
     with Engine(root) as engine:
         assert engine.pool("disk").info.active
         assert mounts_below(tmp_path) == [str(target)]
         engine.pool("disk").destroy()
 
 
-def _interrupted(root: Path, step: int, how: str) -> bool:
+def _interrupted(root: Path, step: int, how: str, passed: Points) -> bool:
     child = os.fork()
     if child == 0:
-        count = 0
 
         def fault(label: str) -> None:
-            nonlocal count
-            count += 1
-            if count == step:
+            if passed.add() == step:
                 if how == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
                 raise OSError(5, "injected", label)

@@ -21,6 +21,7 @@ from poolkit.families.blockdevice import BlockBackend
 from poolkit.host import Host
 from poolkit.model import PoolTarget
 from tests.backends.loops import loop_devices, sh
+from tests.sweep import Sampled
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("losetup", "vgcreate", "mkfs.ext4")]
 
@@ -108,13 +109,15 @@ def test_overwrite_spares_the_group_of_another_host(engine: Engine, devices: lis
     assert pool.build(overwrite=True)
 
 
-def test_death_while_building_leaves_nothing(tmp_path: Path, devices: list[str], vg: str) -> None:
+def test_death_while_building_leaves_nothing(
+    tmp_path: Path, devices: list[str], vg: str, sampled: Sampled[int]
+) -> None:
     from tests.backends.deaths import deaths
 
     root = tmp_path / "root"
     with Engine(root) as engine:
         engine.define(xml(vg, *devices))
-    for engine in deaths(root, lambda engine: engine.pool("guests").build()):
+    for engine in deaths(root, lambda engine: engine.pool("guests").build(), sampled):
         assert labels(*devices) == {}
         assert engine.core.operations.failed() == []
     assert labels(*devices) == dict.fromkeys(devices, vg)

@@ -16,6 +16,7 @@ from poolkit.engine.pool import Pool
 from poolkit.testing import BackendContract
 from tests.backends.deaths import deaths
 from tests.lab.fixtures import empty, sh, virtio_disks, wipe
+from tests.sweep import Sampled
 
 pytestmark = pytest.mark.lab
 MIB = 1 << 20
@@ -365,11 +366,11 @@ def test_a_group_that_lost_a_device(engine: Engine, lab_disks: list[str]) -> Non
 
 
 @pytest.mark.lab(timeout=300)
-def test_death_while_building_leaves_nothing(lab_disks: list[str], tmp_path: Path) -> None:
+def test_death_while_building_leaves_nothing(lab_disks: list[str], tmp_path: Path, sampled: Sampled[int]) -> None:
     root = tmp_path / "root"
     with Engine(root) as engine:
         engine.define(xml(lab_disks[0], extra=THIN))
-    for engine in deaths(root, lambda engine: engine.pool("guests").build()):
+    for engine in deaths(root, lambda engine: engine.pool("guests").build(), sampled):
         assert left() == ""
         assert engine.core.operations.failed() == []
         assert not engine.pool("guests").info.active
@@ -377,7 +378,9 @@ def test_death_while_building_leaves_nothing(lab_disks: list[str], tmp_path: Pat
 
 
 @pytest.mark.lab(timeout=300)
-def test_death_while_starting_or_creating_leaves_all_as_it_was(lab_disks: list[str], tmp_path: Path) -> None:
+def test_death_while_starting_or_creating_leaves_all_as_it_was(
+    lab_disks: list[str], tmp_path: Path, sampled: Sampled[int]
+) -> None:
     root = tmp_path / "root"
     with Engine(root) as engine:
         pool = engine.define(xml(lab_disks[0]))
@@ -385,13 +388,13 @@ def test_death_while_starting_or_creating_leaves_all_as_it_was(lab_disks: list[s
         pool.start()
         pool.create_volume(volume("kept"))
         pool.destroy()
-    for engine in deaths(root, lambda engine: engine.pool("guests").start()):
+    for engine in deaths(root, lambda engine: engine.pool("guests").start(), sampled):
         active = os.path.exists("/dev/vg-guests/kept")
         assert engine.pool("guests").info.active == active
         if active:
             engine.pool("guests").destroy()  # it died after the inventory's commit: the pool was up
         assert engine.core.operations.failed() == []
-    for engine in deaths(root, lambda engine: engine.pool("guests").create_volume(volume("new"))):
+    for engine in deaths(root, lambda engine: engine.pool("guests").create_volume(volume("new")), sampled):
         there = sh("lvs", "--noheadings", "-o", "lv_name", "vg-guests").split()
         assert there == sorted(v.name for v in engine.pool("guests").volumes())
         assert set(there) <= {"kept", "new"}

@@ -21,6 +21,7 @@ from poolkit.model import SourceHost
 from poolkit.testing import BackendContract
 
 from ..lab.fixtures import NfsServer, sh
+from ..sweep import Sampled
 from .deaths import deaths
 from .servers import Gluster, Samba
 
@@ -388,11 +389,11 @@ def test_the_examples_run_as_they_are(nfs: NfsServer, samba: Samba, tmp_path: Pa
 
 
 @pytest.mark.lab(timeout=300)
-def test_death_while_starting_leaves_nothing_mounted(nfs: NfsServer, tmp_path: Path) -> None:
+def test_death_while_starting_leaves_nothing_mounted(nfs: NfsServer, tmp_path: Path, sampled: Sampled[int]) -> None:
     root, target = tmp_path / "root", tmp_path / "mnt"
     with Engine(root) as engine:
         engine.define(definition(exported(), target))
-    for engine in deaths(root, lambda engine: engine.pool("net").start(build=True)):
+    for engine in deaths(root, lambda engine: engine.pool("net").start(build=True), sampled):
         assert engine.core.operations.failed() == []
         if engine.pool("net").info.active:
             engine.pool("net").destroy()  # it died after the inventory's commit: the pool was up
@@ -402,11 +403,13 @@ def test_death_while_starting_leaves_nothing_mounted(nfs: NfsServer, tmp_path: P
 
 
 @pytest.mark.lab(timeout=300)
-def test_death_while_creating_leaves_nothing_on_the_server(nfs: NfsServer, tmp_path: Path) -> None:
+def test_death_while_creating_leaves_nothing_on_the_server(
+    nfs: NfsServer, tmp_path: Path, sampled: Sampled[int]
+) -> None:
     root, source = tmp_path / "root", exported()
     with Engine(root) as engine:
         engine.define(definition(source, tmp_path / "mnt")).start()
-    for engine in deaths(root, lambda engine: engine.pool("net").create_volume(volume())):
+    for engine in deaths(root, lambda engine: engine.pool("net").create_volume(volume()), sampled):
         assert engine.core.operations.failed() == []
         if engine.pool("net").volumes():
             engine.pool("net").volume("v").delete()  # it died after the inventory's commit

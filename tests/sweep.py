@@ -1,0 +1,119 @@
+"""Tests that go through many cases, such as a death at every step: all cases in ``make soak``, a sample elsewhere.
+
+    def test_killed_at_every_step(sampled, tmp_path):
+        for step in sampled(range(1, 200)):
+            if not killed_at(step):
+                break
+
+The sample is drawn anew in each run. The seed is in the head of the run and below each failure; ``POOLKIT_SWEEP=SEED``
+takes the same cases again, and ``POOLKIT_SWEEP=all`` takes every one. The variable goes into the lab's guests as well.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import pytest
+
+Case = TypeVar("Case")
+Sampled = Callable[[Iterable[Case]], Iterator[Case]]
+
+VARIABLE = "POOLKIT_SWEEP"
+STRIDE = 4  # of so many cases one is taken, on the average
+_taken = pytest.StashKey[list[str]]()
+
+
+def setting() -> str:
+    """The seed of this run, or ``all``; drawn once, and handed on to the processes that this one starts."""
+    return os.environ.setdefault(VARIABLE, str(random.SystemRandom().randrange(1_000_000)))
+
+
+def sample(cases: Iterable[Case], seed: str, label: str) -> Iterator[Case]:
+    """About one of ``STRIDE`` cases, each with the same chance and at least one; ``cases`` need not have an end.
+
+    ``label`` tells apart what is drawn with one seed. With the seed ``all`` every case comes.
+    """
+    if seed == "all":
+        yield from cases
+        return
+    chance = random.Random(f"{seed} {label}")  # a text, so that the draw is the same with every Python
+    skip = chance.randrange(STRIDE)
+    taken = False
+    last: list[Case] = []
+    for case in cases:
+        last = [case]
+        if skip:
+            skip -= 1
+            continue
+        yield case
+        taken = True
+        skip = chance.randrange(2 * STRIDE - 1)
+    if not taken:
+        yield from last
+
+
+class Points:
+    """Counts the fault points that a verb passes, also in a child that was forked after this was made."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 8)  # shared with the children
+
+    @property
+    def count(self) -> int:
+        """How many there were so far."""
+        return int.from_bytes(self._memory[:], "little")
+
+    def add(self) -> int:
+        """One more; returns its number, from 1."""
+        number = self.count + 1
+        self._memory[:] = number.to_bytes(8, "little")
+        return number
+
+
+@pytest.fixture
+def sampled(request: pytest.FixtureRequest) -> Sampled[object]:
+    """``for case in sampled(cases)``: a sample of the cases, or all of them in ``make soak``. More in tests/sweep.py."""
+    taken = request.node.stash.setdefault(_taken, [])
+    turns = 0
+
+    def draw(cases: Iterable[Case]) -> Iterator[Case]:
+        nonlocal turns
+        turns += 1
+        for case in sample(cases, setting(), f"{request.node.nodeid} {turns}"):
+            taken.append(str(case))
+            yield case
+
+    return draw
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed before anything is started that needs it."""
+    config.addinivalue_line("markers", "sweep: takes a sample of many cases; set by the fixture 'sampled' alone")
+    setting()
+
+
+def pytest_report_header() -> str:
+    """Say what is needed to take the same cases again."""
+    seed = setting()
+    return f"sweeps: {'every case' if seed == 'all' else f'a sample of the cases; the same again: {VARIABLE}={seed}'}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that take samples, so that ``-m sweep`` selects them."""
+    for item in items:
+        if "sampled" in getattr(item, "fixturenames", ()):
+            item.add_marker("sweep")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Below a failure, say which cases were taken and how to take them again."""
+    report = yield
+    if report.failed and (taken := item.stash.get(_taken, [])):
+        report.sections.append(("sweep", f"{VARIABLE}={setting()} takes these cases again: {', '.join(taken)}"))
+    return report
