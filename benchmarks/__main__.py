@@ -7,6 +7,7 @@ import importlib
 import os
 import pkgutil
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in found]:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(found)}")
+    # A user's PATH, and that of some services, lacks the folders of mkfs and sfdisk.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     # Ended from outside it cleans up as well: a libvirtd and a hundred thousand files would stay behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows: list[Row] = []
@@ -46,6 +49,9 @@ def main() -> int:
                 rows.extend(found[name](bench))
             except Skip as reason:
                 bench.note(str(reason))
+            except FileNotFoundError as error:
+                bench.note(f"{name}: {error.filename!r} is not there")
+                failed.append(name)
             except Exception:  # the others' figures are worth having
                 traceback.print_exc()
                 failed.append(name)
@@ -80,7 +86,10 @@ def record(head: str, lines: list[str]) -> None:
 def machine(bench: Bench) -> str:
     """One line on what was measured where."""
     find = ["findmnt", "-n", "-o", "FSTYPE", "--target", str(bench.scratch)]
-    kind = subprocess.run(find, stdout=subprocess.PIPE, text=True, check=False).stdout.strip() or "unknown"
+    kind = ""
+    if shutil.which(find[0]):
+        kind = subprocess.run(find, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+    kind = kind or "an unknown file system"
     version = platform.python_version()
     load = os.getloadavg()[0]
     return f"Linux, {os.cpu_count()} CPUs, Python {version}, scratch on {kind}, load {load:.1f} at the start"

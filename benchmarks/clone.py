@@ -6,7 +6,6 @@ Every side ends with its data on the disk (fsync), because a clone does so befor
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +21,16 @@ NOT_MORE, FASTER = 1.3, 1.0
 
 def run(bench: Bench) -> Iterator[Row]:
     """For each file system the clone against both peers; where nothing can be mounted, on the scratch directory."""
+    bench.need("clones: the peer", "qemu-img")
     if os.geteuid():
         bench.note("clones on xfs, btrfs and ext4: mounting needs root; measured on the scratch directory")
         yield from clones(bench, bench.fresh("clone"), "scratch")
         return
     for kind, command in MKFS.items():
-        if not shutil.which(command[0]):
-            bench.note(f"clones on {kind}: needs {command[0]}")
+        try:
+            bench.need(f"clones on {kind}", command[0])
+        except Skip as reason:
+            bench.note(str(reason))
             continue
         with mounted(bench, command) as place:
             yield from clones(bench, place, kind)
@@ -36,8 +38,6 @@ def run(bench: Bench) -> Iterator[Row]:
 
 def clones(bench: Bench, place: Path, kind: str) -> Iterator[Row]:
     """The rows of one file system."""
-    if not shutil.which("qemu-img"):
-        raise Skip("clones: the peer qemu-img is missing (apt install qemu-utils)")
     directory = place / "images"
     directory.mkdir()
     source = directory / "source"

@@ -22,6 +22,7 @@ def run(bench: Bench) -> Iterator[Row]:
     """One disk, read in every way in turns."""
     if os.geteuid():
         raise Skip("disk: needs root")
+    bench.need("disk", "losetup", "sfdisk", "partx")
     from poolkit.engine import Engine
 
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -90,9 +91,8 @@ class Bench:
 
     def floor(self) -> Callable[[Path], float]:
         """The C loop, compiled here: directory -> seconds for all its files."""
-        compiler = next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-        if compiler is None:
-            raise Skip("refreshes: the floor needs a C compiler (apt install gcc libc6-dev)")
+        compiler = next(filter(shutil.which, ("gcc", "clang", "cc")), "cc")
+        self.need("refreshes: the C floor", compiler)
         program = self.scratch / "floor"
         if not program.exists():
             source = Path(__file__).with_name("floor.c")
@@ -117,10 +117,25 @@ class Bench:
             return None
         return PrivateLibvirtd(self.fresh("libvirtd"))
 
+    def need(self, what: str, *programs: str) -> None:
+        """Raise Skip, with the names of the packages, unless these programs are there."""
+        if lacking := [name for name in programs if not shutil.which(name)]:
+            known = packages()
+            wanted = sorted({known[name] for name in lacking if name in known})
+            hint = f" (apt install {' '.join(wanted)})" if wanted else ""
+            raise Skip(f"{what}: {', '.join(lacking)} not installed{hint}")
+
     def note(self, text: str) -> None:
         """A line under the table."""
         if text not in self.notes:
             self.notes.append(text)
+
+
+def packages() -> dict[str, str]:
+    """Which Debian package has a program, by the list that is installed from."""
+    script = Path(__file__).parents[1] / "scripts" / "install-test-tools"
+    groups = runpy.run_path(str(script))["read"]()
+    return {program: package for group in groups.values() for package, found in group.items() for program in found}
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.harness import Bench, Row, Skip, best, seconds
+from benchmarks.harness import Bench, Row, best, seconds
 from benchmarks.pools import started_pool
 
 NOT_MORE = 3.0
@@ -16,8 +15,7 @@ NOT_MORE = 3.0
 
 def run(bench: Bench) -> Iterator[Row]:
     """Overlays as qemu-img makes them, each with its backing image and the format of that."""
-    if not shutil.which("qemu-img"):
-        raise Skip("refresh of qcow2 images: qemu-img is missing (apt install qemu-utils)")
+    bench.need("refresh of qcow2 images", "qemu-img")
     count = 1_000 if bench.quick else 10_000
     files, floor = overlays(bench, count), bench.floor()
     floor(files)

@@ -26,6 +26,7 @@ def run(bench: Bench) -> Iterator[Row]:
     # The node /dev/mapper/control may be there without the driver: LVM's tools make it.
     if os.geteuid() or "device-mapper" not in Path("/proc/misc").read_text():
         raise Skip("volume groups: need root and device-mapper (python -m tests.lab run python3 -m benchmarks lvm)")
+    bench.need("volume groups", "losetup", "vgcreate", "lvs")
     count = 50 if bench.quick else 500
     with ExitStack() as stack:
         make_group(bench, stack, count)

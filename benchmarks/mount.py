@@ -18,6 +18,7 @@ def run(bench: Bench) -> Iterator[Row]:
     """Mount and unmount in turns; only the mounting is measured. ``mount`` is a process in both, the engine's call is not."""
     if os.geteuid():
         raise Skip("mount: needs root")
+    bench.need("mount", "losetup", "mkfs.ext4", "mount")
     from poolkit.engine import Engine
 
     target, root = bench.fresh("target"), bench.fresh("root")
