@@ -9,12 +9,12 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lowest lint format schemas bench docs lab-shell setup clean
+.PHONY: help demo test quick soak lowest lint format schemas bench docs lab-shell setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='...' is handed on to pytest (test, quick) and to the benchmarks (bench)."
+	@echo "  ARGS='...' is handed on to pytest (test, quick, soak) and to the benchmarks (bench)."
 
 demo: ## show the main job on a temporary directory; needs no root
 	@$(PYTHON) scripts/setup run
@@ -27,7 +27,12 @@ test: ## install what the tests need, run them all, check the coverage gate
 
 quick: ## run only the tests that need no virtual machine, without coverage
 	@$(PYTHON) scripts/setup test
-	@$(BIN)/python -m pytest -q -m "not lab" $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not lab and not guest" $(ARGS)
+
+soak: ## go through every case where the tests take a sample, such as a death at each step
+	@$(PYTHON) scripts/setup test
+	@$(BIN)/python scripts/install-test-tools
+	@POOLKIT_SWEEP=all $(BIN)/python -m pytest -m sweep $(ARGS)
 
 lowest: ## test documents and command with the lowest versions of lxml, xmlschema and rich that are allowed
 	@$(PYTHON) scripts/test-lowest $(ARGS)

@@ -141,7 +141,10 @@ def _note_empty(disks: list[str]) -> None:
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Wait until the condition holds; AssertionError after that many seconds."""
+    """Wait until the condition holds; AssertionError after that many seconds of a quiet machine."""
+    from .speed import scaled
+
+    seconds = scaled(seconds)
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -253,6 +256,18 @@ def lab_nfs() -> Iterator[NfsServer]:
 
 
 # outside
+
+
+@pytest.fixture
+def bootable() -> None:
+    """For tests on the host that have guests started: skip (fail in continuous integration) where none can be had."""
+    from ..conftest import unavailable
+    from . import image
+
+    try:
+        image.ensure()
+    except image.LabUnavailable as error:
+        unavailable(f"needs the lab: {error}")
 
 
 @pytest.fixture

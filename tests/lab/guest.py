@@ -26,11 +26,15 @@ from pathlib import Path
 from types import TracebackType
 
 from . import image as images
+from . import state
 from .image import Image, Say
 
 BOOT_TIMEOUT = 120  # seconds; 4 to 7 are usual under TCG, a busy machine takes its time
 KVM_TIMEOUT = 20  # seconds; where KVM works a guest is up in 2
 POLL = 0.02  # seconds between looks at the shared folder
+RESTORE_TIMEOUT = 60  # seconds; 1 to 3 are usual
+UNMARKED = "POOLKIT_LAB_UNMARKED"  # names a test that runs and may not start a guest
+SOURCES = 2  # folders of sources that a machine has room for
 
 
 class GuestError(Exception):
@@ -106,6 +110,9 @@ class Guest:
         self.say = say
         self.process: subprocess.Popen[bytes] | None = None
         self.folder = Path("/nonexistent")
+        self.state: Path | None = None  # the folder of the saved state that this machine goes on from
+        self._saving = False
+        self._woken = 0.0
         self._jobs = 0
         self._console = ""
 
@@ -135,12 +142,25 @@ class Guest:
         self.wait_ready()
         return self
 
-    def launch(self) -> None:
-        """Switch the machine on; ``wait_ready`` comes next. Raises LabUnavailable."""
+    def launch(self, *, boot: bool = False) -> None:
+        """Switch the machine on; ``wait_ready`` comes next. Raises LabUnavailable.
+
+        It goes on from a saved state where that is possible, unless it is told to ``boot``.
+        """
+        if unmarked := os.environ.get(UNMARKED):
+            raise GuestError(
+                f"{unmarked} starts a guest without the fixture 'bootable' or 'lab_guest', which say that it does"
+            )
         image = images.ensure(self.say)
         accel = self.accel or accelerator(image)
+        # With KVM a guest boots in 2 s. A shared disk or network differs from guest to guest, and a state has seen it.
+        fit = accel == "tcg" and not (boot or self.shared or self.ip or self.extra or self.terminal)
+        self.state = state.ensure(self, image, accel) if fit else None
         self._prepare_folder()
         machine = [*self._qemu(image, accel), *self._devices(), *self.extra]
+        if self.state:
+            (self.folder / state.MEMORY).symlink_to(self.state / state.MEMORY)
+            machine += ["-incoming", f"exec:cat {state.MEMORY}"]
         with (self.folder / "qemu.log").open("wb") as log:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *machine],
@@ -152,12 +172,59 @@ class Guest:
             )
 
     def wait_ready(self) -> None:
-        """Wait until commands can run; GuestError if that does not come, and then nothing is left running."""
+        """Wait until commands can run; GuestError if that does not come, and then nothing is left running.
+
+        A guest that does not come up from a saved state is booted.
+        """
         try:
+            if self.state:
+                try:
+                    # What arrives before the state is loaded is lost, so it is told again; more empty lines are ignored.
+                    self.wait_for(self.share / "ready", RESTORE_TIMEOUT, "going on from a saved state", self._wake)
+                    return
+                except GuestError as error:
+                    self.stop()
+                    state.discard(self.state, str(error))
+                    self.say("a guest did not go on from its saved state, so it is booted")
+                    self.launch(boot=True)
             self.wait_for(self.share / "ready", self.boot_timeout, "booting")
         except BaseException:
             self.stop()
             raise
+
+    def _wake(self) -> None:
+        """Send the empty line that a saved guest waits for."""
+        now = time.monotonic()
+        if now - self._woken > 0.2 and self.process and self.process.stdin:
+            self._woken = now
+            with contextlib.suppress(OSError):
+                self.process.stdin.write(b"\n")
+                self.process.stdin.flush()
+
+    def shape(self) -> list[str]:
+        """What a saved state depends on, besides image and qemu."""
+        return [str(fact) for fact in (self.disks, self.disk_size, self.hardware, self.memory, self.cpus)]
+
+    def twin(self) -> Guest:
+        """A machine of the same shape, to be saved."""
+        return Guest(
+            f"{self.name}-saved", disks=self.disks, disk_size=self.disk_size, hardware=self.hardware,
+            memory=self.memory, cpus=self.cpus, accel="tcg",
+        )  # fmt: skip
+
+    def save(self, target: Path) -> None:
+        """Boot, save the machine as it is before it knows its name, and switch it off. Raises GuestError or RuntimeError."""
+        self._saving = True
+        self.extra = ("-qmp", "unix:monitor,server=on,wait=off")
+        self.launch(boot=True)
+        try:
+            self.wait_for(lambda: state.WAITING in self.console(), state.SAVE_TIMEOUT, "booting to be saved")
+            monitor = state.Monitor(self.folder / "monitor")
+            monitor.save(state.MEMORY)
+            monitor.close()
+            os.rename(self.folder / state.MEMORY, target)
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Switch the machine off at once and remove its disks. Repeatable."""
@@ -223,10 +290,14 @@ class Guest:
             )
         return result
 
-    def wait_for(self, path: Path, timeout: float, doing: str, tick: Callable[[], None] = lambda: None) -> None:
-        """Wait until the guest has made ``path``; raises GuestError if it dies or ``timeout`` seconds pass before."""
+    def wait_for(
+        self, what: Path | Callable[[], bool], timeout: float, doing: str, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        """Wait until the guest has made a file, or until ``what`` holds; raises GuestError if it dies or ``timeout``
+        seconds pass before."""
         deadline = time.monotonic() + timeout
-        while not path.exists():
+        there = what.exists if isinstance(what, Path) else what
+        while not there():
             if not self.running:
                 raise GuestError(self.obituary(f"died while {doing}"))
             if time.monotonic() > deadline:
@@ -249,18 +320,21 @@ class Guest:
                 shutil.rmtree(old, ignore_errors=True)
         self.folder = run / f"{self.name}.{os.getpid()}.{time.monotonic_ns():x}"
         self.share.mkdir(parents=True)
+        (self.folder / "nothing").mkdir()
         self._jobs = 0
         size = shutil.get_terminal_size()
         settings = {
             "NAME": self.name,
             "IP": self.ip or "",
             "MAC": self._mac(),
+            "NOW": str(int(time.time())),
             "SHELL_SIZE": f"{size.lines}x{size.columns}" if self.terminal else "",
             "SHELL_TERM": os.environ.get("TERM", "linux"),
         }
         lines = [f"{key}={shlex.quote(value)}" for key, value in settings.items()]
         lines.append(f"SOURCES=({' '.join(shlex.quote(str(source)) for source in self.sources)})")
         (self.share / "setup").write_text("\n".join(lines) + "\n")
+        (self.share / "entropy").write_bytes(os.urandom(512))
         self._copy_metadata()
         disks = [f"DISK{number + 1}" for number in range(self.disks)]
         for disk in disks + (["SCSI1", "SCSI2", "TWOPATH"] if self.hardware else []):
@@ -285,6 +359,7 @@ class Guest:
         """The machine without the devices under test."""
         kvm = accel == "kvm"
         append = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable"
+        append += " lab.save" if self._saving else ""
         return [
             images.which("qemu-system-x86_64") or "qemu-system-x86_64",
             "-accel", "kvm" if kvm else "tcg,thread=multi", "-cpu", "host" if kvm else "max",
@@ -306,7 +381,7 @@ class Guest:
             arguments += _drive(Path(f"DISK{number + 1}"), f"DISK{number + 1}", "cache=unsafe,discard=unmap")
         if self.shared:
             arguments += _drive(self.shared.absolute(), "SHARED", "cache=none,file.locking=off", "share-rw=on")
-        for number, source in enumerate(self.sources):
+        for number, source in enumerate([*self.sources, *["nothing"] * (SOURCES - len(self.sources))]):
             arguments += _folder(str(source), f"src{number}", f"{0x1B - number:#x}", ",readonly=on")
         if self.ip:
             port = 20000 + os.getpid() % 40000

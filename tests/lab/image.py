@@ -87,7 +87,8 @@ def keys() -> tuple[str, str]:
     for name in ("recipe.py", "init.sh", "initrd.py", "image.py"):
         base.update((HERE / name).read_bytes())
     base.update(os.environ.get("POOLKIT_LAB_MIRROR", "").encode())
-    python = hashlib.sha256("\n".join([recipe.PYTHON_VERSION, *python_requirements()]).encode())
+    layout = "byte code apart"  # change it with build_python: that text is not in the key
+    python = hashlib.sha256("\n".join([layout, recipe.PYTHON_VERSION, *python_requirements()]).encode())
     return base.hexdigest()[:16], python.hexdigest()[:16]
 
 
@@ -165,9 +166,13 @@ def sweep() -> None:
     mounts = Path("/proc/self/mountinfo").read_text()
     for entry in cache().iterdir():
         stale = entry.name.startswith("building-")
-        old = entry.name.startswith(("base-", "python-")) and entry.stat().st_mtime < time.time() - MAX_AGE
+        old = (
+            entry.name.startswith(("base-", "python-", "state-", "lock-"))
+            and entry.stat().st_mtime < time.time() - MAX_AGE
+        )
         if (stale or old) and f" {entry}/" not in mounts:  # a mount left inside must not be emptied
             shutil.rmtree(entry, ignore_errors=True)
+            entry.unlink(missing_ok=True) if entry.is_file() else None
 
 
 def tool(argv: list[str], log: Path, env: dict[str, str] | None = None) -> None:
@@ -217,6 +222,17 @@ def build_base(work: Path) -> None:
     shutil.move(modules, home)
     tool(["chroot", str(root), "depmod", modules.name], log)
     furnish(root)
+    # Python's own byte code, compiled here and not in the guest, at the place where a guest has what it compiles.
+    compile_all = [
+        "python3",
+        "-m",
+        "compileall",
+        "-q",
+        "-x",
+        "/(test|idlelib|lib2to3|tkinter)/",
+        f"/usr/lib/python{recipe.PYTHON_VERSION}",
+    ]
+    tool(["chroot", str(root), "env", "PYTHONPYCACHEPREFIX=/usr/share/lab/bytecode", *compile_all], log)
     initrd.unpack_kernel(work / f"kernel/boot/vmlinuz-{modules.name}", work / "vmlinux")
     initrd.write_initrd(root, home, recipe.INITRD_MODULES, work / "initrd")
     listing = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W"]
@@ -268,8 +284,21 @@ def build_python(work: Path) -> None:
         ],
         log,
     )  # fmt: skip
+    move_bytecode(folder, "/opt/lab")
     make_ext4(folder, work / "python.ext4", 400, log)
     shutil.rmtree(folder)
+
+
+def move_bytecode(folder: Path, place: str) -> None:
+    """Move what pip compiled to ``.bytecode``, laid out as a PYTHONPYCACHEPREFIX, for a folder that will be at ``place``.
+
+    Byte code of another version of Python than the guest's stays: it has other names and is of no use.
+    """
+    tag = f".cpython-{recipe.PYTHON_VERSION.replace('.', '')}.pyc"
+    for compiled in folder.rglob(f"__pycache__/*{tag}"):
+        target = folder / ".bytecode" / place.strip("/") / compiled.parent.parent.relative_to(folder) / compiled.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        compiled.rename(target)
 
 
 def make_ext4(folder: Path, target: Path, mebibytes: int, log: Path) -> None:

@@ -17,7 +17,7 @@ for m in @MODULES@; do insmod /modules/$m; done
 i=0
 while [ $i -lt 200 ]; do S=$(grep -lx labroot /sys/block/*/serial) && break; sleep 0.05; i=$((i+1)); done
 B=${S%/serial}
-mount -t ext4 /dev/${B##*/} /root || { echo "lab: no root image" >/dev/console; poweroff -f; }
+mount -t ext4 -o ro /dev/${B##*/} /root || { echo "lab: no root image" >/dev/console; poweroff -f; }
 mount --move /proc /root/proc; mount --move /sys /root/sys; mount --move /dev /root/dev
 exec switch_root /root /usr/sbin/lab-init
 """

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from .speed import scaled, slowness
+
 pytest_plugins = ["tests.lab.fixtures"]
 
 CHOSEN = Path("/lab/chosen.json")
@@ -27,6 +29,7 @@ class Inside:
         self.config = config
         self.chosen = {entry["id"]: entry["timeout"] for entry in json.loads(CHOSEN.read_text())}
         self.failures: list[str] = []
+        self.limits: dict[str, float] = {}
         self.asked = 0
         self.line = EVENTS.open("a", encoding="utf-8")
 
@@ -34,6 +37,13 @@ class Inside:
         """Send one event."""
         self.line.write(json.dumps({"event": event, **data}, default=repr) + "\n")
         self.line.flush()
+
+    def limit(self, item: pytest.Item) -> float:
+        """Set the seconds that a test may take on this machine as it is now; returns them."""
+        seconds = scaled(self.chosen[item.nodeid])
+        if self.config.pluginmanager.hasplugin("timeout"):
+            item.add_marker(pytest.mark.timeout(seconds), append=False)
+        return seconds
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep why a module could not be collected."""
@@ -46,8 +56,7 @@ class Inside:
         found = {item.nodeid: item for item in items}
         items[:] = [found[nodeid] for nodeid in self.chosen if nodeid in found]
         for item in items:
-            if self.config.pluginmanager.hasplugin("timeout"):
-                item.add_marker(pytest.mark.timeout(self.chosen[item.nodeid]), append=False)
+            self.limit(item)
         why = "\n".join(self.failures) or "its file has no such test there"
         for nodeid in self.chosen:
             if nodeid not in found:
@@ -59,6 +68,7 @@ class Inside:
         item = self.ask(items)
         while item is not None:
             following = self.ask(items)
+            self.limits[item.nodeid] = self.limit(item)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.shouldstop:
                 break
@@ -76,7 +86,7 @@ class Inside:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """The test begins: the outer side's clock starts."""
-        self.tell("start", id=nodeid)
+        self.tell("start", id=nodeid, limit=self.limits[nodeid], slowness=slowness())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test is over."""

@@ -44,6 +44,7 @@ class Lane:
         self.reports: list[dict[str, Any]] = []  # of the test that runs
         self.begun = 0.0
         self.deadline = 0.0
+        self.slowness = 1.0  # as the guest has measured it last
 
     # what the outer side does with it
 
@@ -129,17 +130,18 @@ class Lane:
             if item:
                 self.given.append(item)
             else:
-                self.deadline = max(self.deadline, time.monotonic() + FINISH_TIMEOUT)
+                self.deadline = max(self.deadline, time.monotonic() + self.slowness * FINISH_TIMEOUT)
         elif kind == "start":
             self.running, self.reports, self.begun = True, [], time.monotonic()
-            limit = self.outer.timeouts[self.given[0].nodeid] + float(self.outer.config.getini("lab_grace"))
-            self.deadline = self.begun + limit
+            self.slowness = event["slowness"]
+            grace = self.slowness * float(self.outer.config.getini("lab_grace"))
+            self.deadline = self.begun + event["limit"] + grace
         elif kind == "report":
             self.reports.append(event["data"])
         elif kind == "finish":
             self.running = False
             self.outer.publish(self.given.popleft(), self.reports)
-            self.deadline = time.monotonic() + FINISH_TIMEOUT
+            self.deadline = time.monotonic() + self.slowness * FINISH_TIMEOUT
 
     def _ended(self) -> None:
         """The guest's pytest is over, or the guest itself."""

@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 
 from . import image, lanes
-from .guest import POLL
+from .guest import POLL, UNMARKED
 
 pytest_plugins = ["tests.lab.fixtures"]
+
+
+SHARED = "POOLKIT_LAB_SHARED"
+"""Names a file that appears when the machine's other processors are free; until then there is one guest."""
 
 
 class LostGuest:
@@ -39,6 +43,11 @@ class LostGuest:
 def in_guest(item: pytest.Item) -> bool:
     """Whether the test is one of the lab's."""
     return item.get_closest_marker("lab") is not None
+
+
+def starts_guests(item: pytest.Item) -> bool:
+    """Whether the test is on the host and starts guests of its own: it says so by one of two fixtures."""
+    return not in_guest(item) and not {"lab_guest", "bootable"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 class Outer:
@@ -77,7 +86,7 @@ class Outer:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:
         """Build the image before any test's clock runs; switch the guest off when all is done."""
-        wanted = [item for item in session.items if in_guest(item) or "lab_guest" in getattr(item, "fixturenames", ())]
+        wanted = [item for item in session.items if in_guest(item) or starts_guests(item)]
         if wanted and not self.config.option.collectonly:
             try:
                 image.ensure(self.say)
@@ -90,6 +99,16 @@ class Outer:
         """Leave no machine behind, however the session ended."""
         for lane in self.lanes:
             lane.end()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """Keep guests out of a test that does not say that it starts any, and out of all that it starts."""
+        if not starts_guests(item):
+            os.environ[UNMARKED] = item.nodeid
+        try:
+            return (yield)
+        finally:
+            os.environ.pop(UNMARKED, None)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -104,18 +123,19 @@ class Outer:
     def forward(self, session: pytest.Session) -> None:
         """Have all lab tests run, in as many guests as are worth it."""
         self.pending.extend(item for item in session.items if in_guest(item))
-        processors = os.cpu_count() or 1
-        wanted = lanes.count(len(self.pending), processors, _free_memory())
-        if self.stream:
-            wanted = 1  # what two of them print would be mixed
+        wanted = self.wanted()
         deadline = time.monotonic() + float(self.config.getini("lab_session_timeout"))
         try:
             if self.unavailable:
                 raise image.LabUnavailable(self.unavailable)
-            self.lanes = [lanes.Lane(self, number, max(1, min(2, processors // wanted))) for number in range(wanted)]
+            # One that has the machine for itself gets two processors; where others are at work, or may be, each gets one.
+            each = 1 if SHARED in os.environ else max(1, min(2, (os.cpu_count() or 1) // wanted))
+            self.lanes = [lanes.Lane(self, number, each) for number in range(wanted)]
             for lane in self.lanes:
                 lane.launch()
             while sum(lane.step() for lane in self.lanes) and not (session.shouldfail or session.shouldstop):
+                if len(self.lanes) == 1 and SHARED in os.environ and self.wanted() > 1:
+                    self.lanes.append(lanes.Lane(self, 1, each))
                 if time.monotonic() > deadline:
                     self.give_up("the time that all lab tests together may take (lab_session_timeout) is up")
                 time.sleep(POLL)
@@ -125,6 +145,13 @@ class Outer:
                 self.report_unavailable(self.pending.popleft())
         for lane in self.lanes:
             lane.end()
+
+    def wanted(self) -> int:
+        """How many guests are worth it now."""
+        # What two of them print would be mixed.
+        shared = SHARED in os.environ and not os.path.exists(os.environ[SHARED])
+        processors = 1 if self.stream or shared else os.cpu_count() or 1
+        return lanes.count(len(self.pending), processors, _free_memory())
 
     def give_up(self, text: str) -> None:
         """Fail the tests that run and those that wait."""
@@ -262,8 +289,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("lab_session_timeout", "seconds that all lab tests of a session may take", default="3600")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start guests before ``-m`` selects."""
+    for item in items:
+        if starts_guests(item):
+            item.add_marker("guest")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Take part on the outer side only."""
+    config.addinivalue_line("markers", "guest: starts guests of its own; set by the fixtures that do")
     config.addinivalue_line("markers", "lab(timeout=240): runs inside the lab's virtual machine")
     if "POOLKIT_LAB_GUEST" not in os.environ:
         config.pluginmanager.register(Outer(config), "lab-outer")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import bytecode
 from .guest import Guest
 from .measure import Measure
 
@@ -50,6 +51,7 @@ class GuestRun:
         (share / "next").mkdir()
         (share / "chosen.json").write_text(json.dumps([vars(test) for test in tests]))
         (share / "events").touch()
+        bytecode.pack(share / "bytecode.tar", root)
         self.events = (share / "events").open("rb")
         self.rest = b""
         python = ["python3", *(measure.arguments(share) if measure else []), "-m", "pytest"]
@@ -68,11 +70,14 @@ class GuestRun:
             *files,
         ]
         variables = {key: value for key, value in os.environ.items() if key.startswith(FORWARDED)}
-        variables |= {"PYTHONPYCACHEPREFIX": "/tmp/bytecode", "POOLKIT_LAB_GUEST": "1"}  # the source is read-only there
+        variables |= {"PYTHONPYCACHEPREFIX": bytecode.PREFIX, "POOLKIT_LAB_GUEST": "1"}  # the source is read-only there
         variables["HYPOTHESIS_STORAGE_DIRECTORY"] = "/tmp/hypothesis"  # beside the source it could not be written
         words = [f"{key}={shlex.quote(value)}" for key, value in variables.items()]
         tail = "; status=$?; mkdir -p /lab/coverage; cp /tmp/coverage/data* /lab/coverage/ 2>/dev/null; exit $status"
-        self.job = guest.submit(f"cd {shlex.quote(str(root))} && env {' '.join(words)} {shlex.join(argv)}{tail}")
+        unpack = f"mkdir -p {bytecode.PREFIX}; tar -xf /lab/bytecode.tar -C {bytecode.PREFIX}"
+        self.job = guest.submit(
+            f"{unpack}; cd {shlex.quote(str(root))} && env {' '.join(words)} {shlex.join(argv)}{tail}"
+        )
         self.output_file = (share / f"{self.job}.out").open("rb")
         self.printed = b""
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import py_compile
+import re
+import shutil
+import subprocess
 import sys
+import tarfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ..conftest import unavailable
-from . import image, lanes
-from .fixtures import NfsServer, ScsiHost, sh
+from . import bytecode, image, lanes, plugin, speed, state
+from .fixtures import NfsServer, ScsiHost, sh, wait_until
+from .guest import Guest
 
 
 @pytest.mark.lab
@@ -141,15 +149,6 @@ def suite(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> py
     return pytester
 
 
-@pytest.fixture
-def bootable() -> None:
-    """Skip (fail in continuous integration) where no guest can be had."""
-    try:
-        image.ensure()
-    except image.LabUnavailable as error:
-        unavailable(f"needs the lab: {error}")
-
-
 def outer(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Run pytest on the suite."""
     return suite.run(sys.executable, "-m", "pytest", *arguments, timeout=800)
@@ -188,6 +187,39 @@ def test_hangs_and_crashes_cost_one_test_each(bootable: None, suite: pytest.Pyte
     )
 
 
+def test_a_test_that_starts_a_guest_must_say_so(suite: pytest.Pytester) -> None:
+    body = """
+        import subprocess, sys
+
+        def test_itself():
+            from tests.lab.guest import Guest
+            Guest("sly").start()
+
+        def test_by_a_program():
+            subprocess.run([sys.executable, "-m", "tests.lab", "run", "true"], check=True)
+    """
+    suite.makepyfile(test_sly=body)
+    result = outer(suite, "test_sly.py")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*test_itself starts a guest without the fixture*",
+            "*test_by_a_program starts a guest without the fixture*",
+        ]
+    )
+
+
+def test_the_quick_tests_start_no_guest(pytestconfig: pytest.Config) -> None:
+    makefile = (pytestconfig.rootpath / "Makefile").read_text()
+    (selection,) = re.findall(r'^quick:.*\n.*\n.*pytest -q -m "([^"]*)"', makefile, re.MULTILINE)
+    command = [sys.executable, "-m", "pytest", "--co", "-q", "-m"]
+    run = functools.partial(subprocess.run, capture_output=True, text=True, check=False, cwd=pytestconfig.rootpath)
+    chosen = {line for line in run([*command, selection]).stdout.splitlines() if "::" in line}
+    guests = {line for line in run([*command, "lab or guest"]).stdout.splitlines() if "::" in line}
+    assert "tests/lab/test_lab.py::test_reports" in guests and len(guests) > 100
+    assert len(chosen) > 1000 and not chosen & guests
+
+
 def test_guests_are_as_many_as_are_worth_it() -> None:
     plenty = 16 << 30
     assert [lanes.count(tests, 2, plenty) for tests in (1, 39, 40, 1000)] == [1, 1, 2, 2]
@@ -196,7 +228,10 @@ def test_guests_are_as_many_as_are_worth_it() -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one processor there is one guest")
-def test_two_guests_share_the_tests_and_one_may_die(bootable: None, suite: pytest.Pytester) -> None:
+def test_two_guests_share_the_tests_and_one_may_die(
+    bootable: None, suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(plugin.SHARED, raising=False)
     body = """
         import os, signal
         import pytest
@@ -253,6 +288,86 @@ def test_two_guests_share_a_disk(lab_guest, tmp_path: Path) -> None:
     two.exec(f"echo written by two | dd of={path} bs=512 seek=8 conv=sync oflag=direct")
     assert one.exec(f"dd if={path} bs=512 skip=8 count=1 iflag=direct status=none").output.startswith("written by two")
     one.exec("ping -c 1 -W 10 10.0.0.2")
+
+
+@pytest.mark.timeout(900)
+def test_guests_that_go_on_from_one_state_are_themselves(lab_guest) -> None:
+    one, two = lab_guest("one", hardware=True, cpus=1), lab_guest("two", hardware=True, cpus=1)
+    if one.state is None:
+        pytest.skip("guests are booted here, as they are with KVM")
+    assert one.state == two.state
+    told = [guest.exec("hostname; cat /proc/sys/kernel/random/uuid /etc/machine-id; date +%s") for guest in (one, two)]
+    (name, *drawn, clock), (other, *others, _) = (result.output.split() for result in told)
+    assert (name, other) == ("one", "two")
+    assert not set(drawn) & set(others), "they draw the same numbers"
+    assert abs(int(clock) - time.time()) < 600, "the clock stands where the state was saved"
+    one.exec("test -e /dev/disk/by-id/virtio-DISK4 && touch /root/file && python3 -c 'import pytest, lxml.etree'")
+
+
+@pytest.mark.timeout(900)
+def test_a_guest_that_does_not_go_on_is_booted(lab_guest) -> None:
+    guest = Guest("odd", memory=1536, disks=1)
+    folder = image.cache() / f"state-{state.key(image.ensure(), guest.shape())}"
+    folder.mkdir()
+    (folder / state.MEMORY).write_bytes(b"no state at all")
+    try:
+        said: list[str] = []
+        assert lab_guest("odd", memory=1536, disks=1, say=said.append).exec("cat /proc/uptime").status == 0
+        if said:  # with KVM it is booted at once
+            assert said == ["a guest did not go on from its saved state, so it is booted"]
+            assert not (folder / state.MEMORY).exists(), "the next one would try again"
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_byte_code_of_the_tree_is_carried_over(tmp_path: Path) -> None:
+    source = tmp_path / "poolkit" / "module.py"
+    source.parent.mkdir()
+    (source.parent / "__init__.py").touch()
+    source.write_text("value = 'compiled here'\n")
+    py_compile.compile(str(source))
+    stat = source.stat()
+    source.write_text("value = 'read in there'\n")  # as long and as old, so only who compiles it anew sees the change
+    os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    count = bytecode.pack(tmp_path / "tar", tmp_path)
+    if sys.implementation.cache_tag != bytecode.TAG:
+        assert count == 0
+        return
+    with tarfile.open(tmp_path / "tar") as archive:
+        archive.extractall(tmp_path / "prefix", filter="data")
+    shutil.rmtree(source.parent / "__pycache__")
+    run = functools.partial(subprocess.run, stdout=subprocess.PIPE, text=True, check=True, cwd=tmp_path)
+    command = [sys.executable, "-c", "import poolkit.module; print(poolkit.module.value)"]
+    prefix = {"PYTHONPYCACHEPREFIX": str(tmp_path / "prefix")}
+    assert (
+        run(command, env={**os.environ, **prefix, "PYTHONSAFEPATH": "", "PYTHONPATH": str(tmp_path)}).stdout
+        == "compiled here\n"
+    )
+
+
+@pytest.mark.parametrize(("took", "slowness"), [(0.1, 1.0), (1.0, 2.0), (2.0, 4.0), (100.0, 6.0)])
+def test_deadlines_grow_with_the_slowness_of_the_guest(
+    monkeypatch: pytest.MonkeyPatch, took: float, slowness: float
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(speed, "_last", (float("-inf"), 1.0))
+    monkeypatch.setattr(speed, "QUIET", 0.5)
+    monkeypatch.setattr(speed, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(speed, "work", lambda: clock.__setitem__(0, clock[0] + took))
+    assert speed.scaled(30) == 30 * slowness
+    monkeypatch.setattr(speed, "work", lambda: pytest.fail("it was measured a moment ago"))
+    assert speed.slowness() == slowness
+
+
+@pytest.mark.lab
+def test_deadlines_of_poolkit_and_of_tests_are_scaled(request: pytest.FixtureRequest, monkeypatch) -> None:
+    monkeypatch.setattr(speed, "_last", (time.monotonic() + 3600, 5.0))
+    inside = request.config.pluginmanager.get_plugin("lab-inside")
+    assert inside.limit(request.node) == 5 * 240
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match=r"did not come within 0\.5 s"):
+        wait_until(lambda: False, "nothing", 0.1)
+    assert time.monotonic() - began >= 0.5
 
 
 @pytest.mark.timeout(900)

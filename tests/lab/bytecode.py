@@ -1,0 +1,32 @@
+"""The source tree's byte code for a guest, so that it need not compile what the Python outside has compiled already.
+
+Python tells by time and size whether byte code belongs to its source, so what is old is no danger: it is compiled anew.
+"""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+from pathlib import Path
+
+from . import recipe
+
+PREFIX = "/tmp/bytecode"  # the guest's PYTHONPYCACHEPREFIX: the tree is read-only there
+FOLDERS = ("poolkit", "tests", "benchmarks")
+TAG = f"cpython-{recipe.PYTHON_VERSION.replace('.', '')}"
+
+
+def pack(target: Path, root: Path) -> int:
+    """Write a tar with the byte code of the tree at ``root``, as it lies below the prefix; returns how many files it has.
+
+    It is empty where the Python outside is of another version than the guest's.
+    """
+    count = 0
+    with tarfile.open(target, "w") as archive:
+        for folder in FOLDERS:
+            for path in (root / folder).rglob("__pycache__/*.pyc"):
+                source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
+                if TAG in path.name and sys.implementation.cache_tag == TAG and source.exists():
+                    archive.add(path, f"{str(source.parent).strip('/')}/{path.name}", recursive=False)
+                    count += 1
+    return count
