@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.lab import recipe
 
 ROOT = Path(__file__).parents[1]
@@ -72,3 +74,42 @@ def test_the_readme_says_what_each_pool_type_can_do() -> None:
     command = [sys.executable, ROOT / "scripts" / "readme-table", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_two_runs_of_pytest_end_in_one_summary() -> None:
+    combined = runpy.run_path(str(ROOT / "scripts" / "run-tests"))["combined"]
+    lines = [
+        "\x1b[32m==== \x1b[1m2299 passed\x1b[0m, 136 deselected, 1 warning in 1503.10s (0:25:03) ====\x1b[0m\n",
+        "== 1 failed, 130 passed, 2 skipped, 2300 deselected, 3 errors in 900.00s (0:15:00) ==\n",
+    ]
+    assert combined(lines, 1510.5).strip("= \n") == (
+        "1 failed, 2429 passed, 2 skipped, 1 warnings, 3 errors in 1510.50s (0:25:10)"
+    )
+    assert (
+        combined(["== 5 passed in 1.00s ==", "== 7 deselected in 0.10s =="], 2).strip("= \n").startswith("5 passed in")
+    )
+    assert combined(["== 5 passed in 1.00s ==", "INTERNALERROR> it broke\n"], 2) == "INTERNALERROR> it broke\n"
+
+
+@pytest.mark.parametrize("broken", ["", "host", "guest"])
+def test_a_whole_run_is_two_runs_of_pytest(tmp_path: Path, broken: str) -> None:
+    body = "import os, pytest\ndef test_host():\n    assert {}\n@pytest.mark.guest\ndef test_guest():\n    assert {}\n"
+    shared = "'POOLKIT_LAB_SHARED' {} os.environ"
+    host = "False" if broken == "host" else shared.format("not in")
+    guest = "False" if broken == "guest" else shared.format("in")
+    (tmp_path / "test_it.py").write_text(body.format(host, guest))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    lab: x\n    guest: x\n")
+    code = f"""
+import runpy, sys, pathlib, os
+names = runpy.run_path({str(ROOT / "scripts" / "run-tests")!r})
+os.chdir({str(tmp_path)!r})
+status, summary = names["side_by_side"]([sys.executable, "-m", "pytest", "-p", "no:cacheprovider"])
+print(summary, end="")
+sys.exit(status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == (1 if broken else 0), done.stdout + done.stderr
+    told = done.stdout.splitlines()[-1].strip("= ")
+    assert told.startswith("1 failed, 1 passed in " if broken else "2 passed in ")
+    if broken:
+        assert f"FAILED test_it.py::test_{broken}" in done.stdout
