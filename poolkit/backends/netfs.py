@@ -123,6 +123,9 @@ class NetfsBackend(FileBackend):
                 given.append("guest")  # or mount.cifs asks for a password
             # Modes are not stored: what is shown is what new volumes get elsewhere, and not 0755.
             given += [o for o in ("file_mode=0600", "dir_mode=0700") if o.partition("=")[0] not in names]
+            if "brl" not in names and "nobrl" not in names:
+                # A server of SMB refuses writes to bytes that another handle has locked; QEMU locks bytes within the header.
+                given.append("nobrl")
         if self.kind == "glusterfs" and len(self.pool.source.hosts) > 1 and not any("volfile" in n for n in names):
             others = (servers.check_host(self.pool.name, other.name) for other in self.pool.source.hosts[1:])
             given.append(f"backup-volfile-servers={':'.join(others)}")

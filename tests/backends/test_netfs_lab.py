@@ -322,6 +322,18 @@ def test_what_smb_shows_of_a_new_volume_stays(engine: Engine, samba: Samba, tmp_
     pool.destroy()
 
 
+@pytest.mark.tools("qemu-img")
+def test_images_can_be_made_on_a_server_of_smb(engine: Engine, samba: Samba, tmp_path: Path) -> None:
+    """QEMU's locks would be in the way of its own writes."""
+    pool = engine.define(definition(shared(samba), tmp_path / "mnt"))
+    pool.start()
+    wanted = f"<volume><name>v</name><capacity>{1 << 20}</capacity><target><format type='qcow2'/></target></volume>"
+    made = pool.create_volume(wanted)
+    made.resize(2 << 20)
+    assert (made.info.format, made.info.capacity) == ("qcow2", 2 << 20)
+    pool.destroy()
+
+
 @pytest.mark.lab(timeout=300)
 def test_gluster(engine: Engine, tmp_path: Path) -> None:
     server = Gluster()
