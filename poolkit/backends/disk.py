@@ -13,6 +13,7 @@ from poolkit.backend import Usage
 from poolkit.families import blockdevice, disknodes, partitiontable
 from poolkit.families.partvolumes import SFDISK, PartitionVolumes
 from poolkit.host import undo
+from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
 from poolkit.model import PARTITION_FORMATS, Extent, Pool, PoolTarget
 from poolkit.xmlmap import Element, replace, simple, xml
@@ -169,7 +170,7 @@ class DiskBackend(PartitionVolumes):
     def _ends(self, disk: disknodes.Disk) -> list[tuple[int, bytes]]:
         with blockdevice.opened(self.host, disk.node) as fd:
             tail = max(_SAVED, disk.size - _SAVED)
-            return [(0, os.pread(fd, _SAVED, 0)), (tail, os.pread(fd, _SAVED, tail))]
+            return [(0, read_at(fd, _SAVED, 0)), (tail, read_at(fd, _SAVED, tail))]
 
     def _write_label(self, disk: disknodes.Disk, wanted: str) -> None:
         if wanted in partitiontable.SFDISK:

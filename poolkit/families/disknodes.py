@@ -18,6 +18,7 @@ from typing import NamedTuple
 from poolkit import errors
 from poolkit.families import blockdevice
 from poolkit.host import undo
+from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
 
 _WAIT = 10.0  # seconds: for the lock of a disk that udev or another partitioner holds, and for device nodes to appear
@@ -131,7 +132,7 @@ def head(path: str) -> bytes:
     try:
         if not stat.S_ISBLK(os.fstat(fd).st_mode):
             raise errors.Unsafe(f"'{path}' is not a block device")
-        return os.pread(fd, _HEAD, 0)
+        return read_at(fd, _HEAD, 0)
     finally:
         os.close(fd)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poolkit import errors
+from poolkit.host.descriptors import write_all
 from poolkit.host.undo import Undo, identity, unlink_whole
 
 if TYPE_CHECKING:
@@ -522,13 +523,6 @@ def _exists(directory: Directory, name: str) -> errors.VolumeExists:
     return errors.VolumeExists(
         f"'{directory.join(name)}' exists already", volume=name, hint="choose another name, or delete that volume first"
     )
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of ``data`` at the descriptor's position; os.write may write less than it was given."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _unlink(path: str) -> None:

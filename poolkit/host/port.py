@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
+from poolkit.host.descriptors import write_all
 from poolkit.host.files import Directory, Files
 from poolkit.values import value
 
@@ -401,7 +402,7 @@ class Host:
         fd = os.memfd_create("secret", os.MFD_CLOEXEC)
         try:
             os.fchmod(fd, 0o600)
-            os.write(fd, value)
+            write_all(fd, value)
             os.lseek(fd, 0, os.SEEK_SET)
             self.hide(value.decode("utf-8", "backslashreplace"))
             yield f"/proc/self/fd/{fd}", fd

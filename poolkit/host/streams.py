@@ -6,6 +6,7 @@ descriptor below them) are read and written through their methods, and an abort 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -14,6 +15,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from poolkit.host.descriptors import Bytes, write_all, write_some
 from poolkit.host.port import Host
 
 _TURN = 250  # milliseconds between two looks at the abort switch, as often as while a program runs
@@ -164,7 +166,9 @@ def _trying(first: Send, second: Send) -> Send:
 
 def _copier(out: int) -> Send:
     def send(fd: int, position: int, length: int) -> int:
-        return os.write(out, data) if (data := os.pread(fd, min(_PIECE, length), position)) else 0
+        data = os.pread(fd, min(_PIECE, length), position)
+        write_all(out, data)
+        return len(data)
 
     return send
 
@@ -172,21 +176,39 @@ def _copier(out: int) -> Send:
 def _waiting_copier(host: Host, out: int) -> Send:
     def send(fd: int, position: int, length: int) -> int:
         data = os.pread(fd, min(_ATOMIC, length), position)
-        while data:
-            wait(host, out, select.POLLOUT)
-            try:
-                return os.write(out, data)
-            except BlockingIOError:
-                continue
-        return 0
+        _write_waiting(host, out, data)
+        return len(data)
 
     return send
 
 
+def _write_waiting(host: Host, out: int, data: Bytes) -> None:
+    left = memoryview(data)
+    while left:
+        wait(host, out, select.POLLOUT)
+        with contextlib.suppress(BlockingIOError):
+            left = left[write_some(out, left[:_ATOMIC]) :]
+
+
 def _through(stream: BinaryIO, fd: int, position: int, length: int) -> int:
     data = os.pread(fd, min(_PIECE, length), position)
+    _put(stream, data)
+    return len(data)
+
+
+def put(host: Host, stream: BinaryIO, data: Bytes) -> None:
+    """Write all of ``data`` to ``stream``, waiting for one that stalls. ``Aborted`` if the caller asked to stop meanwhile."""
+    out = descriptor(stream)
+    if out is None or not stalls(out):
+        _put(stream, data)
+    else:
+        stream.flush()
+        _write_waiting(host, out, data)
+
+
+def _put(stream: BinaryIO, data: Bytes) -> None:
+    # A stream without a buffer may take less at a time, as write(2) does; one that says nothing took all.
     view = memoryview(data)
     while view:
         count = stream.write(view)
         view = view[len(view) if count is None else count :]
-    return len(data)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
+from poolkit.host.descriptors import write_all, write_at
 from poolkit.state.locks import open_private
 from poolkit.values import value
 
@@ -217,7 +218,7 @@ class Journal:
             self._fd = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # the lock says that the operation is alive
             lines = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
-        os.write(self._fd, (lines + json.dumps([step.kind, *step.args]) + "\n").encode())
+        write_all(self._fd, (lines + json.dumps([step.kind, *step.args]) + "\n").encode())
         if not step.ends_with_boot:
             os.fsync(self._fd)
             if not self._on_disk:
@@ -229,7 +230,7 @@ class Journal:
         """A program is at work that belongs to the last step: it may outlive this process, and is waited for before an undo."""
         if self._fd >= 0:
             now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
-            os.write(self._fd, (json.dumps({"running": pid, "until": now}) + "\n").encode())
+            write_all(self._fd, (json.dumps({"running": pid, "until": now}) + "\n").encode())
 
     def finish(self) -> None:
         """The operation is complete: let go of what an undo would have needed."""
@@ -289,7 +290,7 @@ class Undone(NamedTuple):
         with suppress(OSError):  # without the line whoever opens the engine tries it, too
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                os.write(fd, b'{"later": true}\n')
+                write_all(fd, b'{"later": true}\n')
             finally:
                 os.close(fd)
 
@@ -379,10 +380,7 @@ def _write_back(device: str, packed: Sequence[tuple[int, str]]) -> None:
         if not stat.S_ISBLK(os.fstat(fd).st_mode):
             raise errors.Unsafe(f"'{device}' is not a block device")
         for offset, text in packed:
-            data = memoryview(zlib.decompress(base64.b64decode(text)))
-            while data:
-                done = os.pwrite(fd, data, offset)
-                offset, data = offset + done, data[done:]
+            write_at(fd, zlib.decompress(base64.b64decode(text)), offset)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -243,7 +243,9 @@ def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) 
         buffer = bytearray(rest[0])
         return bytes(buffer[: streams.reader(host, stream)(memoryview(buffer))])
     if kind == "write" and stream is not None:
-        stream.write(*rest)
+        from poolkit.host import streams
+
+        streams.put(host, stream, rest[0])
         return None
     raise AssertionError(f"a child asked for '{kind}'")
 

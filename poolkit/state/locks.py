@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolkit import errors
+from poolkit.host.descriptors import read_at, write_at
 from poolkit.state import forks
 from poolkit.values import value
 
@@ -251,9 +252,9 @@ def _write(fd: int, work: Work) -> None:
     data = json.dumps(facts).encode()
     try:
         os.ftruncate(fd, 0)
-        if os.pwrite(fd, data, 0) != len(data):
-            os.ftruncate(fd, 0)
+        write_at(fd, data, 0)
     except OSError as error:
+        os.ftruncate(fd, 0)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
 
@@ -265,7 +266,7 @@ def _unknown(folder: str, name: str) -> Work:
 
 def _read(fd: int) -> Work | None:
     try:
-        facts: dict[str, Any] = json.loads(os.pread(fd, 65536, 0))
+        facts: dict[str, Any] = json.loads(read_at(fd, 65536, 0))
         return Work(**facts)
     except (ValueError, TypeError):
         return None

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from poolkit import errors
+from poolkit.host.descriptors import read_at
 
 if TYPE_CHECKING:
     from poolkit import documents
@@ -308,7 +309,7 @@ class Secrets:
                 raise errors.Unsafe(
                     f"the value of secret {definition.uuid} can be read by others", hint=f"chmod 600 '{path}'"
                 )
-            return os.read(fd, LARGEST)
+            return read_at(fd, LARGEST, 0)
         finally:
             os.close(fd)
 
