@@ -166,21 +166,18 @@ class Operations:
             with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
                 # Nobody may begin work on that pool while what is left of the last is taken back.
                 head = undo.read(path)[0]
-                owner = str(head.get("pool") or "")
-                if owner and (waiting or not head.get("later")) and not _alive(path):
+                owner = head.get("pool")
+                if owner is None:
+                    lines += self._headless(path)
+                elif (waiting or not head.get("later")) and not _alive(path):
                     with self.locks.work(owner, "recover"):
                         lines += self._recover(path, owner, 0.0, away)
         return lines
 
     def _recover(self, path: str, pool: str, patience: float, away: set[str]) -> list[str]:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return []  # its operation is alive
-            head, steps = undo.read(path)
-            if not head or head.get("pool") != pool or os.fstat(fd).st_nlink == 0:
+        with _left_behind(path) as left:
+            head, steps = undo.read(path) if left else ({}, [])
+            if head.get("pool") != pool:
                 return []
             if not any(step.counts for step in steps):
                 os.unlink(path)
@@ -202,8 +199,19 @@ class Operations:
             else:
                 os.unlink(path)
             return [f"undone: {what}", *undone.failures]
-        finally:
-            os.close(fd)
+
+    @staticmethod
+    def _headless(path: str) -> list[str]:
+        """End a journal that does not say whose it is: its process died before it had written that, or the file is damaged."""
+        with _left_behind(path) as left:
+            head, steps = undo.read(path) if left else ({}, [])
+            if not left or "pool" in head:
+                return []
+            if not steps:
+                os.unlink(path)
+                return []
+            os.replace(path, path + ".failed")
+            return [f"put aside: the journal '{path}' is damaged; what it would have undone is not known"]
 
     def left(self, ending: str = ".journal") -> list[str]:
         """The files of journals: of operations at work and of dead ones that have not been taken back."""
@@ -238,6 +246,21 @@ def _alive(path: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+@contextlib.contextmanager
+def _left_behind(path: str) -> Iterator[bool]:
+    """Whether a journal's operation is dead, and remains so in the body; False where the journal has just gone."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield os.fstat(fd).st_nlink > 0
+    finally:
+        os.close(fd)
 
 
 def _wait_for_program(head: dict[str, Any], patience: float) -> None:

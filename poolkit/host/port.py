@@ -240,7 +240,11 @@ class Host:
             full = [prlimit, *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full]
         until = time.monotonic() + timeout
 
+        untold: list[Exception] = []
+
         def tick() -> None:
+            if untold and abortable:
+                raise untold[0]
             if poll is not None:
                 poll()
             if abortable and self.abort.is_set():
@@ -261,9 +265,14 @@ class Host:
         except OSError as error:
             raise errors.from_os_error(error, f"run '{argv[0]}'") from error
         if changes:
-            self._track(process.pid)
+            try:
+                self._track(process.pid)
+            except (OSError, errors.PoolkitError) as error:
+                untold.append(error)  # it has begun: to leave it alone is worse than to wait for it
         with process:
             out, err = programs.converse(process, input, until, tick)
+        if untold:
+            raise untold[0]
         result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
         if result.status in ok:
             return result

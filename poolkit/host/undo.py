@@ -149,6 +149,8 @@ def perform_here(host: Host, step: Undo) -> None:
     """``perform`` in this process, wherever the step's path is."""
     kind, args = step.kind, step.args
     try:
+        if kind == "damaged":
+            raise errors.HostError(f"line {args[0]} of the journal is damaged")
         if kind == "run":
             host.run_undo(args)
         elif kind == "run-if":
@@ -197,7 +199,8 @@ class Journal:
     """The undo steps of one operation, in a file while the operation runs.
 
     The file appears with the first step and is gone when the operation has ended, well or badly. One line of
-    JSON each: first who and what, then the steps. A torn last line means that its change was never begun.
+    JSON each: first who and what, then the steps. A line is there whole or not at all, unless the machine failed while it was
+    written: a torn last line means that its change was never begun.
     """
 
     def __init__(self, directory: str, ident: str, facts: dict[str, Any]) -> None:
@@ -213,24 +216,31 @@ class Journal:
 
         For what ends with the machine's boot, as a mount does, durable means: over the death of this process.
         """
-        lines = ""
-        if self._fd < 0:
+        head: list[Any] = []
+        if not self.steps:
+            self._open()
+            head = [{**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}]
+        _append(self._fd, *head, [step.kind, *step.args], durable=not step.ends_with_boot)
+        self.steps.append(step)
+        if not step.ends_with_boot and not self._on_disk:
+            _sync_directory(os.path.dirname(self.path))
+            self._on_disk = True
+
+    def _open(self) -> None:
+        while self._fd < 0:
             self._fd = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # the lock says that the operation is alive
-            lines = json.dumps({**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time()}) + "\n"
-        write_all(self._fd, (lines + json.dumps([step.kind, *step.args]) + "\n").encode())
-        if not step.ends_with_boot:
-            os.fsync(self._fd)
-            if not self._on_disk:
-                _sync_directory(os.path.dirname(self.path))
-                self._on_disk = True
-        self.steps.append(step)
+            if not os.fstat(
+                self._fd
+            ).st_nlink:  # somebody took it for one that a dead process had left, before it was locked
+                os.close(self._fd)
+                self._fd = -1
 
     def running(self, pid: int) -> None:
         """A program is at work that belongs to the last step: it may outlive this process, and is waited for before an undo."""
         if self._fd >= 0:
             now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
-            write_all(self._fd, (json.dumps({"running": pid, "until": now}) + "\n").encode())
+            _append(self._fd, {"running": pid, "until": now})
 
     def finish(self) -> None:
         """The operation is complete: let go of what an undo would have needed."""
@@ -290,7 +300,7 @@ class Undone(NamedTuple):
         with suppress(OSError):  # without the line whoever opens the engine tries it, too
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                write_all(fd, b'{"later": true}\n')
+                _append(fd, {"later": True})
             finally:
                 os.close(fd)
 
@@ -324,24 +334,57 @@ def alive(head: dict[str, Any]) -> bool:
 
 
 def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
-    """The head and the steps of a journal file; a torn or damaged line ends it.
+    """The head and the steps of a journal file. A torn last line is none.
 
-    In the head ``running`` and ``until`` are of the last program that the operation ran (see ``alive``), and ``later`` says that
-    its undo waits for a server that did not answer.
+    A damaged line before the last stands for a step that cannot be undone (``damaged``): what it was is not known, and what
+    the others undo is not in doubt. In the head ``running`` and ``until`` are of the
+    last program that the operation ran (see ``alive``), and ``later`` says that its undo waits for a server that did not answer.
     """
     head: dict[str, Any] = {}
     steps: list[Undo] = []
     with open(path, "rb") as file:
-        for line in file:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                break
-            if isinstance(value, dict):
-                head.update(value)
-            elif isinstance(value, list) and value:
-                steps.append(Undo(str(value[0]), tuple(value[1:])))
+        lines = file.read().split(b"\n")
+    last = len(lines) - 1 if lines[-1] else len(lines) - 2
+    for number, line in enumerate(lines[: last + 1]):
+        found = _parsed(line)
+        if isinstance(found, dict):
+            head.update({k: v for k, v in found.items() if isinstance(v, _HEAD.get(k, object))})
+        elif found is not None:
+            steps.append(found)
+        elif number < last:
+            steps.append(Undo("damaged", (number + 1,)))
     return head, steps
+
+
+_HEAD: dict[str, Any] = {
+    "pool": str, "verb": str, "volume": str | None, "id": str, "mount": str, "pid": int, "since": float, "running": int,
+    "until": int, "later": bool,
+}  # fmt: skip
+
+
+def _parsed(line: bytes) -> dict[str, Any] | Undo | None:
+    try:
+        match json.loads(line):
+            case dict(facts):
+                return facts
+            case [str(kind), *args]:
+                return Undo(kind, tuple(args))
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _append(fd: int, *lines: Any, durable: bool = False) -> None:
+    """Write whole lines or none. Raises ``OSError``."""
+    size = os.fstat(fd).st_size
+    try:
+        write_all(fd, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        if durable:
+            os.fsync(fd)
+    except BaseException:
+        with suppress(OSError):  # a reader sees a damaged line then
+            os.ftruncate(fd, size)
+        raise
 
 
 def _unmount(target: str, source: str, host: Host) -> None:
