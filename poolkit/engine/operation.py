@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolkit import errors
-from poolkit.host import undo
+from poolkit.host import private, undo
 from poolkit.host.port import Host
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import Locks
@@ -216,6 +216,8 @@ class Operations:
     def left(self, ending: str = ".journal") -> list[str]:
         """The files of journals: of operations at work and of dead ones that have not been taken back."""
         try:
+            if not private.check(self.journals):
+                return []
             return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(ending))
         except FileNotFoundError:
             return []
@@ -251,7 +253,7 @@ def _alive(path: str) -> bool:
 @contextlib.contextmanager
 def _left_behind(path: str) -> Iterator[bool]:
     """Whether a journal's operation is dead, and remains so in the body; False where the journal has just gone."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = private.open_ours(path)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

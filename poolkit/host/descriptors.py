@@ -41,3 +41,12 @@ def read_at(fd: int, length: int, offset: int) -> bytes:
             break
         data += more
     return data
+
+
+def sync_directory(path: str) -> None:
+    """fsync a directory, so that its entries survive a power failure."""
+    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

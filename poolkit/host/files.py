@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poolkit import errors
-from poolkit.host.descriptors import write_all
+from poolkit.host.descriptors import sync_directory, write_all
 from poolkit.host.undo import Undo, identity, unlink_whole
 
 if TYPE_CHECKING:
@@ -486,11 +486,7 @@ class Files:
 
     def sync(self, path: str) -> None:
         """fsync a directory, so that its entries survive a power failure."""
-        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(path)
 
     def fault(self, label: str) -> None:
         """A fault point between two system calls of one change; does nothing outside tests."""

@@ -18,8 +18,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
-from poolkit.host.descriptors import write_all, write_at
-from poolkit.state.locks import open_private
+from poolkit.host.descriptors import sync_directory, write_all, write_at
+from poolkit.host.private import open_ours, open_private
 from poolkit.values import value
 
 if TYPE_CHECKING:
@@ -223,17 +223,15 @@ class Journal:
         _append(self._fd, *head, [step.kind, *step.args], durable=not step.ends_with_boot)
         self.steps.append(step)
         if not step.ends_with_boot and not self._on_disk:
-            _sync_directory(os.path.dirname(self.path))
+            sync_directory(os.path.dirname(self.path))
             self._on_disk = True
 
     def _open(self) -> None:
         while self._fd < 0:
             self._fd = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # the lock says that the operation is alive
-            if not os.fstat(
-                self._fd
-            ).st_nlink:  # somebody took it for one that a dead process had left, before it was locked
-                os.close(self._fd)
+            if not os.fstat(self._fd).st_nlink:
+                os.close(self._fd)  # before it was locked somebody took it for one that a dead process had left
                 self._fd = -1
 
     def running(self, pid: int) -> None:
@@ -266,7 +264,7 @@ class Journal:
                     _unlink_quietly(self.path)
                     if self._on_disk:
                         # It must not be there again after a power failure: what it would undo may hold data by then.
-                        _sync_directory(os.path.dirname(self.path))
+                        sync_directory(os.path.dirname(self.path))
             finally:
                 os.close(self._fd)
                 self._fd = -1
@@ -334,7 +332,7 @@ def alive(head: dict[str, Any]) -> bool:
 
 
 def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
-    """The head and the steps of a journal file. A torn last line is none.
+    """The head and the steps of a journal file; ``Unsafe`` where others may have written it. A torn last line is none.
 
     A damaged line before the last stands for a step that cannot be undone (``damaged``): what it was is not known, and what
     the others undo is not in doubt. In the head ``running`` and ``until`` are of the
@@ -342,7 +340,7 @@ def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
     """
     head: dict[str, Any] = {}
     steps: list[Undo] = []
-    with open(path, "rb") as file:
+    with open(open_ours(path), "rb") as file:
         lines = file.read().split(b"\n")
     last = len(lines) - 1 if lines[-1] else len(lines) - 2
     for number, line in enumerate(lines[: last + 1]):
@@ -483,14 +481,6 @@ def _rmdir_empty(path: str) -> None:
         if error.errno != errno.ENOTEMPTY:
             raise
         # Somebody uses it by now: then it is not ours to remove.
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unlink_quietly(path: str) -> None:

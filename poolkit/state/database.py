@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from poolkit import errors
+from poolkit.host import private
 from poolkit.state import forks
 
 T = TypeVar("T")
@@ -286,7 +287,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            private.make(os.path.dirname(self.path))
         except OSError as error:
             raise errors.from_os_error(error, f"make the folder of '{self.path}'") from error
         with forks.undivided():
