@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolkit import errors
-from poolkit.host import private, undo
+from poolkit.host import journal as journals
+from poolkit.host import private, rollback
 from poolkit.host.port import Host
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import Locks
@@ -46,7 +47,7 @@ class Operation:
     """Handed to the body of a verb."""
 
     host: Host
-    journal: undo.Journal
+    journal: journals.Journal
 
     @property
     def id(self) -> str | None:
@@ -106,13 +107,13 @@ class Operations:
                     self.inventory.make()
                     self.recover(pool, patience=max(wait, PATIENCE))
                 ident = os.urandom(8).hex()
-                journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
+                journal = journals.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
                 host = self.host.operation(journal=journal, abort=abort, progress=progress)
                 host.cautious = self.inventory.damaged
                 try:
                     yield Operation(host, journal)
                 except BaseException as error:
-                    failures = journal.roll_back(host)
+                    failures = rollback.roll_back(journal, host)
                     if not failures or not isinstance(error, (OSError, errors.PoolkitError)):
                         raise
                     worded = error if isinstance(error, errors.PoolkitError) else _worded(error, pool, verb, volume)
@@ -120,7 +121,7 @@ class Operations:
                     raise worded from error.__cause__ or (None if worded is error else error)
                 else:
                     marked = bool(journal.steps)
-                    journal.finish()
+                    rollback.complete(journal)
                     if marked:
                         self.inventory.forget_operation(ident)
 
@@ -165,7 +166,7 @@ class Operations:
                     continue
             with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
                 # Nobody may begin work on that pool while what is left of the last is taken back.
-                head = undo.read(path)[0]
+                head = journals.read(path)[0]
                 owner = head.get("pool")
                 if owner is None:
                     lines += self._headless(path)
@@ -176,7 +177,7 @@ class Operations:
 
     def _recover(self, path: str, pool: str, patience: float, away: set[str]) -> list[str]:
         with _left_behind(path) as left:
-            head, steps = undo.read(path) if left else ({}, [])
+            head, steps = journals.read(path) if left else ({}, [])
             if head.get("pool") != pool:
                 return []
             if not any(step.counts for step in steps):
@@ -189,13 +190,13 @@ class Operations:
             what = f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}"
             ident = str(head.get("id"))
             if self.inventory.completed(ident):
-                undo.finish(steps)
+                rollback.finish(steps)
                 os.unlink(path)
                 self.inventory.forget_operation(ident)
                 return [f"finished: {what}"]
-            undone = undo.undo_all(steps, self.host.operation(), away)
+            undone = rollback.undo_all(steps, self.host.operation(), away)
             if undone.failures:
-                undone.put_aside(path)
+                journals.put_aside(path, later=undone.later)
             else:
                 os.unlink(path)
             return [f"undone: {what}", *undone.failures]
@@ -204,7 +205,7 @@ class Operations:
     def _headless(path: str) -> list[str]:
         """End a journal that does not say whose it is: its process died before it had written that, or the file is damaged."""
         with _left_behind(path) as left:
-            head, steps = undo.read(path) if left else ({}, [])
+            head, steps = journals.read(path) if left else ({}, [])
             if not left or "pool" in head:
                 return []
             if not steps:
@@ -229,7 +230,7 @@ class Operations:
         found = []
         for path in self.left():
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                if undo.read(path)[0].get("later"):
+                if journals.read(path)[0].get("later"):
                     found.append(path)
         return found
 
@@ -265,10 +266,22 @@ def _left_behind(path: str) -> Iterator[bool]:
         os.close(fd)
 
 
+def _alive(path: str) -> bool:
+    """Whether the operation of a journal is at work: then its pool is left alone."""
+    fd = private.open_ours(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _wait_for_program(head: dict[str, Any], patience: float) -> None:
     """Wait until the last program of a dead operation has ended; ``Busy`` if that takes longer."""
     deadline = time.monotonic() + patience
-    while undo.alive(head):
+    while journals.alive(head):
         if time.monotonic() > deadline:
             raise errors.Busy(
                 f"pool '{head.get('pool')}' is busy: process {head.get('pid')} died in {head.get('verb')}, and the program "

@@ -288,11 +288,11 @@ class PartitionVolumes(BlockBackend):
         taken_out = undo.run_if(question, place, remove)
         if disk.dm:
             # The name of its device is not known yet: what the table has no more, kpartx takes away.
-            self.host.record(undo.run(disknodes.resize_argv(disk, part.number, 0)))
+            self.host.keep_undo(undo.run(disknodes.resize_argv(disk, part.number, 0)))
             newest = taken_out
         else:
             # The kernel forgets the partition while the table still tells whose it is.
-            self.host.record(taken_out)
+            self.host.keep_undo(taken_out)
             newest = undo.run_if(question, place, disknodes.forget_argv(disk, part.number))
         self.host.change(argv, input=None if script is None else script.encode(), undo=newest)
 
@@ -386,7 +386,7 @@ class PartitionVolumes(BlockBackend):
             argv = [*SFDISK, "--partno", str(part.number), "--", disk.node]
             question = disknodes.question(disk, part.number)
             place = _place(table, part._replace(end=part.start + new * table.sector))
-            self.host.record(undo.run_if(question, place, argv, input=f"size={old}\n"))
+            self.host.keep_undo(undo.run_if(question, place, argv, input=f"size={old}\n"))
             back = disknodes.resize_argv(disk, part.number, part.size)
             self.host.change(argv, input=f"size={new}\n".encode(), undo=undo.run_if(question, place, back))
             if part.number in disk.names:

@@ -19,8 +19,9 @@ from poolkit.host.files import Directory, Files
 from poolkit.values import value
 
 if TYPE_CHECKING:
+    from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
-    from poolkit.host.undo import Journal, Undo
+    from poolkit.host.undo import Undo
 
 # What keeps devices suspended or half a table written when it is killed: an abort takes effect when it has ended.
 _WHOLE = frozenset(
@@ -311,14 +312,14 @@ class Host:
         if undo is not None and self.journal is not None and not self.dry_run:
             from poolkit.host import undo as steps
 
-            self.record(undo if isinstance(undo, steps.Undo) else steps.run(undo))
+            self.keep_undo(undo if isinstance(undo, steps.Undo) else steps.run(undo))
             if self.fault is not None:
                 self.fault(f"{label} (undo recorded)")
 
-    def record(self, undo: Undo) -> None:
-        """Record an undo step durably, for a change that is made in the next moment."""
+    def keep_undo(self, undo: Undo) -> None:
+        """Write an undo step to the journal durably, for a change that is made in the next moment."""
         if self.journal is not None and not self.dry_run:
-            self.journal.record(undo)
+            self.journal.append(undo)
 
     def warn(self, text: str) -> None:
         """Say something that the caller should know although the work succeeded; it is in the outcome's warnings."""

@@ -13,16 +13,23 @@ import os
 import select
 import stat
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from poolkit.host.descriptors import Bytes, write_all, write_some
-from poolkit.host.port import Host
 
 _TURN = 250  # milliseconds between two looks at the abort switch, as often as while a program runs
 _ATOMIC = 4096  # PIPE_BUF of Linux, pipe(7): as much goes without blocking wherever poll(2) says that something does
 _PIECE = 1 << 20
 _BUFFERED = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 _CANNOT = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF))
+
+
+class Abortable(Protocol):
+    """What can be told to stop."""
+
+    def check_abort(self) -> None:
+        """Raise ``Aborted`` if that has happened."""
+
 
 Read = Callable[[memoryview], int]
 """Fills a buffer as far as the stream goes and says how far that was."""
@@ -52,7 +59,7 @@ def stalls(fd: int) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISBLK(mode))
 
 
-def wait(host: Host, fd: int, event: int) -> None:
+def wait(host: Abortable, fd: int, event: int) -> None:
     """Wait until ``fd`` is ready or has failed; ``Aborted`` if the caller asked to stop."""
     poll = select.poll()
     poll.register(fd, event)
@@ -61,7 +68,7 @@ def wait(host: Host, fd: int, event: int) -> None:
         host.check_abort()
 
 
-def reader(host: Host, stream: BinaryIO) -> Read:
+def reader(host: Abortable, stream: BinaryIO) -> Read:
     """How to fill buffers from ``stream``. A pipe gives what is there; whole blocks make holes and progress regular."""
     fd = descriptor(stream)
     if fd is not None and stalls(fd):
@@ -87,7 +94,7 @@ def reader(host: Host, stream: BinaryIO) -> Read:
     return fill
 
 
-def _waiting(host: Host, stream: BinaryIO, fd: int) -> Read:
+def _waiting(host: Abortable, stream: BinaryIO, fd: int) -> Read:
     held = memoryview(_read_ahead(stream, fd))
 
     def fill(view: memoryview) -> int:
@@ -123,7 +130,7 @@ def _read_ahead(stream: BinaryIO, fd: int) -> bytes:
     return inner.read(len(data)) if data else b""
 
 
-def sender(host: Host, stream: BinaryIO) -> Send:
+def sender(host: Abortable, stream: BinaryIO) -> Send:
     """How to send bytes of a file to ``stream``: within the kernel where that can be."""
     out = descriptor(stream)
     if out is None:
@@ -173,7 +180,7 @@ def _copier(out: int) -> Send:
     return send
 
 
-def _waiting_copier(host: Host, out: int) -> Send:
+def _waiting_copier(host: Abortable, out: int) -> Send:
     def send(fd: int, position: int, length: int) -> int:
         data = os.pread(fd, min(_ATOMIC, length), position)
         _write_waiting(host, out, data)
@@ -182,7 +189,7 @@ def _waiting_copier(host: Host, out: int) -> Send:
     return send
 
 
-def _write_waiting(host: Host, out: int, data: Bytes) -> None:
+def _write_waiting(host: Abortable, out: int, data: Bytes) -> None:
     left = memoryview(data)
     while left:
         wait(host, out, select.POLLOUT)
@@ -196,7 +203,7 @@ def _through(stream: BinaryIO, fd: int, position: int, length: int) -> int:
     return len(data)
 
 
-def put(host: Host, stream: BinaryIO, data: Bytes) -> None:
+def put(host: Abortable, stream: BinaryIO, data: Bytes) -> None:
     """Write all of ``data`` to ``stream``, waiting for one that stalls. ``Aborted`` if the caller asked to stop meanwhile."""
     out = descriptor(stream)
     if out is None or not stalls(out):

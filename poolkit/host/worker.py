@@ -223,8 +223,8 @@ def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) 
         argv, undo = rest
         host.announce(argv, undo)
         return None
-    if kind == "record":
-        return host.record(*rest)
+    if kind == "undo":
+        return host.keep_undo(*rest)
     if kind == "fault":
         return host.files.fault(*rest)
     if kind == "progress":
@@ -324,9 +324,9 @@ class Parent(Host):
         self._shared.clear()
         return bool(self.ask("step", label, undo))
 
-    def record(self, undo: Undo) -> None:
+    def keep_undo(self, undo: Undo) -> None:
         """In the parent's journal."""
-        self.ask("record", undo)
+        self.ask("undo", undo)
 
     def change(self, argv: Sequence[str], *, undo: Any = None, **how: Any) -> Result:
         """The program runs here; the undo is in the parent's journal before."""

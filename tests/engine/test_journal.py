@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import os
 import subprocess
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.host import Host, undo
+from poolkit.host import Host, libc, rollback, undo
+from poolkit.host import journal as journals
 
 STEP = undo.Undo("unlink", ("/nowhere/a",))
 
 
-def new(folder: Path) -> undo.Journal:
-    return undo.Journal(str(folder / "journal"), "op", {"pool": "p", "verb": "test", "volume": None})
+def new(folder: Path) -> journals.Journal:
+    return journals.Journal(str(folder / "journal"), "op", {"pool": "p", "verb": "test", "volume": None})
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -53,12 +55,12 @@ def test_a_line_that_fails_at_any_length_leaves_whole_lines(
             for step in (STEP, undo.Undo("rmdir", ("/nowhere/b",))):
                 left = 10_000 if step is STEP and length > 150 else length
                 try:
-                    journal.record(step)
+                    journal.append(step)
                     written.append(step)
                 except OSError as error:
                     assert error.errno == number
                 assert Path(journal.path).read_bytes().endswith(b"\n") or not written
-                assert undo.read(journal.path)[1] == written == journal.steps
+                assert journals.read(journal.path)[1] == written == journal.steps
             left = length % 60
             before = Path(journal.path).read_bytes()
             try:
@@ -66,11 +68,11 @@ def test_a_line_that_fails_at_any_length_leaves_whole_lines(
             except OSError:
                 assert Path(journal.path).read_bytes() == before
             else:
-                assert undo.read(journal.path)[0].get("running") == 4711
-        journal.record(undo.Undo("rmdir", ("/nowhere/c",)))  # there is room again
-        head, steps = undo.read(journal.path)
+                assert journals.read(journal.path)[0].get("running") == 4711
+        journal.append(undo.Undo("rmdir", ("/nowhere/c",)))  # there is room again
+        head, steps = journals.read(journal.path)
         assert steps == [*written, undo.Undo("rmdir", ("/nowhere/c",))] and head["pool"] == "p"
-        journal.roll_back(Host())
+        rollback.roll_back(journal, Host())
         assert list((place / "journal").iterdir()) == []
 
 
@@ -89,23 +91,23 @@ def test_on_a_full_file_system_a_step_of_any_length_is_whole_or_refused(small: P
     refused = 0
     for length in (*range(1, 5000, 7), *range(15_000, 17_000, 3)):
         journal = new(small)
-        journal.record(STEP)
+        journal.append(STEP)
         long = undo.Undo("unlink", ("/" + "x" * length,))
         try:
-            journal.record(long)
+            journal.append(long)
         except OSError as error:
             assert error.errno == errno.ENOSPC
             refused += 1
-        assert undo.read(journal.path)[1] == journal.steps == [STEP, long][: len(journal.steps)]
+        assert journals.read(journal.path)[1] == journal.steps == [STEP, long][: len(journal.steps)]
         if len(journal.steps) == 1:  # what is shorter fits all the same
-            journal.record(undo.Undo("rmdir", ("/nowhere",)))
-            assert undo.read(journal.path)[1] == journal.steps and len(journal.steps) == 2
-        journal.finish()
+            journal.append(undo.Undo("rmdir", ("/nowhere",)))
+            assert journals.read(journal.path)[1] == journal.steps and len(journal.steps) == 2
+        rollback.complete(journal)
     assert refused > 100
 
 
 def test_what_cannot_be_journalled_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undo.Journal, "record", _full)
+    monkeypatch.setattr(journals.Journal, "append", _full)
     host = Host().operation(journal=new(tmp_path))
     with pytest.raises(OSError, match="No space"):
         host.change(["touch", f"{tmp_path}/made"], undo=["true"])
@@ -117,14 +119,14 @@ def test_what_cannot_be_journalled_is_not_done(tmp_path: Path, monkeypatch: pyte
 def test_a_program_that_could_not_be_journalled_fails_the_operation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(undo.Journal, "running", _full)
+    monkeypatch.setattr(journals.Journal, "running", _full)
     host = Host().operation(journal=new(tmp_path))
     with pytest.raises(OSError, match="No space"):
         host.change(["touch", f"{tmp_path}/made"], undo=["rm", "-f", "--", f"{tmp_path}/made"])
     with pytest.raises(OSError, match="No space"):
         host.change(["sleep", "300"])
     assert host.journal is not None
-    assert host.journal.roll_back(host) == []
+    assert rollback.roll_back(host.journal, host) == []
     assert not (tmp_path / "made").exists()
 
 
@@ -163,7 +165,7 @@ def test_a_damaged_line_hides_no_other(tmp_path: Path, damage: dict[int, bytes],
         data = data[: max(0, len(data) - cut)]
     path = tmp_path / "j"
     path.write_bytes(data)
-    steps = undo.read(str(path))[1]
+    steps = journals.read(str(path))[1]
     left = data.removesuffix(b"\n").split(b"\n")
     whole = [undo.Undo(v[0], tuple(v[1:])) for v in map(json.loads, filter(_is_line, left)) if isinstance(v, list)]
     assert [s for s in steps if s.kind != "damaged"] == whole
@@ -176,8 +178,8 @@ def test_a_damaged_line_hides_no_other(tmp_path: Path, damage: dict[int, bytes],
 def test_a_head_of_any_values_can_be_used(tmp_path: Path, facts: dict[str, Any]) -> None:
     path = tmp_path / "j"
     path.write_text(json.dumps(facts) + "\n")
-    head = undo.read(str(path))[0]
-    assert undo.alive(head) in (True, False)
+    head = journals.read(str(path))[0]
+    assert journals.alive(head) in (True, False)
     assert isinstance(head.get("pool", ""), str) and isinstance(head.get("mount", ""), str)
 
 
@@ -223,7 +225,7 @@ def test_a_journal_that_does_not_say_whose_it_is_is_put_aside(tmp_path: Path) ->
 def test_a_journal_that_was_taken_for_a_dead_one_before_it_was_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = undo.fcntl.flock
+    real = journals.fcntl.flock
     taken = []
 
     def flock(fd: int, how: int) -> None:
@@ -233,14 +235,97 @@ def test_a_journal_that_was_taken_for_a_dead_one_before_it_was_locked_is_made_ag
         real(fd, how)
 
     journal = new(tmp_path)
-    monkeypatch.setattr(undo.fcntl, "flock", flock)
-    journal.record(STEP)
-    assert taken and undo.read(journal.path)[1] == [STEP]
-    journal.finish()
+    monkeypatch.setattr(journals.fcntl, "flock", flock)
+    journal.append(STEP)
+    assert taken and journals.read(journal.path)[1] == [STEP]
+    rollback.complete(journal)
 
 
 def test_errors_of_the_disk_become_those_of_poolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undo.Journal, "record", _full)
+    monkeypatch.setattr(journals.Journal, "append", _full)
     with Engine(tmp_path / "root") as engine:
         with pytest.raises(errors.NoSpace):
             engine.define(f"<pool type='dir'><name>p</name><target><path>{tmp_path}/x</path></target></pool>")
+
+
+# -- undo steps -------------------------------------------------------------------------------------------------------
+
+
+def test_each_kind_has_its_fields_and_its_function() -> None:
+    assert rollback._ACTS.keys() == undo.KINDS.keys()
+    for kind, act in rollback._ACTS.items():
+        names = [str(p).partition(":")[0] for p in inspect.signature(act).parameters.values()]
+        assert names == ["host", *undo.KINDS[kind][0].split()], kind
+
+
+# Written by version 0.1.0 as it was before steps had named fields. The lines stay as they are.
+OLD = """\
+{"pool": "p", "verb": "test", "volume": null, "id": "0123456789abcdef", "pid": 4711, "since": 1764360000.25}
+["run", "touch", "HERE/ran"]
+["run-if", ["echo", "yes"], "yes\\n", ["touch", "HERE/ran-if"]]
+["run-if", ["echo", "no"], "yes\\n", ["touch", "HERE/never"]]
+["run-if", ["echo", "yes"], "yes", ["tee", "HERE/input"], "text"]
+["write-back", ["echo", "no"], "yes", "/dev/null", [[0, "eJxjYGBgAAAABAAB"]]]
+["unmount", "HERE/folder", "/dev/nothing"]
+{"running": 4711, "until": 1}
+["unlink", "HERE/file"]
+["unlink", "HERE/whole", WHOLE, "BOOT"]
+["unlink", "HERE/kept", WHOLE, "BOOT"]
+["rmdir", "HERE/folder"]
+["chmod", "HERE/mode", 416, MODE]
+["chown", "HERE/mode", OWNER, GROUP, MODE]
+["symlink", "target", "HERE/link"]
+["unsymlink", "target", "HERE/new-link"]
+["restore", "HERE/.poolkit-0011223344556677", "HERE/removed"]
+["trim", "HERE/long", LONG, 4096]
+"""
+
+
+def test_a_journal_of_an_earlier_version_is_undone(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "folder").mkdir()
+    for name in ("file", "whole", "kept", "mode", ".poolkit-0011223344556677", "long"):
+        (here / name).touch()
+    (here / "new-link").symlink_to("target")
+    with (here / "long").open("r+b") as file:
+        file.truncate(4096)
+        libc.fallocate(file.fileno(), libc.FALLOC_FL_KEEP_SIZE, 4096, 1 << 20)
+    words = {
+        "HERE": str(here), "WHOLE": _identity(here / "whole"), "MODE": _identity(here / "mode"), "BOOT": undo.boot(),
+        "LONG": _identity(here / "long"), "OWNER": str(os.getuid()), "GROUP": str(os.getgid()),
+    }  # fmt: skip
+    text = OLD
+    for word, real in words.items():
+        text = text.replace(word, real)
+    folder = tmp_path / "root/state/journal"
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / "0123456789abcdef.journal").write_text(text)
+    (folder / "0123456789abcdef.journal").chmod(0o600)
+    with Engine(tmp_path / "root") as engine:
+        assert engine.recovered == ["undone: test of pool 'p' by process 4711"]
+    names = {"ran", "ran-if", "input", "kept", "mode", "link", "removed", "long"}
+    assert {p.name for p in here.iterdir()} == names
+    assert (here / "input").read_text() == "text" and os.readlink(here / "link") == "target"
+    assert (here / "mode").stat().st_mode & 0o7777 == 0o640
+    assert (here / "long").stat().st_blocks <= 8
+    assert list(folder.iterdir()) == []
+
+
+def _identity(path: Path) -> str:
+    return json.dumps(undo.identity(path.stat()))
+
+
+@pytest.mark.parametrize("kind", undo.KINDS)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_step_with_any_values_does_no_more_than_fail(kind: str, data: st.DataObject) -> None:
+    value = (
+        st.none() | st.integers() | st.just("/nowhere/x") | st.lists(st.integers() | st.text(max_size=3), max_size=3)
+    )
+    if kind.startswith("run"):
+        value = st.none() | st.integers() | st.just("no such program") | st.just(["no such program"])
+    step = undo.Undo(kind, tuple(data.draw(st.lists(value, max_size=5))))
+    assert str(step).startswith(kind.split("-")[0]) or kind in ("damaged", "write-back")
+    for failure in rollback.undo_all([step], Host()).failures:
+        assert failure.startswith("could not undo")

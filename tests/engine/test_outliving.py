@@ -16,7 +16,7 @@ import pytest
 from poolkit import errors
 from poolkit.backend import Usage
 from poolkit.engine import Engine
-from poolkit.host import Host, port, undo
+from poolkit.host import Host, journal, port
 
 POOL = "<pool type='dir'><name>p</name><target><path>{}/images</path></target></pool>"
 
@@ -46,7 +46,7 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
     while "running" not in head:
         time.sleep(0.01)
         for path in (root / "state" / "journal").glob("*.journal"):
-            head = undo.read(str(path))[0]
+            head = journal.read(str(path))[0]
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with Engine(root) as engine:
@@ -57,7 +57,7 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
         (line,) = engine.core.operations.recover("p", patience=60)
         assert line.startswith("undone: build of pool 'p'")
         assert undone.exists()
-        assert not undo.alive(head)
+        assert not journal.alive(head)
 
 
 @pytest.mark.root
@@ -108,13 +108,13 @@ def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path, monkeypat
 def test_a_journal_is_gone_for_good_when_the_verb_returns(
     engine: Engine, pool, every_file_named: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = undo._sync_directory, []
+    real, seen = journal.sync_directory, []
 
     def watched(path: str) -> None:
         real(path)
         seen.append(sorted(os.listdir(path)))
 
-    monkeypatch.setattr(undo, "_sync_directory", watched)
+    monkeypatch.setattr(journal, "sync_directory", watched)
     pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
     assert any(seen), "there was a journal"
     assert seen[-1] == [], "and the last word to the disk was without it"
