@@ -14,6 +14,7 @@ from poolkit import errors
 from poolkit.host import journal as journals
 from poolkit.host import private, rollback
 from poolkit.host.port import Host
+from poolkit.host.undo import Undo
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import Locks
 from poolkit.values import value
@@ -121,6 +122,8 @@ class Operations:
                     raise worded from error.__cause__ or (None if worded is error else error)
                 else:
                     marked = bool(journal.steps)
+                    if marked and host.fault is not None:
+                        host.fault("passed: done")
                     rollback.complete(journal)
                     if marked:
                         self.inventory.forget_operation(ident)
@@ -176,12 +179,11 @@ class Operations:
         return lines
 
     def _recover(self, path: str, pool: str, patience: float, away: set[str]) -> list[str]:
-        with _left_behind(path) as left:
-            head, steps = journals.read(path) if left else ({}, [])
-            if head.get("pool") != pool:
+        with _left_behind(path) as (left, head, steps):
+            if not left or head.get("pool") != pool:
                 return []
             if not any(step.counts for step in steps):
-                os.unlink(path)
+                journals.remove(path)
                 return []
             mount = head.get("mount")
             if mount and self.host.operation().mount_at(mount) is None:
@@ -191,25 +193,24 @@ class Operations:
             ident = str(head.get("id"))
             if self.inventory.completed(ident):
                 rollback.finish(steps)
-                os.unlink(path)
+                journals.remove(path)
                 self.inventory.forget_operation(ident)
                 return [f"finished: {what}"]
             undone = rollback.undo_all(steps, self.host.operation(), away)
             if undone.failures:
                 journals.put_aside(path, later=undone.later)
             else:
-                os.unlink(path)
+                journals.remove(path)
             return [f"undone: {what}", *undone.failures]
 
     @staticmethod
     def _headless(path: str) -> list[str]:
         """End a journal that does not say whose it is: its process died before it had written that, or the file is damaged."""
-        with _left_behind(path) as left:
-            head, steps = journals.read(path) if left else ({}, [])
+        with _left_behind(path) as (left, head, steps):
             if not left or "pool" in head:
                 return []
             if not steps:
-                os.unlink(path)
+                journals.remove(path)
                 return []
             os.replace(path, path + ".failed")
             return [f"put aside: the journal '{path}' is damaged; what it would have undone is not known"]
@@ -252,18 +253,16 @@ def _alive(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _left_behind(path: str) -> Iterator[bool]:
-    """Whether a journal's operation is dead, and remains so in the body; False where the journal has just gone."""
-    fd = private.open_ours(path)
-    try:
+def _left_behind(path: str) -> Iterator[tuple[bool, dict[str, Any], list[Undo]]]:
+    """Whether a journal's operation is dead, which lasts through the body, and what the journal has."""
+    with open(private.open_ours(path), "rb") as file:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-        else:
-            yield os.fstat(fd).st_nlink > 0
-    finally:
-        os.close(fd)
+            yield False, {}, []
+            return
+        # Without a name: it has been taken back between the look for it and the lock.
+        yield os.fstat(file.fileno()).st_nlink > 0, *journals.parse(file.read())
 
 
 def _alive(path: str) -> bool:

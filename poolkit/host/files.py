@@ -229,9 +229,11 @@ class Files:
 
         Undone by rmdir, unless ``keep``: for folders that other operations may begin to use at once.
         """
-        if os.path.isdir(path):
-            return False
         parent = os.path.dirname(path)
+        if os.path.isdir(path):
+            if keep and not self._host.dry_run:
+                self.sync(parent)  # who made it may have died before that
+            return False
         if parent and not os.path.isdir(parent):
             self.mkdir(parent, 0o755, keep=keep)
         if self._host.step(f"mkdir {path}", None if keep else undo.rmdir(path)):

@@ -72,11 +72,7 @@ class Journal:
         """The operation has ended and nothing is left to undo: the file goes, durably. Repeatable."""
         if self._fd >= 0:
             try:
-                with suppress(FileNotFoundError):
-                    os.unlink(self.path)
-                if self._on_disk:
-                    # It must not be there again after a power failure: what it would undo may hold data by then.
-                    sync_directory(os.path.dirname(self.path))
+                remove(self.path, on_disk=self._on_disk)
             finally:
                 self._let_go()
         self.steps.clear()
@@ -94,6 +90,17 @@ class Journal:
         os.close(self._fd)
         self._fd = -1
         self._on_disk = False
+
+
+def remove(path: str, *, on_disk: bool = True) -> None:
+    """Remove a journal for good: it must not be there again after a power failure, since what it would undo may hold data then.
+
+    One that is not ``on_disk`` cannot come back.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    if on_disk:
+        sync_directory(os.path.dirname(path))
 
 
 def put_aside(path: str, *, later: bool) -> None:
@@ -116,10 +123,15 @@ def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
     the others undo is not in doubt. In the head ``running`` and ``until`` are of the last program that the operation ran (see
     ``alive``), and ``later`` says that its undo waits for a server that did not answer.
     """
+    with open(open_ours(path), "rb") as file:
+        return parse(file.read())
+
+
+def parse(data: bytes) -> tuple[dict[str, Any], list[Undo]]:
+    """The head and the steps in the bytes of a journal, as :func:`read`."""
     head: dict[str, Any] = {}
     steps: list[Undo] = []
-    with open(open_ours(path), "rb") as file:
-        lines = file.read().split(b"\n")
+    lines = data.split(b"\n")
     last = len(lines) - 1 if lines[-1] else len(lines) - 2
     for number, line in enumerate(lines[: last + 1]):
         found = _parsed(line)

@@ -57,7 +57,8 @@ class Step:
 class Host:
     """This machine. One object may be shared by threads; ``operation`` makes the view for one engine call.
 
-    ``fault`` is called with a label before every change to durable state: tests raise or kill there.
+    ``fault`` is called with a label before every change to durable state: tests raise or kill there. At a label that begins
+    with "passed:" nothing can fail any more, and only kill makes sense.
     """
 
     _own_session = True

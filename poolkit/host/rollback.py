@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from poolkit import errors
-from poolkit.host.descriptors import write_at
+from poolkit.host.descriptors import sync_directory, write_at
 from poolkit.host.undo import Undo, identity
 from poolkit.host.undo import boot as this_boot
 
@@ -40,6 +40,7 @@ def finish(steps: Sequence[Undo]) -> None:
         if step.kind == "restore":
             with suppress(FileNotFoundError):
                 os.unlink(str(step.field("kept")))
+                _sync_parent(step)
 
 
 def roll_back(journal: Journal, host: Host) -> list[str]:
@@ -118,10 +119,17 @@ def perform_here(host: Host, step: Undo) -> None:
         raise errors.HostError(f"the journal holds an unknown undo step '{step.kind}'", hint="a newer poolkit wrote it")
     try:
         act(host, *step.args)
+        _sync_parent(step)
     except FileNotFoundError:
         pass
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise errors.HostError(f"the undo step is damaged: {error}") from error
+
+
+def _sync_parent(step: Undo) -> None:
+    """Bring the folder of a step's path to the disk: the journal goes next, and a name must not come back without it."""
+    if isinstance(path := step.field("path"), str):
+        sync_directory(os.path.dirname(path))
 
 
 # -- one function for each kind; their parameters are its fields ---------------------------------------------------------
@@ -230,6 +238,7 @@ def _with_the_same(path: str, known: Sequence[int], flags: int, change: Callable
     try:
         if identity(os.fstat(fd)) == list(known):
             change(fd)
+            os.fsync(fd)
     finally:
         os.close(fd)
 

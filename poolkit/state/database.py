@@ -222,6 +222,7 @@ class Database:
                         if isinstance(error, sqlite3.Error):
                             raise self._words("write", error) from error
                         raise
+                    self._fault("passed: inventory committed")
                     return
             time.sleep(0.002)
 
