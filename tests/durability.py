@@ -139,7 +139,7 @@ class Recorder:
                 self.fail(f"{when} before the folder {self.paths[inode]} was on the disk: {pending}")
 
     def _has_name(self, inode: Inode) -> bool:
-        path = self.paths[inode]
+        path = self.paths[inode].removesuffix(" (deleted)")
         return os.path.exists(path) and os.stat(path).st_ino == inode[1]
 
     def done(self, verb: str, *, formats: bool = False) -> None:
@@ -216,7 +216,10 @@ def recording(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Recorder]:
         seen.named(new, dst_dir_fd, "made")
         if str(old).startswith("/proc/self/fd/"):
             # btrfs's log has a file without a name only if it is brought to the disk again with its name.
-            seen.wrote(int(str(old).rpartition("/")[2]), -5, "link of a file without a name")
+            fd = int(str(old).rpartition("/")[2])
+            seen.wrote(fd, -5, "link of a file without a name")
+            folder, name = seen._folder(new, dst_dir_fd)
+            seen.paths[seen._fd(fd)] = f"{seen.paths[folder]}/{name}"
 
     def unlink(path: Any, *, dir_fd: int | None = None) -> None:
         if str(path).endswith(".journal"):

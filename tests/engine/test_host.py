@@ -139,6 +139,18 @@ def test_a_shared_question_is_asked_once_until_a_change(tmp_path: Path) -> None:
     assert (tmp_path / "asked").read_text() == "x\nx\n"
 
 
+def test_a_shared_answer_is_asked_for_again_after_a_change_by_system_call(tmp_path: Path) -> None:
+    mine = Host()
+    answers = iter(range(10))
+    assert [mine.shared("x", lambda: next(answers)) for _ in range(2)] == [0, 0]
+    mine.step("a change")
+    assert mine.shared("x", lambda: next(answers)) == 1
+    mine.files.mkdir(f"{tmp_path}/new")
+    assert mine.shared("x", lambda: next(answers)) == 2
+    mine.run_undo(["true"])
+    assert mine.shared("x", lambda: next(answers)) == 3
+
+
 def test_a_dry_run_runs_no_change(tmp_path: Path) -> None:
     dry = Host(dry_run=True)
     assert dry.change(["touch", f"{tmp_path}/made"]).status == 0

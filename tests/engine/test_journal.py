@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import inspect
 import json
 import os
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poolkit import errors
-from poolkit.engine import Engine
+from poolkit.engine import Engine, operation
 from poolkit.host import Host, libc, rollback, undo
 from poolkit.host import journal as journals
 
@@ -239,6 +240,28 @@ def test_a_journal_that_was_taken_for_a_dead_one_before_it_was_locked_is_made_ag
     journal.append(STEP)
     assert taken and journals.read(journal.path)[1] == [STEP]
     rollback.complete(journal)
+
+
+def test_what_another_process_has_taken_back_meanwhile_is_not_undone_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "root/state/journal"
+    folder.mkdir(mode=0o700, parents=True)
+    path = folder / "x.journal"
+    path.write_text(HEAD.decode() + "\n" + json.dumps(["unlink", f"{tmp_path}/a"]) + "\n")
+    path.chmod(0o600)
+    (tmp_path / "a").touch()  # made by somebody after that
+    real = fcntl.flock
+
+    def flock(file: Any, how: int) -> None:
+        if getattr(file, "mode", "") == "rb":
+            path.unlink(missing_ok=True)  # the other process has just ended
+        real(file, how)
+
+    monkeypatch.setattr(operation.fcntl, "flock", flock)
+    with Engine(tmp_path / "root") as engine:
+        assert engine.recovered == []
+    assert (tmp_path / "a").exists() and not path.exists()
 
 
 def test_errors_of_the_disk_become_those_of_poolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

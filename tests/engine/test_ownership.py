@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,6 +172,34 @@ def test_what_poolkit_makes_is_for_nobody_else_whatever_the_umask(tmp_path: Path
         assert [p.name for p in engine.pools()] == ["p"]
         for secret in engine.secrets():
             secret.undefine()
+
+
+@pytest.mark.parametrize("unnamed", [True, False], ids=["no name", "temporary"])
+def test_what_is_not_finished_is_for_nobody_else(
+    tmp_path: Path, no_mask: None, monkeypatch: pytest.MonkeyPatch, unnamed: bool
+) -> None:
+    if not unnamed:
+        monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
+    made: list[tuple[str, int]] = []
+    real = os.open
+
+    def opened(path: Any, flags: int, mode: int = 0o777, **how: Any) -> int:
+        fd = real(path, flags, mode, **how)
+        if flags & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY):
+            made.append((str(path), os.fstat(fd).st_mode & 0o777))
+        return fd
+
+    monkeypatch.setattr(os, "open", opened)
+    with Engine(tmp_path / "root") as engine:
+        pool = engine.define(f"<pool type='dir'><name>p</name><target><path>{tmp_path}/x</path></target></pool>")
+        usage = "<usage type='volume'><volume>/v</volume></usage>"
+        engine.define_secret(f"<secret ephemeral='no' private='no'>{usage}</secret>").set_value(b"s")
+        pool.build()
+        pool.start()
+        pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
+    temporary = [path for path, _ in made if ".poolkit-" in path or path == "."]
+    assert len(temporary) == 4, "a definition, a secret, its value and a volume"
+    assert [(path, mode) for path, mode in made if mode & 0o077] == []
 
 
 def test_a_strange_mask_takes_nothing_away_from_us(tmp_path: Path) -> None:
