@@ -215,7 +215,7 @@ def resize_argv(disk: Disk, number: int, size: int) -> list[str]:
 
 def tell(host: Host, disk: Disk, number: int) -> None:
     """Make the kernel know a partition of the table. Status 1 of partx means that it did already."""
-    host.change(tell_argv(disk, number), ok=(0, 1))
+    host.change(tell_argv(disk, number), ok=(0, 1), whole=True)
 
 
 def forget(host: Host, disk: Disk, number: int, what: str) -> None:
@@ -227,7 +227,7 @@ def forget(host: Host, disk: Disk, number: int, what: str) -> None:
         ["lsblk", "--noheadings", "--output", "NAME", "--", disk.part(number)], "", tell_argv(disk, number)
     )
     try:
-        host.change(forget_argv(disk, number), undo=again)
+        host.change(forget_argv(disk, number), undo=again, whole=True)
     except errors.ToolFailed as error:
         raise errors.Busy(f"{what} is in use{_by(host, disk.part(number))}") from error
 

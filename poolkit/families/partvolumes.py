@@ -294,7 +294,7 @@ class PartitionVolumes(BlockBackend):
             # The kernel forgets the partition while the table still tells whose it is.
             self.host.keep_undo(taken_out)
             newest = undo.run_if(question, place, disknodes.forget_argv(disk, part.number))
-        self.host.change(argv, input=None if script is None else script.encode(), undo=newest)
+        self.host.change(argv, input=None if script is None else script.encode(), undo=newest, whole=True)
 
     def clone(self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None) -> VolumeInfo:
         """Make a partition and copy the content of ``source`` into it, images as what they hold."""
@@ -339,9 +339,9 @@ class PartitionVolumes(BlockBackend):
                 words = what if number == part.number else f"{what} cannot be deleted: '{disk.name(number)}' behind it"
                 disknodes.forget(self.host, disk, number, words)
             if table.label in partitiontable.SFDISK:
-                self.host.change([*SFDISK, "--delete", "--", disk.node, str(part.number)])
+                self.host.change([*SFDISK, "--delete", "--", disk.node, str(part.number)], whole=True)
             else:
-                self.host.change(["parted", "--script", "--", disk.node, "rm", str(part.number)])
+                self.host.change(["parted", "--script", "--", disk.node, "rm", str(part.number)], whole=True)
             for number in later:
                 disknodes.tell(self.host, disk, number - 1)
         if later:
@@ -388,9 +388,9 @@ class PartitionVolumes(BlockBackend):
             place = _place(table, part._replace(end=part.start + new * table.sector))
             self.host.keep_undo(undo.run_if(question, place, argv, input=f"size={old}\n"))
             back = disknodes.resize_argv(disk, part.number, part.size)
-            self.host.change(argv, input=f"size={new}\n".encode(), undo=undo.run_if(question, place, back))
+            self.host.change(argv, input=f"size={new}\n".encode(), undo=undo.run_if(question, place, back), whole=True)
             if part.number in disk.names:
-                self.host.change(disknodes.resize_argv(disk, part.number, capacity))
+                self.host.change(disknodes.resize_argv(disk, part.number, capacity), whole=True)
         return info if self.host.dry_run else self._at(part.start, info.name)
 
     def _check_resize(self, table: Table, part: Partition, info: VolumeInfo, capacity: int) -> None:

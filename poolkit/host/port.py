@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from poolkit.host.mounts import Mount, MountTable
     from poolkit.host.undo import Undo
 
-# What keeps devices suspended or half a table written when it is killed: an abort takes effect when it has ended.
-_WHOLE = frozenset(
-    ("pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove", "lvextend", "lvreduce",
-     "lvresize", "lvchange", "sfdisk", "parted", "partx", "kpartx", "resizepart", "dmsetup", "wipefs")
-)  # fmt: skip
-
 
 class Result(NamedTuple):
     """What a program answered. ``stdout`` and ``stderr`` are text; bytes that are not UTF-8 appear as ``\\xNN``."""
@@ -152,18 +146,20 @@ class Host:
         pass_fds: Sequence[int] = (),
         limits: Mapping[str, int] | None = None,
         poll: Callable[[], None] | None = None,
+        whole: bool = False,
     ) -> Result:
         """Run a program that changes something; ``undo`` takes the change back.
 
         ``undo`` is an argv (or an :class:`~poolkit.host.undo.Undo`) that is recorded durably before the program runs
         and performed if a later step of the operation fails or the process dies. It must be harmless when the
         change never happened. In a dry run nothing is run and the answer is empty. ``limits`` (names of prlimit(1), with
-        ``untrusted``) replaces single limits; ``poll`` is called four times a second while it runs. Otherwise as ``query``.
+        ``untrusted``) replaces single limits; ``poll`` is called four times a second while it runs. ``whole`` is for what must
+        not be killed because it would leave devices suspended or half a table written: an abort takes effect when it has ended.
+        Otherwise as ``query``.
         """
         self.announce(argv, undo)
         if self.dry_run:
             return Result(tuple(argv), ok[0], "", "")
-        whole = argv[0] in _WHOLE
         result = self._run(
             argv, ok, timeout, input, untrusted, pass_fds, abortable=not whole, limits=limits, poll=poll, changes=True
         )

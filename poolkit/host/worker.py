@@ -337,7 +337,8 @@ class Parent(Host):
             return Result(argv, 0, "", "")
         ok, timeout = how.pop("ok", (0,)), how.pop("timeout", 600)
         input, untrusted, fds = how.pop("input", None), how.pop("untrusted", False), how.pop("pass_fds", ())
-        return self._run(argv, ok, timeout, input, untrusted, fds, changes=True, **how)
+        whole = how.pop("whole", False)
+        return self._run(argv, ok, timeout, input, untrusted, fds, abortable=not whole, changes=True, **how)
 
     def _track(self, pid: int) -> None:
         self.ask("running", pid)

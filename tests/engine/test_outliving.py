@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+import poolkit
 from poolkit import errors
 from poolkit.backend import Usage
 from poolkit.engine import Engine
-from poolkit.host import Host, journal, port
+from poolkit.host import Host, journal
 
 POOL = "<pool type='dir'><name>p</name><target><path>{}/images</path></target></pool>"
 
@@ -95,13 +97,12 @@ def test_what_died_on_a_file_system_waits_until_that_is_mounted(tmp_path: Path, 
         subprocess.run(["umount", str(place)], check=False)
 
 
-def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port, "_WHOLE", frozenset(("bash",)))
+def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path) -> None:
     done, abort = tmp_path / "done", threading.Event()
     view = Host().operation(abort=abort)
     threading.Timer(0.2, abort.set).start()
     with pytest.raises(errors.Aborted):
-        view.change(["bash", "-c", f"sleep 1; touch {done}"])
+        view.change(["bash", "-c", f"sleep 1; touch {done}"], whole=True)
     assert done.exists()
 
 
@@ -185,3 +186,16 @@ def test_a_pool_is_equal_to_itself_wherever_it_was_looked_up(engine: Engine, poo
     assert len({engine.pool("p"), pool}) == 1
     with Engine(tmp_path / "elsewhere") as other:
         assert other.define(pool.xml(inactive=True)) != pool
+
+
+def test_what_changes_tables_of_lvm_or_partitions_is_never_killed() -> None:
+    root = Path(poolkit.__file__).parent
+    modules = ("lvm", "lvmvolumes", "disknodes", "partvolumes")
+    found = 0
+    for name in (*(f"families/{module}" for module in modules), "backends/logical", "backends/disk"):
+        for node in ast.walk(ast.parse((root / f"{name}.py").read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("host.change"):
+                found += 1
+                said = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert said.get("whole") == "True", f"{name}:{node.lineno}"
+    assert found > 20
