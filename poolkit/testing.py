@@ -131,7 +131,7 @@ class _MemoryJournal:
     def __init__(self) -> None:
         self.steps: list[undo.Undo] = []
 
-    def record(self, step: undo.Undo) -> None:
+    def append(self, step: undo.Undo) -> None:
         self.steps.append(step)
 
     def roll_back(self, host: ScriptedHost) -> None:

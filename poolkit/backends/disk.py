@@ -13,6 +13,7 @@ from poolkit.backend import Usage
 from poolkit.families import blockdevice, disknodes, partitiontable
 from poolkit.families.partvolumes import SFDISK, PartitionVolumes
 from poolkit.host import undo
+from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
 from poolkit.model import PARTITION_FORMATS, Extent, Pool, PoolTarget
 from poolkit.xmlmap import Element, replace, simple, xml
@@ -162,14 +163,14 @@ class DiskBackend(PartitionVolumes):
                 "--",
                 disk.node,
             ]
-            self.host.change(_blank(disk, ""), undo=undo.write_back(kind, "", disk.node, pieces))
+            self.host.change(_blank(disk, ""), undo=undo.write_back(kind, "", disk.node, pieces), whole=True)
             if "bsd" in held:
-                self.host.change(_blank(disk, "bsd"))
+                self.host.change(_blank(disk, "bsd"), whole=True)
 
     def _ends(self, disk: disknodes.Disk) -> list[tuple[int, bytes]]:
         with blockdevice.opened(self.host, disk.node) as fd:
             tail = max(_SAVED, disk.size - _SAVED)
-            return [(0, os.pread(fd, _SAVED, 0)), (tail, os.pread(fd, _SAVED, tail))]
+            return [(0, read_at(fd, _SAVED, 0)), (tail, read_at(fd, _SAVED, tail))]
 
     def _write_label(self, disk: disknodes.Disk, wanted: str) -> None:
         if wanted in partitiontable.SFDISK:
@@ -179,12 +180,14 @@ class DiskBackend(PartitionVolumes):
                 [*SFDISK, "--wipe", "always", "--", disk.node],
                 input=f"label: {wanted}\nlabel-id: {ident}\n".encode(),
                 undo=undo.run_if(["sfdisk", "--disk-id", "--", disk.node], ident, _blank(disk, wanted)),
+                whole=True,
             )
         else:
             question, answer = self._question(disk, wanted)
             self.host.change(
                 ["parted", "--script", "--", disk.node, "mklabel", wanted],
                 undo=undo.run_if(question, answer, _blank(disk, wanted)),
+                whole=True,
             )
 
     def _question(self, disk: disknodes.Disk, wanted: str) -> tuple[list[str], str]:
@@ -212,7 +215,7 @@ class DiskBackend(PartitionVolumes):
                     "delete its volumes first; poolkit removes nothing that was not asked for by name",
                 )  # fmt: skip
             self._require_own(disk, table.label, "if that is not needed, remove it by wipefs; nothing was deleted")
-            self.host.change(_blank(disk, table.label))
+            self.host.change(_blank(disk, table.label), whole=True)
         return True
 
     @classmethod

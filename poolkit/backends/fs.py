@@ -281,7 +281,8 @@ class FsBackend(FileBackend):
     def _make(self, found: tuple[str, ...]) -> None:
         device = os.path.realpath(self.device)
         if found:
-            self.host.change(["wipefs", "--all", "--quiet", "--", device])  # or leftovers could pass for what is there
+            # Or leftovers could pass for what is there.
+            self.host.change(["wipefs", "--all", "--quiet", "--", device], whole=True)
         mark, shown = self._mark
         self.host.change(
             mkfs.argv(self.format, mark, device, force=bool(found)),

@@ -128,7 +128,9 @@ class LogicalBackend(LvmVolumes):
         down = [v for v in self.listing().volumes.values() if v.own and not v.active and not v.skip]
         if down:
             with lvm.worded(self.pool.name):
-                self.host.change(["vgchange", "--activate", "ly", "--", self.vg], undo=self._activate("ln", down))
+                self.host.change(
+                    ["vgchange", "--activate", "ly", "--", self.vg], undo=self._activate("ln", down), whole=True
+                )
 
     def stop(self) -> None:
         """Deactivate all volumes; ``Busy``, naming them and who has them open, when one is in use."""
@@ -140,7 +142,9 @@ class LogicalBackend(LvmVolumes):
             raise errors.Busy(f"pool '{self.pool.name}' cannot be stopped: {'; '.join(used[:10])}", pool=self.pool.name)
         if up:
             with lvm.worded(self.pool.name):
-                self.host.change(["vgchange", "--activate", "ln", "--", self.vg], undo=self._activate("ly", up))
+                self.host.change(
+                    ["vgchange", "--activate", "ln", "--", self.vg], undo=self._activate("ly", up), whole=True
+                )
 
     def _activate(self, how: str, volumes: list[lvm.LogicalVolume]) -> list[str]:
         names = [f"{self.vg}/{v.name}" for v in sorted(volumes, key=lambda v: v.segtype in lvm.POOLS)]
@@ -185,7 +189,7 @@ class LogicalBackend(LvmVolumes):
         uuids = []
         for path, device in zip(self.devices, real, strict=True):
             if held[path]:
-                self.host.change(["wipefs", "--all", "--", device])
+                self.host.change(["wipefs", "--all", "--", device], whole=True)
             uuids.append(lvm.label(self.host, device))
         lvm.make_group(self.host, self.vg, real, uuids[0])
 
@@ -268,15 +272,16 @@ class LogicalBackend(LvmVolumes):
                     hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
                 )
             for pool in own:
-                self.host.change(["lvremove", "--yes", "--", f"{self.vg}/{pool.name}"])
-            self.host.change(["vgremove", "--", self.vg])  # without --yes: refused if a volume came meanwhile
+                self.host.change(["lvremove", "--yes", "--", f"{self.vg}/{pool.name}"], whole=True)
+            # Without --yes: refused if a volume came meanwhile.
+            self.host.change(["vgremove", "--", self.vg], whole=True)
             labels: Iterable[str] = group.devices
         else:
             # A deletion that was interrupted left labels without a group.
             orphans = {blockdevice.number(path) for path, name in lvm.members(self.host).items() if not name}
             labels = [os.path.realpath(path) for path in self.devices if blockdevice.number(path) in orphans - {""}]
         for path in labels:
-            self.host.change(["pvremove", "--yes", "--", path])
+            self.host.change(["pvremove", "--yes", "--", path], whole=True)
         return group is not None or bool(labels)
 
     # -- facts ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from poolkit import errors
 from poolkit.backend import Transfer
 from poolkit.host import libc, streams
+from poolkit.host.descriptors import write_at
 from poolkit.host.mounts import number
 from poolkit.host.port import Host
 
@@ -171,7 +172,7 @@ def zero(fd: int, offset: int, length: int, host: Host | None = None) -> None:
     try:
         if stat.S_ISBLK(os.fstat(fd).st_mode):
             head = min(-offset % _PAGE, length)
-            os.pwrite(fd, bytes(head), offset)
+            write_at(fd, bytes(head), offset)
             offset, length = offset + head, length - head
             on_device(host, fd, _BLKZEROOUT, offset, length, "zero")
         else:
@@ -183,7 +184,9 @@ def zero(fd: int, offset: int, length: int, host: Host | None = None) -> None:
     zeros = bytes(min(_BLOCK, length))
     end = offset + length
     while offset < end:
-        offset += os.pwrite(fd, zeros[: min(len(zeros), end - offset)], offset)
+        count = min(len(zeros), end - offset)
+        write_at(fd, zeros[:count], offset)
+        offset += count
 
 
 def free_space(fd: int) -> int | None:
@@ -259,10 +262,14 @@ def download(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, size: in
     while position < end:
         count = send(fd, position, min(_BLOCK, end - position))
         if not count:
-            raise errors.HostError(f"the volume ended at byte {position}, before the {end} that were there")
+            raise _ended(position, end)
         position += count
         host.progress(position - transfer.offset, length, "download")
     return length
+
+
+def _ended(position: int, end: int) -> errors.HostError:
+    return errors.HostError(f"the volume ended at byte {position}, before the {end} that were there")
 
 
 def _download_sparse(host: Host, fd: int, out: int, offset: int, end: int) -> None:
@@ -279,10 +286,13 @@ def _download_sparse(host: Host, fd: int, out: int, offset: int, end: int) -> No
         while position < stop:
             data = os.pread(fd, min(_BLOCK, stop - position), position)
             if not data:
-                break
-            os.pwrite(out, data, base + position - offset)
+                raise _ended(position, end)
+            host.files.fault("download")
+            write_at(out, data, base + position - offset)
             position += len(data)
             host.progress(position - offset, end - offset, "download")
+    if (size := size_of(fd)) < end:
+        raise _ended(size, end)
     zero(out, base + position - offset, end - position)
     os.lseek(out, base + end - offset, os.SEEK_SET)
 
@@ -304,10 +314,7 @@ def _allocated(fd: int, length: int) -> int:
 
 def _copy_block(source: int, target: int, position: int, length: int) -> int:
     data = os.pread(source, length, position)
-    view = memoryview(data)
-    written = 0
-    while written < len(data):
-        written += os.pwrite(target, view[written:], position + written)
+    write_at(target, data, position)
     return len(data)
 
 
@@ -318,6 +325,4 @@ def _put(fd: int, data: memoryview, position: int, sparse: bool) -> None:
         if stat.S_ISREG(os.fstat(fd).st_mode) and position + len(data) > size:
             os.ftruncate(fd, position + len(data))
         return
-    written = 0
-    while written < len(data):
-        written += os.pwrite(fd, data[written:], position + written)
+    write_at(fd, data, position)

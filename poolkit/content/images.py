@@ -18,6 +18,7 @@ from typing import Any
 from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.formats import FdReader, ImageInfo, as_format, check, qemu_driver
+from poolkit.host.descriptors import read_at, write_at
 from poolkit.host.port import Host
 from poolkit.model import Encryption, Volume
 
@@ -385,15 +386,15 @@ def finish(fd: int, name: str, format: str) -> None:
     if format != "vmdk":
         return
     # VMware's Virtual Disk Format 5.0: the descriptor's first sector and its sectors are at 28 and 36, little-endian.
-    head = os.pread(fd, 512, 0)
+    head = read_at(fd, 512, 0)
     start, length = (int.from_bytes(head[at : at + 8], "little") * 512 for at in (28, 36))
     if not 0 < length <= 1 << 16:
         return
-    text = os.pread(fd, length, start).rstrip(b"\0")
+    text = read_at(fd, length, start).rstrip(b"\0")
     quoted = name.replace("\\", "_").replace('"', "_").encode()
     text = re.sub(rb'(?m)^(RW \d+ SPARSE )"[^"]*"', lambda m: m[1] + b'"' + quoted + b'"', text)
     if len(text) <= length:
-        os.pwrite(fd, text.ljust(length, b"\0"), start)
+        write_at(fd, text.ljust(length, b"\0"), start)
 
 
 _GET_FLAGS, _SET_FLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h: FS_IOC_GETFLAGS, FS_NOCOW_FL ...

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from poolkit import errors
 from poolkit.backend import Transfer
 from poolkit.host import libc
+from poolkit.host.descriptors import write_at
 
 if TYPE_CHECKING:
     from poolkit.host.port import Host
@@ -51,7 +52,9 @@ def reserve(host: Host, fd: int, offset: int, length: int, *, full: str | None =
     done = 0
     while done < length:
         host.progress(done, length, "write zeros")
-        done += os.pwrite(fd, zeros[: min(len(zeros), length - done)], offset + done)
+        count = min(len(zeros), length - done)
+        write_at(fd, zeros[:count], offset + done)
+        done += count
     return True
 
 

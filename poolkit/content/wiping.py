@@ -18,6 +18,7 @@ import stat
 from poolkit import errors
 from poolkit.content import copying
 from poolkit.host import libc
+from poolkit.host.descriptors import write_at
 from poolkit.host.port import Host
 
 RANDOM = b""  # a pass of fresh random bytes, as an element of a sequence
@@ -150,7 +151,7 @@ def _zero_thin(host: Host, fd: int, size: int) -> None:
         count = len(data)
         if data != zeros[:count]:
             host.files.fault("wipe")
-            count = os.pwrite(fd, zeros[:count], position)
+            write_at(fd, zeros[:count], position)
         position += count
         host.progress(position, size, "zero")
 
@@ -165,7 +166,8 @@ def _overwrite(host: Host, fd: int, size: int, pattern: bytes, number: int, coun
         # The pattern goes on where the last piece ended, as if it were one long run from the start.
         shift = position % len(pattern) if pattern else 0
         data = memoryview(piece)[shift : shift + min(_PIECE, size - position)]
-        position += os.pwrite(fd, data, position)
+        write_at(fd, data, position)
+        position += len(data)
         host.progress(number * size + position, count * size, f"pass {number + 1} of {count}")
     os.fsync(fd)  # the next pass must not replace this one in the page cache
 

@@ -344,11 +344,11 @@ class Engine:
 
     def left_over(self) -> list[str]:
         """What :meth:`recover` would look at, a line for each operation; changes nothing."""
-        from poolkit.host import undo
+        from poolkit.host import journal
 
         lines = []
         for path in self.core.operations.left():
-            head, steps = undo.read(path)
+            head, steps = journal.read(path)
             lines.append(
                 f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}: {len(steps)} steps"
             )

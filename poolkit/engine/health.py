@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from poolkit import errors
 from poolkit.engine.capabilities import pool_types
 from poolkit.engine.engine import Engine
+from poolkit.host import private
 from poolkit.host.port import Host
 from poolkit.state.store import Locations
 
@@ -88,10 +89,10 @@ def _folder(name: str, path: str) -> Finding:
         return Finding(name, "problem", f"{path}: {error.strerror}")
     if not stat.S_ISDIR(facts.st_mode):
         return Finding(name, "problem", f"{path} is not a folder", "move it away")
-    if facts.st_mode & stat.S_IWOTH:
-        return Finding(name, "problem", f"{path} can be written by everybody", f"chmod o-w {path}")
-    if facts.st_uid not in (0, os.geteuid()):
-        return Finding(name, "problem", f"{path} belongs to user {facts.st_uid}", "use --root DIR, or change its owner")
+    try:
+        private.check(path)
+    except (errors.PoolkitError, OSError) as error:
+        return Finding(name, "problem", str(error), getattr(error, "hint", None))
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return Finding(name, "problem", f"{path} cannot be read and written by you")
     return Finding(name, "ok", path)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolkit import errors
-from poolkit.host import undo
+from poolkit.host import journal as journals
+from poolkit.host import private, rollback
 from poolkit.host.port import Host
+from poolkit.host.undo import Undo
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import Locks
 from poolkit.values import value
@@ -46,7 +48,7 @@ class Operation:
     """Handed to the body of a verb."""
 
     host: Host
-    journal: undo.Journal
+    journal: journals.Journal
 
     @property
     def id(self) -> str | None:
@@ -106,13 +108,13 @@ class Operations:
                     self.inventory.make()
                     self.recover(pool, patience=max(wait, PATIENCE))
                 ident = os.urandom(8).hex()
-                journal = undo.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
+                journal = journals.Journal(self.journals, ident, {"pool": pool, "verb": verb, "volume": volume})
                 host = self.host.operation(journal=journal, abort=abort, progress=progress)
                 host.cautious = self.inventory.damaged
                 try:
                     yield Operation(host, journal)
                 except BaseException as error:
-                    failures = journal.roll_back(host)
+                    failures = rollback.roll_back(journal, host)
                     if not failures or not isinstance(error, (OSError, errors.PoolkitError)):
                         raise
                     worded = error if isinstance(error, errors.PoolkitError) else _worded(error, pool, verb, volume)
@@ -120,7 +122,9 @@ class Operations:
                     raise worded from error.__cause__ or (None if worded is error else error)
                 else:
                     marked = bool(journal.steps)
-                    journal.finish()
+                    if marked and host.fault is not None:
+                        host.fault("passed: done")
+                    rollback.complete(journal)
                     if marked:
                         self.inventory.forget_operation(ident)
 
@@ -165,25 +169,21 @@ class Operations:
                     continue
             with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
                 # Nobody may begin work on that pool while what is left of the last is taken back.
-                head = undo.read(path)[0]
-                owner = str(head.get("pool") or "")
-                if owner and (waiting or not head.get("later")) and not _alive(path):
+                head = journals.read(path)[0]
+                owner = head.get("pool")
+                if owner is None:
+                    lines += self._headless(path)
+                elif (waiting or not head.get("later")) and not _alive(path):
                     with self.locks.work(owner, "recover"):
                         lines += self._recover(path, owner, 0.0, away)
         return lines
 
     def _recover(self, path: str, pool: str, patience: float, away: set[str]) -> list[str]:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return []  # its operation is alive
-            head, steps = undo.read(path)
-            if not head or head.get("pool") != pool or os.fstat(fd).st_nlink == 0:
+        with _left_behind(path) as (left, head, steps):
+            if not left or head.get("pool") != pool:
                 return []
             if not any(step.counts for step in steps):
-                os.unlink(path)
+                journals.remove(path)
                 return []
             mount = head.get("mount")
             if mount and self.host.operation().mount_at(mount) is None:
@@ -192,22 +192,34 @@ class Operations:
             what = f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}"
             ident = str(head.get("id"))
             if self.inventory.completed(ident):
-                undo.finish(steps)
-                os.unlink(path)
+                rollback.finish(steps)
+                journals.remove(path)
                 self.inventory.forget_operation(ident)
                 return [f"finished: {what}"]
-            undone = undo.undo_all(steps, self.host.operation(), away)
+            undone = rollback.undo_all(steps, self.host.operation(), away)
             if undone.failures:
-                undone.put_aside(path)
+                journals.put_aside(path, later=undone.later)
             else:
-                os.unlink(path)
+                journals.remove(path)
             return [f"undone: {what}", *undone.failures]
-        finally:
-            os.close(fd)
+
+    @staticmethod
+    def _headless(path: str) -> list[str]:
+        """End a journal that does not say whose it is: its process died before it had written that, or the file is damaged."""
+        with _left_behind(path) as (left, head, steps):
+            if not left or "pool" in head:
+                return []
+            if not steps:
+                journals.remove(path)
+                return []
+            os.replace(path, path + ".failed")
+            return [f"put aside: the journal '{path}' is damaged; what it would have undone is not known"]
 
     def left(self, ending: str = ".journal") -> list[str]:
         """The files of journals: of operations at work and of dead ones that have not been taken back."""
         try:
+            if not private.check(self.journals):
+                return []
             return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(ending))
         except FileNotFoundError:
             return []
@@ -219,7 +231,7 @@ class Operations:
         found = []
         for path in self.left():
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                if undo.read(path)[0].get("later"):
+                if journals.read(path)[0].get("later"):
                     found.append(path)
         return found
 
@@ -240,10 +252,35 @@ def _alive(path: str) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def _left_behind(path: str) -> Iterator[tuple[bool, dict[str, Any], list[Undo]]]:
+    """Whether a journal's operation is dead, which lasts through the body, and what the journal has."""
+    with open(private.open_ours(path), "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False, {}, []
+            return
+        # Without a name: it has been taken back between the look for it and the lock.
+        yield os.fstat(file.fileno()).st_nlink > 0, *journals.parse(file.read())
+
+
+def _alive(path: str) -> bool:
+    """Whether the operation of a journal is at work: then its pool is left alone."""
+    fd = private.open_ours(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _wait_for_program(head: dict[str, Any], patience: float) -> None:
     """Wait until the last program of a dead operation has ended; ``Busy`` if that takes longer."""
     deadline = time.monotonic() + patience
-    while undo.alive(head):
+    while journals.alive(head):
         if time.monotonic() > deadline:
             raise errors.Busy(
                 f"pool '{head.get('pool')}' is busy: process {head.get('pid')} died in {head.get('verb')}, and the program "

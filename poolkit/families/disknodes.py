@@ -18,6 +18,7 @@ from typing import NamedTuple
 from poolkit import errors
 from poolkit.families import blockdevice
 from poolkit.host import undo
+from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
 
 _WAIT = 10.0  # seconds: for the lock of a disk that udev or another partitioner holds, and for device nodes to appear
@@ -131,7 +132,7 @@ def head(path: str) -> bytes:
     try:
         if not stat.S_ISBLK(os.fstat(fd).st_mode):
             raise errors.Unsafe(f"'{path}' is not a block device")
-        return os.pread(fd, _HEAD, 0)
+        return read_at(fd, _HEAD, 0)
     finally:
         os.close(fd)
 
@@ -214,7 +215,7 @@ def resize_argv(disk: Disk, number: int, size: int) -> list[str]:
 
 def tell(host: Host, disk: Disk, number: int) -> None:
     """Make the kernel know a partition of the table. Status 1 of partx means that it did already."""
-    host.change(tell_argv(disk, number), ok=(0, 1))
+    host.change(tell_argv(disk, number), ok=(0, 1), whole=True)
 
 
 def forget(host: Host, disk: Disk, number: int, what: str) -> None:
@@ -226,7 +227,7 @@ def forget(host: Host, disk: Disk, number: int, what: str) -> None:
         ["lsblk", "--noheadings", "--output", "NAME", "--", disk.part(number)], "", tell_argv(disk, number)
     )
     try:
-        host.change(forget_argv(disk, number), undo=again)
+        host.change(forget_argv(disk, number), undo=again, whole=True)
     except errors.ToolFailed as error:
         raise errors.Busy(f"{what} is in use{_by(host, disk.part(number))}") from error
 

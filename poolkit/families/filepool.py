@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from poolkit import errors
 from poolkit.backend import Source, Transfer, VolumeInfo
 from poolkit.families.directory import DirectoryBackend
+from poolkit.host import undo
 from poolkit.host.files import Directory, NewFile
-from poolkit.host.undo import Undo, identity
 from poolkit.later import later
 from poolkit.model import FILE_FORMATS, Permissions, Volume
 
@@ -275,8 +275,7 @@ class FileBackend(DirectoryBackend):
                 size = os.fstat(fd).st_size
                 try:
                     if allocate and capacity > size:
-                        known = identity(os.fstat(fd))
-                        self.host.record(Undo("trim", (f"{self.place}/{info.name}", known, size)))
+                        self.host.keep_undo(undo.trim(f"{self.place}/{info.name}", os.fstat(fd)))
                         self.host.files.fault("reserve")
                         space.reserve(self.host, fd, size, capacity - size, beyond=True)
                         self.host.files.fault("reserved")

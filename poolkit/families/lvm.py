@@ -271,6 +271,7 @@ def label(host: Host, path: str) -> str:
     host.change(
         ["pvcreate", "--yes", "--uuid", uuid, "--norestorefile", "--", path],
         undo=undo.run_if(question, uuid, ["pvremove", "--yes", "--", path]),
+        whole=True,
     )
     return uuid
 
@@ -278,7 +279,9 @@ def label(host: Host, path: str) -> str:
 def make_group(host: Host, name: str, devices: Sequence[str], first: str) -> None:
     """Make a group of labelled devices. Undone while ``first``, the UUID of one of them, is in it and it has no volume."""
     question = ["pvs", "--noheadings", "--options", "vg_name", "--select", quoted(pv_uuid=first)]
-    host.change(["vgcreate", "--", name, *devices], undo=undo.run_if(question, name, ["vgremove", "--", name]))
+    host.change(
+        ["vgcreate", "--", name, *devices], undo=undo.run_if(question, name, ["vgremove", "--", name]), whole=True
+    )
 
 
 # -- names ----------------------------------------------------------------------------------------------------------

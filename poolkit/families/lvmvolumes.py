@@ -307,6 +307,7 @@ class LvmVolumes(blockdevice.BlockBackend):
             self.host.change(
                 ["lvcreate", "--yes", "--name", temporary, *words],
                 undo=["lvremove", "--yes", "--select", lvm.quoted(vg_name=self.vg, lv_name=temporary)],
+                whole=True,
             )
         undo = None
         if not self.host.dry_run:
@@ -318,7 +319,7 @@ class LvmVolumes(blockdevice.BlockBackend):
                 with self.open_volume(info, write=True) as fd:
                     fill(fd, one)
         with lvm.worded(self.pool.name, name):
-            self.host.change(["lvrename", "--", self.vg, temporary, name], undo=undo)
+            self.host.change(["lvrename", "--", self.vg, temporary, name], undo=undo, whole=True)
         return None if self.host.dry_run else (found, one._replace(name=name))
 
     def _exists(self, name: str) -> errors.VolumeExists:
@@ -351,7 +352,9 @@ class LvmVolumes(blockdevice.BlockBackend):
         words = ["lvreduce", "--force", *self._ignore_content()] if smaller else ["lvextend"]
         if extents * group.extent != volume.size:
             with lvm.worded(self.pool.name, volume.name):
-                self.host.change([*words, "--yes", "--extents", str(extents), "--", f"{self.vg}/{volume.name}"])
+                self.host.change(
+                    [*words, "--yes", "--extents", str(extents), "--", f"{self.vg}/{volume.name}"], whole=True
+                )
         return info if self.host.dry_run else self.look(volume.name, info)
 
     def _give_room(self, info: VolumeInfo, volume: LogicalVolume, capacity: int, allocate: bool) -> VolumeInfo:
@@ -366,7 +369,7 @@ class LvmVolumes(blockdevice.BlockBackend):
         words = ["lvextend", "--yes", "--extents", str(extents + extents // 128 + 1)]
         try:
             with lvm.worded(self.pool.name, volume.name):
-                self.host.change([*words, "--", f"{self.vg}/{volume.name}"])
+                self.host.change([*words, "--", f"{self.vg}/{volume.name}"], whole=True)
         except errors.ToolFailed as error:
             if "matches existing size" not in error.stderr:
                 raise
@@ -388,7 +391,8 @@ class LvmVolumes(blockdevice.BlockBackend):
             )
         with lvm.worded(self.pool.name, volume.name):
             self.host.change(
-                ["lvremove", "--yes", "--select", lvm.quoted(lv_uuid=volume.uuid), "--", f"{self.vg}/{volume.name}"]
+                ["lvremove", "--yes", "--select", lvm.quoted(lv_uuid=volume.uuid), "--", f"{self.vg}/{volume.name}"],
+                whole=True,
             )
 
     def _same(self, info: VolumeInfo) -> LogicalVolume:

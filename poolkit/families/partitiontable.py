@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 from poolkit import errors
+from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
 
 GRAIN = 1 << 20  # new partitions begin at a multiple of this, as those of all present partitioners do
@@ -211,7 +212,7 @@ def _grown(node: str, size: int, sector: int) -> bool:
 def _sectors(node: str, offset: int, length: int) -> bytes:
     fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        return os.pread(fd, length, offset)
+        return read_at(fd, length, offset)
     finally:
         os.close(fd)
 
@@ -232,7 +233,7 @@ def _records(node: str, extended: Partition, sector: int) -> list[tuple[int, int
     fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         while len(places) < 256:  # a chain may be a ring
-            data = os.pread(fd, 512, here)
+            data = read_at(fd, 512, here)
             if data[510:512] != b"\x55\xaa":
                 break
             places.append((here, here + sector))

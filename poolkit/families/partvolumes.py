@@ -288,13 +288,13 @@ class PartitionVolumes(BlockBackend):
         taken_out = undo.run_if(question, place, remove)
         if disk.dm:
             # The name of its device is not known yet: what the table has no more, kpartx takes away.
-            self.host.record(undo.run(disknodes.resize_argv(disk, part.number, 0)))
+            self.host.keep_undo(undo.run(disknodes.resize_argv(disk, part.number, 0)))
             newest = taken_out
         else:
             # The kernel forgets the partition while the table still tells whose it is.
-            self.host.record(taken_out)
+            self.host.keep_undo(taken_out)
             newest = undo.run_if(question, place, disknodes.forget_argv(disk, part.number))
-        self.host.change(argv, input=None if script is None else script.encode(), undo=newest)
+        self.host.change(argv, input=None if script is None else script.encode(), undo=newest, whole=True)
 
     def clone(self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None) -> VolumeInfo:
         """Make a partition and copy the content of ``source`` into it, images as what they hold."""
@@ -339,9 +339,9 @@ class PartitionVolumes(BlockBackend):
                 words = what if number == part.number else f"{what} cannot be deleted: '{disk.name(number)}' behind it"
                 disknodes.forget(self.host, disk, number, words)
             if table.label in partitiontable.SFDISK:
-                self.host.change([*SFDISK, "--delete", "--", disk.node, str(part.number)])
+                self.host.change([*SFDISK, "--delete", "--", disk.node, str(part.number)], whole=True)
             else:
-                self.host.change(["parted", "--script", "--", disk.node, "rm", str(part.number)])
+                self.host.change(["parted", "--script", "--", disk.node, "rm", str(part.number)], whole=True)
             for number in later:
                 disknodes.tell(self.host, disk, number - 1)
         if later:
@@ -386,11 +386,11 @@ class PartitionVolumes(BlockBackend):
             argv = [*SFDISK, "--partno", str(part.number), "--", disk.node]
             question = disknodes.question(disk, part.number)
             place = _place(table, part._replace(end=part.start + new * table.sector))
-            self.host.record(undo.run_if(question, place, argv, input=f"size={old}\n"))
+            self.host.keep_undo(undo.run_if(question, place, argv, input=f"size={old}\n"))
             back = disknodes.resize_argv(disk, part.number, part.size)
-            self.host.change(argv, input=f"size={new}\n".encode(), undo=undo.run_if(question, place, back))
+            self.host.change(argv, input=f"size={new}\n".encode(), undo=undo.run_if(question, place, back), whole=True)
             if part.number in disk.names:
-                self.host.change(disknodes.resize_argv(disk, part.number, capacity))
+                self.host.change(disknodes.resize_argv(disk, part.number, capacity), whole=True)
         return info if self.host.dry_run else self._at(part.start, info.name)
 
     def _check_resize(self, table: Table, part: Partition, info: VolumeInfo, capacity: int) -> None:

@@ -109,7 +109,7 @@ def probe(reader: Reader) -> ImageInfo:
 def probe_fd(fd: int, size: int) -> ImageInfo:
     """``probe`` for an open file or device of ``size`` bytes; the descriptor stays the caller's."""
     try:
-        return _probe_head(fd, size, pread(fd, HEAD, 0))
+        return _probe_head(fd, size, FdReader(fd, size).pread(HEAD, 0))
     except OSError as error:
         return ImageInfo("raw", error=f"cannot be read: {error.strerror or error}")
 
@@ -121,6 +121,8 @@ def listed(fd: int, size: int) -> ImageInfo | None:
     must not be changed.
     """
     head = pread(fd, HEAD, 0)
+    if len(head) < HEAD and len(head) < size:
+        head = FdReader(fd, size).pread(HEAD, 0)  # the kernel may give less than there is
     if head[:8] == _QCOW2_V3 and head[64:68] != _VDI and (size <= 32774 or pread(fd, 5, 32769) != b"CD001"):
         image = _alike(head[:1024])
         if image is not None:

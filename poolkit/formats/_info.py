@@ -41,7 +41,13 @@ class FdReader:
 
     def pread(self, length: int, offset: int) -> bytes:
         """At most ``length`` bytes from ``offset``; ``OSError`` as the kernel gives it."""
-        return os.pread(self.fd, length, offset)
+        data = os.pread(self.fd, length, offset)
+        while 0 < len(data) < length and offset + len(data) < self.size:
+            more = os.pread(self.fd, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
 
 
 class Malformed(Exception):

@@ -11,13 +11,38 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from poolkit import errors
-from poolkit.host.undo import Undo, identity, unlink_whole
+from poolkit.host import undo
+from poolkit.host.descriptors import sync_directory, write_all
+from poolkit.host.undo import Undo, identity
 
 if TYPE_CHECKING:
-    from poolkit.host.port import Host
+    from poolkit.host.mounts import Mount
+
+
+class Port(Protocol):
+    """What the operations on files need of the host; its class says what each does."""
+
+    dry_run: bool
+    fault: Callable[[str], None] | None
+
+    def step(self, label: str, undo: Undo | None = None) -> bool:
+        """Announce a change; False means not to make it."""
+
+    def keep_undo(self, undo: Undo) -> None:
+        """Write an undo step to the journal."""
+
+    def locate(self, path: str) -> tuple[str, Mount | None]:
+        """The real path and its mount."""
+
+    def adopt(self, name: str, inode: int, format: str) -> None:
+        """Record the format of a new file."""
+
+    def check_abort(self) -> None:
+        """Raise ``Aborted`` if the caller asked to stop."""
+
 
 TEMPORARY = ".poolkit-"  # names that begin so are ours, unfinished, and never listed
 
@@ -196,7 +221,7 @@ class NewFile:
 class Files:
     """The durable operations; reached as ``host.files``."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Port) -> None:
         self._host = host
 
     def mkdir(self, path: str, mode: int = 0o755, *, keep: bool = False) -> bool:
@@ -204,12 +229,14 @@ class Files:
 
         Undone by rmdir, unless ``keep``: for folders that other operations may begin to use at once.
         """
-        if os.path.isdir(path):
-            return False
         parent = os.path.dirname(path)
+        if os.path.isdir(path):
+            if keep and not self._host.dry_run:
+                self.sync(parent)  # who made it may have died before that
+            return False
         if parent and not os.path.isdir(parent):
             self.mkdir(parent, 0o755, keep=keep)
-        if self._host.step(f"mkdir {path}", None if keep else Undo("rmdir", (path,))):
+        if self._host.step(f"mkdir {path}", None if keep else undo.rmdir(path)):
             with parent_of(path) as (folder, name):
                 try:
                     os.mkdir(name, 0o700, dir_fd=folder)
@@ -244,7 +271,7 @@ class Files:
             old = stat.S_IMODE(facts.st_mode)
             if old == mode:
                 return False
-            if self._host.step(f"chmod {mode:04o} {path}", Undo("chmod", (path, old, identity(facts)))):
+            if self._host.step(f"chmod {mode:04o} {path}", undo.chmod(path, facts)):
                 os.fchmod(fd, mode)
         finally:
             os.close(fd)
@@ -260,8 +287,7 @@ class Files:
             facts = os.fstat(fd)
             if owner in (-1, facts.st_uid) and group in (-1, facts.st_gid):
                 return False
-            undo = Undo("chown", (path, facts.st_uid, facts.st_gid, identity(facts)))
-            if self._host.step(f"chown {owner}:{group} {path}", undo):
+            if self._host.step(f"chown {owner}:{group} {path}", undo.chown(path, facts)):
                 os.fchown(fd, owner, group)
         finally:
             os.close(fd)
@@ -272,7 +298,7 @@ class Files:
         directory = os.path.dirname(path)
         if not self._host.dry_run and os.path.lexists(path):
             kept = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
-            self._host.record(Undo("restore", (kept, path)))
+            self._host.keep_undo(undo.restore(kept, path))
             self.fault(f"keep {path}")
             os.link(path, kept, follow_symlinks=False)
         self.write(path, data, mode, undone=True)
@@ -287,7 +313,7 @@ class Files:
             self._host.step(f"write {path}")
             return
         temporary = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
-        self._host.step(f"write {path}", Undo("unlink", (temporary,)))
+        self._host.step(f"write {path}", undo.unlink(temporary))
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -299,7 +325,7 @@ class Files:
             finally:
                 os.close(fd)
             if undone:
-                self._host.record(Undo("unlink", (path, identity(facts))))
+                self._host.keep_undo(undo.unlink(path, facts))
             self.fault(f"rename {name}")
             os.replace(temporary, path)
         except BaseException:
@@ -315,7 +341,7 @@ class Files:
                 return False
         except OSError:
             pass
-        if self._host.step(f"symlink {path} -> {target}", Undo("unsymlink", (target, path))):
+        if self._host.step(f"symlink {path} -> {target}", undo.unsymlink(target, path)):
             os.symlink(target, path)
             self.fault(f"fsync directory of {path}")
             self.sync(os.path.dirname(path))
@@ -333,12 +359,12 @@ class Files:
             return False
         except OSError:
             kept = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
-            if self._host.step(f"unlink {path}", Undo("restore", (kept, path))):
+            if self._host.step(f"unlink {path}", undo.restore(kept, path)):
                 os.rename(path, kept)
                 self.fault(f"fsync directory of {path}")
                 self.sync(directory)
             return True
-        if self._host.step(f"unlink {path}", Undo("symlink", (target, path))):
+        if self._host.step(f"unlink {path}", undo.symlink(target, path)):
             os.unlink(path)
             self.fault(f"fsync directory of {path}")
             self.sync(directory)
@@ -370,7 +396,7 @@ class Files:
         with make(directory, name, "create") as new:
             yield new
             self._settle(new, format, mode, owner, group)
-            self._host.record(unlink_whole(directory.join(name), os.fstat(new.fd)))
+            self._host.keep_undo(undo.unlink_whole(directory.join(name), os.fstat(new.fd)))
             self.fault(f"name {name}")
             _name(new)
             self.fault(f"fsync directory of {name}")
@@ -428,8 +454,7 @@ class Files:
     def _keep(self, directory: Directory, name: str, facts: os.stat_result, overwritten: bool) -> str | None:
         """Another, private name for a file that is about to lose its own, so that it can be found again; None without links."""
         kept = f"{TEMPORARY}{os.urandom(8).hex()}"
-        known = identity(facts)
-        self._host.record(Undo("overwrite", (directory.join(kept), directory.join(name), known, overwritten)))
+        self._host.keep_undo(undo.overwrite(directory.join(kept), directory.join(name), facts, random=overwritten))
         self.fault(f"keep {name}")
         try:
             os.link(name, kept, src_dir_fd=directory.fd, dst_dir_fd=directory.fd, follow_symlinks=False)
@@ -458,7 +483,7 @@ class Files:
     def _temporary(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:
         """An unfinished file under a private name, which is gone afterwards unless it was renamed."""
         temporary = f"{TEMPORARY}{os.urandom(8).hex()}"
-        self._host.step(f"{verb} {directory.join(name)}", Undo("unlink", (directory.join(temporary),)))
+        self._host.step(f"{verb} {directory.join(name)}", undo.unlink(directory.join(temporary)))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         new = NewFile(directory, name, temporary, os.open(temporary, flags, 0o600, dir_fd=directory.fd))
         try:
@@ -485,11 +510,7 @@ class Files:
 
     def sync(self, path: str) -> None:
         """fsync a directory, so that its entries survive a power failure."""
-        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(path)
 
     def fault(self, label: str) -> None:
         """A fault point between two system calls of one change; does nothing outside tests."""
@@ -522,13 +543,6 @@ def _exists(directory: Directory, name: str) -> errors.VolumeExists:
     return errors.VolumeExists(
         f"'{directory.join(name)}' exists already", volume=name, hint="choose another name, or delete that volume first"
     )
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of ``data`` at the descriptor's position; os.write may write less than it was given."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _unlink(path: str) -> None:

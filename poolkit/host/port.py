@@ -14,18 +14,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
+from poolkit.host.descriptors import write_all
 from poolkit.host.files import Directory, Files
 from poolkit.values import value
 
 if TYPE_CHECKING:
+    from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
-    from poolkit.host.undo import Journal, Undo
-
-# What keeps devices suspended or half a table written when it is killed: an abort takes effect when it has ended.
-_WHOLE = frozenset(
-    ("pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove", "lvextend", "lvreduce",
-     "lvresize", "lvchange", "sfdisk", "parted", "partx", "kpartx", "resizepart", "dmsetup", "wipefs")
-)  # fmt: skip
+    from poolkit.host.undo import Undo
 
 
 class Result(NamedTuple):
@@ -55,7 +51,8 @@ class Step:
 class Host:
     """This machine. One object may be shared by threads; ``operation`` makes the view for one engine call.
 
-    ``fault`` is called with a label before every change to durable state: tests raise or kill there.
+    ``fault`` is called with a label before every change to durable state: tests raise or kill there. At a label that begins
+    with "passed:" nothing can fail any more, and only kill makes sense.
     """
 
     _own_session = True
@@ -149,18 +146,20 @@ class Host:
         pass_fds: Sequence[int] = (),
         limits: Mapping[str, int] | None = None,
         poll: Callable[[], None] | None = None,
+        whole: bool = False,
     ) -> Result:
         """Run a program that changes something; ``undo`` takes the change back.
 
         ``undo`` is an argv (or an :class:`~poolkit.host.undo.Undo`) that is recorded durably before the program runs
         and performed if a later step of the operation fails or the process dies. It must be harmless when the
         change never happened. In a dry run nothing is run and the answer is empty. ``limits`` (names of prlimit(1), with
-        ``untrusted``) replaces single limits; ``poll`` is called four times a second while it runs. Otherwise as ``query``.
+        ``untrusted``) replaces single limits; ``poll`` is called four times a second while it runs. ``whole`` is for what must
+        not be killed because it would leave devices suspended or half a table written: an abort takes effect when it has ended.
+        Otherwise as ``query``.
         """
         self.announce(argv, undo)
         if self.dry_run:
             return Result(tuple(argv), ok[0], "", "")
-        whole = argv[0] in _WHOLE
         result = self._run(
             argv, ok, timeout, input, untrusted, pass_fds, abortable=not whole, limits=limits, poll=poll, changes=True
         )
@@ -239,7 +238,11 @@ class Host:
             full = [prlimit, *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full]
         until = time.monotonic() + timeout
 
+        untold: list[Exception] = []
+
         def tick() -> None:
+            if untold and abortable:
+                raise untold[0]
             if poll is not None:
                 poll()
             if abortable and self.abort.is_set():
@@ -260,9 +263,14 @@ class Host:
         except OSError as error:
             raise errors.from_os_error(error, f"run '{argv[0]}'") from error
         if changes:
-            self._track(process.pid)
+            try:
+                self._track(process.pid)
+            except (OSError, errors.PoolkitError) as error:
+                untold.append(error)  # it has begun: to leave it alone is worse than to wait for it
         with process:
             out, err = programs.converse(process, input, until, tick)
+        if untold:
+            raise untold[0]
         result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
         if result.status in ok:
             return result
@@ -301,14 +309,14 @@ class Host:
         if undo is not None and self.journal is not None and not self.dry_run:
             from poolkit.host import undo as steps
 
-            self.record(undo if isinstance(undo, steps.Undo) else steps.run(undo))
+            self.keep_undo(undo if isinstance(undo, steps.Undo) else steps.run(undo))
             if self.fault is not None:
                 self.fault(f"{label} (undo recorded)")
 
-    def record(self, undo: Undo) -> None:
-        """Record an undo step durably, for a change that is made in the next moment."""
+    def keep_undo(self, undo: Undo) -> None:
+        """Write an undo step to the journal durably, for a change that is made in the next moment."""
         if self.journal is not None and not self.dry_run:
-            self.journal.record(undo)
+            self.journal.append(undo)
 
     def warn(self, text: str) -> None:
         """Say something that the caller should know although the work succeeded; it is in the outcome's warnings."""
@@ -401,7 +409,7 @@ class Host:
         fd = os.memfd_create("secret", os.MFD_CLOEXEC)
         try:
             os.fchmod(fd, 0o600)
-            os.write(fd, value)
+            write_all(fd, value)
             os.lseek(fd, 0, os.SEEK_SET)
             self.hide(value.decode("utf-8", "backslashreplace"))
             yield f"/proc/self/fd/{fd}", fd

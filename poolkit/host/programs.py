@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from poolkit.host.descriptors import write_some
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -149,7 +151,7 @@ def _converse(
 def _feed(fd: int, left: memoryview) -> memoryview:
     """Write what fits; what is still to be written. A program that does not want its input gets no more."""
     try:
-        return left[os.write(fd, left[:_PIPE]) :]
+        return left[write_some(fd, left[:_PIPE]) :]
     except BlockingIOError:
         return left
     except BrokenPipeError:

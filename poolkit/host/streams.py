@@ -6,21 +6,30 @@ descriptor below them) are read and written through their methods, and an abort 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import select
 import stat
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
-from poolkit.host.port import Host
+from poolkit.host.descriptors import Bytes, write_all, write_some
 
 _TURN = 250  # milliseconds between two looks at the abort switch, as often as while a program runs
 _ATOMIC = 4096  # PIPE_BUF of Linux, pipe(7): as much goes without blocking wherever poll(2) says that something does
 _PIECE = 1 << 20
 _BUFFERED = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 _CANNOT = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF))
+
+
+class Abortable(Protocol):
+    """What can be told to stop."""
+
+    def check_abort(self) -> None:
+        """Raise ``Aborted`` if that has happened."""
+
 
 Read = Callable[[memoryview], int]
 """Fills a buffer as far as the stream goes and says how far that was."""
@@ -50,7 +59,7 @@ def stalls(fd: int) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISBLK(mode))
 
 
-def wait(host: Host, fd: int, event: int) -> None:
+def wait(host: Abortable, fd: int, event: int) -> None:
     """Wait until ``fd`` is ready or has failed; ``Aborted`` if the caller asked to stop."""
     poll = select.poll()
     poll.register(fd, event)
@@ -59,7 +68,7 @@ def wait(host: Host, fd: int, event: int) -> None:
         host.check_abort()
 
 
-def reader(host: Host, stream: BinaryIO) -> Read:
+def reader(host: Abortable, stream: BinaryIO) -> Read:
     """How to fill buffers from ``stream``. A pipe gives what is there; whole blocks make holes and progress regular."""
     fd = descriptor(stream)
     if fd is not None and stalls(fd):
@@ -85,7 +94,7 @@ def reader(host: Host, stream: BinaryIO) -> Read:
     return fill
 
 
-def _waiting(host: Host, stream: BinaryIO, fd: int) -> Read:
+def _waiting(host: Abortable, stream: BinaryIO, fd: int) -> Read:
     held = memoryview(_read_ahead(stream, fd))
 
     def fill(view: memoryview) -> int:
@@ -121,7 +130,7 @@ def _read_ahead(stream: BinaryIO, fd: int) -> bytes:
     return inner.read(len(data)) if data else b""
 
 
-def sender(host: Host, stream: BinaryIO) -> Send:
+def sender(host: Abortable, stream: BinaryIO) -> Send:
     """How to send bytes of a file to ``stream``: within the kernel where that can be."""
     out = descriptor(stream)
     if out is None:
@@ -164,29 +173,49 @@ def _trying(first: Send, second: Send) -> Send:
 
 def _copier(out: int) -> Send:
     def send(fd: int, position: int, length: int) -> int:
-        return os.write(out, data) if (data := os.pread(fd, min(_PIECE, length), position)) else 0
+        data = os.pread(fd, min(_PIECE, length), position)
+        write_all(out, data)
+        return len(data)
 
     return send
 
 
-def _waiting_copier(host: Host, out: int) -> Send:
+def _waiting_copier(host: Abortable, out: int) -> Send:
     def send(fd: int, position: int, length: int) -> int:
         data = os.pread(fd, min(_ATOMIC, length), position)
-        while data:
-            wait(host, out, select.POLLOUT)
-            try:
-                return os.write(out, data)
-            except BlockingIOError:
-                continue
-        return 0
+        _write_waiting(host, out, data)
+        return len(data)
 
     return send
+
+
+def _write_waiting(host: Abortable, out: int, data: Bytes) -> None:
+    left = memoryview(data)
+    while left:
+        wait(host, out, select.POLLOUT)
+        with contextlib.suppress(BlockingIOError):
+            left = left[write_some(out, left[:_ATOMIC]) :]
 
 
 def _through(stream: BinaryIO, fd: int, position: int, length: int) -> int:
     data = os.pread(fd, min(_PIECE, length), position)
+    _put(stream, data)
+    return len(data)
+
+
+def put(host: Abortable, stream: BinaryIO, data: Bytes) -> None:
+    """Write all of ``data`` to ``stream``, waiting for one that stalls. ``Aborted`` if the caller asked to stop meanwhile."""
+    out = descriptor(stream)
+    if out is None or not stalls(out):
+        _put(stream, data)
+    else:
+        stream.flush()
+        _write_waiting(host, out, data)
+
+
+def _put(stream: BinaryIO, data: Bytes) -> None:
+    # A stream without a buffer may take less at a time, as write(2) does; one that says nothing took all.
     view = memoryview(data)
     while view:
         count = stream.write(view)
         view = view[len(view) if count is None else count :]
-    return len(data)

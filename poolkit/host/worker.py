@@ -223,8 +223,8 @@ def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) 
         argv, undo = rest
         host.announce(argv, undo)
         return None
-    if kind == "record":
-        return host.record(*rest)
+    if kind == "undo":
+        return host.keep_undo(*rest)
     if kind == "fault":
         return host.files.fault(*rest)
     if kind == "progress":
@@ -243,7 +243,9 @@ def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) 
         buffer = bytearray(rest[0])
         return bytes(buffer[: streams.reader(host, stream)(memoryview(buffer))])
     if kind == "write" and stream is not None:
-        stream.write(*rest)
+        from poolkit.host import streams
+
+        streams.put(host, stream, rest[0])
         return None
     raise AssertionError(f"a child asked for '{kind}'")
 
@@ -322,9 +324,9 @@ class Parent(Host):
         self._shared.clear()
         return bool(self.ask("step", label, undo))
 
-    def record(self, undo: Undo) -> None:
+    def keep_undo(self, undo: Undo) -> None:
         """In the parent's journal."""
-        self.ask("record", undo)
+        self.ask("undo", undo)
 
     def change(self, argv: Sequence[str], *, undo: Any = None, **how: Any) -> Result:
         """The program runs here; the undo is in the parent's journal before."""
@@ -335,7 +337,8 @@ class Parent(Host):
             return Result(argv, 0, "", "")
         ok, timeout = how.pop("ok", (0,)), how.pop("timeout", 600)
         input, untrusted, fds = how.pop("input", None), how.pop("untrusted", False), how.pop("pass_fds", ())
-        return self._run(argv, ok, timeout, input, untrusted, fds, changes=True, **how)
+        whole = how.pop("whole", False)
+        return self._run(argv, ok, timeout, input, untrusted, fds, abortable=not whole, changes=True, **how)
 
     def _track(self, pid: int) -> None:
         self.ask("running", pid)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from poolkit import errors
+from poolkit.host import private
 from poolkit.state import forks
 
 T = TypeVar("T")
@@ -221,6 +222,7 @@ class Database:
                         if isinstance(error, sqlite3.Error):
                             raise self._words("write", error) from error
                         raise
+                    self._fault("passed: inventory committed")
                     return
             time.sleep(0.002)
 
@@ -286,7 +288,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            private.make(os.path.dirname(self.path))
         except OSError as error:
             raise errors.from_os_error(error, f"make the folder of '{self.path}'") from error
         with forks.undivided():

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolkit import errors
+from poolkit.host import private
+from poolkit.host.descriptors import read_at, write_at
 from poolkit.state import forks
 from poolkit.values import value
 
@@ -160,11 +162,12 @@ class Locks:
 
     @contextlib.contextmanager
     def _gate(self, folder: str, wait: float, check: Callable[[], None] | None) -> Iterator[None]:
+        private.check(self.directory)
         until = time.monotonic() + max(wait, GATE)
         pid = os.getpid()
         try:
             with forks.undivided():
-                fd = open_private(os.path.join(folder, _GATE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+                fd = private.open_private(os.path.join(folder, _GATE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
                 forks.hold(fd)
         except OSError as error:
             raise errors.from_os_error(error, f"lock '{folder}'") from error
@@ -187,7 +190,7 @@ class Locks:
         path = os.path.join(folder, f"{work.pid}-{os.urandom(6).hex()}")
         try:
             with forks.undivided():
-                fd = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                fd = private.open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
                 forks.hold(fd)
             fcntl.flock(fd, fcntl.LOCK_EX)
             _write(fd, work)
@@ -226,15 +229,6 @@ class Locks:
         return found
 
 
-def open_private(path: str, flags: int) -> int:
-    """Open or make one of poolkit's own files, for its user alone, and the folder if that is missing."""
-    try:
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
 def _try(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -251,9 +245,9 @@ def _write(fd: int, work: Work) -> None:
     data = json.dumps(facts).encode()
     try:
         os.ftruncate(fd, 0)
-        if os.pwrite(fd, data, 0) != len(data):
-            os.ftruncate(fd, 0)
+        write_at(fd, data, 0)
     except OSError as error:
+        os.ftruncate(fd, 0)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
 
@@ -265,7 +259,7 @@ def _unknown(folder: str, name: str) -> Work:
 
 def _read(fd: int) -> Work | None:
     try:
-        facts: dict[str, Any] = json.loads(os.pread(fd, 65536, 0))
+        facts: dict[str, Any] = json.loads(read_at(fd, 65536, 0))
         return Work(**facts)
     except (ValueError, TypeError):
         return None

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from poolkit import errors
+from poolkit.host import private
+from poolkit.host.descriptors import read_at
 
 if TYPE_CHECKING:
     from poolkit import documents
@@ -128,7 +130,7 @@ class Secrets:
             yield
             return
         try:
-            os.makedirs(self._run, mode=0o700, exist_ok=True)
+            private.make(self._run)
             fd = os.open(f"{self._run}/secrets.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise errors.from_os_error(error, f"write in '{self._run}'") from error
@@ -197,6 +199,7 @@ class Secrets:
 
         found = []
         self.damaged.clear()
+        private.check(self.directory)
         for folder in (self.directory, self.memory):
             try:
                 if folder == self.memory and os.stat(folder, follow_symlinks=False).st_uid != os.geteuid():
@@ -274,6 +277,7 @@ class Secrets:
         folder = self._folder(definition)
         try:
             host.files.mkdir(folder, 0o700, keep=True)
+            private.check(folder)
             if not definition.ephemeral or host.dry_run:
                 return
             facts = os.stat(folder, follow_symlinks=False)
@@ -308,7 +312,7 @@ class Secrets:
                 raise errors.Unsafe(
                     f"the value of secret {definition.uuid} can be read by others", hint=f"chmod 600 '{path}'"
                 )
-            return os.read(fd, LARGEST)
+            return read_at(fd, LARGEST, 0)
         finally:
             os.close(fd)
 

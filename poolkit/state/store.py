@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 
 from poolkit import errors
+from poolkit.host import private
 from poolkit.host.port import Host
 from poolkit.values import value
 from poolkit.xmlmap.quote import name_fault
@@ -92,6 +93,7 @@ class Store:
 
     def names(self) -> Iterator[tuple[str, int]]:
         """Name and change stamp of every definition; the stamp differs when the file was replaced or edited."""
+        private.check(self.directory)
         try:
             entries = os.scandir(self.directory)
         except FileNotFoundError:
@@ -120,6 +122,7 @@ class Store:
 
     def read_with_stamp(self, name: str) -> tuple[str, int | None]:
         """The text of a definition and its stamp; None while a change in the same tick of the clock could leave that as it is."""
+        private.check(self.directory)
         try:
             with open(self.path(name), "rb") as file:
                 facts = os.fstat(file.fileno())
@@ -134,6 +137,7 @@ class Store:
     def save(self, name: str, text: str, host: Host) -> None:
         """Write a definition durably: it is the old one or the new one at any instant. Undone by the old one."""
         host.files.mkdir(self.directory, 0o755 if self.directory.startswith("/etc/") else 0o700, keep=True)
+        private.check(self.directory)
         host.files.replace(self.path(name), text.encode("utf-8"), 0o600)
 
     def remove(self, name: str, host: Host) -> bool:

@@ -39,9 +39,9 @@ class MountingHost(ScriptedHost):
 
 def undone(host: ScriptedHost) -> list[str]:
     """Take back what the journal has, by the real undo, and return the new lines."""
-    from poolkit.host import undo
+    from poolkit.host import rollback
 
     before = len(host.lines)
     for step in reversed(host.journal.steps):  # type: ignore[attr-defined]
-        undo.perform(step, host, set())
+        rollback.perform(step, host, set())
     return host.lines[before:]

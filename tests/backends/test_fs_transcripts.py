@@ -152,7 +152,7 @@ def test_a_bind_mount_is_known_again_without_touching_it(tmp_path: Path, root: s
     bound = below._replace(root=f"{root.rstrip('/')}/data", target=TARGET)
     document = xml("auto", device=str(tmp_path / "data"))
     host = MountingHost(mounts=[below])
-    host.journal.record(undo.unmount(TARGET, str(tmp_path / "data")))  # type: ignore[attr-defined]
+    host.journal.append(undo.unmount(TARGET, str(tmp_path / "data")))  # type: ignore[attr-defined]
     host.mount_table.append(bound._replace(root="/other"))
     assert undone(host) == []
     assert run(lambda backend: backend.stop(), document, mounts=[below, bound._replace(root="/other")]) == []

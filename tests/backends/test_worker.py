@@ -16,10 +16,11 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.host import Host, undo, worker
+from poolkit.host import Host, rollback, undo, worker
+from poolkit.host import journal as journals
 from poolkit.host.files import Directory
+from poolkit.host.journal import Journal
 from poolkit.host.mounts import Mount, MountTable, locate
-from poolkit.host.undo import Journal
 
 # What the children run: they import this module by its place, as they import poolkit's own.
 HERE = f"{__name__}:"
@@ -135,15 +136,15 @@ def test_an_abort_ends_the_programs_of_the_child(tmp_path: Path) -> None:
     with pytest.raises(errors.Aborted):
         call(host, "sleep")
     stop.join()
-    head = undo.read(str(tmp_path / "one.journal"))[0]
+    head = journals.read(str(tmp_path / "one.journal"))[0]
     deadline = time.monotonic() + 30
-    while undo.alive(head) and time.monotonic() < deadline:
+    while journals.alive(head) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not undo.alive(head)
+    assert not journals.alive(head)
 
 
 def _abort_when_running(host: Host, folder: Path) -> None:
-    while not (folder / "one.journal").exists() or "running" not in undo.read(str(folder / "one.journal"))[0]:
+    while not (folder / "one.journal").exists() or "running" not in journals.read(str(folder / "one.journal"))[0]:
         time.sleep(0.01)
     host.abort.set()
 
@@ -214,7 +215,7 @@ def test_the_parent_keeps_journal_plan_and_progress(tmp_path: Path) -> None:
     assert f"name {made.name}" in faults
     host.journal = None
     journal.steps.pop()
-    journal.roll_back(host)
+    rollback.roll_back(journal, host)
     assert not made.exists()
 
 
@@ -322,7 +323,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_slow_child_is_not_a_dead_server(tmp_path: Path) -> None:
     made = tmp_path / "made"
     made.touch()
-    assert undo.undo_all([undo.Undo("unlink", (str(made),))], AwayHost(tmp_path)) == ((), True)
+    assert rollback.undo_all([undo.unlink(str(made))], AwayHost(tmp_path)) == ((), True)
     assert not made.exists()
 
 
@@ -336,8 +337,8 @@ def test_an_undo_waits_for_the_server(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(worker, "answers", lambda host, path: bool(asked.append(path)))
     with Engine(tmp_path / "root", host=AwayHost(place)) as engine:
         with pytest.raises(errors.HostError) as caught, engine.core.operations.run("p", "test") as op:
-            assert op.host.step("make a folder", undo.Undo("rmdir", (f"{made}.d",)))
-            assert op.host.step("make it", undo.Undo("unlink", (str(made),)))
+            assert op.host.step("make a folder", undo.rmdir(f"{made}.d"))
+            assert op.host.step("make it", undo.unlink(str(made)))
             made.touch()
             raise OSError(5, "Input/output error")
         assert asked == [str(place)], "once for all steps"

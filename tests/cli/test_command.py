@@ -127,7 +127,7 @@ def test_an_error_of_poolkit_itself_is_one_line(poolkit: Command, monkeypatch: p
     from poolkit.engine import Engine
 
     def broken(self: object, **_: object) -> None:
-        raise RuntimeError("wires\ncrossed")
+        raise RuntimeError("wires\ncrossed \x1b]0;title\x07 \x9b2J")
 
     monkeypatch.setattr(Engine, "pools", broken)
     answer = poolkit("list", status=70)
@@ -137,7 +137,9 @@ def test_an_error_of_poolkit_itself_is_one_line(poolkit: Command, monkeypatch: p
     assert poolkit("list", "--json", status=70).error["error"] == "internal"
     poolkit.capsys.readouterr()
     assert main(["--root", str(poolkit.root), "--debug", "list"]) == 70
-    assert "Traceback (most recent call last)" in poolkit.capsys.readouterr().err
+    shown = poolkit.capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown and "crossed \\x1b]0;title\\x07 \\x9b2J" in shown
+    assert shown.replace("\n", "").isprintable()
 
 
 def test_debug_shows_where_an_error_comes_from(poolkit: Command) -> None:

@@ -165,7 +165,9 @@ def test_doctor_finds_what_is_wrong(poolkit: Command) -> None:
     (poolkit.root / "state" / "inventory.sqlite.damaged").write_text("")
     os.chmod(storage, 0o777)
     found = {c["name"]: c for c in poolkit("doctor", "--json", status=1).json["checks"] if c["status"] != "ok"}
-    assert "written by everybody" in found["folder storage"]["message"]
+    assert "everybody can write" in found["folder storage"]["message"]
+    os.chmod(storage, 0o700)
+    found = {c["name"]: c for c in poolkit("doctor", "--json", status=1).json["checks"] if c["status"] != "ok"}
     assert found["pool images"]["status"] == "note" and "does not exist" in found["pool images"]["message"]
     assert found["pool damaged"]["status"] == "problem" and found["pool damaged"]["hint"].endswith(
         "poolkit edit damaged"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors
-from poolkit.host import Host, undo
+from poolkit.host import Host, rollback, undo
+from poolkit.host import journal as journals
 from poolkit.host.files import Directory
 from poolkit.host.mounts import Mount, parse
 
@@ -138,6 +139,18 @@ def test_a_shared_question_is_asked_once_until_a_change(tmp_path: Path) -> None:
     assert (tmp_path / "asked").read_text() == "x\nx\n"
 
 
+def test_a_shared_answer_is_asked_for_again_after_a_change_by_system_call(tmp_path: Path) -> None:
+    mine = Host()
+    answers = iter(range(10))
+    assert [mine.shared("x", lambda: next(answers)) for _ in range(2)] == [0, 0]
+    mine.step("a change")
+    assert mine.shared("x", lambda: next(answers)) == 1
+    mine.files.mkdir(f"{tmp_path}/new")
+    assert mine.shared("x", lambda: next(answers)) == 2
+    mine.run_undo(["true"])
+    assert mine.shared("x", lambda: next(answers)) == 3
+
+
 def test_a_dry_run_runs_no_change(tmp_path: Path) -> None:
     dry = Host(dry_run=True)
     assert dry.change(["touch", f"{tmp_path}/made"]).status == 0
@@ -173,8 +186,8 @@ def test_a_line_of_the_mount_table_can_hold_anything() -> None:
 # -- undo -----------------------------------------------------------------------------------------------------------
 
 
-def _journal(tmp_path: Path) -> undo.Journal:
-    return undo.Journal(str(tmp_path / "journal"), "op", {"pool": "p", "verb": "test"})
+def _journal(tmp_path: Path) -> journals.Journal:
+    return journals.Journal(str(tmp_path / "journal"), "op", {"pool": "p", "verb": "test"})
 
 
 def test_undo_runs_newest_first_and_goes_on_after_a_failure(tmp_path: Path) -> None:
@@ -184,7 +197,7 @@ def test_undo_runs_newest_first_and_goes_on_after_a_failure(tmp_path: Path) -> N
             ["touch", f"{tmp_path}/{name}"], undo=["sh", "-c", f"echo {name} >>{tmp_path}/order; [ {name} != b ]"]
         )
     assert mine.journal is not None
-    failures = mine.journal.roll_back(mine)
+    failures = rollback.roll_back(mine.journal, mine)
     assert (tmp_path / "order").read_text().split() == ["c", "b", "a"]
     assert len(failures) == 1
     assert "could not undo" in failures[0]
@@ -197,20 +210,20 @@ def test_undo_is_on_disk_before_the_change(tmp_path: Path) -> None:
     mine = Host(fault=lambda label: None).operation(journal=_journal(tmp_path))
     mine.change(["true"], undo=["rm", "-f", "--", "/nowhere"])
     assert mine.journal is not None
-    seen.append(undo.read(mine.journal.path)[1])
+    seen.append(journals.read(mine.journal.path)[1])
     assert seen == [[undo.run(["rm", "-f", "--", "/nowhere"])]]
 
 
 def test_a_torn_journal_ends_at_its_last_whole_line(tmp_path: Path) -> None:
     journal = _journal(tmp_path)
-    journal.record(undo.Undo("unlink", ("/a",)))
-    journal.record(undo.Undo("unlink", ("/b",)))
+    journal.append(undo.Undo("unlink", ("/a",)))
+    journal.append(undo.Undo("unlink", ("/b",)))
     text = Path(journal.path).read_bytes()
     for cut in range(len(text)):
         Path(journal.path).write_bytes(text[:cut])
-        steps = undo.read(journal.path)[1]
+        steps = journals.read(journal.path)[1]
         assert steps in ([], [undo.Undo("unlink", ("/a",))], journal.steps)
-    journal.finish()
+    rollback.complete(journal)
 
 
 def test_undo_of_what_never_happened_is_harmless(tmp_path: Path) -> None:
@@ -233,12 +246,12 @@ def test_undo_of_what_never_happened_is_harmless(tmp_path: Path) -> None:
         undo.Undo("chmod", (str(link), 0o777, [facts.st_dev, facts.st_ino])),
         undo.Undo("chown", (str(keep), 12345, 12345, [facts.st_dev, facts.st_ino + 1])),
     ]
-    assert undo.undo_all(steps, host).failures == ()
+    assert rollback.undo_all(steps, host).failures == ()
     assert keep.read_text() == "precious"
     assert keep.stat().st_mode == facts.st_mode
     assert keep.stat().st_uid == facts.st_uid
     assert link.is_symlink()
-    assert undo.undo_all([undo.Undo("explode", ())], host).failures != ()
+    assert rollback.undo_all([undo.Undo("explode", ())], host).failures != ()
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

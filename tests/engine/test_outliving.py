@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+import poolkit
 from poolkit import errors
 from poolkit.backend import Usage
 from poolkit.engine import Engine
-from poolkit.host import Host, port, undo
+from poolkit.host import Host, journal
 
 POOL = "<pool type='dir'><name>p</name><target><path>{}/images</path></target></pool>"
 
@@ -46,7 +48,7 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
     while "running" not in head:
         time.sleep(0.01)
         for path in (root / "state" / "journal").glob("*.journal"):
-            head = undo.read(str(path))[0]
+            head = journal.read(str(path))[0]
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with Engine(root) as engine:
@@ -57,7 +59,7 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
         (line,) = engine.core.operations.recover("p", patience=60)
         assert line.startswith("undone: build of pool 'p'")
         assert undone.exists()
-        assert not undo.alive(head)
+        assert not journal.alive(head)
 
 
 @pytest.mark.root
@@ -95,26 +97,25 @@ def test_what_died_on_a_file_system_waits_until_that_is_mounted(tmp_path: Path, 
         subprocess.run(["umount", str(place)], check=False)
 
 
-def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port, "_WHOLE", frozenset(("bash",)))
+def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path) -> None:
     done, abort = tmp_path / "done", threading.Event()
     view = Host().operation(abort=abort)
     threading.Timer(0.2, abort.set).start()
     with pytest.raises(errors.Aborted):
-        view.change(["bash", "-c", f"sleep 1; touch {done}"])
+        view.change(["bash", "-c", f"sleep 1; touch {done}"], whole=True)
     assert done.exists()
 
 
 def test_a_journal_is_gone_for_good_when_the_verb_returns(
     engine: Engine, pool, every_file_named: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = undo._sync_directory, []
+    real, seen = journal.sync_directory, []
 
     def watched(path: str) -> None:
         real(path)
         seen.append(sorted(os.listdir(path)))
 
-    monkeypatch.setattr(undo, "_sync_directory", watched)
+    monkeypatch.setattr(journal, "sync_directory", watched)
     pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
     assert any(seen), "there was a journal"
     assert seen[-1] == [], "and the last word to the disk was without it"
@@ -185,3 +186,16 @@ def test_a_pool_is_equal_to_itself_wherever_it_was_looked_up(engine: Engine, poo
     assert len({engine.pool("p"), pool}) == 1
     with Engine(tmp_path / "elsewhere") as other:
         assert other.define(pool.xml(inactive=True)) != pool
+
+
+def test_what_changes_tables_of_lvm_or_partitions_is_never_killed() -> None:
+    root = Path(poolkit.__file__).parent
+    modules = ("lvm", "lvmvolumes", "disknodes", "partvolumes")
+    found = 0
+    for name in (*(f"families/{module}" for module in modules), "backends/logical", "backends/disk"):
+        for node in ast.walk(ast.parse((root / f"{name}.py").read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("host.change"):
+                found += 1
+                said = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert said.get("whole") == "True", f"{name}:{node.lineno}"
+    assert found > 20

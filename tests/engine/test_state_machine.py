@@ -34,7 +34,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.volumes: dict[str, int] = {}
 
     def _fault(self, label: str) -> None:
-        if self.countdown:
+        if self.countdown and not label.startswith("passed:"):  # nothing can fail there
             self.countdown -= 1
             if not self.countdown:
                 raise OSError(errno.EIO, "injected")

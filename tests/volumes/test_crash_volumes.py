@@ -114,6 +114,8 @@ def test_failing_at_every_step(name: str, number: int, tmp_path: Path, sampled: 
 
         def fault(label: str) -> None:
             nonlocal count
+            if label.startswith("passed:"):
+                return  # nothing can fail there
             count += 1
             if count == step:  # noqa: B023 - called within this turn of the loop
                 raise OSError(number, os.strerror(number))

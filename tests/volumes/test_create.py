@@ -14,6 +14,7 @@ import pytest
 from poolkit import errors
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
+from poolkit.host import programs
 from tests.formats import samples
 
 from .conftest import MIB, SECRET, RecordingHost, entries, make, put, xml
@@ -344,3 +345,24 @@ def test_hostile_files_do_not_disturb_a_refresh(pool: Pool, place: Path) -> None
     put(pool, "fifo-backed", samples.qcow2(backing=str(place / "fifo").encode()))
     assert [v.name for v in pool.volumes()] == ["fifo-backed", "short"]
     assert "error" in (pool.volume("short").info.detail or {})
+
+
+@tools
+def test_an_image_tool_cannot_write_more_than_was_asked_for(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    start = programs.start
+
+    def started(argv: Any, **how: Any) -> Any:
+        if any(word.endswith("qemu-img") for word in argv) and "--version" not in argv:
+            seen.append(list(argv))
+        return start(argv, **how)
+
+    monkeypatch.setattr(programs, "start", started)
+    pool.create_volume(xml("image", 4 * MIB, "qcow2"))
+    pool.volume("image").resize(8 * MIB)
+    pool.volume("image").clone(xml("copy", 8 * MIB, "vmdk"))
+    assert len(seen) >= 3
+    for argv in seen:
+        limits = dict(word[2:].split("=") for word in argv[1 : argv.index("--")])
+        assert argv[0].endswith("prlimit") and limits.keys() >= {"fsize", "as", "cpu", "nofile", "core"}
+        assert int(limits["fsize"]) <= 8 * MIB * 9 // 8 + (256 << 20)
