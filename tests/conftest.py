@@ -19,6 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test measures time, and a busy machine makes neither a slow example nor a slow choice of one a fault.
+settings.register_profile("poolkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("poolkit")
 
 pytest_plugins = ["tests.lab.plugin", "tests.sweep", "pytester"]
 

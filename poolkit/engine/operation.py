@@ -240,18 +240,6 @@ class Operations:
         return self.left(".failed")
 
 
-def _alive(path: str) -> bool:
-    """Whether the operation of a journal is at work: then its pool is left alone."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 @contextlib.contextmanager
 def _left_behind(path: str) -> Iterator[tuple[bool, dict[str, Any], list[Undo]]]:
     """Whether a journal's operation is dead, which lasts through the body, and what the journal has."""

@@ -74,7 +74,10 @@ def ours(kind: str = "nfs4", source: str = "nas:/srv/vols") -> Mount:
         ),
         (xml(port=" port='2050'"), "-t nfs -o port=2050,retry=0,nosuid,nodev,noexec -- nas:/srv/vols"),
         (xml(hosts=["2001:db8::1"]), "-t nfs -o retry=0,nosuid,nodev,noexec -- '[2001:db8::1]:/srv/vols'"),
-        (xml("cifs", dir="/isos"), "-t cifs -o guest,file_mode=0600,dir_mode=0700,nobrl,nosuid,nodev,noexec -- //nas/isos"),
+        (
+            xml("cifs", dir="/isos"),
+            "-t cifs -o guest,file_mode=0600,dir_mode=0700,nobrl,nosuid,nodev,noexec -- //nas/isos",
+        ),
         (
             xml("cifs", dir="isos", options="sec=krb5 file_mode=0644"),
             "-t cifs -o sec=krb5,file_mode=0644,dir_mode=0700,nobrl,nosuid,nodev,noexec -- //nas/isos",

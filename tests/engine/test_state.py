@@ -269,7 +269,7 @@ def test_looking_for_dead_work_is_in_nobodys_way(
     from poolkit.host.undo import Undo
 
     with engine.core.operations.run("p", "work", volume="v") as op:
-        op.journal.record(Undo("unlink", (str(tmp_path / "nothing"),)))
+        op.journal.append(Undo("unlink", (str(tmp_path / "nothing"),)))
         taken = []
         monkeypatch.setattr(Locks, "work", lambda self, pool, verb, **more: taken.append(verb))
         assert engine.core.operations.recover() == []
