@@ -242,7 +242,7 @@ class Operations:
 
 def _alive(path: str) -> bool:
     """Whether the operation of a journal is at work: then its pool is left alone."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = private.open_ours(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -263,18 +263,6 @@ def _left_behind(path: str) -> Iterator[tuple[bool, dict[str, Any], list[Undo]]]
             return
         # Without a name: it has been taken back between the look for it and the lock.
         yield os.fstat(file.fileno()).st_nlink > 0, *journals.parse(file.read())
-
-
-def _alive(path: str) -> bool:
-    """Whether the operation of a journal is at work: then its pool is left alone."""
-    fd = private.open_ours(path)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _wait_for_program(head: dict[str, Any], patience: float) -> None:
