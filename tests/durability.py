@@ -9,7 +9,7 @@ that it sees when something is named, committed or reported before what it stand
 * a pass of a wipe begins while the last one is not on the disk: the cache would merge the two.
 
 What ends with the machine's boot needs no disk (locks and what the ``run`` folder has; undo steps that are for this boot alone),
-and the inventory itself may lose its last transactions.
+and what SQLite writes is its own affair: a transaction is on the disk if it was committed with PRAGMA synchronous=FULL.
 """
 
 from __future__ import annotations
@@ -99,8 +99,6 @@ class Recorder:
 
     def synced(self, fd: int) -> None:
         inode = self._fd(fd)
-        if self.paths[inode].endswith("-wal"):
-            self.uncommitted = False
         self.bytes.pop(inode, None)
         self.names.pop(inode, None)
 
@@ -224,6 +222,8 @@ def recording(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     def unlink(path: Any, *, dir_fd: int | None = None) -> None:
         if str(path).endswith(".journal"):
             seen.settled("a journal went")
+            if seen.uncommitted:
+                seen.fail("a journal went before what the inventory committed was on the disk")
         seen.named(path, dir_fd, "taken")
 
     def opened(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
@@ -272,11 +272,16 @@ def recording(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     def connected(*args: Any, **how: Any) -> Any:
         db = connect(*args, **how)
 
+        full = True  # as it is unless something else is said
+
         def trace(statement: str) -> None:
+            nonlocal full
+            if statement.startswith("PRAGMA synchronous"):
+                full = statement.endswith("=FULL")
             if statement == "COMMIT":
                 seen.calls.append("COMMIT")
                 seen.settled("the inventory committed")
-                seen.uncommitted = True
+                seen.uncommitted = not full
 
         db.set_trace_callback(trace)
         return db

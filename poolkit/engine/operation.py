@@ -240,6 +240,18 @@ class Operations:
         return self.left(".failed")
 
 
+def _alive(path: str) -> bool:
+    """Whether the operation of a journal is at work: then its pool is left alone."""
+    fd = private.open_ours(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 @contextlib.contextmanager
 def _left_behind(path: str) -> Iterator[tuple[bool, dict[str, Any], list[Undo]]]:
     """Whether a journal's operation is dead, which lasts through the body, and what the journal has."""
@@ -251,18 +263,6 @@ def _left_behind(path: str) -> Iterator[tuple[bool, dict[str, Any], list[Undo]]]
             return
         # Without a name: it has been taken back between the look for it and the lock.
         yield os.fstat(file.fileno()).st_nlink > 0, *journals.parse(file.read())
-
-
-def _alive(path: str) -> bool:
-    """Whether the operation of a journal is at work: then its pool is left alone."""
-    fd = private.open_ours(path)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _wait_for_program(head: dict[str, Any], patience: float) -> None:

@@ -105,6 +105,7 @@ class Database:
                 return memory  # type: ignore[no-any-return]
             self._drop_memory()
         if getattr(local, "db", None) is None and not os.path.exists(self.path):
+            private.check(os.path.dirname(self.path))
             return self._in_memory()
         return self._real()
 
