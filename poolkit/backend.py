@@ -9,7 +9,7 @@ sees no states, no locks, no files of ours and no events; it talks to the machin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
@@ -35,6 +35,20 @@ class Usage(NamedTuple):
     capacity: int
     allocation: int
     available: int
+
+
+class State(NamedTuple):
+    """Whether a pool's storage is up.
+
+    ``why`` says why it is not, as the end of a sentence ("nothing is mounted at '/x'"). ``whole`` False: a part of what is up
+    may be down, so that starting the pool has work to do. ``lame``: what is up can never work again and has to be started
+    anew; told only where ``Backend.state`` was asked to look closely.
+    """
+
+    up: bool
+    whole: bool = True
+    lame: bool = False
+    why: str = ""
 
 
 class VolumeInfo(NamedTuple):
@@ -145,10 +159,6 @@ class Backend:
     def __init__(self, definition: Any, host: Host) -> None:
         self.pool = definition
         self.host = host
-        self.down = ""
-        """After ``check`` answered False: why, as the end of a sentence ("nothing is mounted at '/x'")."""
-        self.whole = True
-        """After ``check`` answered True: False when a part may be down, so that starting the pool has work to do."""
 
     # -- the pool -------------------------------------------------------------------------------------------------
 
@@ -158,16 +168,13 @@ class Backend:
         path = getattr(target, "path", None)
         return (f"target {os.path.normpath(path)}",) if path and self.file_backed else ()
 
-    def check(self) -> bool:
-        """Whether the pool's storage is up now. Asks the host, changes nothing; sets ``down`` when it is not."""
-        return True
+    def state(self, *, closely: bool = False) -> State:
+        """Whether the pool's storage is up now. Asks the host, changes nothing.
 
-    def lame(self) -> bool:
-        """After ``check`` answered True: whether what is up can never work again and has to be started anew.
-
-        Asked only when an active pool is started, so it may take its time.
+        A list of a thousand pools asks this a thousand times: it must not wait for anybody. With ``closely``, which is asked
+        when an active pool is to be started, it may take its time to find out whether the pool is lame.
         """
-        return False
+        return State(True)
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Make the storage the definition describes; ``overwrite`` allows to destroy what is there.
@@ -191,8 +198,8 @@ class Backend:
         """The definition completed with what only the running storage tells (owner and mode, free extents)."""
         return self.pool
 
-    def usage(self) -> Usage:
-        """The pool's sizes."""
+    def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
+        """The pool's sizes. Asked of the same object right after ``volumes``, with what that gave: nothing is asked twice."""
         raise self.unsupported("usage", "refresh")
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
@@ -310,9 +317,9 @@ class Backend:
 class DefinitionOnly(Backend):
     """A pool type whose definitions are read, checked and kept, and whose storage this version cannot drive."""
 
-    def check(self) -> bool:
+    def state(self, *, closely: bool = False) -> State:
         """Never up."""
-        return False
+        return State(False, why="this version cannot drive it")
 
     def start(self) -> None:
         """Says that the type cannot be started."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import Usage
+from poolkit.backend import State, Usage, VolumeInfo
 from poolkit.families import blockdevice, disknodes, partitiontable
 from poolkit.families.partvolumes import SFDISK, PartitionVolumes
 from poolkit.host import undo
@@ -71,18 +71,17 @@ class DiskBackend(PartitionVolumes):
 
     # -- the pool -----------------------------------------------------------------------------------------------------
 
-    def check(self) -> bool:
-        """Whether the disk is there and has the table that the definition wants, or any if it wants none."""
-        self.whole = False  # some partitions may have no device node yet
+    def state(self, *, closely: bool = False) -> State:
+        """Whether the disk is there and has the table that the definition wants, or any if it wants none.
+
+        It is never told to be whole: some partitions may have no device node yet.
+        """
         if not blockdevice.number(self.path):
-            self.down = f"there is no disk '{self.path}'"
-            return False
-        with contextlib.suppress(
-            PermissionError
-        ):  # who may not read the disk cannot be told more than that it is there
-            self.down = self._wrong(partitiontable.label(disknodes.head(self.path)))
-            return not self.down
-        return True
+            return State(False, why=f"there is no disk '{self.path}'")
+        why = ""
+        with contextlib.suppress(PermissionError):  # who may not read it cannot be told more than that it is there
+            why = self._wrong(partitiontable.label(disknodes.head(self.path)))
+        return State(not why, whole=False, why=why)
 
     def start(self) -> None:
         """Give every partition of the table its device node, which kernels do that know the table; else an error."""
@@ -232,7 +231,7 @@ class DiskBackend(PartitionVolumes):
 
     # -- facts --------------------------------------------------------------------------------------------------------
 
-    def usage(self) -> Usage:
+    def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
         """The disk's size, the sum of its partitions, and of the free extents that a partition can be made in."""
         disk = self._disk()
         table = self._table(disk)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import Source, Transfer, Usage, VolumeInfo
+from poolkit.backend import Source, State, Transfer, Usage, VolumeInfo
 from poolkit.backends.fs import FS_NAMESPACE, MountOption
 from poolkit.families import away, mounting, mountoptions, servers
 from poolkit.families.filepool import FileBackend
@@ -150,14 +150,17 @@ class NetfsBackend(FileBackend):
     # -- state --------------------------------------------------------------------------------------------------------
 
     def mounted(self) -> Mount | None:
-        """Our mount, or None with the reason in ``down``. Asks no server."""
+        """Our mount, or None. Asks no server."""
+        return self._mounted()[0]
+
+    def _mounted(self) -> tuple[Mount | None, str]:
+        """Our mount, or None with the reason."""
         mount = mounting.at(self.host, self.place)
         if mount is None:
-            self.down = f"nothing is mounted at '{self.place}'"
-        elif not self._ours(mount):
-            self.down = f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
-            return None
-        return mount
+            return None, f"nothing is mounted at '{self.place}'"
+        if not self._ours(mount):
+            return None, f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
+        return mount, ""
 
     def _ours(self, mount: Mount) -> bool:
         if mount.fstype not in _FSTYPES[self.kind]:
@@ -180,16 +183,20 @@ class NetfsBackend(FileBackend):
             return set()
         return {line.split()[0] for line in said.splitlines() if line.strip()}
 
-    def check(self) -> bool:
-        """Whether the server's directory is mounted at the target. A server that is down does not change that."""
-        mount = self.mounted()
-        self.whole = mount is None or (not mount.fstype.startswith("fuse.") and mounting.is_safe(mount))
-        return mount is not None
+    def state(self, *, closely: bool = False) -> State:
+        """Whether the server's directory is mounted at the target. A server that is down does not change that.
 
-    def lame(self) -> bool:
-        """Whether the process behind a FUSE mount (Gluster's client) has died."""
-        there = self.mounted()
-        return there is not None and there.fstype.startswith("fuse.") and away.client_died(self.host, there.target)
+        Lame is a FUSE mount whose process (Gluster's client) has died.
+        """
+        mount, why = self._mounted()
+        if mount is None:
+            return State(False, why=why)
+        fuse = mount.fstype.startswith("fuse.")
+        return State(
+            True,
+            whole=not fuse and mounting.is_safe(mount),
+            lame=closely and fuse and away.client_died(self.host, mount.target),
+        )
 
     def start(self) -> None:
         """Make the target directory if need be, and mount the first server that lets us, with nosuid, nodev and noexec.
@@ -197,7 +204,7 @@ class NetfsBackend(FileBackend):
         A FUSE mount whose client has died is mounted anew.
         """
         if (there := self.mounted()) is not None:
-            if not self.lame():
+            if not self.state(closely=True).lame:
                 mounting.warn_unsafe(self.host, self.pool.name, there)
                 return
             self.host.change(["umount", "--internal-only", "--lazy", "--", there.target])
@@ -218,8 +225,9 @@ class NetfsBackend(FileBackend):
             raise self._refused(failures)
         top = mounting.at(self.host, self.place)
         if not self.host.dry_run and (top is None or top.fstype not in _FSTYPES[self.kind]):
-            self.mounted()  # says in ``down`` what is there
-            raise errors.HostError(f"pool '{self.pool.name}': mount ended well, but {self.down}", pool=self.pool.name)
+            raise errors.HostError(
+                f"pool '{self.pool.name}': mount ended well, but {self._mounted()[1]}", pool=self.pool.name
+            )
 
     def _refused(self, failures: Sequence[tuple[str, errors.ToolError]]) -> errors.PoolkitError:
         """One error for all servers that were tried: ``Unreachable`` if none of them answered."""
@@ -281,10 +289,10 @@ class NetfsBackend(FileBackend):
         ):  # a stale handle, a client that died: still the definition
             return self.pool
 
-    def usage(self) -> Usage:
+    def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
         """As for dir; known already when the volumes have just been listed."""
         found, self._usage = self._usage, None
-        usage: Usage = found or away.call(self, "usage")
+        usage: Usage = found or away.call(self, "usage", ())
         return usage
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:

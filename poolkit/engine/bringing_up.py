@@ -22,7 +22,8 @@ def bring_up(
     if op.dry:
         backend.start()
         return [], Usage(0, 0, 0)
-    if not (backend.check() and backend.whole):
+    state = backend.state()
+    if not (state.up and state.whole):
         backend.start()
     if definition.type in admission.LOCAL:
         admission.refuse_shared_place(core, definition, op.host)

@@ -59,10 +59,8 @@ class Core:
         if not self.runs(record):
             return False, ""
         try:
-            backend = self.definitions.backend(self.definitions.running(record), host)
-            if backend.check():
-                return True, ""
-            return False, backend.down or "its storage is not there any more"
+            state = self.definitions.backend(self.definitions.running(record), host).state()
+            return state.up, "" if state.up else state.why or "its storage is not there any more"
         except OSError as error:
             return False, str(errors.from_os_error(error, "look at its storage"))
         except errors.PoolkitError as error:
@@ -107,7 +105,8 @@ class Core:
                 f"the inventory was damaged and set aside as '{backend.host.cautious}': images that are listed anew wait for "
                 "vol-adopt, or for that file to be removed"
             )
-        return version, list(backend.volumes(known)), backend.usage()
+        volumes = list(backend.volumes(known))
+        return version, volumes, backend.usage(volumes)
 
     # -- work -----------------------------------------------------------------------------------------------------
 

@@ -128,4 +128,4 @@ def do_listing(host: Host, pool: Any, known: Mapping[str, VolumeInfo]) -> Genera
     there = _There(pool, host)
     for info in there.volumes(known):
         yield info.name if known.get(info.name) is info else info
-    return there.usage()
+    return there.usage(())

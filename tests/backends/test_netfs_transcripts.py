@@ -266,17 +266,17 @@ def test_build_makes_a_directory_and_nothing_else() -> None:
     assert run(lambda backend: backend.build(), mounts=[ours()]) == []
 
 
-def test_check_and_its_reasons() -> None:
-    def check(backend: Any) -> Any:
-        backend.host.lines.append(f"{backend.check()} {backend.down}".strip())
+def test_state_and_its_reasons() -> None:
+    def state(backend: Any) -> Any:
+        backend.host.lines.append(f"{backend.state().up} {backend.state().why}".strip())
 
-    assert run(check) == [f"False nothing is mounted at '{TARGET}'"]
-    assert run(check, mounts=[ours()]) == ["True"]
-    assert run(check, mounts=[ours(source="nas:/other")]) == [
+    assert run(state) == [f"False nothing is mounted at '{TARGET}'"]
+    assert run(state, mounts=[ours()]) == ["True"]
+    assert run(state, mounts=[ours(source="nas:/other")]) == [
         f"False 'nas:/other' (nfs4) is mounted at '{TARGET}', not 'nas:/srv/vols'"
     ]
-    assert run(check, mounts=[ours("ext4", "nas:/srv/vols")])[0].startswith("False"), "a name alone proves nothing"
-    assert run(check, xml("glusterfs", dir="v"), mounts=[ours("fuse.glusterfs", "nas:v")]) == ["True"]
+    assert run(state, mounts=[ours("ext4", "nas:/srv/vols")])[0].startswith("False"), "a name alone proves nothing"
+    assert run(state, xml("glusterfs", dir="v"), mounts=[ours("fuse.glusterfs", "nas:v")]) == ["True"]
 
 
 def test_claims_and_refusals() -> None:

@@ -290,7 +290,7 @@ def test_a_refresh_keeps_what_was_made_meanwhile(engine: Engine, tmp_path: Path)
     assert record is not None
     scanned, known = engine.core.inventory.known(record, record.target)
     listing = list(known.values())
-    usage = engine.core.definitions.backend(pool.definition()).usage()
+    usage = engine.core.definitions.backend(pool.definition()).usage(())
     with Engine(tmp_path / "root") as other:
         other.pool("p").create_volume(volume("new"))
         other.pool("p").volume("old").delete()
