@@ -149,8 +149,13 @@ class Backend:
     definition: ClassVar[DefinitionClass]
     tools: ClassVar[tuple[str, ...]] = ()
     """Programs it needs for anything at all; ``poolkit doctor`` reports them."""
+    packages: ClassVar[Mapping[str, str]] = {}
+    """Debian's package for each program that it uses, where the two differ in name."""
     file_backed: ClassVar[bool] = False
-    """Volumes are entries of the directory ``target.path``: their path is that directory and their name."""
+    """Volumes are entries of the directory ``target.path``: their path is that directory and their name.
+
+    No other active pool of such a type may list the same directory, whatever path leads to it.
+    """
     source_formats: ClassVar[tuple[str, ...]] = ()
     """``<source><format type=…>`` values, the default first."""
     volume_formats: ClassVar[tuple[str, ...]] = ()
@@ -159,6 +164,7 @@ class Backend:
     def __init__(self, definition: Any, host: Host) -> None:
         self.pool = definition
         self.host = host
+        host.packages.update(self.packages)
 
     # -- the pool -------------------------------------------------------------------------------------------------
 

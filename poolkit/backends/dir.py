@@ -16,6 +16,7 @@ class DirPool(Pool):
     """A directory whose files are the volumes."""
 
     type: ClassVar[str] = "dir"
+    first: ClassVar[str | None] = "0.4.1"
     cow: bool | None = xml("features/cow/@state", default=None, since="6.6.0", doc="Whether files are copied on write.")
     source: PlainSource = xml("source", default=PlainSource, always=True, doc="Vendor and product only.")
     target: PoolTarget = xml("target", always=True, doc="The directory.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from poolkit import errors
@@ -52,6 +52,7 @@ class DiskPool(Pool):
     """A partitioned disk of this host."""
 
     type: ClassVar[str] = "disk"
+    first: ClassVar[str | None] = "0.4.1"
     source: DiskSource = xml("source", doc="The disk.")
     target: PoolTarget = xml("target", doc="Where the partitions' device nodes are, usually /dev.")
 
@@ -62,6 +63,9 @@ class DiskBackend(PartitionVolumes):
     type = "disk"
     definition = DiskPool
     tools = ("sfdisk", "partx", "lsblk", "wipefs")
+    packages: ClassVar[Mapping[str, str]] = {
+        "sfdisk": "fdisk", "partx": "util-linux", "lsblk": "util-linux", "resizepart": "util-linux",
+    }  # fmt: skip
     source_formats = ("unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2")
     volume_formats = PARTITION_FORMATS
 

@@ -57,6 +57,7 @@ class FsPool(Pool):
     """A file system on a device of the host."""
 
     type: ClassVar[str] = "fs"
+    first: ClassVar[str | None] = "0.4.1"
     namespaces: ClassVar[dict[str, str]] = {"fs": FS_NAMESPACE}
     cow: bool | None = xml("features/cow/@state", default=None, since="6.6.0", doc="Whether files are copied on write.")
     source: FsSource = xml("source", doc="The device.")
@@ -75,6 +76,7 @@ class FsBackend(FileBackend):
     type = "fs"
     definition = FsPool
     tools = ("mount", "umount")
+    packages = mkfs.PACKAGES
     source_formats = (
         "auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf", "gfs", "gfs2", "vfat", "hfs+", "xfs", "ocfs2", "vmfs",
         "btrfs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from poolkit import errors
@@ -54,6 +54,7 @@ class LogicalPool(Pool):
     """A volume group of this host."""
 
     type: ClassVar[str] = "logical"
+    first: ClassVar[str | None] = "0.4.1"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
     source: LogicalSource = xml("source", default=LogicalSource, doc="The volume group and its devices.")
@@ -83,6 +84,7 @@ class LogicalBackend(LvmVolumes):
         "vgs", "lvs", "pvs", "pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove",
         "lvextend", "lvreduce", "lvchange", "wipefs",
     )  # fmt: skip
+    packages: ClassVar[Mapping[str, str]] = dict.fromkeys(tools, "lvm2") | {"wipefs": "util-linux"}
     source_formats = ("lvm2", "unknown")
 
     @property

@@ -52,6 +52,7 @@ class NetfsPool(Pool):
     """A directory that a server exports."""
 
     type: ClassVar[str] = "netfs"
+    first: ClassVar[str | None] = "0.4.1"
     namespaces: ClassVar[dict[str, str]] = {"fs": FS_NAMESPACE}
     source: NetfsSource = xml("source", doc="The server and its directory.")
     target: PoolTarget = xml("target", doc="The mount point.")
@@ -78,6 +79,10 @@ class NetfsBackend(FileBackend):
     type = "netfs"
     definition = NetfsPool
     tools = ("mount", "umount")
+    packages: ClassVar[Mapping[str, str]] = {
+        "mount.nfs": "nfs-common", "showmount": "nfs-common", "mount.cifs": "cifs-utils", "mount.glusterfs": "glusterfs-client",
+        "gluster": "glusterfs-cli",
+    }  # fmt: skip
     source_formats = ("auto", "nfs", "glusterfs", "cifs")
     trust_blocks = False
 

@@ -75,6 +75,8 @@ class Host:
         self._shared: dict[Any, Any] = {}
         self._secrets: list[str] = []
         self._programs: dict[str, str] = {}
+        self.packages: dict[str, str] = {}
+        """Debian's packages for programs that pool types use, for the hint where one is missing."""
         self.children: list[Any] = []
         """Processes that wait for work that may hang (``poolkit.host.worker``)."""
 
@@ -99,6 +101,7 @@ class Host:
         view.on_step = self.on_step
         view.on_secret = self.on_secret
         view._programs = self._programs
+        view.packages = self.packages
         view.children = self.children
         return view
 
@@ -199,7 +202,7 @@ class Host:
                     found = self._programs[name] = candidate
                     break
             else:
-                package = PACKAGES.get(name, name.split(".")[0])
+                package = self.packages.get(name) or PACKAGES.get(name, name.split(".")[0])
                 raise errors.ToolMissing(
                     f"the program '{name}' is not installed", argv=[name], hint=f"on Debian: apt install {package}"
                 )
