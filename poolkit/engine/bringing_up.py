@@ -25,6 +25,6 @@ def bring_up(
     state = backend.state()
     if not (state.up and state.whole):
         backend.start()
-    if definition.type in admission.LOCAL:
+    if backend.file_backed:
         admission.refuse_shared_place(core, definition, op.host)
     return core.scan(backend, record, target_of(definition))[1:]
