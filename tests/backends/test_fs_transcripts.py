@@ -14,9 +14,9 @@ from poolkit.backends.fs import FsBackend
 from poolkit.families import blockdevice, mkfs
 from poolkit.host import undo
 from poolkit.host.mounts import Mount
-from poolkit.testing import Answer, transcript
+from poolkit.testing import Answer, transcript, undone
 
-from .scripted import MountingHost, undone
+from .scripted import MountingHost
 
 UUID = "0a3f8c5e-8d0d-4f0a-9d6e-0a54b7f6c001"
 MARK = "561ba673-760b-5fd8-a38c-dbbdb771621b"

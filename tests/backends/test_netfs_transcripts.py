@@ -16,9 +16,9 @@ from poolkit.families import away
 from poolkit.host import Host, Result, worker
 from poolkit.host.mounts import Mount, MountTable
 from poolkit.model import SourceHost
-from poolkit.testing import Answer, transcript
+from poolkit.testing import Answer, transcript, undone
 
-from .scripted import MountingHost, undone
+from .scripted import MountingHost
 
 TARGET = "/nonexistent/pool"
 MKDIR = [f"! mkdir {Path(TARGET).parent}", f"! mkdir {TARGET}"]
