@@ -151,7 +151,7 @@ class DiskBackend(PartitionVolumes):
     def _clear(self, disk: disknodes.Disk, held: tuple[str, ...]) -> None:
         """Take the old content away; what an operation that fails later puts back is everything within ``_SAVED``."""
         for number in sorted(disk.names, reverse=True):
-            disknodes.forget(self.host, disk, number, f"partition '{disk.name(number)}'")
+            disknodes.forget(self.host, disk, number, f"partition '{disk.name(number)}'", stale=not held)
         if held:
             pieces = [] if self.host.dry_run else self._ends(disk)
             kind = [

@@ -218,8 +218,11 @@ def tell(host: Host, disk: Disk, number: int) -> None:
     host.change(tell_argv(disk, number), ok=(0, 1), whole=True)
 
 
-def forget(host: Host, disk: Disk, number: int, what: str) -> None:
-    """Make the kernel forget a partition that has a node; ``Busy``, naming the user, while it is in use."""
+def forget(host: Host, disk: Disk, number: int, what: str, *, stale: bool = False) -> None:
+    """Make the kernel forget a partition that has a node; ``Busy``, naming the user, while it is in use.
+
+    A ``stale`` one, which no table on the disk has, is not told again when this is undone: nothing could say where it is.
+    """
     if number not in disk.names:
         return
     # Undone only if it is unknown then: telling the kernel twice is an error.
@@ -227,7 +230,7 @@ def forget(host: Host, disk: Disk, number: int, what: str) -> None:
         ["lsblk", "--noheadings", "--output", "NAME", "--", disk.part(number)], "", tell_argv(disk, number)
     )
     try:
-        host.change(forget_argv(disk, number), undo=again, whole=True)
+        host.change(forget_argv(disk, number), undo=None if stale else again, whole=True)
     except errors.ToolFailed as error:
         raise errors.Busy(f"{what} is in use{_by(host, disk.part(number))}") from error
 
