@@ -314,6 +314,13 @@ class Backend:
             f"pool '{self.pool.name}' has no volume '{name}'", pool=self.pool.name, volume=name
         )
 
+    def replaced(self, what: str, volume: str) -> errors.Unsafe:
+        """The error for something that is no longer the volume that was listed; ``what`` names it, quotes included."""
+        return errors.Unsafe(
+            f"{what} was replaced since it was listed; it was left alone", pool=self.pool.name, volume=volume,
+            hint=f"list it anew: poolkit refresh {self.pool.name}",
+        )  # fmt: skip
+
     @classmethod
     def verbs(cls) -> tuple[str, ...]:
         """The optional verbs that this class has: those it overrides, so the answer cannot disagree with the code."""

@@ -164,10 +164,7 @@ class Core:
         """The volume as it is now; ``Unsafe`` if it is another one than was listed, such as a partition renumbered since."""
         now = backend.look(info.name, self.inventory.volume(record.id, info.name))
         if backend.identity(now) != backend.identity(info):
-            raise errors.Unsafe(
-                f"volume '{info.name}' was replaced since it was listed; it was left alone",
-                volume=info.name, hint=f"list it anew: poolkit refresh {record.name}",
-            )  # fmt: skip
+            raise backend.replaced(f"volume '{info.name}'", info.name)
         if (now.detail or {}).get("unread"):
             raise errors.HostError(
                 f"volume '{info.name}' {now.problem}, so its format is not known", pool=record.name, volume=info.name

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.families import blockdevice
-from poolkit.host import undo
+from poolkit.host import kernel, undo
 from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
 
@@ -66,9 +66,9 @@ def look(path: str, part_separator: bool | None = None) -> Disk | None:
         return None
     base = f"/sys/dev/block/{number}"
     name = os.path.basename(os.path.realpath(base))
-    size = int(_read(f"{base}/size") or 0) * 512  # always counted in 512 bytes
-    sector = int(_read(f"{base}/queue/logical_block_size") or 512)
-    dm = _read(f"{base}/dm/name")
+    size = int(kernel.value(f"{base}/size") or 0) * 512  # always counted in 512 bytes
+    sector = int(kernel.value(f"{base}/queue/logical_block_size") or 512)
+    dm = kernel.value(f"{base}/dm/name")
     if dm:
         names = _dm_parts(base)
         return Disk(
@@ -89,23 +89,23 @@ def whole() -> Iterator[Disk]:
     for name in sorted(os.listdir("/sys/block")):
         base = f"/sys/block/{name}"
         plain = os.path.exists(f"{base}/device") and not name.startswith(("sr", "fd"))
-        if not plain and not _read(f"{base}/dm/uuid").startswith("mpath-"):
+        if not plain and not kernel.value(f"{base}/dm/uuid").startswith("mpath-"):
             continue
-        mapped = _read(f"{base}/dm/name")
+        mapped = kernel.value(f"{base}/dm/name")
         found = look(f"/dev/mapper/{mapped}" if mapped else f"/dev/{name.replace('!', '/')}")
-        if found is not None and found.size and _read(f"{base}/ro") == "0":
+        if found is not None and found.size and kernel.value(f"{base}/ro") == "0":
             yield found
 
 
 def _dm_parts(base: str) -> dict[int, str]:
     """kpartx and parted give a partition the uuid of its disk after ``partN-``."""
     names: dict[int, str] = {}
-    own = _read(f"{base}/dm/uuid")
+    own = kernel.value(f"{base}/dm/uuid")
     with contextlib.suppress(OSError):
         for holder in os.listdir(f"{base}/holders"):
-            prefix, _, of = _read(f"/sys/class/block/{holder}/dm/uuid").partition("-")
+            prefix, _, of = kernel.value(f"/sys/class/block/{holder}/dm/uuid").partition("-")
             if of == own and own and prefix.startswith("part") and prefix[4:].isdigit():
-                names[int(prefix[4:])] = _read(f"/sys/class/block/{holder}/dm/name")
+                names[int(prefix[4:])] = kernel.value(f"/sys/class/block/{holder}/dm/name")
     return names
 
 
@@ -116,14 +116,6 @@ def _dm_separator(dm: str, names: dict[int, str], wanted: bool | None) -> str:
     if wanted is None:
         return "-part"  # what Debian's rules for kpartx say
     return "p" if wanted or dm[-1:].isdigit() else ""  # as libvirt: without it the number could not be told
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="backslashreplace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def head(path: str) -> bytes:
@@ -140,9 +132,8 @@ def head(path: str) -> bytes:
 def span(number: str) -> tuple[int, int]:
     """Start and size in bytes that the kernel has for the partition ``major:minor``; the start is -1 if it has none."""
     base = f"/sys/dev/block/{number}"
-    return int(_read(f"{base}/start") or -1) * 512 if _read(f"{base}/start") else -1, int(
-        _read(f"{base}/size") or 0
-    ) * 512
+    start = kernel.value(f"{base}/start")
+    return int(start) * 512 if start else -1, int(kernel.value(f"{base}/size") or 0) * 512
 
 
 @contextlib.contextmanager
