@@ -151,6 +151,12 @@ class Backend:
     """Programs it needs for anything at all; ``poolkit doctor`` reports them."""
     packages: ClassVar[Mapping[str, str]] = {}
     """Debian's package for each program that it uses, where the two differ in name."""
+    may_hang: ClassVar[tuple[str, ...]] = ()
+    """Methods that touch storage which may never answer, such as a mounted directory of a dead server.
+
+    They are done by a child process with a backend of its own of this class, which is given up when ``answers`` says so. What a
+    descriptor of ``open_volume`` is used for stays in this process.
+    """
     file_backed: ClassVar[bool] = False
     """Volumes are entries of the directory ``target.path``: their path is that directory and their name.
 
@@ -181,6 +187,13 @@ class Backend:
         when an active pool is to be started, it may take its time to find out whether the pool is lame.
         """
         return State(True)
+
+    def answers(self) -> bool:
+        """Whether the storage still answers: asked while a method of ``may_hang`` says nothing for some seconds.
+
+        Must end by itself, as a program with a time limit does. False gives the work up.
+        """
+        return False
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Make the storage the definition describes; ``overwrite`` allows to destroy what is there.

@@ -6,13 +6,15 @@ import contextlib
 import importlib
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolkit import backends, errors
 from poolkit.backend import Backend, DefinitionOnly
 
 if TYPE_CHECKING:
     import importlib.metadata
+
+    from poolkit.host.port import Host
 
 GROUP = "poolkit.backends"
 
@@ -64,6 +66,17 @@ def backend(name: str) -> type[Backend]:
             f"{point.value} is not a Backend of that type"
         )
     return loaded
+
+
+def executor(definition: Any, host: Host) -> Backend:
+    """The backend of a pool, for one operation. What may hang in it is done by a child process."""
+    made = backend(definition.type)(definition, host)
+    if not made.may_hang:
+        return made
+    from poolkit.families.away import Away
+
+    away: Any = Away(made)
+    return away  # type: ignore[no-any-return]
 
 
 def types() -> tuple[str, ...]:

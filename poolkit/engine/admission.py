@@ -12,7 +12,6 @@ from poolkit.host.port import Host
 from poolkit.host.undo import identity
 
 
-
 def admit(core: Core, definition: Any) -> tuple[Any, Any]:
     """The definition with its uuid, and the stored one it would replace; raises if another pool is in the way."""
     import uuid

@@ -219,8 +219,8 @@ def test_the_definition_can_be_shown_whatever_the_mount_says(monkeypatch: pytest
     def fails(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(away, "call", fails)
-    backend = NetfsBackend(xmlmap.read(xml(), registry.definitions()), MountingHost())
+    monkeypatch.setattr(away.Away, "_call", fails)
+    backend = registry.executor(xmlmap.read(xml(), registry.definitions()), MountingHost())
     assert backend.live() is backend.pool
 
 
