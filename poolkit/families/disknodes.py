@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -146,7 +145,7 @@ def locked(host: Host, disk: Disk) -> Iterator[None]:
     if host.dry_run:
         yield
         return
-    fd = _open_locked(disk)
+    fd = _open_locked(host, disk)
     try:
         yield
     finally:
@@ -154,19 +153,24 @@ def locked(host: Host, disk: Disk) -> Iterator[None]:
     settle(host)
 
 
-def _open_locked(disk: Disk) -> int:
+def _open_locked(host: Host, disk: Disk) -> int:
     # Read-only: udev looks again at a disk that was open for writing.
     fd = os.open(disk.node, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    deadline = time.monotonic() + _WAIT
-    while True:
+
+    def taken() -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
         except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(fd)
-                raise errors.Busy(f"'{disk.path}' is locked by another program, such as a partitioner") from None
-        time.sleep(0.05)
+            return False
+        return True
+
+    try:
+        if not host.wait_for(taken, _WAIT):
+            raise errors.Busy(f"'{disk.path}' is locked by another program, such as a partitioner")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def settle(host: Host) -> None:
@@ -242,18 +246,21 @@ def _by(host: Host, node: str) -> str:
 
 def arrive(host: Host, disk: Disk, number: int, what: str) -> Disk:
     """Wait until the partition has its node; the disk as it is then. ``HostError`` if that does not come."""
-    deadline = time.monotonic() + _WAIT
-    while True:
+
+    def there() -> Disk | None:
         # With device-mapper the machine's own rules for kpartx may have given it another name than the expected one.
         found = look(disk.path) if disk.dm else disk
         if found is not None and (number in found.names or not disk.dm) and blockdevice.number(found.part(number)):
             return found
-        if time.monotonic() > deadline:
-            raise errors.HostError(
-                f"{what} is in the partition table, but its device '{disk.part(number)}' did not appear",
-                hint=f"another partition of '{disk.path}' may be in the kernel's way: partx --show {disk.node}; lsblk",
-            )
-        time.sleep(0.02)
+        return None
+
+    found = host.wait_for(there, _WAIT)
+    if found is None:
+        raise errors.HostError(
+            f"{what} is in the partition table, but its device '{disk.part(number)}' did not appear",
+            hint=f"another partition of '{disk.path}' may be in the kernel's way: partx --show {disk.node}; lsblk",
+        )
+    return found
 
 
 def stable(target: str, disk: Disk, nodes: dict[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from poolkit import errors
 from poolkit.host.descriptors import write_all
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
     from poolkit.host.undo import Undo
+
+
+T = TypeVar("T")
 
 
 class Result(NamedTuple):
@@ -371,6 +374,19 @@ class Host:
         self.check_abort()
         if self.on_progress is not None:
             self.on_progress(done, total, what)
+
+    def wait_for(self, ask: Callable[[], T], seconds: float) -> T | None:
+        """The first answer of ``ask`` that is something, such as a device that others make; None if none came in time.
+
+        It is asked fifty times a second. ``Aborted`` when the caller asks to stop meanwhile.
+        """
+        deadline = time.monotonic() + seconds
+        while not (answer := ask()):
+            self.check_abort()
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.02)
+        return answer
 
     def check_abort(self) -> None:
         """Raise ``Aborted`` if the caller asked to stop."""
