@@ -113,7 +113,7 @@ def test_messages_schemas_and_the_reference_know_it(tree: Path, tmp_path: Path) 
     document = tmp_path / "shop.xml"
     document.write_text(DOCUMENT.replace("toy-shop", "toyshop"))
     said = python(tree, "-m", "poolkit", "--root", str(tmp_path / "root"), "validate", str(document), status=3)
-    assert "did you mean 'toy-shop'?" in said and "sheepdog, toy-shop, xensm" in said
+    assert "did you mean 'toy-shop'?" in said and "sheepdog, toy-shop, vstorage, xensm" in said
     script = """if 1:
         from poolkit import schemas
         from poolkit.xmlmap.rows import reference
