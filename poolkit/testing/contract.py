@@ -23,6 +23,11 @@ from poolkit.testing.interruption import How, interrupted
 _SHOWN = 1 << 20  # bytes of a volume that are written and compared
 
 
+def _at_every_step(test: Any) -> Any:
+    test.at_every_step = True  # for whoever selects the tests that a fixture ``sampled`` makes shorter
+    return test
+
+
 class BackendContract:
     """What every backend owes. Subclass it, define the fixture ``pool_xml`` and run it on real storage.
 
@@ -367,6 +372,7 @@ class BackendContract:
 
     # -- deaths and failures ----------------------------------------------------------------------------------------
 
+    @_at_every_step
     @pytest.mark.parametrize("how", ["killed", "failing"])
     def test_an_interrupted_start_leaves_nothing(
         self, engine: Engine, pool_xml: str, how: How, request: pytest.FixtureRequest
@@ -393,6 +399,7 @@ class BackendContract:
         assert pool.info.active
         pool.destroy()
 
+    @_at_every_step
     @pytest.mark.parametrize("how", ["killed", "failing"])
     def test_an_interrupted_create_leaves_nothing(
         self, engine: Engine, pool_xml: str, how: How, request: pytest.FixtureRequest
