@@ -9,7 +9,7 @@ sees no states, no locks, no files of ours and no events; it talks to the machin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
@@ -35,6 +35,20 @@ class Usage(NamedTuple):
     capacity: int
     allocation: int
     available: int
+
+
+class State(NamedTuple):
+    """Whether a pool's storage is up.
+
+    ``why`` says why it is not, as the end of a sentence ("nothing is mounted at '/x'"). ``whole`` False: a part of what is up
+    may be down, so that starting the pool has work to do. ``lame``: what is up can never work again and has to be started
+    anew; told only where ``Backend.state`` was asked to look closely.
+    """
+
+    up: bool
+    whole: bool = True
+    lame: bool = False
+    why: str = ""
 
 
 class VolumeInfo(NamedTuple):
@@ -135,8 +149,19 @@ class Backend:
     definition: ClassVar[DefinitionClass]
     tools: ClassVar[tuple[str, ...]] = ()
     """Programs it needs for anything at all; ``poolkit doctor`` reports them."""
+    packages: ClassVar[Mapping[str, str]] = {}
+    """Debian's package for each program that it uses, where the two differ in name."""
+    may_hang: ClassVar[tuple[str, ...]] = ()
+    """Methods that touch storage which may never answer, such as a mounted directory of a dead server.
+
+    They are done by a child process with a backend of its own of this class, which is given up when ``answers`` says so. What a
+    descriptor of ``open_volume`` is used for stays in this process.
+    """
     file_backed: ClassVar[bool] = False
-    """Volumes are entries of the directory ``target.path``: their path is that directory and their name."""
+    """Volumes are entries of the directory ``target.path``: their path is that directory and their name.
+
+    No other active pool of such a type may list the same directory, whatever path leads to it.
+    """
     source_formats: ClassVar[tuple[str, ...]] = ()
     """``<source><format type=…>`` values, the default first."""
     volume_formats: ClassVar[tuple[str, ...]] = ()
@@ -145,10 +170,7 @@ class Backend:
     def __init__(self, definition: Any, host: Host) -> None:
         self.pool = definition
         self.host = host
-        self.down = ""
-        """After ``check`` answered False: why, as the end of a sentence ("nothing is mounted at '/x'")."""
-        self.whole = True
-        """After ``check`` answered True: False when a part may be down, so that starting the pool has work to do."""
+        host.packages.update(self.packages)
 
     # -- the pool -------------------------------------------------------------------------------------------------
 
@@ -158,14 +180,18 @@ class Backend:
         path = getattr(target, "path", None)
         return (f"target {os.path.normpath(path)}",) if path and self.file_backed else ()
 
-    def check(self) -> bool:
-        """Whether the pool's storage is up now. Asks the host, changes nothing; sets ``down`` when it is not."""
-        return True
+    def state(self, *, closely: bool = False) -> State:
+        """Whether the pool's storage is up now. Asks the host, changes nothing.
 
-    def lame(self) -> bool:
-        """After ``check`` answered True: whether what is up can never work again and has to be started anew.
+        A list of a thousand pools asks this a thousand times: it must not wait for anybody. With ``closely``, which is asked
+        when an active pool is to be started, it may take its time to find out whether the pool is lame.
+        """
+        return State(True)
 
-        Asked only when an active pool is started, so it may take its time.
+    def answers(self) -> bool:
+        """Whether the storage still answers: asked while a method of ``may_hang`` says nothing for some seconds.
+
+        Must end by itself, as a program with a time limit does. False gives the work up.
         """
         return False
 
@@ -191,8 +217,8 @@ class Backend:
         """The definition completed with what only the running storage tells (owner and mode, free extents)."""
         return self.pool
 
-    def usage(self) -> Usage:
-        """The pool's sizes."""
+    def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
+        """The pool's sizes. Asked of the same object right after ``volumes``, with what that gave: nothing is asked twice."""
         raise self.unsupported("usage", "refresh")
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
@@ -301,6 +327,13 @@ class Backend:
             f"pool '{self.pool.name}' has no volume '{name}'", pool=self.pool.name, volume=name
         )
 
+    def replaced(self, what: str, volume: str) -> errors.Unsafe:
+        """The error for something that is no longer the volume that was listed; ``what`` names it, quotes included."""
+        return errors.Unsafe(
+            f"{what} was replaced since it was listed; it was left alone", pool=self.pool.name, volume=volume,
+            hint=f"list it anew: poolkit refresh {self.pool.name}",
+        )  # fmt: skip
+
     @classmethod
     def verbs(cls) -> tuple[str, ...]:
         """The optional verbs that this class has: those it overrides, so the answer cannot disagree with the code."""
@@ -310,9 +343,9 @@ class Backend:
 class DefinitionOnly(Backend):
     """A pool type whose definitions are read, checked and kept, and whose storage this version cannot drive."""
 
-    def check(self) -> bool:
+    def state(self, *, closely: bool = False) -> State:
         """Never up."""
-        return False
+        return State(False, why="this version cannot drive it")
 
     def start(self) -> None:
         """Says that the type cannot be started."""

@@ -110,6 +110,8 @@ class Pool(Element):
 
     tag: ClassVar[str] = "pool"
     type: ClassVar[str]
+    first: ClassVar[str | None] = None
+    """The version of libvirt that first had the type (its formatstorage.html says); None for types that it does not have."""
     local_namespaces: ClassVar[dict[str, str]] = {"pk": POOLKIT_NAMESPACE}
     block: ClassVar[bool] = True
 

@@ -1,20 +1,41 @@
-"""From a type name to its backend class: poolkit's own by module name, then those of installed packages."""
+"""From a type name to its backend class: the modules of ``poolkit/backends`` by their names, then those of installed packages."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from poolkit import errors
+from poolkit import backends, errors
 from poolkit.backend import Backend, DefinitionOnly
 
-BUILT_IN = (
-    "dir", "fs", "netfs", "logical", "disk", "iscsi", "scsi", "mpath", "rbd", "sheepdog", "xensm", "shared-lvm",
-    "gluster", "iscsi-direct", "vstorage", "zfs",
-)  # fmt: skip
+if TYPE_CHECKING:
+    import importlib.metadata
+
+    from poolkit.host.port import Host
 
 GROUP = "poolkit.backends"
+
+
+@cache
+def built_in() -> tuple[str, ...]:
+    """The types that have a module in ``poolkit/backends``, by name; ``shared_lvm.py`` is the type ``shared-lvm``.
+
+    Modules whose names begin with ``_`` are none. Found by listing the folder once.
+    """
+    names = [name for folder in backends.__path__ for name in _modules(folder)]
+    return tuple(sorted({n.replace("_", "-") for n in names if n.isidentifier() and n[0] != "_"}))
+
+
+def _modules(folder: str) -> list[str]:
+    try:
+        return [name[:-3] for name in os.listdir(folder) if name.endswith(".py")]
+    except OSError:  # in a zip archive
+        from pkgutil import iter_modules
+
+        return [module.name for module in iter_modules([folder])]
 
 
 @cache
@@ -24,7 +45,7 @@ def backend(name: str) -> type[Backend]:
     A package adds a type with an entry point in the group ``poolkit.backends``, named as the type, whose
     value is the class. It cannot replace one of poolkit's own.
     """
-    if name in BUILT_IN:
+    if name in built_in():
         return _built_in(name)
     point = _entry_points().get(name)
     if point is None:
@@ -47,18 +68,38 @@ def backend(name: str) -> type[Backend]:
     return loaded
 
 
+def executor(definition: Any, host: Host) -> Backend:
+    """The backend of a pool, for one operation. What may hang in it is done by a child process."""
+    made = backend(definition.type)(definition, host)
+    if not made.may_hang:
+        return made
+    from poolkit.families.away import Away
+
+    away: Any = Away(made)
+    return away  # type: ignore[no-any-return]
+
+
 def types() -> tuple[str, ...]:
-    """All type names, poolkit's own first."""
-    return BUILT_IN + tuple(sorted(set(_entry_points()) - set(BUILT_IN)))
+    """All type names, by name."""
+    return tuple(sorted({*built_in(), *_entry_points()}))
 
 
 def definitions() -> list[type]:
     """The definition classes of all types, for reading a document whose type is not known yet.
 
-    A broken package is left out here: its own type says why, the others must not suffer.
+    What cannot be loaded is left out here: its own type says why, the others must not suffer.
     """
-    found = [backend(name).definition for name in BUILT_IN]
-    for name in types()[len(BUILT_IN) :]:
+    return _definitions(types())
+
+
+def built_in_definitions() -> list[type]:
+    """As ``definitions``, of poolkit's own types alone."""
+    return _definitions(built_in())
+
+
+def _definitions(names: tuple[str, ...]) -> list[type]:
+    found = []
+    for name in names:
         with contextlib.suppress(errors.Unsupported, AttributeError):
             found.append(backend(name).definition)
     return found
@@ -71,7 +112,7 @@ def candidates(document: str | bytes) -> list[type]:
     ``Unsupported`` for a type that a broken package offers.
     """
     name = _named_type(document)
-    if name is not None and name in types():
+    if name is not None and (name in built_in() or name in types()):
         return [backend(name).definition]
     return definitions()
 
@@ -99,13 +140,19 @@ def _named_type(document: str | bytes) -> str | None:
 def _built_in(name: str) -> type[Backend]:
     from poolkit.model import Pool
 
-    module = importlib.import_module(f"poolkit.backends.{name.replace('-', '_')}")
+    path = f"{backends.__name__}.{name.replace('-', '_')}"
+    try:
+        module = importlib.import_module(path)
+    except Exception as error:
+        raise errors.Unsupported(f"pool type '{name}': {path} cannot be loaded: {error}") from error
     classes = [v for v in vars(module).values() if isinstance(v, type) and getattr(v, "type", None) == name]
     for found in classes:
         if issubclass(found, Backend):
             return found
-    definition = next(c for c in classes if issubclass(c, Pool))
-    return type(f"{definition.__name__}Only", (DefinitionOnly,), {"type": name, "definition": definition})
+    for definition in classes:
+        if issubclass(definition, Pool):
+            return type(f"{definition.__name__}Only", (DefinitionOnly,), {"type": name, "definition": definition})
+    raise errors.Unsupported(f"pool type '{name}': {path} has no Backend and no Pool of that type")
 
 
 @cache

@@ -63,6 +63,13 @@ def tier(reason: str) -> str | None:
     return {"root": "root", "the lab": "lab"}.get(match[1], f"tools ({match[1]})")
 
 
+def inapplicable(report: object) -> str | None:
+    """What the contract of backends does not ask of a pool type, if that is why the test was skipped: no means are missing."""
+    where = getattr(report, "longrepr", None)
+    match = re.match(r"Skipped: not applicable: (.*)", where[2]) if isinstance(where, tuple) else None
+    return match[1] if match else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say by name and count which tiers did not run: a skip must not hide in a line of dots."""
     counts: Counter[str] = Counter()
@@ -73,6 +80,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("skipped tiers")
         for name, count in sorted(counts.items()):
             terminalreporter.write_line(f"{name}: {count} test{'s' if count > 1 else ''} skipped")
+    not_asked = Counter(
+        reason for report in terminalreporter.stats.get("skipped", []) if (reason := inapplicable(report))
+    )
+    if not_asked:
+        terminalreporter.section("not applicable")
+        for name, count in sorted(not_asked.items()):
+            terminalreporter.write_line(f"{name}: {count} test{'s' if count > 1 else ''} of the contract")
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that take samples, so that ``-m sweep`` selects them."""
     for item in items:
-        if "sampled" in getattr(item, "fixturenames", ()):
+        if "sampled" in getattr(item, "fixturenames", ()) or hasattr(getattr(item, "function", None), "at_every_step"):
             item.add_marker("sweep")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
+from poolkit.backend import State
 from poolkit.families.filepool import FileBackend
 from poolkit.host.mounts import network_of
 from poolkit.model import Permissions, PlainSource, Pool, PoolTarget
@@ -15,6 +16,7 @@ class DirPool(Pool):
     """A directory whose files are the volumes."""
 
     type: ClassVar[str] = "dir"
+    first: ClassVar[str | None] = "0.4.1"
     cow: bool | None = xml("features/cow/@state", default=None, since="6.6.0", doc="Whether files are copied on write.")
     source: PlainSource = xml("source", default=PlainSource, always=True, doc="Vendor and product only.")
     target: PoolTarget = xml("target", always=True, doc="The directory.")
@@ -29,12 +31,11 @@ class DirBackend(FileBackend):
     type = "dir"
     definition = DirPool
 
-    def check(self) -> bool:
+    def state(self, *, closely: bool = False) -> State:
         """Whether the directory is there; on a network file system that is believed, for the question could hang."""
         if network_of(self.place, self.host.mounts()) or os.path.isdir(self.place):
-            return True
-        self.down = f"the directory '{self.place}' does not exist"
-        return False
+            return State(True)
+        return State(False, why=f"the directory '{self.place}' does not exist")
 
     def start(self) -> None:
         """Nothing to bring up: the directory must be there."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import Usage
+from poolkit.backend import State, Usage, VolumeInfo
 from poolkit.families import blockdevice, disknodes, partitiontable
 from poolkit.families.partvolumes import SFDISK, PartitionVolumes
 from poolkit.host import undo
@@ -52,6 +52,7 @@ class DiskPool(Pool):
     """A partitioned disk of this host."""
 
     type: ClassVar[str] = "disk"
+    first: ClassVar[str | None] = "0.4.1"
     source: DiskSource = xml("source", doc="The disk.")
     target: PoolTarget = xml("target", doc="Where the partitions' device nodes are, usually /dev.")
 
@@ -62,6 +63,9 @@ class DiskBackend(PartitionVolumes):
     type = "disk"
     definition = DiskPool
     tools = ("sfdisk", "partx", "lsblk", "wipefs")
+    packages: ClassVar[Mapping[str, str]] = {
+        "sfdisk": "fdisk", "partx": "util-linux", "lsblk": "util-linux", "resizepart": "util-linux",
+    }  # fmt: skip
     source_formats = ("unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2")
     volume_formats = PARTITION_FORMATS
 
@@ -71,18 +75,17 @@ class DiskBackend(PartitionVolumes):
 
     # -- the pool -----------------------------------------------------------------------------------------------------
 
-    def check(self) -> bool:
-        """Whether the disk is there and has the table that the definition wants, or any if it wants none."""
-        self.whole = False  # some partitions may have no device node yet
+    def state(self, *, closely: bool = False) -> State:
+        """Whether the disk is there and has the table that the definition wants, or any if it wants none.
+
+        It is never told to be whole: some partitions may have no device node yet.
+        """
         if not blockdevice.number(self.path):
-            self.down = f"there is no disk '{self.path}'"
-            return False
-        with contextlib.suppress(
-            PermissionError
-        ):  # who may not read the disk cannot be told more than that it is there
-            self.down = self._wrong(partitiontable.label(disknodes.head(self.path)))
-            return not self.down
-        return True
+            return State(False, why=f"there is no disk '{self.path}'")
+        why = ""
+        with contextlib.suppress(PermissionError):  # who may not read it cannot be told more than that it is there
+            why = self._wrong(partitiontable.label(disknodes.head(self.path)))
+        return State(not why, whole=False, why=why)
 
     def start(self) -> None:
         """Give every partition of the table its device node, which kernels do that know the table; else an error."""
@@ -148,7 +151,7 @@ class DiskBackend(PartitionVolumes):
     def _clear(self, disk: disknodes.Disk, held: tuple[str, ...]) -> None:
         """Take the old content away; what an operation that fails later puts back is everything within ``_SAVED``."""
         for number in sorted(disk.names, reverse=True):
-            disknodes.forget(self.host, disk, number, f"partition '{disk.name(number)}'")
+            disknodes.forget(self.host, disk, number, f"partition '{disk.name(number)}'", stale=not held)
         if held:
             pieces = [] if self.host.dry_run else self._ends(disk)
             kind = [
@@ -232,7 +235,7 @@ class DiskBackend(PartitionVolumes):
 
     # -- facts --------------------------------------------------------------------------------------------------------
 
-    def usage(self) -> Usage:
+    def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
         """The disk's size, the sum of its partitions, and of the free extents that a partition can be made in."""
         disk = self._disk()
         table = self._table(disk)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from poolkit import errors
+from poolkit.backend import State
 from poolkit.content import images
 from poolkit.families import blockdevice, mkfs, mounting, mountoptions
 from poolkit.families.filepool import FileBackend
@@ -56,6 +57,7 @@ class FsPool(Pool):
     """A file system on a device of the host."""
 
     type: ClassVar[str] = "fs"
+    first: ClassVar[str | None] = "0.4.1"
     namespaces: ClassVar[dict[str, str]] = {"fs": FS_NAMESPACE}
     cow: bool | None = xml("features/cow/@state", default=None, since="6.6.0", doc="Whether files are copied on write.")
     source: FsSource = xml("source", doc="The device.")
@@ -74,6 +76,7 @@ class FsBackend(FileBackend):
     type = "fs"
     definition = FsPool
     tools = ("mount", "umount")
+    packages = mkfs.PACKAGES
     source_formats = (
         "auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf", "gfs", "gfs2", "vfat", "hfs+", "xfs", "ocfs2", "vmfs",
         "btrfs",
@@ -113,14 +116,17 @@ class FsBackend(FileBackend):
     # -- state --------------------------------------------------------------------------------------------------------
 
     def mounted(self) -> Mount | None:
-        """Our mount, or None with the reason in ``down``."""
+        """Our mount, or None."""
+        return self._mounted()[0]
+
+    def _mounted(self) -> tuple[Mount | None, str]:
+        """Our mount, or None with the reason."""
         mount = mounting.at(self.host, self.place)
         if mount is None:
-            self.down = f"nothing is mounted at '{self.place}'"
-        elif not self._ours(mount):
-            self.down = f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.device}'"
-            return None
-        return mount
+            return None, f"nothing is mounted at '{self.place}'"
+        if not self._ours(mount):
+            return None, f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.device}'"
+        return mount, ""
 
     def _ours(self, mount: Mount) -> bool:
         """Whether it is of our device or directory: by number and not by name, unless the device is gone."""
@@ -139,11 +145,10 @@ class FsBackend(FileBackend):
         device = number(facts.st_rdev)
         return mount.device == device or blockdevice.number(mount.source) == device or btrfs_has(mount, device)
 
-    def check(self) -> bool:
+    def state(self, *, closely: bool = False) -> State:
         """Whether the device is mounted at the target: as the kernel's table of mounts has it."""
-        mount = self.mounted()
-        self.whole = mount is None or mounting.is_safe(mount)
-        return mount is not None
+        mount, why = self._mounted()
+        return State(mount is not None, whole=mount is None or mounting.is_safe(mount), why=why)
 
     def start(self) -> None:
         """Make the target directory if need be, and mount the device there with nosuid, nodev and noexec.
@@ -168,8 +173,9 @@ class FsBackend(FileBackend):
             return
         if self._shows_device():
             return
-        if (mount := self.mounted()) is None:
-            raise errors.HostError(f"pool '{name}': mount ended well, but {self.down}", pool=name)
+        mount, why = self._mounted()
+        if mount is None:
+            raise errors.HostError(f"pool '{name}': mount ended well, but {why}", pool=name)
         if self.pool.cow is False and mount.fstype == "btrfs":
             self.host.step(f"turn copy-on-write off for new files in {self.place}")
             with self.open() as directory:

@@ -28,6 +28,7 @@ class GlusterPool(Pool):
     """The files of one directory of a Gluster volume."""
 
     type: ClassVar[str] = "gluster"
+    first: ClassVar[str | None] = "1.2.0"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
     source: GlusterSource = xml("source", doc="The Gluster volume.")

@@ -35,5 +35,6 @@ class IscsiPool(Pool):
     """The logical units of one iSCSI target."""
 
     type: ClassVar[str] = "iscsi"
+    first: ClassVar[str | None] = "0.4.1"
     source: IscsiSource = xml("source", doc="The portal and the target.")
     target: PoolTarget = xml("target", doc="Where stable device names are, usually /dev/disk/by-path.")

@@ -27,4 +27,5 @@ class IscsiDirectPool(Pool):
     """The logical units of one iSCSI target, which machines reach themselves."""
 
     type: ClassVar[str] = "iscsi-direct"
+    first: ClassVar[str | None] = "4.7.0"
     source: IscsiDirectSource = xml("source", doc="The portal and the target.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import Usage
+from poolkit.backend import State, Usage, VolumeInfo
 from poolkit.families import blockdevice, lvm
 from poolkit.families.lvmvolumes import LvmVolumes
 from poolkit.model import Extent, OptionalTarget, Pool
@@ -54,6 +54,7 @@ class LogicalPool(Pool):
     """A volume group of this host."""
 
     type: ClassVar[str] = "logical"
+    first: ClassVar[str | None] = "0.4.1"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
     source: LogicalSource = xml("source", default=LogicalSource, doc="The volume group and its devices.")
@@ -83,6 +84,7 @@ class LogicalBackend(LvmVolumes):
         "vgs", "lvs", "pvs", "pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove",
         "lvextend", "lvreduce", "lvchange", "wipefs",
     )  # fmt: skip
+    packages: ClassVar[Mapping[str, str]] = dict.fromkeys(tools, "lvm2") | {"wipefs": "util-linux"}
     source_formats = ("lvm2", "unknown")
 
     @property
@@ -105,23 +107,22 @@ class LogicalBackend(LvmVolumes):
             raise errors.InvalidArgument(f"the thin pool '{thin}' needs a capacity above 0", pool=self.pool.name)
         return (f"group {self.vg}", *(f"device {path}" for path in self.devices))
 
-    def check(self) -> bool:
-        """Whether the group is there and something of it is active; a group without volumes is up when it is there."""
-        self.whole = False  # some of its volumes may have been active before the pool, such as the host's own disk
+    def state(self, *, closely: bool = False) -> State:
+        """Whether the group is there and something of it is active; a group without volumes is up when it is there.
+
+        It is never told to be whole: some of its volumes may have been active before the pool, such as the host's own disk.
+        """
         if lvm.active(self.host, self.vg):
-            return True
+            return State(True, whole=False)
         try:
             group = lvm.group(self.host, self.vg)
         except errors.Unsafe as error:
-            self.down = str(error)
-            return False
+            return State(False, why=str(error))
         if group is None:
-            self.down = f"there is no volume group '{self.vg}'"
-            return False
+            return State(False, why=f"there is no volume group '{self.vg}'")
         if not group.volumes or all(v.skip for v in self.listing().volumes.values() if v.own):
-            return True
-        self.down = f"no logical volume of the group '{self.vg}' is active"
-        return False
+            return State(True, whole=False)
+        return State(False, why=f"no logical volume of the group '{self.vg}' is active")
 
     def start(self) -> None:
         """Activate what is not active; of that, a failure or a crash leaves nothing active."""
@@ -286,7 +287,7 @@ class LogicalBackend(LvmVolumes):
 
     # -- facts ----------------------------------------------------------------------------------------------------------
 
-    def usage(self) -> Usage:
+    def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
         """Sizes of the group; its thin pools count as used."""
         if self.listed is not None and self.listed.size:
             size, free = self.listed.size, self.listed.free

@@ -12,5 +12,6 @@ class MpathPool(Pool):
     """All multipath devices of this host."""
 
     type: ClassVar[str] = "mpath"
+    first: ClassVar[str | None] = "0.7.1"
     source: PlainSource = xml("source", default=PlainSource, always=True, doc="Vendor and product only.")
     target: PoolTarget = xml("target", doc="Where the devices are, usually /dev/mapper.")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, BinaryIO, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import Source, Transfer, Usage, VolumeInfo
+from poolkit.backend import State
 from poolkit.backends.fs import FS_NAMESPACE, MountOption
-from poolkit.families import away, mounting, mountoptions, servers
+from poolkit.families import mounting, mountoptions, servers
 from poolkit.families.filepool import FileBackend
 from poolkit.host import worker
 from poolkit.host.mounts import Mount, export
 from poolkit.host.port import Host
-from poolkit.model import Permissions, Pool, PoolTarget, SourceHost, Volume
+from poolkit.model import Permissions, Pool, PoolTarget, SourceHost
 from poolkit.xmlmap import Element, simple, xml
 from poolkit.xmlmap.rules import only_with
 
@@ -52,6 +51,7 @@ class NetfsPool(Pool):
     """A directory that a server exports."""
 
     type: ClassVar[str] = "netfs"
+    first: ClassVar[str | None] = "0.4.1"
     namespaces: ClassVar[dict[str, str]] = {"fs": FS_NAMESPACE}
     source: NetfsSource = xml("source", doc="The server and its directory.")
     target: PoolTarget = xml("target", doc="The mount point.")
@@ -71,19 +71,22 @@ MOUNT_TIMEOUT = 30.0
 class NetfsBackend(FileBackend):
     """Files of a server's directory that the pool mounts.
 
-    Whatever touches the mounted directory is done by a child process (see :mod:`poolkit.host.worker`), because nothing else can
-    be given up when the server stops answering. What only asks the kernel's table of mounts is done here.
+    Whatever touches the mounted directory may hang: nothing in this process can be given up when the server stops answering.
+    What only asks the kernel's table of mounts cannot.
     """
 
     type = "netfs"
     definition = NetfsPool
     tools = ("mount", "umount")
+    packages: ClassVar[Mapping[str, str]] = {
+        "mount.nfs": "nfs-common", "showmount": "nfs-common", "mount.cifs": "cifs-utils", "mount.glusterfs": "glusterfs-client",
+        "gluster": "glusterfs-cli",
+    }  # fmt: skip
     source_formats = ("auto", "nfs", "glusterfs", "cifs")
     trust_blocks = False
-
-    def __init__(self, definition: Any, host: Host) -> None:
-        super().__init__(definition, host)
-        self._usage: Usage | None = None
+    may_hang = (
+        "live", "volumes", "usage", "look", "create", "clone", "resize", "delete", "wipe", "upload", "download", "open_volume",
+    )  # fmt: skip
 
     @property
     def kind(self) -> str:
@@ -150,14 +153,17 @@ class NetfsBackend(FileBackend):
     # -- state --------------------------------------------------------------------------------------------------------
 
     def mounted(self) -> Mount | None:
-        """Our mount, or None with the reason in ``down``. Asks no server."""
+        """Our mount, or None. Asks no server."""
+        return self._mounted()[0]
+
+    def _mounted(self) -> tuple[Mount | None, str]:
+        """Our mount, or None with the reason."""
         mount = mounting.at(self.host, self.place)
         if mount is None:
-            self.down = f"nothing is mounted at '{self.place}'"
-        elif not self._ours(mount):
-            self.down = f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
-            return None
-        return mount
+            return None, f"nothing is mounted at '{self.place}'"
+        if not self._ours(mount):
+            return None, f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
+        return mount, ""
 
     def _ours(self, mount: Mount) -> bool:
         if mount.fstype not in _FSTYPES[self.kind]:
@@ -180,16 +186,20 @@ class NetfsBackend(FileBackend):
             return set()
         return {line.split()[0] for line in said.splitlines() if line.strip()}
 
-    def check(self) -> bool:
-        """Whether the server's directory is mounted at the target. A server that is down does not change that."""
-        mount = self.mounted()
-        self.whole = mount is None or (not mount.fstype.startswith("fuse.") and mounting.is_safe(mount))
-        return mount is not None
+    def state(self, *, closely: bool = False) -> State:
+        """Whether the server's directory is mounted at the target. A server that is down does not change that.
 
-    def lame(self) -> bool:
-        """Whether the process behind a FUSE mount (Gluster's client) has died."""
-        there = self.mounted()
-        return there is not None and there.fstype.startswith("fuse.") and away.client_died(self.host, there.target)
+        Lame is a FUSE mount whose process (Gluster's client) has died.
+        """
+        mount, why = self._mounted()
+        if mount is None:
+            return State(False, why=why)
+        fuse = mount.fstype.startswith("fuse.")
+        return State(
+            True,
+            whole=not fuse and mounting.is_safe(mount),
+            lame=closely and fuse and _client_died(self.host, mount.target),
+        )
 
     def start(self) -> None:
         """Make the target directory if need be, and mount the first server that lets us, with nosuid, nodev and noexec.
@@ -197,7 +207,7 @@ class NetfsBackend(FileBackend):
         A FUSE mount whose client has died is mounted anew.
         """
         if (there := self.mounted()) is not None:
-            if not self.lame():
+            if not self.state(closely=True).lame:
                 mounting.warn_unsafe(self.host, self.pool.name, there)
                 return
             self.host.change(["umount", "--internal-only", "--lazy", "--", there.target])
@@ -218,8 +228,9 @@ class NetfsBackend(FileBackend):
             raise self._refused(failures)
         top = mounting.at(self.host, self.place)
         if not self.host.dry_run and (top is None or top.fstype not in _FSTYPES[self.kind]):
-            self.mounted()  # says in ``down`` what is there
-            raise errors.HostError(f"pool '{self.pool.name}': mount ended well, but {self.down}", pool=self.pool.name)
+            raise errors.HostError(
+                f"pool '{self.pool.name}': mount ended well, but {self._mounted()[1]}", pool=self.pool.name
+            )
 
     def _refused(self, failures: Sequence[tuple[str, errors.ToolError]]) -> errors.PoolkitError:
         """One error for all servers that were tried: ``Unreachable`` if none of them answered."""
@@ -268,73 +279,15 @@ class NetfsBackend(FileBackend):
         """What the server named in ``source`` exports by nfs and, where the program gluster is installed, its volumes."""
         return servers.discover(host, source)
 
-    # -- what touches the mount -----------------------------------------------------------------------------------------
-
-    def live(self) -> Any:
-        """The definition with the directory's real mode and owner; as it is when they cannot be had."""
-        try:
-            return away.call(self, "live")
-        except (
-            errors.HostError,
-            errors.Unreachable,
-            OSError,
-        ):  # a stale handle, a client that died: still the definition
-            return self.pool
-
-    def usage(self) -> Usage:
-        """As for dir; known already when the volumes have just been listed."""
-        found, self._usage = self._usage, None
-        usage: Usage = found or away.call(self, "usage")
-        return usage
-
-    def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
-        """As for dir. The child lists everything; what is unchanged comes back as its name alone."""
-        self._usage = yield from away.listing(self, known)
-
-    def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
-        """As for dir."""
-        return _info(away.call(self, "look", name, known))
-
-    def create(self, volume: Volume, **options: Any) -> VolumeInfo:
-        """As for dir."""
-        return _info(away.call(self, "create", volume, **options))
-
-    def clone(self, volume: Volume, source: Source, **options: Any) -> VolumeInfo:
-        """As for dir. The source is opened here and read there."""
-        return _info(away.clone(self, volume, source, options))
-
-    def resize(self, info: VolumeInfo, capacity: int, **options: Any) -> VolumeInfo:
-        """As for dir."""
-        return _info(away.call(self, "resize", info, capacity, **options))
-
-    def delete(self, info: VolumeInfo, **options: Any) -> None:
-        """As for dir."""
-        away.call(self, "delete", info, **options)
-
-    def wipe(self, info: VolumeInfo, algorithm: str = "zero", **options: Any) -> VolumeInfo:
-        """As for dir."""
-        return _info(away.call(self, "wipe", info, algorithm, **options))
-
-    def upload(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer, **options: Any) -> VolumeInfo:
-        """As for dir."""
-        return _info(away.transfer(self, "upload", info, stream, transfer, **options))
-
-    def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
-        """As for dir."""
-        count: int = away.transfer(self, "download", info, stream, transfer)
-        return count
-
-    @contextmanager
-    def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
-        """As for dir, after the server has answered. What reads the descriptor in this process may still come to hang."""
-        away.require(self)
-        with super().open_volume(info, write=write, force=force) as fd:
-            yield fd
+    def answers(self) -> bool:
+        """Whether the server answers."""
+        return worker.answers(self.host, self.place)
 
 
 _SILENT = re.compile("timed out|No route to host|Network is unreachable|Host is down|Connection refused", re.IGNORECASE)
 
 
-def _info(info: Any) -> VolumeInfo:
-    found: VolumeInfo = info
-    return found
+def _client_died(host: Host, path: str) -> bool:
+    """Whether the process behind the FUSE file system mounted at ``path`` is gone (ENOTCONN): the mount never recovers."""
+    said = worker.asked(host, path)
+    return said is not None and "Transport endpoint is not connected" in said.stderr

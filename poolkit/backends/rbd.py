@@ -31,6 +31,7 @@ class RbdPool(Pool):
     """The images of one Ceph pool."""
 
     type: ClassVar[str] = "rbd"
+    first: ClassVar[str | None] = "0.9.13"
     namespaces: ClassVar[dict[str, str]] = {"rbd": RBD_NAMESPACE}
     name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
     source: RbdSource = xml("source", doc="The cluster and its pool.")

@@ -68,5 +68,6 @@ class ScsiPool(Pool):
     """The logical units of one host adapter."""
 
     type: ClassVar[str] = "scsi"
+    first: ClassVar[str | None] = "0.4.1"
     source: ScsiSource = xml("source", doc="The adapter.")
     target: PoolTarget = xml("target", doc="Where stable device names are, usually /dev/disk/by-path.")

@@ -24,6 +24,7 @@ class SheepdogPool(Pool):
     """The virtual disks of one Sheepdog cluster."""
 
     type: ClassVar[str] = "sheepdog"
+    first: ClassVar[str | None] = "0.10.0"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
     source: SheepdogSource = xml("source", doc="The cluster.")

@@ -23,6 +23,7 @@ class VstoragePool(Pool):
     """The files of one Virtuozzo Storage cluster."""
 
     type: ClassVar[str] = "vstorage"
+    first: ClassVar[str | None] = "3.1.0"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
     source: VstorageSource = xml("source", default=VstorageSource, doc="The cluster.")

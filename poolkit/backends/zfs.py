@@ -28,6 +28,7 @@ class ZfsPool(Pool):
     """The zvols of one ZFS pool or dataset."""
 
     type: ClassVar[str] = "zfs"
+    first: ClassVar[str | None] = "1.2.8"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml(
         "name",

@@ -10,8 +10,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, TypeVar
 
 from poolkit import errors
 from poolkit.backend import Transfer
@@ -19,6 +19,8 @@ from poolkit.host import libc, streams
 from poolkit.host.descriptors import write_at
 from poolkit.host.mounts import number
 from poolkit.host.port import Host
+
+T = TypeVar("T")
 
 _FICLONE = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
 _BLKGETSIZE64 = 0x80081272  # linux/fs.h, _IOR(0x12, 114, size_t)
@@ -80,6 +82,19 @@ def settled(host: Host, fd: int) -> bool:
     host.abort.wait(_SMB_LAG)
     host.check_abort()
     return True
+
+
+def twice(host: Host, fd: int, copy: Callable[[bool], T]) -> T:
+    """What ``copy`` returns, which reads ``fd`` and is told whether this is the first time.
+
+    After ``SourceChanged`` it is called once more, if the source has come to rest.
+    """
+    try:
+        return copy(True)
+    except errors.SourceChanged:
+        if not settled(host, fd):
+            raise
+    return copy(False)
 
 
 def duplicate(

@@ -6,13 +6,10 @@ import contextlib
 import os
 from typing import Any
 
-from poolkit import errors
+from poolkit import errors, registry
 from poolkit.engine.core import Core
 from poolkit.host.port import Host
 from poolkit.host.undo import identity
-
-LOCAL = ("dir", "fs")
-"""Pool types whose directory two paths can lead to, and which can be asked for its identity without waiting."""
 
 
 def admit(core: Core, definition: Any) -> tuple[Any, Any]:
@@ -59,14 +56,14 @@ def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
     # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
     from poolkit.host.mounts import network_of
 
-    others = [o for o in core.inventory.active_targets(core.boot, LOCAL) if o[0] != definition.name]
+    others = [o for o in core.inventory.active_targets(core.boot) if o[0] != definition.name and _lists(o[2])]
     if not others:
         return
     path, mounts = definition.target.path, host.mounts()
     if network_of(path, mounts):
         return
     place = identity(os.stat(path))
-    for other, target in others:
+    for other, target, _ in others:
         if network_of(target, mounts):
             continue
         with contextlib.suppress(OSError):
@@ -76,6 +73,14 @@ def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
                     f"'{path}' and '{target}' are the same",
                     pool=definition.name,
                 )
+
+
+def _lists(type: str) -> bool:
+    """Whether the volumes of pools of that type are the entries of a directory."""
+    try:
+        return registry.backend(type).file_backed
+    except errors.Unsupported:
+        return False  # a package that is broken or gone
 
 
 def with_uuid(definition: Any, uuid: str) -> Any:

@@ -22,8 +22,9 @@ def bring_up(
     if op.dry:
         backend.start()
         return [], Usage(0, 0, 0)
-    if not (backend.check() and backend.whole):
+    state = backend.state()
+    if not (state.up and state.whole):
         backend.start()
-    if definition.type in admission.LOCAL:
+    if backend.file_backed:
         admission.refuse_shared_place(core, definition, op.host)
     return core.scan(backend, record, target_of(definition))[1:]

@@ -59,10 +59,8 @@ class Core:
         if not self.runs(record):
             return False, ""
         try:
-            backend = self.definitions.backend(self.definitions.running(record), host)
-            if backend.check():
-                return True, ""
-            return False, backend.down or "its storage is not there any more"
+            state = self.definitions.backend(self.definitions.running(record), host).state()
+            return state.up, "" if state.up else state.why or "its storage is not there any more"
         except OSError as error:
             return False, str(errors.from_os_error(error, "look at its storage"))
         except errors.PoolkitError as error:
@@ -107,7 +105,8 @@ class Core:
                 f"the inventory was damaged and set aside as '{backend.host.cautious}': images that are listed anew wait for "
                 "vol-adopt, or for that file to be removed"
             )
-        return version, list(backend.volumes(known)), backend.usage()
+        volumes = list(backend.volumes(known))
+        return version, volumes, backend.usage(volumes)
 
     # -- work -----------------------------------------------------------------------------------------------------
 
@@ -165,10 +164,7 @@ class Core:
         """The volume as it is now; ``Unsafe`` if it is another one than was listed, such as a partition renumbered since."""
         now = backend.look(info.name, self.inventory.volume(record.id, info.name))
         if backend.identity(now) != backend.identity(info):
-            raise errors.Unsafe(
-                f"volume '{info.name}' was replaced since it was listed; it was left alone",
-                volume=info.name, hint=f"list it anew: poolkit refresh {record.name}",
-            )  # fmt: skip
+            raise backend.replaced(f"volume '{info.name}'", info.name)
         if (now.detail or {}).get("unread"):
             raise errors.HostError(
                 f"volume '{info.name}' {now.problem}, so its format is not known", pool=record.name, volume=info.name

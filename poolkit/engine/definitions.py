@@ -78,7 +78,7 @@ class Definitions:
 
     def backend(self, definition: Any, host: Host | None = None) -> Backend:
         """The executor for a definition."""
-        return registry.backend(definition.type)(definition, host or self._host.operation())
+        return registry.executor(definition, host or self._host.operation())
 
     def _read(self, text: str, filename: str) -> Any:
         found = self._texts.get(text)

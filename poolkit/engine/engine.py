@@ -374,7 +374,9 @@ class Engine:
             from poolkit import documents, xmlmap
 
             source = xmlmap.given(source, documents.FoundSource, filename=filename, strict=strict)
-        return list(registry.backend(type).discover(self.host.operation(), source))
+        backend, host = registry.backend(type), self.host.operation()
+        host.packages.update(backend.packages)
+        return list(backend.discover(host, source))
 
 
 def _may_be_name(key: str) -> bool:

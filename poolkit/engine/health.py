@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from poolkit import errors
+from poolkit import errors, registry
 from poolkit.engine.capabilities import pool_types
 from poolkit.engine.engine import Engine
 from poolkit.host import private
@@ -220,7 +220,8 @@ def _programs(used: dict[str, list[str]]) -> Iterator[Finding]:
             continue
         missing = [tool for tool in facts.tools if not host.has_program(tool)]
         if missing:
-            packages = sorted({PACKAGES.get(tool, tool.split(".")[0]) for tool in missing})
+            known = {**PACKAGES, **registry.backend(facts.type).packages}
+            packages = sorted({known.get(tool, tool.split(".")[0]) for tool in missing})
             yield Finding(
                 name, bad, f"missing: {', '.join(missing)}{needed}", f"on Debian: apt install {' '.join(packages)}"
             )

@@ -148,7 +148,7 @@ class Pool:
             record = core.record(self.name)
             if core.activity(record, op.host)[0]:
                 definition = core.definitions.running(record)
-                if not core.definitions.backend(definition, op.host).lame():
+                if not core.definitions.backend(definition, op.host).state(closely=True).lame:
                     return Outcome(False, f"pool '{self.name}' is active already")
             else:
                 definition = core.definitions.load(self.name, record.stamp)

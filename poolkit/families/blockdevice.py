@@ -17,7 +17,7 @@ from typing import BinaryIO
 from poolkit import errors
 from poolkit.backend import Backend, Source, Transfer, VolumeInfo
 from poolkit.content import copying, inuse, wiping
-from poolkit.host import mounts
+from poolkit.host import kernel, mounts
 from poolkit.host.port import Host
 from poolkit.model import Permissions
 
@@ -74,13 +74,13 @@ def users(host: Host, device: str, *, processes: bool = False) -> list[str]:
     """Who uses the device ``major:minor``, in words: mounts, devices made of it and, if asked, processes (proc(5))."""
     found = [f"mounted at '{m.target}'" for m in host.mounts() if m.device == device]
     base = f"/sys/dev/block/{device}"
-    for holder in _names(f"{base}/holders"):
-        found.append(f"part of '{_read(f'/sys/class/block/{holder}/dm/name') or holder}'")
-    for part in _names(base):
-        inner = _read(f"{base}/{part}/dev") if os.path.exists(f"{base}/{part}/partition") else ""
+    for holder in kernel.names(f"{base}/holders"):
+        found.append(f"part of '{kernel.value(f'/sys/class/block/{holder}/dm/name') or holder}'")
+    for part in kernel.names(base):
+        inner = kernel.value(f"{base}/{part}/dev") if os.path.exists(f"{base}/{part}/partition") else ""
         found += [f"its partition '{part}' is {words}" for words in users(host, inner)] if inner else []
     real = os.path.basename(os.path.realpath(base))
-    found += ["swap space"] * any(line.startswith(f"/dev/{real} ") for line in _read("/proc/swaps").splitlines())
+    found += ["swap space"] * any(line.startswith(f"/dev/{real} ") for line in kernel.text("/proc/swaps").splitlines())
     return found + (_processes(device) if processes else [])
 
 
@@ -89,32 +89,17 @@ def _processes(device: str) -> list[str]:
     wanted = os.makedev(int(major), int(minor))
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        for fd in _names(f"/proc/{pid}/fd"):
+        for fd in kernel.names(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 facts = os.stat(f"/proc/{pid}/fd/{fd}")
                 if stat.S_ISBLK(facts.st_mode) and facts.st_rdev == wanted:
-                    found.append(f"open in process {pid} ({_read(f'/proc/{pid}/comm')})")
+                    found.append(f"open in process {pid} ({kernel.value(f'/proc/{pid}/comm')})")
                     break
     return found
 
 
 def _by(words: list[str]) -> str:
     return f": {', '.join(words[:5])}" if words else ""
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except OSError:
-        return []
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="backslashreplace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 class BlockBackend(Backend):
@@ -200,35 +185,29 @@ class BlockBackend(Backend):
         ``blank`` says that the device reads as zeros now. ``SourceChanged`` if the source was changed meanwhile, ``Unsafe``
         for an image that needs another file, ``InvalidArgument`` for a device that is too small.
         """
-        try:
-            self._fill(target, source, blank, secret)
-        except errors.SourceChanged:
-            with source.open() as fd:
-                if not copying.settled(self.host, fd):
-                    raise
-            self._fill(target, source, False, secret)
+        with source.open() as fd:
+            copying.twice(self.host, fd, lambda first: self._fill(target, source, fd, blank and first, secret))
 
-    def _fill(self, target: int, source: Source, blank: bool, secret: bytes | None) -> None:
+    def _fill(self, target: int, source: Source, fd: int, blank: bool, secret: bytes | None) -> None:
         from poolkit.content import images
 
         room = copying.size_of(target)
-        with source.open() as fd:
-            inuse.check_copy(self.host, fd, source.format, str(source))
-            size, unchanged = copying.size_of(fd), copying.unchanged(fd, source)
-            image = images.examine(self.host, fd, size, source.format, str(source), backing=False)
-            needed = size if image.capacity is None else image.capacity
-            if needed > room:
-                raise errors.InvalidArgument(f"{source} has {needed} bytes, and the new volume only {room}")
-            encryption = (source.info.detail or {}).get("encryption")
-            if encryption and secret is None:
-                secret = images.secret_of(self.host, source.info, source.path)
-            with unchanged:
-                if not blank:
-                    copying.zero(target, needed, room - needed, self.host)
-                if source.format in images.BYTES:
-                    copying.duplicate(self.host, fd, target, size, reflink=False, blank=blank)
-                else:
-                    self._convert(fd, source.format, target, blank, encryption, secret)
+        inuse.check_copy(self.host, fd, source.format, str(source))
+        size, unchanged = copying.size_of(fd), copying.unchanged(fd, source)
+        image = images.examine(self.host, fd, size, source.format, str(source), backing=False)
+        needed = size if image.capacity is None else image.capacity
+        if needed > room:
+            raise errors.InvalidArgument(f"{source} has {needed} bytes, and the new volume only {room}")
+        encryption = (source.info.detail or {}).get("encryption")
+        if encryption and secret is None:
+            secret = images.secret_of(self.host, source.info, source.path)
+        with unchanged:
+            if not blank:
+                copying.zero(target, needed, room - needed, self.host)
+            if source.format in images.BYTES:
+                copying.duplicate(self.host, fd, target, size, reflink=False, blank=blank)
+            else:
+                self._convert(fd, source.format, target, blank, encryption, secret)
         os.fsync(target)
 
     def _convert(

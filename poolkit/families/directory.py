@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,7 @@ class DirectoryBackend(Backend):
 
     # -- listing ----------------------------------------------------------------------------------------------------
 
-    def usage(self) -> Usage:
+    def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
         """Sizes of the file system that holds the directory (statvfs(3)).
 
         What is used is what df and libvirt say; what is available is what a user can have, without the blocks that are reserved

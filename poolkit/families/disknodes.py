@@ -11,13 +11,12 @@ import contextlib
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.families import blockdevice
-from poolkit.host import undo
+from poolkit.host import kernel, undo
 from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
 
@@ -66,9 +65,9 @@ def look(path: str, part_separator: bool | None = None) -> Disk | None:
         return None
     base = f"/sys/dev/block/{number}"
     name = os.path.basename(os.path.realpath(base))
-    size = int(_read(f"{base}/size") or 0) * 512  # always counted in 512 bytes
-    sector = int(_read(f"{base}/queue/logical_block_size") or 512)
-    dm = _read(f"{base}/dm/name")
+    size = int(kernel.value(f"{base}/size") or 0) * 512  # always counted in 512 bytes
+    sector = int(kernel.value(f"{base}/queue/logical_block_size") or 512)
+    dm = kernel.value(f"{base}/dm/name")
     if dm:
         names = _dm_parts(base)
         return Disk(
@@ -89,23 +88,23 @@ def whole() -> Iterator[Disk]:
     for name in sorted(os.listdir("/sys/block")):
         base = f"/sys/block/{name}"
         plain = os.path.exists(f"{base}/device") and not name.startswith(("sr", "fd"))
-        if not plain and not _read(f"{base}/dm/uuid").startswith("mpath-"):
+        if not plain and not kernel.value(f"{base}/dm/uuid").startswith("mpath-"):
             continue
-        mapped = _read(f"{base}/dm/name")
+        mapped = kernel.value(f"{base}/dm/name")
         found = look(f"/dev/mapper/{mapped}" if mapped else f"/dev/{name.replace('!', '/')}")
-        if found is not None and found.size and _read(f"{base}/ro") == "0":
+        if found is not None and found.size and kernel.value(f"{base}/ro") == "0":
             yield found
 
 
 def _dm_parts(base: str) -> dict[int, str]:
     """kpartx and parted give a partition the uuid of its disk after ``partN-``."""
     names: dict[int, str] = {}
-    own = _read(f"{base}/dm/uuid")
+    own = kernel.value(f"{base}/dm/uuid")
     with contextlib.suppress(OSError):
         for holder in os.listdir(f"{base}/holders"):
-            prefix, _, of = _read(f"/sys/class/block/{holder}/dm/uuid").partition("-")
+            prefix, _, of = kernel.value(f"/sys/class/block/{holder}/dm/uuid").partition("-")
             if of == own and own and prefix.startswith("part") and prefix[4:].isdigit():
-                names[int(prefix[4:])] = _read(f"/sys/class/block/{holder}/dm/name")
+                names[int(prefix[4:])] = kernel.value(f"/sys/class/block/{holder}/dm/name")
     return names
 
 
@@ -116,14 +115,6 @@ def _dm_separator(dm: str, names: dict[int, str], wanted: bool | None) -> str:
     if wanted is None:
         return "-part"  # what Debian's rules for kpartx say
     return "p" if wanted or dm[-1:].isdigit() else ""  # as libvirt: without it the number could not be told
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="backslashreplace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def head(path: str) -> bytes:
@@ -140,9 +131,8 @@ def head(path: str) -> bytes:
 def span(number: str) -> tuple[int, int]:
     """Start and size in bytes that the kernel has for the partition ``major:minor``; the start is -1 if it has none."""
     base = f"/sys/dev/block/{number}"
-    return int(_read(f"{base}/start") or -1) * 512 if _read(f"{base}/start") else -1, int(
-        _read(f"{base}/size") or 0
-    ) * 512
+    start = kernel.value(f"{base}/start")
+    return int(start) * 512 if start else -1, int(kernel.value(f"{base}/size") or 0) * 512
 
 
 @contextlib.contextmanager
@@ -155,7 +145,7 @@ def locked(host: Host, disk: Disk) -> Iterator[None]:
     if host.dry_run:
         yield
         return
-    fd = _open_locked(disk)
+    fd = _open_locked(host, disk)
     try:
         yield
     finally:
@@ -163,19 +153,24 @@ def locked(host: Host, disk: Disk) -> Iterator[None]:
     settle(host)
 
 
-def _open_locked(disk: Disk) -> int:
+def _open_locked(host: Host, disk: Disk) -> int:
     # Read-only: udev looks again at a disk that was open for writing.
     fd = os.open(disk.node, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    deadline = time.monotonic() + _WAIT
-    while True:
+
+    def taken() -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
         except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(fd)
-                raise errors.Busy(f"'{disk.path}' is locked by another program, such as a partitioner") from None
-        time.sleep(0.05)
+            return False
+        return True
+
+    try:
+        if not host.wait_for(taken, _WAIT):
+            raise errors.Busy(f"'{disk.path}' is locked by another program, such as a partitioner")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def settle(host: Host) -> None:
@@ -218,8 +213,11 @@ def tell(host: Host, disk: Disk, number: int) -> None:
     host.change(tell_argv(disk, number), ok=(0, 1), whole=True)
 
 
-def forget(host: Host, disk: Disk, number: int, what: str) -> None:
-    """Make the kernel forget a partition that has a node; ``Busy``, naming the user, while it is in use."""
+def forget(host: Host, disk: Disk, number: int, what: str, *, stale: bool = False) -> None:
+    """Make the kernel forget a partition that has a node; ``Busy``, naming the user, while it is in use.
+
+    A ``stale`` one, which no table on the disk has, is not told again when this is undone: nothing could say where it is.
+    """
     if number not in disk.names:
         return
     # Undone only if it is unknown then: telling the kernel twice is an error.
@@ -227,7 +225,7 @@ def forget(host: Host, disk: Disk, number: int, what: str) -> None:
         ["lsblk", "--noheadings", "--output", "NAME", "--", disk.part(number)], "", tell_argv(disk, number)
     )
     try:
-        host.change(forget_argv(disk, number), undo=again, whole=True)
+        host.change(forget_argv(disk, number), undo=None if stale else again, whole=True)
     except errors.ToolFailed as error:
         raise errors.Busy(f"{what} is in use{_by(host, disk.part(number))}") from error
 
@@ -248,18 +246,21 @@ def _by(host: Host, node: str) -> str:
 
 def arrive(host: Host, disk: Disk, number: int, what: str) -> Disk:
     """Wait until the partition has its node; the disk as it is then. ``HostError`` if that does not come."""
-    deadline = time.monotonic() + _WAIT
-    while True:
+
+    def there() -> Disk | None:
         # With device-mapper the machine's own rules for kpartx may have given it another name than the expected one.
         found = look(disk.path) if disk.dm else disk
         if found is not None and (number in found.names or not disk.dm) and blockdevice.number(found.part(number)):
             return found
-        if time.monotonic() > deadline:
-            raise errors.HostError(
-                f"{what} is in the partition table, but its device '{disk.part(number)}' did not appear",
-                hint=f"another partition of '{disk.path}' may be in the kernel's way: partx --show {disk.node}; lsblk",
-            )
-        time.sleep(0.02)
+        return None
+
+    found = host.wait_for(there, _WAIT)
+    if found is None:
+        raise errors.HostError(
+            f"{what} is in the partition table, but its device '{disk.part(number)}' did not appear",
+            hint=f"another partition of '{disk.path}' may be in the kernel's way: partx --show {disk.node}; lsblk",
+        )
+    return found
 
 
 def stable(target: str, disk: Disk, nodes: dict[str, str]) -> dict[str, str]:

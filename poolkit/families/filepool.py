@@ -99,12 +99,7 @@ class FileBackend(DirectoryBackend):
             )  # fmt: skip
         with source.open() as fd:
             copy = (volume, source, fd, linked, reflink, preallocation, chain, secret)
-            try:
-                return self._clone(*copy)
-            except errors.SourceChanged:
-                if not copying.settled(self.host, fd):
-                    raise
-            return self._clone(*copy)
+            return copying.twice(self.host, fd, lambda _: self._clone(*copy))
 
     def _clone(
         self, volume: Volume, source: Source, fd: int, linked: bool, reflink: bool | None, preallocation: str | None,
@@ -488,10 +483,7 @@ class FileBackend(DirectoryBackend):
             mount = self.host.locate(self.place)[1]
             same = mount is not None and mount.fstype == "overlay"
         if not same:
-            raise errors.Unsafe(
-                f"'{directory.join(info.name)}' was replaced since it was listed; it was left alone",
-                volume=info.name, hint=f"list it anew: poolkit refresh {self.pool.name}",
-            )  # fmt: skip
+            raise self.replaced(f"'{directory.join(info.name)}'", info.name)
 
     @contextlib.contextmanager
     def _new(self, directory: Directory, volume: Volume, format: str) -> Iterator[NewFile]:

@@ -13,7 +13,7 @@ from poolkit import errors
 from poolkit.backend import Source, VolumeInfo
 from poolkit.families import blockdevice, lvm
 from poolkit.families.lvm import Listing, LogicalVolume
-from poolkit.host import mounts
+from poolkit.host import kernel, mounts
 from poolkit.host.files import TEMPORARY
 from poolkit.model import Permissions, Volume
 from poolkit.xmlmap import replace
@@ -399,11 +399,7 @@ class LvmVolumes(blockdevice.BlockBackend):
         """The volume that was listed; ``Unsafe`` if another one has its name now."""
         volume = self.find(info.name)[1]
         if info.key and volume.uuid != info.key:
-            raise errors.Unsafe(
-                f"'{info.path}' was replaced since it was listed; it was left alone",
-                volume=info.name,
-                hint=f"list it anew: poolkit refresh {self.pool.name}",
-            )
+            raise self.replaced(f"'{info.path}'", info.name)
         return volume
 
     def _alone(self, volume: LogicalVolume, verb: str, way: str = "") -> None:
@@ -436,17 +432,9 @@ class LvmVolumes(blockdevice.BlockBackend):
     def identify(self, info: VolumeInfo, fd: int) -> None:
         """The device-mapper UUID of an LV is 'LVM-' and the UUIDs of group and volume, without dashes."""
         number = mounts.number(os.fstat(fd).st_rdev)
-        try:
-            with open(f"/sys/dev/block/{number}/dm/uuid", encoding="ascii") as file:
-                uuid = file.read().strip()
-        except OSError:
-            uuid = ""
+        uuid = kernel.value(f"/sys/dev/block/{number}/dm/uuid")
         if not uuid.startswith("LVM-") or not info.key or not uuid.endswith(info.key.replace("-", "")):
-            raise errors.Unsafe(
-                f"'{info.path}' is not the logical volume that was listed; it was left alone",
-                volume=info.name,
-                hint=f"list it anew: poolkit refresh {self.pool.name}",
-            )
+            raise self.replaced(f"'{info.path}'", info.name)
 
 
 def _warning(volume: LogicalVolume) -> str:

@@ -34,6 +34,11 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "udf": ("mkudffs", "--bootarea=erase", "--uuid={mark}"),  # by default it pretends that there are partitions
 }
 
+PACKAGES = {
+    "mkfs.ext2": "e2fsprogs", "mkfs.ext3": "e2fsprogs", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
+    "mkfs.btrfs": "btrfs-progs", "mkfs.vfat": "dosfstools", "mkudffs": "udftools",
+}  # fmt: skip
+
 
 def mark(format: str, pool: str | None, device: str) -> str:
     """The identity of the file system that ``build`` makes for the pool of that uuid, in the form its program takes.

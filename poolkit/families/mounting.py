@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from poolkit import errors
 from poolkit.families.mountoptions import SAFE
-from poolkit.host import undo
+from poolkit.host import kernel, undo
 from poolkit.host.mounts import Mount, is_network
 from poolkit.host.port import Host
 
@@ -118,24 +117,24 @@ def holders(host: Host, mount: Mount) -> Iterator[str]:
     for other in host.mounts():
         if other.target.startswith(below):
             yield f"a mount at '{other.target}'"
-    for loop in _names("/sys/block"):
-        if loop.startswith("loop") and _read(f"/sys/block/{loop}/loop/backing_file").startswith(below):
+    for loop in kernel.names("/sys/block"):
+        if loop.startswith("loop") and kernel.text(f"/sys/block/{loop}/loop/backing_file").startswith(below):
             yield f"the loop device '/dev/{loop}'"
     number = _number_of(mount)
-    for pid in filter(str.isdigit, _names("/proc")):
+    for pid in filter(str.isdigit, kernel.names("/proc")):
         if _uses(f"/proc/{pid}", mount, below, number):
-            yield f"{_read(f'/proc/{pid}/comm').strip() or 'a process'} (process {pid})"
+            yield f"{kernel.text(f'/proc/{pid}/comm').strip() or 'a process'} (process {pid})"
 
 
 def _uses(process: str, mount: Mount, below: str, number: str) -> bool:
     for link in ("cwd", "root", "exe"):
-        if _inside(_link(f"{process}/{link}"), below):
+        if _inside(kernel.link(f"{process}/{link}"), below):
             return True
-    for fd in _names(f"{process}/fdinfo"):
-        facts = _read(f"{process}/fdinfo/{fd}")
-        if number and f"mnt_id:\t{number}\n" in facts and _inside(_link(f"{process}/fd/{fd}"), below):
+    for fd in kernel.names(f"{process}/fdinfo"):
+        facts = kernel.text(f"{process}/fdinfo/{fd}")
+        if number and f"mnt_id:\t{number}\n" in facts and _inside(kernel.link(f"{process}/fd/{fd}"), below):
             return True
-    for line in _read(f"{process}/maps").split("\n"):
+    for line in kernel.text(f"{process}/maps").split("\n"):
         fields = line.split(None, 5)
         if len(fields) == 6 and _inside(fields[5], below):
             return True
@@ -149,7 +148,7 @@ def _inside(path: str, below: str) -> bool:
 def _number_of(mount: Mount) -> str:
     """The number that ``fdinfo`` has for the mount."""
     number = ""
-    for line in _read("/proc/self/mountinfo").split("\n"):
+    for line in kernel.text("/proc/self/mountinfo").split("\n"):
         fields = line.split(" ", 5)
         if len(fields) == 6 and fields[2] == mount.device and fields[4] == _escaped(mount.target):
             number = fields[0]
@@ -165,28 +164,6 @@ def _listed(users: Sequence[str]) -> str:
     if len(users) > 5:
         shown.append(f"{len(users) - 5} more")
     return ", ".join(shown[:-1]) + " and " + shown[-1] if len(shown) > 1 else shown[0]
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path), key=lambda name: (len(name), name))
-    except OSError:
-        return []
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _link(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""
 
 
 def erase_target(backend: Any) -> bool:

@@ -185,10 +185,7 @@ class PartitionVolumes(BlockBackend):
         (_, start, end), *_ = (info.detail or {})["extents"]
         have, size = disknodes.span(mounts.number(os.fstat(fd).st_rdev))
         if size != end - start or have not in (-1, start):
-            raise self._error(
-                errors.Unsafe, f"'{info.path}' was replaced or renumbered since it was listed as '{info.name}'",
-                f"list the volumes anew: poolkit refresh {self.pool.name}", info.name,
-            )  # fmt: skip
+            raise self.replaced(f"'{info.path}'", info.name)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -357,10 +354,7 @@ class PartitionVolumes(BlockBackend):
             raise self.missing(info.name)
         (_, start, end), *_ = (info.detail or {})["extents"]
         if (part.start, part.end) != (start, end):
-            raise self._error(
-                errors.Unsafe, f"'{info.name}' was replaced or renumbered since it was listed",
-                f"list the volumes anew: poolkit refresh {self.pool.name}", info.name,
-            )  # fmt: skip
+            raise self.replaced(f"'{info.name}'", info.name)
         return part
 
     def rounded(self, capacity: int) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from poolkit import errors
 from poolkit.host import undo
 from poolkit.host.descriptors import sync_directory, write_all
-from poolkit.host.undo import Undo, identity
+from poolkit.host.undo import Undo, identity, run
 
 if TYPE_CHECKING:
     from poolkit.host.mounts import Mount
@@ -511,6 +511,23 @@ class Files:
     def sync(self, path: str) -> None:
         """fsync a directory, so that its entries survive a power failure."""
         sync_directory(path)
+
+    def tell(self, path: str, text: str, *, undo: Sequence[str] | Undo | None = None) -> None:
+        """Write ``text`` to a knob of the kernel, a file of sysfs or procfs such as ``/sys/class/scsi_host/host0/scan``.
+
+        In one write(2), as the kernel wants it. ``undo`` is an argv or a step that takes back what it brings about.
+        """
+        if not path.startswith(("/sys/", "/proc/")):
+            raise errors.Unsafe(f"'{path}' is no knob of the kernel")
+        step = undo if undo is None or isinstance(undo, Undo) else run(undo)
+        if self._host.step(f"write '{text}' to {path}", step):
+            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                data = text.encode()
+                if os.write(fd, data) != len(data):
+                    raise errors.HostError(f"the kernel took only a part of '{text}' at '{path}'")
+            finally:
+                os.close(fd)
 
     def fault(self, label: str) -> None:
         """A fault point between two system calls of one change; does nothing outside tests."""

@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from poolkit.host import kernel
+
 # Kernel names of the file systems that need somebody else to answer; FUSE has the client's name after a dot.
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.glusterfs", "fuse.sshfs"})
 
@@ -161,9 +163,8 @@ def btrfs_has(mount: Mount, number: str) -> bool:
         raw = facts[16:32].hex()
         base = f"/sys/fs/btrfs/{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}/devices"
         for name in os.listdir(base):
-            with open(f"{base}/{name}/dev", encoding="ascii") as file:
-                if file.read().strip() == number:
-                    return True
+            if kernel.value(f"{base}/{name}/dev") == number:
+                return True
     except OSError:
         return False
     return False

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from poolkit import errors
 from poolkit.host.descriptors import write_all
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
     from poolkit.host.undo import Undo
+
+
+T = TypeVar("T")
 
 
 class Result(NamedTuple):
@@ -75,6 +78,8 @@ class Host:
         self._shared: dict[Any, Any] = {}
         self._secrets: list[str] = []
         self._programs: dict[str, str] = {}
+        self.packages: dict[str, str] = {}
+        """Debian's packages for programs that pool types use, for the hint where one is missing."""
         self.children: list[Any] = []
         """Processes that wait for work that may hang (``poolkit.host.worker``)."""
 
@@ -99,6 +104,7 @@ class Host:
         view.on_step = self.on_step
         view.on_secret = self.on_secret
         view._programs = self._programs
+        view.packages = self.packages
         view.children = self.children
         return view
 
@@ -199,7 +205,7 @@ class Host:
                     found = self._programs[name] = candidate
                     break
             else:
-                package = PACKAGES.get(name, name.split(".")[0])
+                package = self.packages.get(name) or PACKAGES.get(name, name.split(".")[0])
                 raise errors.ToolMissing(
                     f"the program '{name}' is not installed", argv=[name], hint=f"on Debian: apt install {package}"
                 )
@@ -368,6 +374,19 @@ class Host:
         self.check_abort()
         if self.on_progress is not None:
             self.on_progress(done, total, what)
+
+    def wait_for(self, ask: Callable[[], T], seconds: float) -> T | None:
+        """The first answer of ``ask`` that is something, such as a device that others make; None if none came in time.
+
+        It is asked fifty times a second. ``Aborted`` when the caller asks to stop meanwhile.
+        """
+        deadline = time.monotonic() + seconds
+        while not (answer := ask()):
+            self.check_abort()
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.02)
+        return answer
 
     def check_abort(self) -> None:
         """Raise ``Aborted`` if the caller asked to stop."""

@@ -18,18 +18,10 @@ SEARCH_PATH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/us
 # Limits for tools that read images nobody should trust: a 1 KiB VDI header makes qemu-img 7.2 take 2 GiB.
 UNTRUSTED_LIMITS = {"as": 1 << 30, "cpu": 30, "nofile": 256, "core": 0}
 
-# Debian's package for a program, where the two differ in name.
+# Debian's package for a program that poolkit itself uses, where the two differ in name. Those of a pool type are in its class.
 PACKAGES = {
-    "qemu-img": "qemu-utils", "lvs": "lvm2", "vgs": "lvm2", "pvs": "lvm2", "lvcreate": "lvm2", "vgcreate": "lvm2",
-    "pvcreate": "lvm2", "vgchange": "lvm2", "lvchange": "lvm2", "lvremove": "lvm2", "lvextend": "lvm2",
-    "lvresize": "lvm2", "vgremove": "lvm2", "pvremove": "lvm2", "vgscan": "lvm2", "mount": "mount",
-    "umount": "mount", "mount.nfs": "nfs-common", "showmount": "nfs-common", "mount.cifs": "cifs-utils",
-    "mkfs.ext4": "e2fsprogs", "mkfs.ext3": "e2fsprogs", "mkfs.ext2": "e2fsprogs", "mkfs.xfs": "xfsprogs",
-    "mkfs.btrfs": "btrfs-progs", "mkfs.vfat": "dosfstools", "mkudffs": "udftools", "sfdisk": "fdisk",
-    "partx": "util-linux", "lsblk": "util-linux", "blkdiscard": "util-linux", "resizepart": "util-linux",
-    "blkid": "util-linux", "wipefs": "util-linux", "udevadm": "udev",
-    "iscsiadm": "open-iscsi", "multipath": "multipath-tools", "dmsetup": "dmsetup", "chattr": "e2fsprogs",
-    "prlimit": "util-linux",
+    "qemu-img": "qemu-utils", "umount": "mount", "blkid": "util-linux", "wipefs": "util-linux", "blkdiscard": "util-linux",
+    "prlimit": "util-linux", "udevadm": "udev", "chattr": "e2fsprogs", "stat": "coreutils",
 }  # fmt: skip
 
 # They hand bytes of names on as they are and need no character set, whose dozen files take a tenth of a mount(8) to load.

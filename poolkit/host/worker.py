@@ -40,7 +40,11 @@ _IDLE = 60.0  # seconds that a child waits for its next call
 _MOST_FDS = 8  # descriptors that may come along with a call
 _FAREWELL = 2.0  # seconds that a child has to end after its last word, or after it was killed
 
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from poolkit.host.worker import serve; serve(int(sys.argv[2]))"
+# What the parent can import, such as the pool types of other packages, the child can as well.
+_START = (
+    "import sys; number, first, *more = sys.argv[1:]; sys.path.insert(0, first); "
+    "sys.path += [p for p in more if p not in sys.path]; from poolkit.host.worker import serve; serve(int(number))"
+)
 
 
 class Silent(errors.Unreachable):
@@ -96,7 +100,7 @@ def run(
                 if kind not in ("progress", "warn"):
                     child.send(reply)
         if not waited or told:
-            raise errors.HostError("the process that worked on the network file system died")
+            raise errors.HostError("the process that did the work died")
     finally:
         child.idle = ended
         if ended:
@@ -140,7 +144,16 @@ class _Child:
         cache = ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else []
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         self._process = subprocess.Popen(
-            [sys.executable or Host().program("python3"), "-I", *cache, "-c", _START, root, str(number)],
+            [
+                sys.executable or Host().program("python3"),
+                "-I",
+                *cache,
+                "-c",
+                _START,
+                str(number),
+                root,
+                *filter(None, sys.path),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -6,24 +6,12 @@ installed, which includes the pool types of other packages.
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
-
 
 def pool_classes() -> list[type]:
-    """The definition classes of the pool types that come with poolkit, in the order of their modules' names."""
-    from poolkit import backends
-    from poolkit.model import Pool
+    """The definition classes of the pool types that come with poolkit, by type."""
+    from poolkit.registry import built_in_definitions
 
-    found: list[type] = []
-    for module in sorted(one.name for one in iter_modules(backends.__path__) if not one.name.startswith("_")):
-        loaded = import_module(f"poolkit.backends.{module}")
-        found += [
-            cls
-            for cls in vars(loaded).values()
-            if isinstance(cls, type) and issubclass(cls, Pool) and cls.__module__ == loaded.__name__
-        ]
-    return found
+    return built_in_definitions()
 
 
 def documents() -> dict[str, list[type]]:

@@ -178,10 +178,10 @@ class Inventory:
         """All pools, by name."""
         return self._many("ORDER BY name")
 
-    def active_targets(self, boot: str, types: tuple[str, str]) -> list[tuple[str, str]]:
-        """Name and target path of the pools of two types that were started since that boot, by name."""
-        query = "SELECT name, target FROM pools WHERE active AND boot = ? AND type IN (?, ?) AND target IS NOT NULL ORDER BY name"
-        return self._db.rows(query, (boot, *types))
+    def active_targets(self, boot: str) -> list[tuple[str, str, str]]:
+        """Name, target path and type of the pools that have one and were started since that boot, by name."""
+        query = "SELECT name, target, type FROM pools WHERE active AND boot = ? AND target IS NOT NULL ORDER BY name"
+        return self._db.rows(query, (boot,))
 
     def record(self, name: str) -> Record | None:
         """One pool by name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +22,6 @@ class MountingHost(ScriptedHost):
         super().run_undo(argv, **{name: value for name, value in how.items() if value is not None})
         self._mounting(list(argv))
 
-    def ask_undo(self, argv: Sequence[str]) -> str:
-        self.lines.append(f"<? {shlex.join(argv)}")
-        return self._answer(argv, range(256), required=True).stdout
-
     def _mounting(self, argv: list[str]) -> None:
         if argv[0] == "mount":
             source, target = argv[-2:]
@@ -35,13 +30,3 @@ class MountingHost(ScriptedHost):
             self.mount_table.append(Mount("0:99", "/", target, kind, source, "rw"))
         elif argv[0] == "umount":
             self.mount_table = [mount for mount in self.mount_table if mount.target != argv[-1]]
-
-
-def undone(host: ScriptedHost) -> list[str]:
-    """Take back what the journal has, by the real undo, and return the new lines."""
-    from poolkit.host import rollback
-
-    before = len(host.lines)
-    for step in reversed(host.journal.steps):  # type: ignore[attr-defined]
-        rollback.perform(step, host, set())
-    return host.lines[before:]

@@ -298,7 +298,7 @@ def test_a_refresh_is_one_question(machine: dict[str, Any]) -> None:
     assert one == info(1, 1, 50)._replace(key="/dev/sda1")
     assert two.format == "none"
     assert two.detail["partition_type"] == "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
-    assert backend.usage() == (200 * MIB, 70 * MIB, 50 * MIB + 79 * MIB - 33 * 512)
+    assert backend.usage(()) == (200 * MIB, 70 * MIB, 50 * MIB + 79 * MIB - 33 * 512)
     assert [v is w for v, w in zip(backend.volumes({"sda1": one}), (one, two), strict=True)] == [True, False]
     free = [(e.start // MIB, e.end) for e in backend.live().source.devices[0].free_extents]
     assert free == [(51, 101 * MIB), (121, 200 * MIB - 33 * 512)]
@@ -328,10 +328,10 @@ def test_a_name_that_is_no_text(machine: dict[str, Any]) -> None:
 def test_a_disk_that_grew(machine: dict[str, Any]) -> None:
     small = table().replace(str(200 * SECTORS - 34), str(100 * SECTORS - 34))
     backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost({"sfdisk": small}))
-    assert backend.usage().available == 99 * MIB - 33 * 512
+    assert backend.usage(()).available == 99 * MIB - 33 * 512
     machine["header"] = b"EFI PART" + bytes(24) + (100 * SECTORS - 1).to_bytes(8, "little")
     backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost({"sfdisk": small}))
-    assert backend.usage().available == 199 * MIB - 33 * 512
+    assert backend.usage(()).available == 199 * MIB - 33 * 512
 
 
 @pytest.mark.parametrize(("base", "separator"), [("mpath1", "-part"), ("mpath1", "p"), ("mpatha", ""), ("mpath1", "")])
@@ -538,7 +538,7 @@ def test_what_is_not_deleted(machine: dict[str, Any]) -> None:
 
     assert words(info(1, 1, 100)) == "pool 'p': the extended partition 'sda1' holds sda5, sda6, sda7"
     assert words(info(8, 40, 10)) == "pool 'p' has no volume 'sda8'"
-    assert words(info(6, 24, 10)) == "pool 'p': 'sda6' was replaced or renumbered since it was listed"
+    assert words(info(6, 24, 10)) == "'sda6' was replaced since it was listed; it was left alone"
     machine["users"] = ["mounted at '/srv'"]
     assert words(info(6, 13, 10)) == "pool 'p': volume 'sda6' is in use: mounted at '/srv'"
     assert host.changes == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from poolkit.engine import Engine
 from poolkit.host import Host
 from poolkit.testing import BackendContract
 
-from ..sweep import Points, Sampled
 from .loops import loop_devices, mounts_below, sh
 
 pytestmark = [
@@ -51,7 +49,12 @@ class TestContract(BackendContract):
     def pool_xml(self, loop: Callable[[int], str], tmp_path: Path, kind: str) -> str:
         if not kernel_has(kind):
             pytest.skip(f"needs {kind} in this kernel")
-        return definition(loop(SIZES[kind]), tmp_path / "mnt", kind)
+        self.device, self.place = loop(SIZES[kind]), tmp_path / "mnt"
+        return definition(self.device, self.place, kind)
+
+    def traces(self) -> object:
+        signature = "" if (mounts := mounts_below(self.place.parent)) else sh("wipefs", self.device)
+        return mounts, self.place.exists(), signature
 
 
 def test_a_mounted_pool_is_mounted_safely(engine: Engine, loop: Callable[..., str], tmp_path: Path) -> None:
@@ -209,67 +212,3 @@ def test_any_name_of_a_mount_point_is_one_line(engine: Engine, loop: Callable[..
         assert pool.destroy()
     finally:
         sh("umount", str(odd))
-
-
-# -- death and failure at every step ----------------------------------------------------------------------------------
-
-
-def make(engine: Engine) -> None:
-    engine.pool("disk").start(build=True)
-
-
-@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
-@pytest.mark.parametrize("how", ["killed", "failing"])
-def test_nothing_is_half_done(
-    loop: Callable[..., str], tmp_path: Path, kind: str, how: str, sampled: Sampled[int]
-) -> None:
-    if not kernel_has(kind):
-        pytest.skip(f"needs {kind} in this kernel")
-    device = loop(SIZES[kind])
-    root, target = tmp_path / "root", tmp_path / "mnt"
-    with Engine(root) as engine:
-        engine.define(definition(device, target, kind))
-    for step in sampled(range(1, 100)):
-        passed = Points()
-        if not _interrupted(root, step, how, passed):
-            break
-        with Engine(root) as engine:
-            if engine.pool("disk").info.active:
-                break  # all was done, and only the record of the work remained to be cleared
-            assert mounts_below(tmp_path) == [], f"step {step}"
-            assert not target.exists(), f"step {step}"
-            assert sh("wipefs", device) == "", f"step {step}: a file system is left"
-            assert engine.core.operations.failed() == []
-    assert passed.count > 7, "the verb has fewer steps than it must have"
-    with Engine(root) as engine:
-        assert engine.pool("disk").info.active
-        assert mounts_below(tmp_path) == [str(target)]
-        engine.pool("disk").destroy()
-
-
-def _interrupted(root: Path, step: int, how: str, passed: Points) -> bool:
-    child = os.fork()
-    if child == 0:
-
-        def fault(label: str) -> None:
-            if how != "killed" and label.startswith("passed:"):
-                return  # nothing can fail there
-            if passed.add() == step:
-                if how == "killed":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                raise OSError(5, "injected", label)
-
-        status = 1
-        try:
-            with Engine(root, host=Host(fault=fault)) as engine:
-                make(engine)
-            status = 0
-        except errors.PoolkitError:
-            status = 3
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    assert os.WEXITSTATUS(status) in (0, 3)
-    return os.WEXITSTATUS(status) == 3

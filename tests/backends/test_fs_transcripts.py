@@ -14,9 +14,9 @@ from poolkit.backends.fs import FsBackend
 from poolkit.families import blockdevice, mkfs
 from poolkit.host import undo
 from poolkit.host.mounts import Mount
-from poolkit.testing import Answer, transcript
+from poolkit.testing import Answer, transcript, undone
 
-from .scripted import MountingHost, undone
+from .scripted import MountingHost
 
 UUID = "0a3f8c5e-8d0d-4f0a-9d6e-0a54b7f6c001"
 MARK = "561ba673-760b-5fd8-a38c-dbbdb771621b"
@@ -103,8 +103,7 @@ def test_a_mount_of_somebody_else_is_taken_with_a_warning(device: Any) -> None:
     for options, lacks in [("rw,nosuid,rw", "nodev,noexec"), ("rw,nosuid,nodev,noexec", "")]:
         host = MountingHost(mounts=[OURS._replace(options=options)])
         backend: Any = FsBackend(xmlmap.read(xml(), registry.definitions()), host)
-        assert backend.check()
-        assert backend.whole is (not lacks), "what start has to say is said"
+        assert backend.state() == (True, not lacks, False, ""), "what start has to say is said"
         backend.start()
         assert [warning.partition(":")[2].partition(":")[0] for warning in host.warnings] == (
             [f" '{TARGET}' was mounted already, without {lacks}"] if lacks else []
@@ -167,17 +166,17 @@ def test_a_directory_of_a_dead_server_is_not_asked(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("os.stat", lambda *_, **__: pytest.fail("it would hang"))
     backend: Any = FsBackend(xmlmap.read(xml("auto", device="/net/data"), registry.definitions()), MountingHost())
     backend.host.mount_table = [nas, bound]
-    assert backend.check()
+    assert backend.state().up
     backend.host.mount_table = [nas, bound._replace(root="/else")]
-    assert not backend.check()
+    assert not backend.state().up
 
 
 def test_a_dir_pool_on_a_dead_server_is_not_asked() -> None:
     document = "<pool type='dir'><name>on</name><target><path>/nonexistent/net/images</path></target></pool>"
     backend: Any = DirBackend(xmlmap.read(document, registry.definitions()), MountingHost())
-    assert not backend.check()
+    assert not backend.state().up
     backend.host.mount_table = [Mount("0:50", "/", "/nonexistent/net", "nfs4", "nas:/x", "rw")]
-    assert backend.check(), "what is there cannot be told without waiting"
+    assert backend.state().up, "what is there cannot be told without waiting"
 
 
 def test_stop(device: Any) -> None:
@@ -286,13 +285,13 @@ def test_one_file_system_or_none() -> None:
         assert mkfs.file_system(found) == ""
 
 
-def test_check_and_its_reasons(device: Any) -> None:
-    def check(backend: Any) -> Any:
-        backend.host.lines.append(f"{backend.check()} {backend.down}".strip())
+def test_state_and_its_reasons(device: Any) -> None:
+    def state(backend: Any) -> Any:
+        backend.host.lines.append(f"{backend.state().up} {backend.state().why}".strip())
 
-    assert run(check) == [f"False nothing is mounted at '{TARGET}'"]
-    assert run(check, mounts=[OURS]) == ["True"]
-    assert run(check, mounts=[OURS._replace(source="/dev/other")]) == [
+    assert run(state) == [f"False nothing is mounted at '{TARGET}'"]
+    assert run(state, mounts=[OURS]) == ["True"]
+    assert run(state, mounts=[OURS._replace(source="/dev/other")]) == [
         f"False '/dev/other' (ext4) is mounted at '{TARGET}', not '{DEVICE}'"
     ]
 

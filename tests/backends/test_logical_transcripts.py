@@ -334,10 +334,11 @@ def test_binary_values_may_be_numbers() -> None:
     assert any(line.endswith("vg/b") for line in transcript(pool(), lambda b: b.start(), host))
 
 
-def test_check_asks_no_program_while_something_is_active(machine: dict[str, Any]) -> None:
+def test_state_asks_no_program_while_something_is_active(machine: dict[str, Any]) -> None:
     def state(host: ScriptedHost) -> tuple[bool, str, list[str]]:
         backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
-        return backend.check(), backend.down, host.lines
+        found = backend.state()
+        return found.up, found.why, host.lines
 
     machine["mapped"] = ["control", "vg-a"]
     assert state(script()) == (True, "", [])
@@ -362,7 +363,7 @@ def test_two_groups_of_one_name_stop_only_the_pool_of_that_name() -> None:
     for verb in (lambda b: b.group(), lambda b: b.stop(), lambda b: b.start(), lambda b: b.erase()):
         assert refusal(pool(), verb, script(vgs=rows("vg"), lvs=multiple))[0] == said
     backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), script(vgs=rows("vg")))
-    assert (backend.check(), backend.down) == (False, said)
+    assert backend.state() == (False, True, False, said)
 
 
 def test_delete_removes_group_and_labels() -> None:
@@ -416,7 +417,7 @@ def test_refresh_is_one_report() -> None:
     backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
     found = {v.name: v for v in backend.volumes({})}
     assert host.lines == [LVS]
-    assert tuple(backend.usage()) == (200 * EXTENT, 100 * EXTENT, 100 * EXTENT)
+    assert tuple(backend.usage(())) == (200 * EXTENT, 100 * EXTENT, 100 * EXTENT)
     assert host.lines == [LVS]
     assert {n: (v.capacity // EXTENT, v.allocation / EXTENT) for n, v in found.items()} == {
         "wide": (3, 3),
@@ -480,7 +481,7 @@ def test_an_empty_group_has_sizes_too() -> None:
     host = script()
     backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
     assert list(backend.volumes({})) == []
-    assert tuple(backend.usage()) == (200 * EXTENT, 100 * EXTENT, 100 * EXTENT)
+    assert tuple(backend.usage(())) == (200 * EXTENT, 100 * EXTENT, 100 * EXTENT)
     assert host.lines == [LVS, VGS]
 
 

@@ -16,9 +16,9 @@ from poolkit.families import away
 from poolkit.host import Host, Result, worker
 from poolkit.host.mounts import Mount, MountTable
 from poolkit.model import SourceHost
-from poolkit.testing import Answer, transcript
+from poolkit.testing import Answer, transcript, undone
 
-from .scripted import MountingHost, undone
+from .scripted import MountingHost
 
 TARGET = "/nonexistent/pool"
 MKDIR = [f"! mkdir {Path(TARGET).parent}", f"! mkdir {TARGET}"]
@@ -219,8 +219,8 @@ def test_the_definition_can_be_shown_whatever_the_mount_says(monkeypatch: pytest
     def fails(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(away, "call", fails)
-    backend = NetfsBackend(xmlmap.read(xml(), registry.definitions()), MountingHost())
+    monkeypatch.setattr(away.Away, "_call", fails)
+    backend = registry.executor(xmlmap.read(xml(), registry.definitions()), MountingHost())
     assert backend.live() is backend.pool
 
 
@@ -266,17 +266,17 @@ def test_build_makes_a_directory_and_nothing_else() -> None:
     assert run(lambda backend: backend.build(), mounts=[ours()]) == []
 
 
-def test_check_and_its_reasons() -> None:
-    def check(backend: Any) -> Any:
-        backend.host.lines.append(f"{backend.check()} {backend.down}".strip())
+def test_state_and_its_reasons() -> None:
+    def state(backend: Any) -> Any:
+        backend.host.lines.append(f"{backend.state().up} {backend.state().why}".strip())
 
-    assert run(check) == [f"False nothing is mounted at '{TARGET}'"]
-    assert run(check, mounts=[ours()]) == ["True"]
-    assert run(check, mounts=[ours(source="nas:/other")]) == [
+    assert run(state) == [f"False nothing is mounted at '{TARGET}'"]
+    assert run(state, mounts=[ours()]) == ["True"]
+    assert run(state, mounts=[ours(source="nas:/other")]) == [
         f"False 'nas:/other' (nfs4) is mounted at '{TARGET}', not 'nas:/srv/vols'"
     ]
-    assert run(check, mounts=[ours("ext4", "nas:/srv/vols")])[0].startswith("False"), "a name alone proves nothing"
-    assert run(check, xml("glusterfs", dir="v"), mounts=[ours("fuse.glusterfs", "nas:v")]) == ["True"]
+    assert run(state, mounts=[ours("ext4", "nas:/srv/vols")])[0].startswith("False"), "a name alone proves nothing"
+    assert run(state, xml("glusterfs", dir="v"), mounts=[ours("fuse.glusterfs", "nas:v")]) == ["True"]
 
 
 def test_claims_and_refusals() -> None:

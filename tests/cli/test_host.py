@@ -187,14 +187,15 @@ def test_doctor_works_where_nothing_else_does(poolkit: Command) -> None:
 def test_doctor_names_the_package_of_a_missing_program(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from poolkit.backends.dir import DirBackend
 
-    monkeypatch.setattr(DirBackend, "tools", ("vgs", "no-such-program"))
+    monkeypatch.setattr(DirBackend, "tools", ("qemu-img", "no-such-program", "other-program"))
+    monkeypatch.setattr(DirBackend, "packages", {"other-program": "other-package"})
     monkeypatch.setattr("poolkit.host.programs.SEARCH_PATH", ())
 
     def find() -> dict[str, str]:
         return next(c for c in poolkit("doctor", "--json", status=None).json["checks"] if c["name"] == "type dir")
 
     assert find()["status"] == "note"
-    assert "apt install lvm2 no-such-program" in find()["hint"]
+    assert "apt install no-such-program other-package qemu-utils" in find()["hint"]
     poolkit("define", poolkit.document())
     assert find()["status"] == "problem" and "needed by pool 'images'" in find()["message"]
 

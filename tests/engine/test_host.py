@@ -14,6 +14,7 @@ from poolkit.host import Host, rollback, undo
 from poolkit.host import journal as journals
 from poolkit.host.files import Directory
 from poolkit.host.mounts import Mount, parse
+from poolkit.testing import ScriptedHost, undone
 
 host = Host()
 
@@ -310,3 +311,37 @@ def test_writing_a_file_keeps_the_old_one_until_the_end(tmp_path: Path) -> None:
         Host(fault=fault).files.write(str(path), b"new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_what_arrives_late_is_waited_for(tmp_path: Path) -> None:
+    host = Host()
+    answers = iter(["", "", "8:16"])
+    assert host.wait_for(lambda: next(answers), 60) == "8:16"
+    assert host.wait_for(lambda: "", 0.05) is None
+    host.abort.set()
+    with pytest.raises(errors.Aborted):
+        host.wait_for(lambda: False, 60)
+    assert host.wait_for(lambda: True, 60) is True, "what is there needs no waiting"
+
+
+def test_the_kernel_is_told_in_one_write(tmp_path: Path) -> None:
+    knob = "/proc/self/comm"
+    before = Path(knob).read_text()
+    try:
+        host = Host()
+        host.files.tell(knob, "poolkit-knob")
+        assert Path(knob).read_text() == "poolkit-knob\n"
+        assert [str(step) for step in host.plan] == [f"write 'poolkit-knob' to {knob}"]
+        Host(dry_run=True).files.tell(knob, "not written")
+        assert Path(knob).read_text() == "poolkit-knob\n"
+    finally:
+        Path(knob).write_text(before)
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(errors.Unsafe, match="is no knob of the kernel"):
+        Host().files.tell(str(tmp_path / "file"), "x")
+    assert (tmp_path / "file").read_text() == "precious"
+    undo = ["scsictl", "remove", "host0"]
+    scripted = ScriptedHost()
+    scripted.files.tell("/sys/class/scsi_host/host0/scan", "- - -", undo=undo)
+    assert scripted.lines == ["! write '- - -' to /sys/class/scsi_host/host0/scan"]
+    assert undone(scripted) == ["< scsictl remove host0"], "it was on record"

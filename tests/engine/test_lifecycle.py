@@ -290,7 +290,7 @@ def test_a_refresh_keeps_what_was_made_meanwhile(engine: Engine, tmp_path: Path)
     assert record is not None
     scanned, known = engine.core.inventory.known(record, record.target)
     listing = list(known.values())
-    usage = engine.core.definitions.backend(pool.definition()).usage()
+    usage = engine.core.definitions.backend(pool.definition()).usage(())
     with Engine(tmp_path / "root") as other:
         other.pool("p").create_volume(volume("new"))
         other.pool("p").volume("old").delete()
@@ -640,3 +640,44 @@ def test_a_dump_of_a_running_pool_leaves_nothing_pending(engine: Engine, tmp_pat
     again = engine.define(pool.xml())
     assert again.outcome is not None
     assert again.outcome.pending == ()
+
+
+def test_no_two_pools_list_one_directory_by_two_paths(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever their types are: also one that only an installed package knows."""
+    from poolkit import registry
+    from poolkit.backends.dir import DirBackend, DirPool
+
+    class TreePool(DirPool):
+        type = "tree"
+
+    class TreeBackend(DirBackend):
+        type = "tree"
+        definition = TreePool
+
+    class Point:
+        value, dist = "a_package:TreeBackend", None
+
+        def load(self) -> type:
+            return TreeBackend
+
+    registry.backend.cache_clear()
+    monkeypatch.setattr(registry, "_entry_points", lambda: {"tree": Point()})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to("images")
+    first = "<pool type='{}'><name>{}</name><target><path>{}</path></target></pool>"
+    try:
+        for one, other in [("dir", "tree"), ("tree", "dir"), ("tree", "tree"), ("dir", "dir")]:
+            pool = engine.define(first.format(one, f"{one}-1", tmp_path / "images"))
+            second = engine.define(first.format(other, f"{other}-2", tmp_path / "link"))
+            pool.start()
+            with pytest.raises(errors.Conflict, match=f"the directory of the active pool '{one}-1'"):
+                second.start()
+            pool.destroy()
+            assert second.start()
+            second.destroy()
+            pool.undefine()
+            second.undefine()
+    finally:
+        registry.backend.cache_clear()

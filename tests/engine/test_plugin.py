@@ -39,7 +39,7 @@ class ToyBackend(Backend):
     definition = ToyPool
     tools = ("a-tool-nobody-has",)
 
-    def usage(self):
+    def usage(self, volumes):
         return Usage(300, 30, 270)
 
     def volumes(self, known):

@@ -1,0 +1,89 @@
+"""The contract of backends passes good toys and fails bad ones, each for its reason."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from poolkit.backend import VolumeInfo
+from poolkit.testing import BackendContract
+from poolkit.testing.contract import check_listing
+
+from .toys.installed import installed
+from .toys.lun import SIZE, LunBackend
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class TestLun(BackendContract):
+    @pytest.fixture(autouse=True)
+    def toys(self) -> Iterator[None]:
+        yield from installed(LunBackend)
+
+    @pytest.fixture
+    def pool_xml(self, tmp_path: Path) -> str:
+        (tmp_path / "array").mkdir()
+        for number in range(3):
+            (tmp_path / "array" / f"lun-{number}").write_bytes(bytes(SIZE))
+        return f"<pool type='lun'><name>array</name><source><array path='{tmp_path}/array'/></source></pool>"
+
+
+@cache
+def outcome(toy: str) -> dict[str, str]:
+    """What the contract says of a bad toy: for each of its tests passed, skipped or why it failed, in one line."""
+    options = ["-p", "no:cacheprovider", "-rA", "--tb=line", "--color=no"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "tests/backends/toys/bad.py", "-k", toy],
+        env={**os.environ, "COLUMNS": "1000"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    lines = re.findall(r"(?m)^(PASSED|FAILED) tests/backends/toys/bad\.py::\w+::(\w+)\S*(?: - (.*))?$", done.stdout)
+    return {name: why if what == "FAILED" else "passed" for what, name, why in lines} | {"": done.stdout}
+
+
+def test_volumes_of_one_key_fail() -> None:
+    said = outcome("TestBadLun")
+    assert "the volumes 'lun-0' and 'lun-1' have the same key: naa.1" in said["test_each_listed_volume_is_sound"]
+
+
+def test_sizes_below_zero_fail() -> None:
+    infos = [VolumeInfo("a", key="1", capacity=-1)]
+    with pytest.raises(AssertionError, match="volume 'a' has the capacity -1"):
+        check_listing(infos)
+    infos = [VolumeInfo("a", key="1", path="/x"), VolumeInfo("b", key="2", path="/x")]
+    with pytest.raises(AssertionError, match="'a' and 'b' have the same path: /x"):
+        check_listing(infos)
+    with pytest.raises(AssertionError, match="neither path nor key"):
+        check_listing([VolumeInfo("a")])
+    check_listing([VolumeInfo("a"), VolumeInfo("b")], "/folder")
+
+
+def test_verbs_that_do_nothing_fail() -> None:
+    said = outcome("TestBadLun")
+    assert "download gave 0 bytes of volume 'lun-0'" in said["test_what_is_uploaded_is_there"]
+    assert "download gave 0 bytes of volume 'lun-0'" in said["test_a_wipe_leaves_nothing"]
+    idle = outcome("TestIdleLun")
+    assert (
+        "what was uploaded to volume 'lun-0' is not what it holds afterwards" in idle["test_what_is_uploaded_is_there"]
+    )
+    assert idle["test_each_listed_volume_is_sound"] == "passed"
+    failed = {name for name, why in idle.items() if name and why != "passed"}
+    assert failed == {"test_what_is_uploaded_is_there", "test_a_wipe_leaves_nothing"}
+
+
+def test_what_is_not_asked_is_said_by_name() -> None:
+    said = outcome("TestIdleLun")[""]
+    assert "pools of type 'idle-lun' have no create: " in said
+    assert "pools of type 'idle-lun' have no resize: " in said
+    assert "skipped tiers" not in said, "no means are missing"

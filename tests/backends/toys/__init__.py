@@ -1,0 +1,1 @@
+"""Toy pool types on which the contract itself is tested."""

@@ -1,0 +1,36 @@
+"""The contract on toys that break it: not collected with the other tests, but run by test_contract.py, which wants it to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from poolkit.testing import BackendContract
+
+from .installed import installed
+from .lun import SIZE, BadLunBackend, IdleLunBackend
+
+
+class OnArray(BackendContract):
+    type = ""
+
+    @pytest.fixture(autouse=True)
+    def toys(self) -> Iterator[None]:
+        yield from installed(BadLunBackend, IdleLunBackend)
+
+    @pytest.fixture
+    def pool_xml(self, tmp_path: Path) -> str:
+        (tmp_path / "array").mkdir()
+        for number in range(3):
+            (tmp_path / "array" / f"lun-{number}").write_bytes(bytes(SIZE))
+        return f"<pool type='{self.type}'><name>array</name><source><array path='{tmp_path}/array'/></source></pool>"
+
+
+class TestBadLun(OnArray):
+    type = "bad-lun"
+
+
+class TestIdleLun(OnArray):
+    type = "idle-lun"
