@@ -258,6 +258,14 @@ class Backend:
         path = info.path or f"{getattr(getattr(self.pool, 'target', None), 'path', None) or ''}/{info.name}"
         return Source(self.pool, info, path, lambda: self.open_volume(info))
 
+    def below(self, info: VolumeInfo) -> tuple[str, ...]:
+        """Paths of the volumes, of this or other pools, that this one stands on: what is lost with any of them.
+
+        By default the backing store that ``detail`` names. Images say it themselves in their headers, and are asked there.
+        """
+        backing = (info.detail or {}).get("backing")
+        return (str(backing),) if backing else ()
+
     def identity(self, info: VolumeInfo) -> Any:
         """What stays the same as long as the volume is itself: work that would meet another one under its name is refused."""
         return info.key

@@ -85,7 +85,14 @@ def walk(core: Core, pool: str, path: str, info: VolumeInfo, *, deep: bool = Fal
         links.append(link)
         backing = image.backing
         if backing is None:
-            return links
+            below = _stored_below(core, link)
+            if below is None:
+                return links
+            path, link = below.path, below
+            if link.problem:
+                return [*links, link]
+            format = link.format or "raw"
+            continue
         if backing.kind != "file":
             return [
                 *links,
@@ -99,6 +106,19 @@ def walk(core: Core, pool: str, path: str, info: VolumeInfo, *, deep: bool = Fal
         if link.problem:
             return [*links, link]
         format = link.format or "raw"
+
+
+def _stored_below(core: Core, link: Link) -> Link | None:
+    """What a volume stands on by its storage and not by a header, such as the origin of a snapshot."""
+    record = core.inventory.record(link.pool) if link.pool is not None else None
+    if record is None or link.volume is None:
+        return None
+    backend = core.definitions.backend(core.definitions.running(record))
+    info = core.inventory.volume(record.id, link.volume)
+    if backend.file_backed or info is None:
+        return None
+    below = backend.below(info)
+    return _below(core, below[0], "raw") if below else None
 
 
 def _below(core: Core, path: str, said: str | None) -> Link:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from poolkit import errors
 from poolkit.host.descriptors import write_all
@@ -123,17 +123,21 @@ class Host:
         shared: bool = False,
         untrusted: bool = False,
         pass_fds: Sequence[int] = (),
+        stdin: int | BinaryIO | None = None,
+        stdout: int | BinaryIO | None = None,
     ) -> Result:
         """Run a program that only reads.
 
         ``argv[0]`` is a bare name, looked up on a fixed path; never a shell. ``ok`` lists the exit statuses that
         mean success. ``shared`` answers a repeated question from memory until the next change. ``untrusted``, for tools
         that read images, sets resource limits and confines the program: it can open what is in ``pass_fds`` and what is
-        installed, and no network (``poolkit.host.confine``). ``timeout`` is in seconds. Raises ``ToolMissing``,
-        ``ToolFailed``, ``ToolCrashed``, ``ToolTimeout`` or ``Aborted``. Repeatable.
+        installed, and no network (``poolkit.host.confine``). ``timeout`` is in seconds. ``stdin`` and ``stdout``
+        are what it reads from and writes to: a descriptor becomes the program's own, a stream is pumped, which sees an abort and,
+        from a stream, reports progress. Raises ``ToolMissing``, ``ToolFailed``, ``ToolCrashed``, ``ToolTimeout`` or ``Aborted``.
+        Repeatable.
         """
         if not shared:
-            return self._run(argv, ok, timeout, input, untrusted, pass_fds)
+            return self._run(argv, ok, timeout, input, untrusted, pass_fds, stdin=stdin, stdout=stdout)
         key = tuple(argv)
         if key not in self._shared:
             self._shared[key] = self._run(argv, ok, timeout, input, untrusted, pass_fds)
@@ -153,6 +157,8 @@ class Host:
         limits: Mapping[str, int] | None = None,
         poll: Callable[[], None] | None = None,
         whole: bool = False,
+        stdin: int | BinaryIO | None = None,
+        stdout: int | BinaryIO | None = None,
     ) -> Result:
         """Run a program that changes something; ``undo`` takes the change back.
 
@@ -167,11 +173,76 @@ class Host:
         if self.dry_run:
             return Result(tuple(argv), ok[0], "", "")
         result = self._run(
-            argv, ok, timeout, input, untrusted, pass_fds, abortable=not whole, limits=limits, poll=poll, changes=True
-        )
+            argv, ok, timeout, input, untrusted, pass_fds, abortable=not whole, limits=limits, poll=poll, changes=True,
+            stdin=stdin, stdout=stdout,
+        )  # fmt: skip
         if whole:
             self.check_abort()
         return result
+
+    @contextmanager
+    def alongside(
+        self,
+        argv: Sequence[str],
+        *,
+        ready: Callable[[], bool],
+        undo: Sequence[str] | Undo | None = None,
+        timeout: float = 30,
+        untrusted: bool = False,
+        pass_fds: Sequence[int] = (),
+    ) -> Iterator[None]:
+        """A program that works as long as the body does, such as one that serves a volume as a device or socket.
+
+        The body begins when ``ready`` answers True, asked fifty times a second for ``timeout`` seconds; afterwards the program is
+        told to end, and killed if it does not. ``undo`` is recorded before it starts, for what it leaves when it is killed with
+        this process; it is harmless after an orderly end. In a dry run nothing is started. Raises as ``change``; a program that
+        ends before it is ready is a ``ToolFailed``.
+        """
+        self.announce(argv, undo)
+        if self.dry_run:
+            yield
+            return
+        from poolkit.host import programs, pumps
+
+        argv = tuple(argv)
+        full, confined = self._full(argv, untrusted, None)
+        with open(os.memfd_create("output", os.MFD_CLOEXEC), "w+b") as output:
+            try:
+                process = programs.start(
+                    full, own_session=self._own_session, pass_fds=tuple(pass_fds), confined=confined,
+                    stdout=output.fileno(), stderr=output.fileno(),
+                )  # fmt: skip
+            except OSError as error:
+                raise errors.from_os_error(error, f"run '{argv[0]}'") from error
+            try:
+                self._track(process.pid)
+                up = self.wait_for(lambda: process.poll() is not None or ready(), timeout)
+                if up is None or process.returncode is not None:
+                    words = self.redact(_text(pumps.words(output.fileno())))
+                    how = "was not ready in time" if up is None else f"ended with status {process.returncode}"
+                    result = Result(argv, process.returncode or 0, "", words)
+                    raise errors.ToolFailed(
+                        f"'{argv[0]}' {how}{_last_words(result)}",
+                        argv=self._redacted(argv),
+                        status=result.status,
+                        stderr=words,
+                    )
+                yield
+            finally:
+                programs.end(process)
+
+    def _full(
+        self, argv: Sequence[str], untrusted: bool, limits: Mapping[str, int] | None
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """What is really run, and the programs that it is confined to be."""
+        full = [self.program(argv[0]), *argv[1:]]
+        if not untrusted:
+            return full, ()
+        from poolkit.host import programs
+
+        all_limits = {**programs.UNTRUSTED_LIMITS, **(limits or {})}
+        prlimit = self.program("prlimit")
+        return [prlimit, *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full], (prlimit, full[0])
 
     def _track(self, pid: int) -> None:
         """A program that changes something has begun."""
@@ -231,17 +302,13 @@ class Host:
         limits: Mapping[str, int] | None = None,
         poll: Callable[[], None] | None = None,
         changes: bool = False,
+        stdin: int | BinaryIO | None = None,
+        stdout: int | BinaryIO | None = None,
     ) -> Result:
         from poolkit.host import programs
 
         argv = tuple(argv)
-        full = [self.program(argv[0]), *argv[1:]]
-        confined: tuple[str, ...] = ()
-        if untrusted:
-            all_limits = {**programs.UNTRUSTED_LIMITS, **(limits or {})}
-            prlimit = self.program("prlimit")
-            confined = (prlimit, full[0])
-            full = [prlimit, *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full]
+        full, confined = self._full(argv, untrusted, limits)
         until = time.monotonic() + timeout
 
         untold: list[Exception] = []
@@ -259,13 +326,17 @@ class Host:
                 )
 
         try:
+            feed, drain = None, None
+            if not (input is None and stdin is None and stdout is None):
+                from poolkit.host import pumps
+
+                feed = pumps.feed(self, stdin, input)
+                drain = None if stdout is None or isinstance(stdout, int) else pumps.drain(self, stdout)
             process = programs.start(
-                full,
-                input=input is not None,
-                own_session=self._own_session,
-                pass_fds=tuple(pass_fds),
-                confined=confined,
-            )
+                full, own_session=self._own_session, pass_fds=tuple(pass_fds), confined=confined,
+                stdin=programs.PIPE if feed is not None else stdin if isinstance(stdin, int) else None,
+                stdout=stdout if isinstance(stdout, int) else None,
+            )  # fmt: skip
         except OSError as error:
             raise errors.from_os_error(error, f"run '{argv[0]}'") from error
         if changes:
@@ -274,7 +345,7 @@ class Host:
             except (OSError, errors.PoolkitError) as error:
                 untold.append(error)  # it has begun: to leave it alone is worse than to wait for it
         with process:
-            out, err = programs.converse(process, input, until, tick)
+            out, err = programs.converse(process, until, tick, feed, drain)
         if untold:
             raise untold[0]
         result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))

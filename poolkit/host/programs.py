@@ -30,6 +30,8 @@ _BYTES = frozenset(
      "lvrename", "lvremove", "lvextend", "lvreduce", "lvresize", "lvchange", "sfdisk")
 )  # fmt: skip
 
+PIPE = -1  # subprocess.PIPE, which is not imported before a program is run
+
 TICK = 0.25
 """Seconds after which whoever waits for a program is asked again whether it should go on."""
 
@@ -37,11 +39,21 @@ _PIPE = 1 << 16  # bytes; what a pipe holds (pipe(7))
 _LAST_WAIT = 5.0  # seconds that a killed program has to end; one that waits for a dead server may not even then
 
 
-def start(
-    argv: Sequence[str], *, input: bool, own_session: bool, pass_fds: Sequence[int] = (), confined: Sequence[str] = ()
-) -> subprocess.Popen[bytes]:
-    """Start a program whose output is listened to; ``input`` says whether it gets a standard input. Raises ``OSError``.
+Feed = Callable[[], bytes]
+"""Gives the next piece of a program's input, and nothing at its end."""
 
+Drain = Callable[[bytes], None]
+"""Takes a piece of a program's output."""
+
+
+def start(
+    argv: Sequence[str], *, own_session: bool, pass_fds: Sequence[int] = (), confined: Sequence[str] = (),
+    stdin: int | None = None, stdout: int | None = None, stderr: int | None = None,
+) -> subprocess.Popen[bytes]:  # fmt: skip
+    """Start a program. Raises ``OSError``.
+
+    ``stdin``, ``stdout`` and ``stderr`` are descriptors, or ``PIPE``; without one it gets no input, and what it says is
+    listened to.
     With ``confined``, the paths of the programs that it may be besides what is installed, it reaches no file by name but
     those and its libraries, and no network (``poolkit.host.confine``).
     """
@@ -50,9 +62,9 @@ def start(
     def process() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             argv,
-            stdin=subprocess.PIPE if input else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE if stderr is None else stderr,
             env=_environment(os.path.basename(argv[0])),
             cwd="/",
             umask=0o077,
@@ -77,27 +89,33 @@ def _environment(program: str) -> Mapping[str, str]:
 
 
 def converse(
-    process: subprocess.Popen[bytes], input: bytes | None, until: float, tick: Callable[[], None]
+    process: subprocess.Popen[bytes],
+    until: float,
+    tick: Callable[[], None],
+    feed: Feed | None = None,
+    drain: Drain | None = None,
 ) -> tuple[bytes, bytes]:
     """Give a program its input, and return its standard output and error when it has ended.
 
+    ``drain`` takes the output piece by piece; then none is returned. Whoever waits in ``feed`` or ``drain`` sees an abort there.
     ``tick`` is called every ``TICK`` seconds and at ``until`` (monotonic); what it raises ends the program and all of its
     group.
     """
     try:
-        return _converse(process, input, until, tick)
+        return _converse(process, until, tick, feed, drain)
     except BaseException:
         kill_group(process)
         raise
 
 
 def _converse(
-    process: subprocess.Popen[bytes], input: bytes | None, until: float, tick: Callable[[], None]
+    process: subprocess.Popen[bytes], until: float, tick: Callable[[], None], feed: Feed | None, drain: Drain | None
 ) -> tuple[bytes, bytes]:
     # subprocess's own communicate() sleeps a millisecond or more when the pipes are closed before the program has ended,
     # as most programs do it: longer than many of them run.
     import select
 
+    output = -1 if process.stdout is None else process.stdout.fileno()
     said: dict[int, list[bytes]] = {pipe.fileno(): [] for pipe in (process.stdout, process.stderr) if pipe is not None}
     poller = select.poll()
     waiting = set(said)
@@ -109,7 +127,7 @@ def _converse(
         waiting.add(end)
     for fd in waiting:
         poller.register(fd, select.POLLIN)
-    left = memoryview(input or b"")
+    left = memoryview(b"")
     entry = -1 if process.stdin is None else process.stdin.fileno()
     if entry >= 0:
         os.set_blocking(entry, False)
@@ -121,12 +139,18 @@ def _converse(
             # Without a descriptor that tells the end it has to be looked for.
             for fd, _ in poller.poll(pause * 1000 if waiting else 1):
                 if fd == entry and process.stdin is not None:
-                    left = _feed(fd, left)
-                    if not left:
+                    left = left or memoryview(feed() if feed is not None else b"")
+                    wants = len(left) > 0
+                    if wants:
+                        left, wants = _feed(fd, left)
+                    if not wants:
                         poller.unregister(fd)
                         process.stdin.close()
                 elif fd in said and (data := os.read(fd, _PIPE)):
-                    said[fd].append(data)
+                    if fd == output and drain is not None:
+                        drain(data)
+                    else:
+                        said[fd].append(data)
                 else:
                     poller.unregister(fd)
                     waiting.discard(fd)
@@ -136,18 +160,31 @@ def _converse(
     finally:
         if end >= 0:
             os.close(end)
-    out, err = (b"".join(pieces) for pieces in said.values())
+    pipes = (process.stdout, process.stderr)
+    out, err = (b"" if pipe is None else b"".join(said[pipe.fileno()]) for pipe in pipes)
     return out, err
 
 
-def _feed(fd: int, left: memoryview) -> memoryview:
-    """Write what fits; what is still to be written. A program that does not want its input gets no more."""
+def _feed(fd: int, left: memoryview) -> tuple[memoryview, bool]:
+    """Write what fits; what is still to be written, and whether the program wants any more."""
     try:
-        return left[write_some(fd, left[:_PIPE]) :]
+        return left[write_some(fd, left[:_PIPE]) :], True
     except BlockingIOError:
-        return left
+        return left, True
     except BrokenPipeError:
-        return left[:0]
+        return left[:0], False
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Tell a program to end, and kill it and what it started if it does not. Repeatable."""
+    import subprocess
+
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_LAST_WAIT)
+        except subprocess.TimeoutExpired:
+            kill_group(process)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

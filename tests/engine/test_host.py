@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -345,3 +346,77 @@ def test_the_kernel_is_told_in_one_write(tmp_path: Path) -> None:
     scripted.files.tell("/sys/class/scsi_host/host0/scan", "- - -", undo=undo)
     assert scripted.lines == ["! write '- - -' to /sys/class/scsi_host/host0/scan"]
     assert undone(scripted) == ["< scsictl remove host0"], "it was on record"
+
+
+# -- bytes in and out of programs, and programs that stay -------------------------------------------------------------
+
+
+def test_a_program_reads_and_writes_descriptors_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(os.urandom(1 << 20))
+    with open(tmp_path / "in", "rb") as source, open(tmp_path / "out", "wb") as target:
+        result = Host().query(["cat"], stdin=source.fileno(), stdout=target.fileno())
+    assert result.stdout == ""
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 20) + 7])
+def test_streams_are_pumped_through_a_program_with_progress(size: int) -> None:
+    data, out = os.urandom(size), BytesIO()
+    told: list[tuple[int, int]] = []
+    view = Host().operation(progress=lambda done, total, what: told.append((done, total)))
+    view.change(["cat"], stdin=BytesIO(data), stdout=out)
+    assert out.getvalue() == data
+    assert told[-1] == (size, size)
+
+
+def test_a_program_that_wants_no_input_is_not_waited_for() -> None:
+    assert Host().query(["true"], stdin=BytesIO(bytes(1 << 22))).status == 0
+
+
+def test_an_abort_is_seen_while_a_stream_stalls() -> None:
+    reading, writing = os.pipe()
+    view = Host().operation()
+    with open(reading, "rb") as stream, open(writing, "wb"):
+        timer = threading.Timer(0.3, view.abort.set)
+        timer.start()
+        with pytest.raises(errors.Aborted):
+            view.query(["cat"], stdin=stream, timeout=30)
+        timer.join()
+
+
+def test_a_program_lives_as_long_as_the_work_beside_it(tmp_path: Path) -> None:
+    marker = tmp_path / "up"
+    view = Host().operation()
+    with view.alongside(
+        ["sh", "-c", f"echo $$ > {marker}.new; mv {marker}.new {marker}; exec sleep 600"], ready=marker.exists
+    ):
+        pid = int(marker.read_text())
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists(), "it is waited for as well"
+    assert str(view.plan[0]).startswith("sh -c")
+
+
+def test_a_program_that_is_gone_before_it_is_ready_says_why() -> None:
+    with pytest.raises(errors.ToolFailed, match="'sh' ended with status 3: no such disk"):
+        with Host().alongside(["sh", "-c", "echo no such disk >&2; exit 3"], ready=lambda: False):
+            raise AssertionError
+    with pytest.raises(errors.ToolFailed, match="'sleep' was not ready in time"):
+        with Host().alongside(["sleep", "600"], ready=lambda: False, timeout=0.2):
+            raise AssertionError
+
+
+def test_an_error_beside_a_program_ends_it(tmp_path: Path) -> None:
+    marker = tmp_path / "up"
+    script = f"echo $$ > {marker}.new; mv {marker}.new {marker}; exec sleep 600"
+    with pytest.raises(ValueError, match="mine"):
+        with Host().alongside(["sh", "-c", script], ready=marker.exists):
+            pid = int(marker.read_text())
+            raise ValueError("mine")
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_dry_run_starts_no_program_beside_the_work(tmp_path: Path) -> None:
+    view = Host(dry_run=True).operation()
+    with view.alongside(["touch", str(tmp_path / "x")], ready=lambda: True):
+        pass
+    assert not (tmp_path / "x").exists() and len(view.plan) == 1
