@@ -808,7 +808,7 @@ def test_a_node_that_leads_to_another_place_of_the_disk_is_not_opened(engine: En
     backend = engine.core.definitions.backend(pool.definition())
     for info, moved in ((first, {"path": second.path}), (second, {"path": first.path}), (first, {"path": disk})):
         with (
-            pytest.raises(errors.Unsafe, match=f"was replaced or renumbered since it was listed as '{info.name}'"),
+            pytest.raises(errors.Unsafe, match="since it was listed"),
             backend.open_volume(info._replace(**moved)),
         ):
             pass
