@@ -314,6 +314,27 @@ def test_undo_of_what_never_happened_is_harmless(tmp_path: Path) -> None:
     assert rollback.undo_all([undo.Undo("explode", ())], host).failures != ()
 
 
+def test_undo_removes_what_is_still_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    path.write_text("")
+    facts = path.stat()
+    kept = tmp_path / ".poolkit-kept"
+    kept.write_text("kept")
+    link = tmp_path / "link"
+    link.symlink_to("target")
+    steps = [
+        undo.Undo("unlink", (str(path), [facts.st_dev, facts.st_ino])),
+        undo.Undo("unsymlink", ("target", str(link))),
+        undo.Undo("symlink", ("old target", str(tmp_path / "old"))),
+        undo.Undo("restore", (str(kept), str(tmp_path / "file"))),
+    ]
+    for _ in range(2):
+        assert undo.undo_all(steps, host).failures == ()
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "old"]
+    assert (tmp_path / "old").readlink() == Path("old target")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_undo_of_what_others_made_of_it_since_is_left_alone(tmp_path: Path) -> None:
     """Space that was reserved behind the end of a file is given back only by that file, and only if it did not grow."""
     path = tmp_path / "disk"

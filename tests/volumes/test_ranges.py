@@ -138,6 +138,18 @@ def test_a_range_of_a_device_and_nothing_else_becomes_zero(tmp_path: Path) -> No
             os.close(fd)
 
 
+@pytest.mark.parametrize("length", [0, MIB // 2, MIB + 5, 3 * MIB, 4 * MIB])
+def test_a_copy_onto_other_data_ends_at_its_length(tmp_path: Path, fd: int, length: int) -> None:
+    os.ftruncate(fd, 5 * MIB)
+    for place in (MIB, 3 * MIB):
+        os.pwrite(fd, DATA[: MIB // 2], place)
+    (tmp_path / "target").write_bytes(b"\xff" * (10 * MIB))
+    with (tmp_path / "target").open("r+b") as target:
+        copying.duplicate(Host(), fd, target.fileno(), length, reflink=False, blank=False)
+    expected = whole(fd)[:length] + b"\xff" * (10 * MIB - length)
+    assert (tmp_path / "target").read_bytes() == expected
+
+
 # -- space ------------------------------------------------------------------------------------------------------------
 
 
