@@ -329,7 +329,7 @@ def test_undo_removes_what_is_still_its_own(tmp_path: Path) -> None:
         undo.Undo("restore", (str(kept), str(tmp_path / "file"))),
     ]
     for _ in range(2):
-        assert undo.undo_all(steps, host).failures == ()
+        assert rollback.undo_all(steps, host).failures == ()
         assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "old"]
     assert (tmp_path / "old").readlink() == Path("old target")
     assert (tmp_path / "file").read_text() == "kept"

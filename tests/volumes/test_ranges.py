@@ -161,6 +161,19 @@ def test_space_is_what_an_ordinary_user_has(fd: int, monkeypatch: pytest.MonkeyP
         copying.require_space(fd, MIB + 1)
 
 
+def test_a_copy_needs_the_space_of_its_data(tmp_path: Path, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.ftruncate(fd, 4 * MIB)
+    os.pwrite(fd, DATA[:MIB], MIB)
+    with (tmp_path / "target").open("w+b") as target:
+        free(monkeypatch, MIB // 2)
+        with pytest.raises(errors.NoSpace):
+            copying.duplicate(Host(), fd, target.fileno(), 4 * MIB, reflink=False)
+        assert os.fstat(target.fileno()).st_size == 0
+        free(monkeypatch, 2 * MIB)
+        copying.duplicate(Host(), fd, target.fileno(), 4 * MIB, reflink=False)
+        assert whole(target.fileno()) == whole(fd)[: 2 * MIB]
+
+
 def test_no_more_is_reserved_than_there_is(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     os.ftruncate(fd, 3 * MIB)
     free(monkeypatch, MIB)
