@@ -124,7 +124,9 @@ def test_dos_ends_at_two_tib(tmp_path: Path) -> None:
     assert (table.last, table.gaps) == (2 << 40, (Gap(MIB, 2 << 40),))
 
 
-@pytest.mark.parametrize(("backup", "grew"), [(100 * MIB // 512 - 1, True), (200 * MIB // 512 - 1, False)])
+@pytest.mark.parametrize(
+    ("backup", "grew"), [(100 * MIB // 512 - 1, True), (200 * MIB // 512 - 2, True), (200 * MIB // 512 - 1, False)]
+)
 def test_the_space_that_a_disk_of_gpt_grew_by(tmp_path: Path, backup: int, grew: bool) -> None:
     node = tmp_path / "disk"
     node.write_bytes(head((512, b"EFI PART"), (512 + 32, backup.to_bytes(8, "little"))))
