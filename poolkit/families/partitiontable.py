@@ -345,7 +345,7 @@ def place(table: Table, size: int, format: str) -> Partition:
         if fits:
             gap = min(fits, key=lambda gap: (gap.size, gap.start))
             number = 5 + len(table.logical) if kind == "logical" else free[0]
-            if number > DOS_MOST:
+            if kind == "logical" and number > DOS_MOST:
                 raise errors.NoSpace(f"the disk has {DOS_MOST} partitions, which is the most that sfdisk handles")
             return Partition(number, gap.start, gap.start + size, kind, format)
     largest = max((g.size for g in table.gaps if g.logical == (kinds == ["logical"]) or len(kinds) > 1), default=0)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from poolkit import errors
 from poolkit.backends.dir import DirBackend
 from poolkit.engine import Engine
+from poolkit.families import directory
 from poolkit.host import Host
+from poolkit.host.files import Directory
 from poolkit.host.mounts import Mount
 from poolkit.testing import BackendContract
 
@@ -234,3 +239,67 @@ def test_build_follows_no_link_that_others_made(tmp_path: Path, where: str, perm
         pool.start()
         if permissions:
             assert (real / "images").stat().st_uid == 64055, "a link that root made is followed, as libvirt does"
+
+
+# A file that changes within the tick of the clock after it was listed shows no other stamp.
+@pytest.mark.parametrize(("age", "believed"), [(0, False), (49_000_000, False), (51_000_000, True)])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("first", [True, False], ids=["new", "known"])
+def test_what_changed_just_now_is_looked_at_again(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: int, believed: bool, kind: str, first: bool
+) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    (place / "v").write_bytes(b"x" * 5000) if kind == "file" else (place / "v").mkdir()
+    now = (place / "v").stat().st_ctime_ns + age
+    monkeypatch.setattr(directory, "time", SimpleNamespace(time_ns=lambda: now))
+    backend = DirBackend(engine.parse(pool(place)), engine.host.operation())
+    if first:
+        (info,) = backend.volumes({})
+    else:
+        info = backend.look("v", None)
+    (again,) = backend.volumes({"v": info._replace(mode=0)})  # as if its mode had changed without a trace
+    assert (again.mode == 0) is believed
+
+
+@pytest.mark.parametrize(("age", "believed"), [(0, False), (1_900_000_000, False), (2_100_000_000, True)])
+def test_whole_seconds_are_believed_when_they_are_over(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: int, believed: bool
+) -> None:
+    (tmp_path / "v").write_bytes(b"x")
+    second = time.time_ns() // 10**9 * 10**9
+    facts = (tmp_path / "v").stat()
+    names = [name for name in dir(facts) if name.startswith("st_")]
+    coarse = SimpleNamespace(**{name: getattr(facts, name) for name in names} | {"st_ctime_ns": second})
+    monkeypatch.setattr(Directory, "lstat", lambda self, name: coarse)
+    monkeypatch.setattr(directory, "time", SimpleNamespace(time_ns=lambda: second + age))
+    info = DirBackend(engine.parse(pool(tmp_path)), engine.host.operation()).look("v", None)
+    assert (info.stamp != 0) is believed
+
+
+def rewritten(path: Path) -> None:
+    path.write_bytes(b"y" * path.stat().st_size)
+
+
+def replaced(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+    path.write_bytes(path.with_suffix(".old").read_bytes())
+
+
+@pytest.mark.parametrize("change", [rewritten, replaced, lambda path: path.chmod(0o640)])
+def test_a_change_that_hides_its_time_is_noticed(
+    engine: Engine, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    (place / "v").write_bytes(b"x" * 5000)
+    facts = (place / "v").stat()
+    backend = DirBackend(engine.parse(pool(place)), engine.host.operation())
+    known = backend.look("v", None)
+    while not known.stamp:
+        known = backend.look("v", None)
+    change(place / "v")
+    os.utime(place / "v", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    again = {info.name: info for info in backend.volumes({"v": known})}["v"]
+    assert again.stamp != known.stamp
+    assert again is not known

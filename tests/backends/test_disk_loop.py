@@ -273,10 +273,11 @@ def test_four_primary_partitions_are_the_most(engine: Engine, disk: str) -> None
 
 
 def test_gpt_holds_128(engine: Engine, disk: str) -> None:
-    script = "label: gpt\n" + "\n".join(f"start={2048 * (n + 1)}, size=2048" for n in range(128))
+    script = "label: gpt\n" + "\n".join(f"start={2048 * (n + 1)}, size=2048" for n in range(127))
     sh("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", disk, input=script + "\n")
     pool = engine.define(xml(disk, ""))
     pool.start()
+    assert add(pool, 128, MIB) == f"{os.path.basename(disk)}p128"
     assert len(pool.volumes()) == 128
     assert len(kernel(disk)) == 128
     with pytest.raises(errors.NoSpace, match="has 128 partitions, which is the most that a table of type gpt"):
@@ -797,3 +798,41 @@ def test_a_partition_that_a_machine_has_open_is_not_written_to(tmp_path: Path, d
             volume.download(BytesIO())
             assert volume.outcome is not None and "torn" in volume.outcome.warnings[0]
         assert volume.wipe()
+
+
+def test_a_node_that_leads_to_another_place_of_the_disk_is_not_opened(engine: Engine, disk: str) -> None:
+    pool = started(engine, disk)
+    add(pool, 1)
+    add(pool, 2)
+    (first, second) = (volume.info for volume in pool.volumes())
+    backend = engine.core.definitions.backend(pool.definition())
+    for info, moved in ((first, {"path": second.path}), (second, {"path": first.path}), (first, {"path": disk})):
+        with (
+            pytest.raises(errors.Unsafe, match="since it was listed"),
+            backend.open_volume(info._replace(**moved)),
+        ):
+            pass
+    for info in (first, second):
+        with backend.open_volume(info) as fd:
+            assert os.lseek(fd, 0, os.SEEK_END) == 8 * MIB
+
+
+def test_a_file_that_is_written_while_a_partition_is_filled_from_it(engine: Engine, disk: str, tmp_path: Path) -> None:
+    pool = started(engine, disk)
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "source").write_bytes(b"x" * MIB)
+    other = engine.define(f"<pool type='dir'><name>d</name><target><path>{images}</path></target></pool>")
+    other.start()
+
+    def fault(label: str) -> None:
+        if label == "copy":
+            facts = (images / "source").stat()
+            (images / "source").write_bytes(b"y" * MIB)
+            os.utime(images / "source", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    engine.host.fault = fault
+    with pytest.raises(errors.SourceChanged, match="was changed while it was copied"):
+        other.volume("source").clone(volume(f"{os.path.basename(disk)}p1"), pool=pool)
+    engine.host.fault = None
+    assert table(disk) == {}

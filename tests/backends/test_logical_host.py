@@ -257,3 +257,14 @@ def test_processes_that_have_a_device_open_are_named(devices: list[str]) -> None
     with open(devices[0], "rb"):
         assert f"open in process {os.getpid()} (" in "".join(blockdevice.users(Host(), device, processes=True))
     assert blockdevice.users(Host(), device, processes=True) == []
+
+
+def test_a_device_that_is_no_logical_volume_is_not_opened(engine: Engine, devices: list[str], vg: str) -> None:
+    backend = engine.core.definitions.backend(engine.parse(xml(vg)))
+    info = VolumeInfo("v", "block", "raw", 64 << 20, key="abcdef-0123-4567-89ab-cdef-0123-456789", path=devices[0])
+    for one in (info, info._replace(key="")):
+        with (
+            pytest.raises(errors.Unsafe, match="listed; it was left alone"),
+            backend.open_volume(one),
+        ):
+            pass

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors
+from poolkit.content import copying
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.testing import BackendContract
@@ -324,6 +325,20 @@ def test_a_volume_that_was_replaced_is_left_alone(started: Pool) -> None:
         stale.delete()
     started.refresh()
     assert started.volume("disk").delete()
+
+
+def test_a_device_that_is_another_volume_is_not_opened(engine: Engine, started: Pool) -> None:
+    one, two = (started.create_volume(volume(name)).info for name in ("one", "two"))
+    backend = engine.core.definitions.backend(started.definition())
+    for info, path in ((one, two.path), (two, one.path)):
+        with (
+            pytest.raises(errors.Unsafe, match="listed; it was left alone"),
+            backend.open_volume(info._replace(path=path)),
+        ):
+            pass
+    for info in (one, two):
+        with backend.open_volume(info) as fd:
+            assert copying.size_of(fd) == info.capacity
 
 
 def test_copies_from_and_to_files(engine: Engine, started: Pool, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors
-from poolkit.host import Host, rollback, undo
+from poolkit.host import Host, libc, rollback, undo
 from poolkit.host import journal as journals
 from poolkit.host.files import Directory
-from poolkit.host.mounts import Mount, parse
+from poolkit.host.mounts import Mount, locate, parse, shows
+from poolkit.host.undo import identity
 from poolkit.testing import ScriptedHost, undone
 
 host = Host()
@@ -185,6 +186,57 @@ def test_a_line_of_the_mount_table_can_hold_anything() -> None:
     ]
 
 
+def test_a_chain_of_links_is_as_long_as_the_kernel_follows(tmp_path: Path) -> None:
+    mounts = host.mounts()
+    before = tmp_path / "end"
+    before.write_text("")
+    for number in range(1, 42):
+        link = tmp_path / f"link{number}"
+        link.symlink_to(before)
+        before = link
+    assert (tmp_path / "link40").stat()
+    assert locate(f"{tmp_path}/link40", mounts)[0] == f"{tmp_path}/end"
+    for look in (os.stat, lambda path: locate(path, mounts)):
+        with pytest.raises(OSError, match="Too many levels of symbolic links"):
+            look(f"{tmp_path}/link41")
+
+
+def test_a_path_goes_up_from_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "up").symlink_to("a/b/../../a/./b")
+    (tmp_path / "out").symlink_to("a/../../../" + "../" * 40 + "proc")
+    mounts = host.mounts()
+    assert locate(f"{tmp_path}/up/x", mounts)[0] == f"{tmp_path}/a/b/x"
+    place, mount = locate(f"{tmp_path}/out/self", mounts)
+    assert place.startswith("/proc/") and mount is not None and mount.target == "/proc"
+    (tmp_path / "root").symlink_to("/" + "../" * 3)
+    assert locate(f"{tmp_path}/root", mounts) == ("/", host.mount_at("/"))
+    assert locate("/..", []) == ("/", None)
+
+
+@pytest.mark.parametrize(
+    ("device", "root", "path", "same"),
+    [
+        ("8:2", "/images", "/no-srv/images", True),
+        ("8:1", "/images", "/no-srv/images", False),  # of another file system
+        ("8:2", "/images", "/no-srv", False),
+        ("8:2", "/", "/no-srv", True),
+        ("8:2", "/", "/no-srv/images", False),
+        ("8:1", "/no-home/images", "/no-home/images", True),
+        ("8:3", "/inner/deep", "/no-inner/deep", True),  # that is a directory of its file system, too
+        ("8:3", "/deep", "/no-inner/deep", False),
+    ],
+)
+def test_a_bind_mount_is_known_by_file_system_and_directory(device: str, root: str, path: str, same: bool) -> None:
+    table = [
+        Mount("8:1", "/", "/", "ext4", "/dev/sda1", "rw"),
+        Mount("8:2", "/", "/no-srv", "xfs", "/dev/sdb", "rw"),
+        Mount("8:3", "/inner", "/no-inner", "xfs", "/dev/sdc", "rw"),
+    ]
+    assert shows(Mount(device, root, "/no-pool", "any", "source", "rw"), path, table) is same
+    assert not shows(Mount(device, root, "/no-pool", "any", "source", "rw"), path, [])
+
+
 # -- undo -----------------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +288,9 @@ def test_undo_of_what_never_happened_is_harmless(tmp_path: Path) -> None:
     aside.write_text("older")
     link = tmp_path / "link"
     link.symlink_to(keep)
+    (tmp_path / "folder").mkdir()
+    folder_link = tmp_path / "folder-link"
+    folder_link.symlink_to("folder")
     steps = [
         undo.Undo("unlink", (str(tmp_path / "absent"),)),
         undo.Undo("unlink", (str(keep), [facts.st_dev, facts.st_ino + 1])),
@@ -247,13 +302,82 @@ def test_undo_of_what_never_happened_is_harmless(tmp_path: Path) -> None:
         undo.Undo("chmod", (str(keep), 0o777, [facts.st_dev, facts.st_ino + 1])),
         undo.Undo("chmod", (str(link), 0o777, [facts.st_dev, facts.st_ino])),
         undo.Undo("chown", (str(keep), 12345, 12345, [facts.st_dev, facts.st_ino + 1])),
+        undo.Undo("chmod", (str(keep), 0o777, [facts.st_dev + 1, facts.st_ino])),
+        undo.Undo("symlink", ("elsewhere", str(keep))),
+        undo.Undo("rmdir", (str(folder_link),)),
+        undo.Undo("rmdir", (str(keep),)),
     ]
     assert rollback.undo_all(steps, host).failures == ()
     assert keep.read_text() == "precious"
     assert keep.stat().st_mode == facts.st_mode
     assert keep.stat().st_uid == facts.st_uid
-    assert link.is_symlink()
+    assert link.is_symlink() and folder_link.is_symlink() and (tmp_path / "folder").is_dir()
     assert rollback.undo_all([undo.Undo("explode", ())], host).failures != ()
+
+
+def test_undo_removes_what_is_still_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    path.write_text("")
+    facts = path.stat()
+    kept = tmp_path / ".poolkit-kept"
+    kept.write_text("kept")
+    link = tmp_path / "link"
+    link.symlink_to("target")
+    steps = [
+        undo.Undo("unlink", (str(path), [facts.st_dev, facts.st_ino])),
+        undo.Undo("unsymlink", ("target", str(link))),
+        undo.Undo("symlink", ("old target", str(tmp_path / "old"))),
+        undo.Undo("restore", (str(kept), str(tmp_path / "file"))),
+    ]
+    for _ in range(2):
+        assert rollback.undo_all(steps, host).failures == ()
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "old"]
+    assert (tmp_path / "old").readlink() == Path("old target")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_undo_of_what_others_made_of_it_since_is_left_alone(tmp_path: Path) -> None:
+    """Space that was reserved behind the end of a file is given back only by that file, and only if it did not grow."""
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * 4096)
+    mine = identity(path.stat())
+
+    def reserved() -> int:
+        libc.fallocate(fd, libc.FALLOC_FL_KEEP_SIZE, 0, 1 << 20)
+        return os.fstat(fd).st_blocks * 512
+
+    fd = os.open(path, os.O_RDWR)
+    try:
+        assert reserved() >= 1 << 20
+        for known, size in (([mine[0], mine[1] + 1], 4096), ([mine[0] + 1, mine[1]], 4096), (mine, 2048), (mine, 8192)):
+            rollback.perform(undo.Undo("trim", (str(path), known, size)), host, set())
+            assert os.fstat(fd).st_blocks * 512 >= 1 << 20 and path.read_bytes() == b"x" * 4096
+        for _ in range(2):
+            rollback.perform(undo.Undo("trim", (str(path), mine, 4096)), host, set())
+            assert os.fstat(fd).st_blocks * 512 < 1 << 20 and path.read_bytes() == b"x" * 4096
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.root
+def test_undo_gives_back_owner_and_mode(tmp_path: Path) -> None:
+    path = tmp_path / "node"
+    path.write_text("")
+    known = identity(path.stat())
+    steps = [undo.Undo("chmod", (str(path), 0o640, known)), undo.Undo("chown", (str(path), 65534, 65533, known))]
+    for _ in range(2):
+        assert rollback.undo_all(steps, host).failures == ()
+        facts = path.stat()
+        assert (facts.st_mode & 0o7777, facts.st_uid, facts.st_gid) == (0o640, 65534, 65533)
+
+
+def test_saved_bytes_go_back_to_a_device_only(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 512)
+    step = undo.write_back(["true"], "", str(path), [(0, b"saved")])
+    (failure,) = rollback.undo_all([step], host).failures
+    assert "is not a block device" in failure
+    assert path.read_bytes() == b"x" * 512
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

@@ -253,13 +253,17 @@ def during(engine: Engine, label: str, action: Callable[[], Any]) -> Host:
     return engine.host
 
 
-def test_a_source_that_changes_meanwhile_is_noticed(engine: Engine, pool: Pool, place: Path) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_source_that_changes_meanwhile_is_noticed(engine: Engine, pool: Pool, place: Path, hidden: bool) -> None:
     source = filled(pool, "disk", "raw")
     before = entries(place)
+    facts = (place / "disk").stat()
 
     def write() -> None:
         with (place / "disk").open("r+b") as file:
             file.write(b"changed")
+        if hidden:  # as rsync and tar do, and whoever has it mapped may have done
+            os.utime(place / "disk", ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
     during(engine, "reflink", write)
     with pytest.raises(errors.HostError, match="was changed while it was copied"):

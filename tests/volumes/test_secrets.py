@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -85,6 +87,44 @@ def test_an_ephemeral_secret_is_kept_in_memory(engine: Engine) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
     made.undefine()
     path.parent.rmdir()
+
+
+@pytest.mark.root
+def test_a_folder_in_memory_that_is_somebody_elses_is_neither_read_nor_used(engine: Engine) -> None:
+    made = engine.define_secret(document(flags="ephemeral='yes'"))
+    made.set_value(b"planted")
+    folder = Path(engine.secret_store.memory)
+    try:
+        os.chown(folder, 65534, 65534)  # anybody may make a folder of that name in shared memory
+        assert engine.secrets() == []
+        with pytest.raises(errors.SecretNotFound):
+            engine.host.operation().secret("volume", usage="/a")
+        for change in (lambda: engine.define_secret(document(flags="ephemeral='yes'")), lambda: made.set_value(b"new")):
+            with pytest.raises(errors.Unsafe, match=r"belongs to another user|is not for this user alone"):
+                change()
+        assert {path.name for path in folder.iterdir()} == {f"{made.uuid}.xml", f"{made.uuid}.value"}
+        os.chown(folder, 0, 0)
+        assert engine.secret("/a").value().reveal() == b"planted"
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", ["open to others", "link"])
+def test_a_folder_in_memory_that_others_can_reach_gets_no_secret(engine: Engine, tmp_path: Path, kind: str) -> None:
+    folder = Path(engine.secret_store.memory)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+        folder.chmod(0o750)
+    try:
+        with pytest.raises(errors.Unsafe, match="is not for this user alone; the secret was not stored"):
+            engine.define_secret(document(flags="ephemeral='yes'"))
+        assert list(folder.iterdir()) == []
+    finally:
+        folder.unlink() if kind == "link" else folder.rmdir()
 
 
 def test_a_damaged_secret_does_not_hide_the_others(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from poolkit.content import wiping
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.host import Host, libc
+from tests.backends.loops import loop_devices
 from tests.formats import samples
 
 from .conftest import MIB, SECRET, content, entries, make, put, xml
@@ -87,6 +88,31 @@ def test_what_reads_back_wrong_is_an_error(tmp_path: Path, monkeypatch: pytest.M
         file.truncate(4096)
         with pytest.raises(errors.HostError, match="read back other data"):
             wiping.wipe(Host(), file.fileno(), 4096, "dod")
+
+
+@pytest.mark.root
+@pytest.mark.tools("losetup")
+@pytest.mark.parametrize("algorithm", sorted(wiping.VERIFIED))
+def test_it_is_the_medium_that_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
+    real = os.fsync
+    with loop_devices(tmp_path) as make_device:
+        device = make_device(2)
+
+        def fsync(fd: int) -> None:
+            real(fd)
+            with (tmp_path / "loop0.img").open("r+b") as medium:  # which kept one sector as it was
+                medium.seek(MIB + 512)
+                medium.write(b"secret!!" * 64)
+                medium.flush()
+                real(medium.fileno())
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        fd = os.open(device, os.O_RDWR)
+        try:
+            with pytest.raises(errors.HostError, match="the medium is bad"):
+                wiping.wipe(Host(), fd, 2 * MIB, algorithm)
+        finally:
+            os.close(fd)
 
 
 def test_zero_keeps_the_space_of_a_full_volume_and_frees_a_sparse_one(pool: Pool) -> None:
