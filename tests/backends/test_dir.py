@@ -129,7 +129,7 @@ def test_an_entry_that_cannot_be_read_is_listed_with_its_error(engine: Engine, t
             made = mine.define(pool(place))
             made.start()
             listed = {v.name: v.info for v in made.volumes()}
-        assert listed["bad"].detail == {"error": "cannot be opened: Permission denied"}
+        assert listed["bad"].detail == {"error": "cannot be opened: Permission denied", "unread": True}
         assert listed["bad"].capacity == 5000
         assert listed["good"].detail is None
     finally:
