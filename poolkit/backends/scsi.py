@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from poolkit.model import Pool, PoolTarget
-from poolkit.xmlmap import Element, simple, xml
+from poolkit.xmlmap import Effect, Element, simple, xml
 from poolkit.xmlmap.rules import exactly_one
 
 
@@ -69,5 +69,6 @@ class ScsiPool(Pool):
 
     type: ClassVar[str] = "scsi"
     first: ClassVar[str | None] = "0.4.1"
+    effect: ClassVar[Effect | None] = "kept"
     source: ScsiSource = xml("source", doc="The adapter.")
     target: PoolTarget = xml("target", doc="Where stable device names are, usually /dev/disk/by-path.")

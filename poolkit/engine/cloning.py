@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
 from poolkit.backend import VolumeInfo, check_volume_name
+from poolkit.engine.asked import left_out
 from poolkit.engine.chain import trusted, walk
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Outcome
@@ -70,6 +71,7 @@ def create_from(
     ):  # fmt: skip
         _, backend_from, from_record = reading
         info = core.same_volume(backend_from, from_record, source.info)
+        asked = definition
         # As in libvirt, a copy is never smaller than what it is made from.
         definition = replace(definition, capacity=max(definition.capacity or 0, info.capacity))
         options = of_backend(how)
@@ -90,6 +92,14 @@ def create_from(
         )
         if not op.dry:
             core.inventory.put_volume(record.id, made, op.id)
+        if 0 < (asked.capacity or 0) < info.capacity:
+            op.host.warn(
+                f"volume '{name}' has the {info.capacity} bytes of its source, and not {asked.capacity}: "
+                "a copy is never smaller"
+            )
+        path = made.path or f"{record.target}/{name}"
+        for words in left_out(asked, made, path, files=backend.file_backed):
+            op.host.warn(words)
     core.emit(op, "volume-created", pool.name, pool.uuid, name)
     words = f"volume '{name}' is made from volume '{source.name}' of pool '{source.pool.name}'"
     return made, record.target, op.outcome(True, words)

@@ -47,7 +47,7 @@ def describer(directory: str | None) -> Callable[[VolumeInfo], Volume]:
             target = VolumeTarget(path=path, format=format, permissions=permissions, timestamps=timestamps)
         else:
             target = _rich_target(info.detail, path, format, permissions, timestamps)
-            backing = _backing(info.detail)
+            backing = _backing(info.detail, path)
             if "extents" in info.detail:
                 source = _source(info.detail["extents"])
         return Volume(
@@ -89,9 +89,19 @@ def _rich_target(
     )
 
 
-def _backing(detail: Mapping[str, Any]) -> BackingStore | None:
+def _backing(detail: Mapping[str, Any], image: str | None) -> BackingStore | None:
+    """The backing store as libvirt prints it: a local file absolute, whatever the image's way to say it."""
     name = detail.get("backing")
-    return None if name is None else BackingStore(path=name, format=detail.get("backing_format"))
+    if name is None:
+        return None
+    from poolkit.formats import local
+
+    format = detail.get("backing_format")
+    found = local.meant(name, detail.get("backing_kind", "file"), format)
+    if found is None:
+        return BackingStore(path=name, format=local.known_format(format))
+    path, format = found
+    return BackingStore(path=local.beside(path, image) if image is not None else path, format=format)
 
 
 def _source(extents: list[list[Any]]) -> VolumeSource:
