@@ -81,7 +81,7 @@ class OptionalTarget(Element):
 
     path: str | None = xml(
         "path",
-        type=simple.AbsPath,
+        type=simple.Path,
         default=None,
         since="0.4.1",
         effect="kept",
@@ -108,8 +108,8 @@ class AuthSecret(Element):
     """Which secret holds the password of a login: by uuid or by usage, never the password itself."""
 
     rules = (_UUID_OR_USAGE,)
-    type: Literal["volume", "ceph", "iscsi"] | None = xml(
-        "@type", default=None, since="3.0.0", effect="acted", doc="Its kind of use."
+    type: str | None = xml(
+        "@type", type=simple.Word, default=None, since="3.0.0", effect="kept", doc="Its kind of use, such as ceph."
     )
     uuid: str | None = xml(
         "@uuid", type=simple.Uuid, default=None, since="0.9.7", effect="acted", doc="The secret's uuid."
@@ -133,6 +133,10 @@ class SourceDevice(Element):
     path: str = xml("@path", type=simple.Path, since="0.4.1", effect="acted", doc="Path of the device.")
 
 
+# libvirt has one reader for the sources of all pool types, and no type uses all of it.
+_ANY_SOURCE = ("host", "device", "dir", "name", "adapter", "initiator", "auth", "format", "protocol")
+
+
 class Pool(Element):
     """What every pool has. A pool type's class adds ``source``, ``target`` and what else it needs."""
 
@@ -142,6 +146,7 @@ class Pool(Element):
     """The version of libvirt that first had the type (its formatstorage.html says); None for types that it does not have."""
     local_namespaces: ClassVar[dict[str, str]] = {"pk": POOLKIT_NAMESPACE}
     block: ClassVar[bool] = True
+    spare: ClassVar[dict[str, tuple[str, ...]]] = {"": ("target",), "source": _ANY_SOURCE, "target": ("encryption",)}
 
     name: str = xml(
         "name", type=simple.Name, since="0.4.1", effect="acted", doc="Name of the pool, unique on the host."
@@ -300,7 +305,9 @@ class VolumeTarget(Element):
 
 
 class BackingStore(Element):
-    """The image a volume is an overlay of."""
+    """The image a volume is an overlay of; without a path there is none."""
+
+    absent_without: ClassVar[str] = "path"
 
     path: str = xml(
         "path", type=simple.Text, since="0.6.0", effect="acted", doc="Path or address of the backing image."

@@ -35,6 +35,7 @@ class SharedLvmPool(Pool):
 
     type: ClassVar[str] = "shared-lvm"
     effect: ClassVar[Effect | None] = "kept"
+    spare: ClassVar[dict[str, tuple[str, ...]]] = {}
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml(
         "name", type=simple.Name, source="source.name", effect="acted", doc="Name; the source's by default."

@@ -69,5 +69,6 @@ class XenPool(Pool):
 
     type: ClassVar[str] = "xensm"
     effect: ClassVar[Effect | None] = "kept"
+    spare: ClassVar[dict[str, tuple[str, ...]]] = {}
     source: XenSource = xml("source", doc="The repository.")
     flavor: str | None = xml("flavor", type=simple.Word, default=None, doc="Group of pools a volume may be placed in.")

@@ -251,7 +251,9 @@ class Element(metaclass=ElementMeta):
     of its ``type`` attribute, which tells classes with one tag apart; ``type_optional`` says that a missing attribute
     means this class; ``namespaces`` maps prefixes declared on the root element to their names, ``local_namespaces``
     those declared where they are used; ``rules`` are conditions between fields; ``effect`` is that of the fields of the
-    class and of all below it, but for those of its own that say theirs (see ``xml``).
+    class and of all below it, but for those of its own that say theirs (see ``xml``); ``spare`` maps places below the root
+    to elements that libvirt's parser takes there although they mean nothing: they are left out with a warning, and no error;
+    ``absent_without`` is the field without which the element counts as not there.
     """
 
     tag: ClassVar[str] = ""
@@ -262,6 +264,8 @@ class Element(metaclass=ElementMeta):
     block: ClassVar[bool] = False
     omit_empty: ClassVar[bool] = False
     effect: ClassVar[Effect | None] = None
+    spare: ClassVar[dict[str, tuple[str, ...]]] = {}
+    absent_without: ClassVar[str] = ""
 
     if not TYPE_CHECKING:
         xml_kind = ""
