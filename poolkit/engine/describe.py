@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.model import (
     BackingStore,
@@ -15,9 +16,13 @@ from poolkit.model import (
     Timestamps,
     Volume,
     VolumeDevice,
+    VolumeSecret,
     VolumeSource,
     VolumeTarget,
 )
+
+if TYPE_CHECKING:
+    from poolkit.engine.core import Core
 
 _NO_SOURCE = VolumeSource()
 _ENCRYPTION: dict[str, Any] = {"luks": "luks", "luks1": "luks", "luks2": "luks2", "qcow": "qcow", "aes": "qcow"}
@@ -87,6 +92,22 @@ def _rich_target(
         cluster_size=detail.get("cluster_size") if format == "qcow2" else None,
         features=tuple(f for f in detail.get("features", ()) if f in ("lazy_refcounts", "extended_l2", "data_file")),
     )
+
+
+def with_secret(volume: Volume, core: Core) -> Volume:
+    """The document of an encrypted volume with the uuid of the secret that is for its path, if there is one."""
+    from poolkit.state.secrets import Secrets
+    from poolkit.xmlmap import replace
+
+    target = volume.target
+    if target.encryption is None or target.path is None:
+        return volume
+    try:
+        uuid = Secrets(core.locations, core.host).find(target.path, "volume").uuid
+    except errors.PoolkitError:  # there is none, or none that this user may see
+        return volume
+    encryption = replace(target.encryption, secrets=(VolumeSecret(uuid=uuid),))
+    return replace(volume, target=replace(target, encryption=encryption))
 
 
 def _backing(detail: Mapping[str, Any], image: str | None) -> BackingStore | None:
