@@ -89,6 +89,13 @@ def test_what_libvirt_does_not_know_is_an_error(text: str) -> None:
         read(text, pool_classes())
 
 
+@pytest.mark.parametrize("half", ["parent_wwnn", "parent_wwpn"])
+def test_half_of_a_parents_name_is_refused_as_libvirt_does(half: str) -> None:
+    adapter = f"<adapter type='fc_host' {half}='20000000c9831b4b' wwnn='20000000c9831b4b' wwpn='10000000c9831b4b'/>"
+    with pytest.raises(InvalidDefinition, match=f"@{half} needs @parent_ww"):
+        read(pool(0, "scsi", f"<source>{adapter}</source>{TARGET}"), pool_classes())
+
+
 def test_the_word_for_a_secret_is_kept() -> None:
     assert f"<secret type='uuid' uuid='{UUID}'/>" in write(read(pool(0, *POOLS[0][:2]), pool_classes()))
 
