@@ -149,9 +149,10 @@ def _carries(definition: Any, info: Any) -> bool:
 
 
 def _sound_chain(core: Core, source: Volume) -> None:
-    last = walk(core, source.pool.name, source.path, source.info, deep=True)[-1]
-    if last.problem and last.volume != source.name:
+    links = walk(core, source.pool.name, source.path, source.info, deep=True)
+    bad = next((link for link in links if link.problem), None)
+    if bad is not None and bad.volume != source.name:
         raise errors.Unsafe(
-            f"volume '{source.name}' stands on '{last.path[:200]}': {last.problem}", volume=source.name,
+            f"volume '{source.name}' stands on '{bad.path[:200]}': {bad.problem}", volume=source.name,
             hint="an overlay on it would inherit that",
         )  # fmt: skip
