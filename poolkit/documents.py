@@ -5,42 +5,42 @@ from __future__ import annotations
 from typing import ClassVar
 
 from .model import Auth, Extent, SourceHost
-from .xmlmap import Element, simple, xml
+from .xmlmap import Effect, Element, simple, xml
 
 
 class VolumeUsage(Element):
     """The secret belongs to one volume."""
 
     type: ClassVar[str] = "volume"
-    id: str = xml("volume", type=simple.Text, since="0.7.1", doc="Path of the volume.")
+    id: str = xml("volume", type=simple.Text, since="0.7.1", effect="acted", doc="Path of the volume.")
 
 
 class CephUsage(Element):
     """The secret is a cephx key."""
 
     type: ClassVar[str] = "ceph"
-    id: str = xml("name", type=simple.Text, since="0.9.7", doc="Name that pools refer to.")
+    id: str = xml("name", type=simple.Text, since="0.9.7", effect="acted", doc="Name that pools refer to.")
 
 
 class IscsiUsage(Element):
     """The secret is a CHAP password."""
 
     type: ClassVar[str] = "iscsi"
-    id: str = xml("target", type=simple.Text, since="1.0.4", doc="Name that pools refer to.")
+    id: str = xml("target", type=simple.Text, since="1.0.4", effect="acted", doc="Name that pools refer to.")
 
 
 class TlsUsage(Element):
     """The secret unlocks a TLS key."""
 
     type: ClassVar[str] = "tls"
-    id: str = xml("name", type=simple.Text, since="2.3.0", doc="Name that is referred to.")
+    id: str = xml("name", type=simple.Text, since="2.3.0", effect="acted", doc="Name that is referred to.")
 
 
 class VtpmUsage(Element):
     """The secret encrypts the state of a virtual TPM."""
 
     type: ClassVar[str] = "vtpm"
-    id: str = xml("name", type=simple.Text, since="5.6.0", doc="Name that is referred to.")
+    id: str = xml("name", type=simple.Text, since="5.6.0", effect="acted", doc="Name that is referred to.")
 
 
 class Secret(Element):
@@ -48,13 +48,18 @@ class Secret(Element):
 
     tag: ClassVar[str] = "secret"
     block: ClassVar[bool] = True
-    ephemeral: bool = xml("@ephemeral", default=False, since="0.7.1", doc="Kept in memory only.")
-    private: bool = xml("@private", default=False, since="0.7.1", doc="The value is never given out.")
+    ephemeral: bool = xml("@ephemeral", default=False, since="0.7.1", effect="acted", doc="Kept in memory only.")
+    private: bool = xml("@private", default=False, since="0.7.1", effect="acted", doc="The value is never given out.")
     uuid: str | None = xml(
-        "uuid", type=simple.Uuid, default=None, since="0.7.1", doc="Identity; made when it is not given."
+        "uuid",
+        type=simple.Uuid,
+        default=None,
+        since="0.7.1",
+        effect="acted",
+        doc="Identity; made when it is not given.",
     )
     description: str | None = xml(
-        "description", type=simple.Free, default=None, since="0.7.1", doc="A text for people."
+        "description", type=simple.Free, default=None, since="0.7.1", effect="kept", doc="A text for people."
     )
     usage: VolumeUsage | CephUsage | IscsiUsage | TlsUsage | VtpmUsage | None = xml(
         "usage", default=None, since="0.7.1", doc="What it is for, and the name it is found by."
@@ -93,6 +98,7 @@ class StoragePoolCapabilities(Element):
     """All pool types."""
 
     tag: ClassVar[str] = "storagepoolCapabilities"
+    effect: ClassVar[Effect | None] = "reported"
     block: ClassVar[bool] = True
     pools: tuple[PoolTypeCapabilities, ...] = xml("pool", default=(), since="5.2.0", doc="The pool types.")
 
@@ -101,6 +107,7 @@ class PoolCapabilities(Element):
     """The same under the name that older libvirt documents use."""
 
     tag: ClassVar[str] = "poolCapabilities"
+    effect: ClassVar[Effect | None] = "reported"
     block: ClassVar[bool] = True
     pools: tuple[PoolTypeCapabilities, ...] = xml("pool", default=(), since="5.2.0", doc="The pool types.")
 
@@ -117,8 +124,9 @@ class FoundSource(Element):
     """A source that discovery found, or that tells discovery where to look; it fits into a pool of that type."""
 
     tag: ClassVar[str] = "source"
+    effect: ClassVar[Effect | None] = "reported"
     block: ClassVar[bool] = True
-    hosts: tuple[SourceHost, ...] = xml("host", default=(), since="0.4.5", doc="Servers.")
+    hosts: tuple[SourceHost, ...] = xml("host", default=(), since="0.4.5", effect="acted", doc="Servers.")
     devices: tuple[FoundDevice, ...] = xml("device", default=(), since="0.4.5", doc="Devices.")
     dir: str | None = xml("dir/@path", type=simple.Path, default=None, since="0.4.5", doc="Exported directory.")
     name: str | None = xml("name", type=simple.Text, default=None, since="0.4.5", doc="Volume group, pool or cluster.")
@@ -133,5 +141,6 @@ class Sources(Element):
     """What discovery found."""
 
     tag: ClassVar[str] = "sources"
+    effect: ClassVar[Effect | None] = "reported"
     block: ClassVar[bool] = True
     sources: tuple[FoundSource, ...] = xml("source", default=(), since="0.4.5", doc="The sources.")

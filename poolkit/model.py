@@ -33,31 +33,46 @@ class Permissions(Element):
 
     omit_empty: ClassVar[bool] = True
     mode: int | None = xml(
-        "mode", type=simple.Mode, default=None, since="0.4.1", doc="Permission bits, octal, at most 0777."
+        "mode",
+        type=simple.Mode,
+        default=None,
+        since="0.4.1",
+        effect="acted",
+        doc="Permission bits, octal, at most 0777.",
     )
     owner: int | None = xml(
-        "owner", type=simple.Owner, default=None, since="0.4.1", doc="Numeric user id; -1 means none."
+        "owner", type=simple.Owner, default=None, since="0.4.1", effect="acted", doc="Numeric user id; -1 means none."
     )
     group: int | None = xml(
-        "group", type=simple.Owner, default=None, since="0.4.1", doc="Numeric group id; -1 means none."
+        "group", type=simple.Owner, default=None, since="0.4.1", effect="acted", doc="Numeric group id; -1 means none."
     )
     label: str | None = xml(
-        "label", type=simple.Text, default=None, since="0.4.1", doc="SELinux label; kept, not applied."
+        "label", type=simple.Text, default=None, since="0.4.1", effect="kept", doc="SELinux label; kept, not applied."
     )
 
 
 class Cow(Element):
     """Whether copy-on-write is wanted for the directory; only file systems such as btrfs can turn it off."""
 
-    state: bool = xml("@state", type=simple.YesNo, doc="yes or no.")
+    state: bool = xml("@state", type=simple.YesNo, effect="acted", doc="yes or no.")
 
 
 class PoolTarget(Element):
     """Where the pool appears on the host."""
 
-    path: str = xml("path", type=simple.AbsPath, since="0.4.1", doc="Directory in which the volumes are found.")
+    path: str = xml(
+        "path", type=simple.AbsPath, since="0.4.1", effect="acted", doc="Directory in which the volumes are found."
+    )
     permissions: Permissions = xml(
         "permissions", default=Permissions, since="0.4.1", doc="What build gives the directory; 0711 by default."
+    )
+
+
+class DeviceTarget(PoolTarget):
+    """Where the device nodes of the pool's volumes are."""
+
+    permissions: Permissions = xml(
+        "permissions", default=Permissions, since="0.4.1", effect="kept", doc="Kept for libvirt's sake."
     )
 
 
@@ -65,17 +80,24 @@ class OptionalTarget(Element):
     """Where the pool appears on the host, when that follows from the source."""
 
     path: str | None = xml(
-        "path", type=simple.AbsPath, default=None, since="0.4.1", doc="Directory in which the volumes are found."
+        "path",
+        type=simple.Path,
+        default=None,
+        since="0.4.1",
+        effect="kept",
+        doc="Directory in which the volumes are found.",
     )
-    permissions: Permissions = xml("permissions", default=Permissions, since="0.4.1", doc="Kept for libvirt's sake.")
+    permissions: Permissions = xml(
+        "permissions", default=Permissions, since="0.4.1", effect="kept", doc="Kept for libvirt's sake."
+    )
 
 
 class SourceHost(Element):
     """A server."""
 
-    name: str = xml("@name", type=simple.Host, since="0.4.1", doc="Host name or address.")
+    name: str = xml("@name", type=simple.Host, since="0.4.1", effect="acted", doc="Host name or address.")
     port: int | None = xml(
-        "@port", type=simple.Port, default=None, skip=0, since="0.4.1", doc="Port; 0 is the usual one."
+        "@port", type=simple.Port, default=None, skip=0, since="0.4.1", effect="acted", doc="Port; 0 is the usual one."
     )
 
 
@@ -86,23 +108,33 @@ class AuthSecret(Element):
     """Which secret holds the password of a login: by uuid or by usage, never the password itself."""
 
     rules = (_UUID_OR_USAGE,)
-    type: Literal["volume", "ceph", "iscsi"] | None = xml("@type", default=None, since="3.0.0", doc="Its kind of use.")
-    uuid: str | None = xml("@uuid", type=simple.Uuid, default=None, since="0.9.7", doc="The secret's uuid.")
-    usage: str | None = xml("@usage", type=simple.Text, default=None, since="0.9.7", doc="The secret's usage.")
+    type: str | None = xml(
+        "@type", type=simple.Word, default=None, since="3.0.0", effect="kept", doc="Its kind of use, such as ceph."
+    )
+    uuid: str | None = xml(
+        "@uuid", type=simple.Uuid, default=None, since="0.9.7", effect="acted", doc="The secret's uuid."
+    )
+    usage: str | None = xml(
+        "@usage", type=simple.Text, default=None, since="0.9.7", effect="acted", doc="The secret's usage."
+    )
 
 
 class Auth(Element):
     """How to log in to the server."""
 
-    type: Literal["chap", "ceph"] = xml("@type", since="0.9.7", doc="chap for iSCSI, ceph for cephx.")
-    username: str = xml("@username", type=simple.Text, since="0.9.7", doc="User name.")
+    type: Literal["chap", "ceph"] = xml("@type", since="0.9.7", effect="acted", doc="chap for iSCSI, ceph for cephx.")
+    username: str = xml("@username", type=simple.Text, since="0.9.7", effect="acted", doc="User name.")
     secret: AuthSecret = xml("secret", since="0.9.7", doc="Where the password is.")
 
 
 class SourceDevice(Element):
     """A block device of the host."""
 
-    path: str = xml("@path", type=simple.Path, since="0.4.1", doc="Path of the device.")
+    path: str = xml("@path", type=simple.Path, since="0.4.1", effect="acted", doc="Path of the device.")
+
+
+# libvirt has one reader for the sources of all pool types, and no type uses all of it.
+_ANY_SOURCE = ("host", "device", "dir", "name", "adapter", "initiator", "auth", "format", "protocol")
 
 
 class Pool(Element):
@@ -114,10 +146,18 @@ class Pool(Element):
     """The version of libvirt that first had the type (its formatstorage.html says); None for types that it does not have."""
     local_namespaces: ClassVar[dict[str, str]] = {"pk": POOLKIT_NAMESPACE}
     block: ClassVar[bool] = True
+    spare: ClassVar[dict[str, tuple[str, ...]]] = {"": ("target",), "source": _ANY_SOURCE, "target": ("encryption",)}
 
-    name: str = xml("name", type=simple.Name, since="0.4.1", doc="Name of the pool, unique on the host.")
+    name: str = xml(
+        "name", type=simple.Name, since="0.4.1", effect="acted", doc="Name of the pool, unique on the host."
+    )
     uuid: str | None = xml(
-        "uuid", type=simple.Uuid, default=None, since="0.4.1", doc="Identity of the pool; made when it is not given."
+        "uuid",
+        type=simple.Uuid,
+        default=None,
+        since="0.4.1",
+        effect="acted",
+        doc="Identity of the pool; made when it is not given.",
     )
     capacity: int = xml(
         "capacity", type=simple.Size, default=0, compare=False, since="0.4.1", doc="Size of the storage; reported only."
@@ -134,33 +174,43 @@ class Pool(Element):
 class PlainSource(Element):
     """The source of a pool that has none but may carry its maker."""
 
-    vendor: str | None = xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; for information.")
-    product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")
+    vendor: str | None = xml(
+        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
+    )
+    product: str | None = xml(
+        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
+    )
 
 
 class VolumeSecret(Element):
     """The passphrase of an encrypted volume."""
 
     rules = (_UUID_OR_USAGE,)
-    type: Literal["passphrase"] = xml("@type", default="passphrase", since="0.7.1", doc="Always passphrase.")
-    uuid: str | None = xml("@uuid", type=simple.Uuid, default=None, since="0.7.1", doc="The secret's uuid.")
-    usage: str | None = xml("@usage", type=simple.Text, default=None, since="2.1.0", doc="The secret's usage.")
+    type: Literal["passphrase"] = xml(
+        "@type", default="passphrase", since="0.7.1", effect="acted", doc="Always passphrase."
+    )
+    uuid: str | None = xml(
+        "@uuid", type=simple.Uuid, default=None, since="0.7.1", effect="acted", doc="The secret's uuid."
+    )
+    usage: str | None = xml(
+        "@usage", type=simple.Text, default=None, since="2.1.0", effect="acted", doc="The secret's usage."
+    )
 
 
 class Cipher(Element):
     """The cipher of an encrypted volume."""
 
-    name: str = xml("@name", since="2.1.0", doc="Cipher, such as aes.")
-    size: int = xml("@size", type=simple.UInt, since="2.1.0", doc="Key size in bits.")
-    mode: str | None = xml("@mode", default=None, since="2.1.0", doc="Mode, such as cbc or xts.")
-    hash: str | None = xml("@hash", default=None, since="2.1.0", doc="Hash, such as sha256.")
+    name: str = xml("@name", since="2.1.0", effect="acted", doc="Cipher, such as aes.")
+    size: int = xml("@size", type=simple.UInt, since="2.1.0", effect="acted", doc="Key size in bits.")
+    mode: str | None = xml("@mode", default=None, since="2.1.0", effect="acted", doc="Mode, such as cbc or xts.")
+    hash: str | None = xml("@hash", default=None, since="2.1.0", effect="acted", doc="Hash, such as sha256.")
 
 
 class IvGenerator(Element):
     """How an encrypted volume makes its initialisation vectors."""
 
-    name: str = xml("@name", since="2.1.0", doc="Generator, such as plain64 or essiv.")
-    hash: str | None = xml("@hash", default=None, since="2.1.0", doc="Hash, such as sha256.")
+    name: str = xml("@name", since="2.1.0", effect="acted", doc="Generator, such as plain64 or essiv.")
+    hash: str | None = xml("@hash", default=None, since="2.1.0", effect="acted", doc="Hash, such as sha256.")
 
 
 class Encryption(Element):
@@ -169,9 +219,11 @@ class Encryption(Element):
     rules = (requires("ivgen", "cipher", paths=("ivgen", "cipher")),)
     block: ClassVar[bool] = True
     format: Literal["default", "qcow", "luks", "luks2", "luks-any"] = xml(
-        "@format", since="0.7.1", doc="Kind of encryption."
+        "@format", since="0.7.1", effect="acted", doc="Kind of encryption."
     )
-    engine: Literal["qemu", "librbd"] | None = xml("@engine", default=None, since="7.9.0", doc="Who encrypts.")
+    engine: Literal["qemu", "librbd"] | None = xml(
+        "@engine", default=None, since="7.9.0", effect="acted", doc="Who encrypts."
+    )
     secrets: tuple[VolumeSecret, ...] = xml(
         "secret", default=(), since="0.7.1", doc="Its passphrases; several for layers."
     )
@@ -183,21 +235,35 @@ class Timestamps(Element):
     """Times of a volume, in seconds since 1970 with up to nine decimals, as text so that no digit is lost."""
 
     block: ClassVar[bool] = True
-    atime: str | None = xml("atime", type=simple.Stamp, default=None, since="0.10.0", doc="Last read.")
-    mtime: str | None = xml("mtime", type=simple.Stamp, default=None, since="0.10.0", doc="Last change of the data.")
-    ctime: str | None = xml("ctime", type=simple.Stamp, default=None, since="0.10.0", doc="Last change of the inode.")
-    btime: str | None = xml("btime", type=simple.Stamp, default=None, since="0.10.0", doc="Birth, where it is known.")
+    atime: str | None = xml("atime", type=simple.Stamp, default=None, since="0.10.0", effect="acted", doc="Last read.")
+    mtime: str | None = xml(
+        "mtime", type=simple.Stamp, default=None, since="0.10.0", effect="acted", doc="Last change of the data."
+    )
+    ctime: str | None = xml(
+        "ctime", type=simple.Stamp, default=None, since="0.10.0", effect="acted", doc="Last change of the inode."
+    )
+    btime: str | None = xml(
+        "btime", type=simple.Stamp, default=None, since="0.10.0", effect="acted", doc="Birth, where it is known."
+    )
 
 
 class VolumeTarget(Element):
     """Where the volume is and what it is."""
 
-    path: str | None = xml("path", type=simple.Path, default=None, since="0.4.1", doc="Path or address of the volume.")
+    path: str | None = xml(
+        "path",
+        type=simple.Path,
+        default=None,
+        since="0.4.1",
+        effect="kept",
+        doc="Its path or address; the pool decides it.",
+    )
     format: str | None = xml(
         "format/@type",
         type=simple.choice(*VOLUME_FORMATS),
         default=None,
         since="0.4.1",
+        effect="acted",
         doc="Format; the pool type's by default.",
     )
     permissions: Permissions = xml(
@@ -208,46 +274,70 @@ class VolumeTarget(Element):
     )
     encryption: Encryption | None = xml("encryption", default=None, since="0.7.1", doc="Encryption of the volume.")
     compat: str | None = xml(
-        "compat", type=simple.Version, default=None, since="1.1.0", doc="qcow2 version: 0.10 or 1.1."
+        "compat", type=simple.Version, default=None, since="1.1.0", effect="acted", doc="qcow2 version: 0.10 or 1.1."
     )
     nocow: bool = xml(
-        "nocow", type=Flag, default=False, since="1.2.7", doc="Turn copy-on-write off for the file (btrfs)."
+        "nocow",
+        type=Flag,
+        default=False,
+        since="1.2.7",
+        effect="acted",
+        doc="Turn copy-on-write off for the file (btrfs).",
     )
     cluster_size: int | None = xml(
-        "clusterSize", type=simple.Size, default=None, skip=0, unit="B", since="7.4.0", doc="qcow2 cluster size."
+        "clusterSize",
+        type=simple.Size,
+        default=None,
+        skip=0,
+        unit="B",
+        since="7.4.0",
+        effect="acted",
+        doc="qcow2 cluster size.",
     )
     features: tuple[str, ...] = xml(
-        "features/*", type=Words(*VOLUME_FEATURES), default=(), since="1.1.0", doc="Features of a qcow2 image."
+        "features/*",
+        type=Words(*VOLUME_FEATURES),
+        default=(),
+        since="1.1.0",
+        effect="acted",
+        doc="Features of a qcow2 image.",
     )
 
 
 class BackingStore(Element):
-    """The image a volume is an overlay of."""
+    """The image a volume is an overlay of; without a path there is none."""
 
-    path: str = xml("path", type=simple.Text, since="0.6.0", doc="Path or address of the backing image.")
+    absent_without: ClassVar[str] = "path"
+
+    path: str = xml(
+        "path", type=simple.Text, since="0.6.0", effect="acted", doc="Path or address of the backing image."
+    )
     format: str | None = xml(
         "format/@type",
         type=simple.choice(*VOLUME_FORMATS),
         default=None,
         since="0.6.0",
+        effect="acted",
         doc="Format of the backing image.",
     )
-    permissions: Permissions = xml("permissions", default=Permissions, since="0.6.0", doc="Its mode and owner.")
+    permissions: Permissions = xml(
+        "permissions", default=Permissions, since="0.6.0", effect="kept", doc="Its mode and owner."
+    )
     timestamps: Timestamps | None = xml("timestamps", default=None, compare=False, since="0.10.0", doc="Its times.")
 
 
 class Extent(Element):
     """A piece of a device, in bytes from its start."""
 
-    start: int = xml("@start", type=simple.ULong, since="0.4.1", doc="First byte.")
-    end: int = xml("@end", type=simple.ULong, since="0.4.1", doc="Byte after the last.")
+    start: int = xml("@start", type=simple.ULong, since="0.4.1", effect="acted", doc="First byte.")
+    end: int = xml("@end", type=simple.ULong, since="0.4.1", effect="acted", doc="Byte after the last.")
 
 
 class VolumeDevice(Element):
     """A device that holds a part of the volume."""
 
     block: ClassVar[bool] = True
-    path: str = xml("@path", type=simple.Path, since="0.4.1", doc="Path of the device.")
+    path: str = xml("@path", type=simple.Path, since="0.4.1", effect="acted", doc="Path of the device.")
     extents: tuple[Extent, ...] = xml("extent", default=(), since="0.4.1", doc="The pieces it holds.")
 
 
@@ -271,7 +361,9 @@ class Volume(Element):
     type: Literal["file", "block", "dir", "network", "netdir", "ploop"] | None = xml(
         "@type", default=None, compare=False, since="1.2.0", doc="What the volume is on the host; reported only."
     )
-    name: str = xml("name", type=simple.VolumeName, since="0.4.1", doc="Name of the volume, unique in its pool.")
+    name: str = xml(
+        "name", type=simple.VolumeName, since="0.4.1", effect="acted", doc="Name of the volume, unique in its pool."
+    )
     key: str | None = xml(
         "key", default=None, compare=False, since="0.4.1", doc="Identity of the volume; reported only."
     )
@@ -283,7 +375,13 @@ class Volume(Element):
         doc="Devices and extents; reported only.",
     )
     capacity: int | None = xml(
-        "capacity", type=simple.Size, default=None, fallback=0, since="0.4.1", doc="Size that a machine sees."
+        "capacity",
+        type=simple.Size,
+        default=None,
+        fallback=0,
+        since="0.4.1",
+        effect="acted",
+        doc="Size that a machine sees.",
     )
     allocation: int | None = xml(
         "allocation",
@@ -291,6 +389,7 @@ class Volume(Element):
         default=None,
         fallback="capacity",
         since="0.4.1",
+        effect="acted",
         doc="Space to reserve; all by default.",
     )
     physical: int | None = xml(

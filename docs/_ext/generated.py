@@ -154,7 +154,8 @@ def xml_page() -> Iterator[str]:
     yield ""
     yield "One page for each kind of document. A row is an element or an attribute, in the order in which it is printed;"
     yield "elements may be given in any order. *Times* says how often it may stand there. A row marked *reported* is"
-    yield "printed with what is found on the machine: it is accepted in a definition, and means nothing there. *Since* is"
+    yield "printed with what is found on the machine: it is accepted in a definition, and means nothing there. One marked"
+    yield "*kept* is information: it is kept and printed, and changes nothing. All others are acted on or refused. *Since* is"
     yield "the version of libvirt that brought it, and empty for what is poolkit's own."
     yield ""
     yield "`poolkit schema` prints the same as RELAX NG or XML Schema, with the pool types of other packages that are"
@@ -184,7 +185,7 @@ def document_page(name: str, cls: type, rows: list[Row]) -> Iterator[str]:
             continue  # the title says it
         place = row.path.removeprefix(f"/{kind}/")
         default = f"`{cell(row.default)}`" if row.default else ""
-        doc = f"*reported* {row.doc}" if row.reported else row.doc
+        doc = f"*{row.effect}* {row.doc}" if row.effect in ("reported", "kept") else row.doc
         value = "" if row.type == "an element" else cell(row.type)
         yield f"| `{place}` | {value} | {default} | {row.cardinality} | {row.since} | {cell(doc)} |"
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from poolkit.backend import State
 from poolkit.families.filepool import FileBackend
 from poolkit.host.mounts import network_of
+from poolkit.later import later
 from poolkit.model import Permissions, PlainSource, Pool, PoolTarget
 from poolkit.xmlmap import xml
+
+if TYPE_CHECKING:
+    from poolkit.content import images
+else:
+    images = later(globals(), "images", "poolkit.content.images")
 
 
 class DirPool(Pool):
@@ -17,7 +23,9 @@ class DirPool(Pool):
 
     type: ClassVar[str] = "dir"
     first: ClassVar[str | None] = "0.4.1"
-    cow: bool | None = xml("features/cow/@state", default=None, since="6.6.0", doc="Whether files are copied on write.")
+    cow: bool | None = xml(
+        "features/cow/@state", default=None, since="6.6.0", effect="acted", doc="Whether files are copied on write."
+    )
     source: PlainSource = xml("source", default=PlainSource, always=True, doc="Vendor and product only.")
     target: PoolTarget = xml("target", always=True, doc="The directory.")
     volume_defaults: Permissions | None = xml(
@@ -42,8 +50,21 @@ class DirBackend(FileBackend):
         self.open().close()
 
     def build(self, *, overwrite: bool = False) -> bool:
-        """Make the directory, with the mode, owner and group that the definition gives; one that exists keeps its files."""
-        return self.build_directory()
+        """Make the directory, with the mode, owner and group that the definition gives; one that exists keeps its files.
+
+        Copy-on-write of new files is turned off or on as ``<cow>`` says; a warning where the file system has no say in it.
+        """
+        made = self.build_directory()
+        if self.pool.cow is not None:
+            word = "on" if self.pool.cow else "off"
+            if self.host.step(f"turn copy-on-write {word} for new files in {self.place}"):
+                with self.open() as directory:
+                    taken = images.no_cow(directory.fd, off=not self.pool.cow)
+                if not taken and not self.pool.cow:
+                    self.host.warn(
+                        f"pool '{self.pool.name}': the file system of '{self.place}' cannot turn copy-on-write off"
+                    )
+        return made
 
     def erase(self) -> bool:
         """Remove the directory, which must be empty."""

@@ -15,7 +15,7 @@ from poolkit.families.partvolumes import SFDISK, PartitionVolumes
 from poolkit.host import undo
 from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
-from poolkit.model import PARTITION_FORMATS, Extent, Pool, PoolTarget
+from poolkit.model import PARTITION_FORMATS, DeviceTarget, Extent, Pool
 from poolkit.xmlmap import Element, replace, simple, xml
 
 _SAVED = 1 << 20  # bytes at each end of the disk that are kept to undo a new table: all tables are within them
@@ -28,9 +28,13 @@ _AT_ENDS = {"linux_raid_member", "zfs_member"}  # has its mark at the end, which
 class Disk(Element):
     """The disk."""
 
-    path: str = xml("@path", type=simple.Path, since="0.4.1", doc="Path of the disk.")
+    path: str = xml("@path", type=simple.Path, since="0.4.1", effect="acted", doc="Path of the disk.")
     part_separator: bool | None = xml(
-        "@part_separator", default=None, since="1.3.1", doc="Whether partitions are named with a p before the number."
+        "@part_separator",
+        default=None,
+        since="1.3.1",
+        effect="acted",
+        doc="Whether partitions are named with a p before the number.",
     )
     free_extents: tuple[Extent, ...] = xml(
         "freeExtent", default=(), compare=False, since="0.4.1", doc="Free space; reported."
@@ -42,10 +46,18 @@ class DiskSource(Element):
 
     devices: tuple[Disk, ...] = xml("device", min=1, since="0.4.1", doc="The disk; only the first is used.")
     format: Literal["unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2"] = xml(
-        "format/@type", default="unknown", since="0.4.1", doc="Partition table; unknown takes what is there."
+        "format/@type",
+        default="unknown",
+        since="0.4.1",
+        effect="acted",
+        doc="Partition table; unknown takes what is there.",
     )
-    vendor: str | None = xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; for information.")
-    product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")
+    vendor: str | None = xml(
+        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
+    )
+    product: str | None = xml(
+        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
+    )
 
 
 class DiskPool(Pool):
@@ -54,7 +66,7 @@ class DiskPool(Pool):
     type: ClassVar[str] = "disk"
     first: ClassVar[str | None] = "0.4.1"
     source: DiskSource = xml("source", doc="The disk.")
-    target: PoolTarget = xml("target", doc="Where the partitions' device nodes are, usually /dev.")
+    target: DeviceTarget = xml("target", doc="Where the partitions' device nodes are, usually /dev.")
 
 
 class DiskBackend(PartitionVolumes):

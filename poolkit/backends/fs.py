@@ -23,7 +23,9 @@ FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
 class MountOption(Element):
     """One option of mount(8)."""
 
-    name: str = xml("@name", type=simple.Text, since="5.1.0", doc="The option, such as noatime or commit=10.")
+    name: str = xml(
+        "@name", type=simple.Text, since="5.1.0", effect="acted", doc="The option, such as noatime or commit=10."
+    )
 
 
 class FsSource(Element):
@@ -48,9 +50,13 @@ class FsSource(Element):
         "ocfs2",
         "vmfs",
         "btrfs",
-    ] = xml("format/@type", default="auto", since="0.4.1", doc="File system; auto leaves it to mount.")
-    vendor: str | None = xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; for information.")
-    product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")
+    ] = xml("format/@type", default="auto", since="0.4.1", effect="acted", doc="File system; auto leaves it to mount.")
+    vendor: str | None = xml(
+        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
+    )
+    product: str | None = xml(
+        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
+    )
 
 
 class FsPool(Pool):
@@ -59,7 +65,9 @@ class FsPool(Pool):
     type: ClassVar[str] = "fs"
     first: ClassVar[str | None] = "0.4.1"
     namespaces: ClassVar[dict[str, str]] = {"fs": FS_NAMESPACE}
-    cow: bool | None = xml("features/cow/@state", default=None, since="6.6.0", doc="Whether files are copied on write.")
+    cow: bool | None = xml(
+        "features/cow/@state", default=None, since="6.6.0", effect="acted", doc="Whether files are copied on write."
+    )
     source: FsSource = xml("source", doc="The device.")
     target: PoolTarget = xml("target", doc="The mount point.")
     mount_options: tuple[MountOption, ...] = xml(

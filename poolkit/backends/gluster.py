@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from poolkit.model import Pool, SourceHost
-from poolkit.xmlmap import Element, replace, simple, xml
+from poolkit.xmlmap import Effect, Element, replace, simple, xml
 from poolkit.xmlmap.rules import at_least_one
 
 
@@ -29,8 +29,16 @@ class GlusterPool(Pool):
 
     type: ClassVar[str] = "gluster"
     first: ClassVar[str | None] = "1.2.0"
+    effect: ClassVar[Effect | None] = "kept"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
-    name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
+    name: str = xml(
+        "name",
+        type=simple.Name,
+        source="source.name",
+        since="0.4.1",
+        effect="acted",
+        doc="Name; the source's by default.",
+    )
     source: GlusterSource = xml("source", doc="The Gluster volume.")
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from poolkit.model import Auth, Pool, PoolTarget, SourceHost
-from poolkit.xmlmap import Element, simple, xml
+from poolkit.xmlmap import Effect, Element, simple, xml
 
 
 class IscsiTarget(Element):
@@ -36,5 +36,6 @@ class IscsiPool(Pool):
 
     type: ClassVar[str] = "iscsi"
     first: ClassVar[str | None] = "0.4.1"
+    effect: ClassVar[Effect | None] = "kept"
     source: IscsiSource = xml("source", doc="The portal and the target.")
     target: PoolTarget = xml("target", doc="Where stable device names are, usually /dev/disk/by-path.")

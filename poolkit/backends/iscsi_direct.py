@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from poolkit.backends.iscsi import IscsiTarget
 from poolkit.model import Auth, Pool, SourceHost
-from poolkit.xmlmap import Element, simple, xml
+from poolkit.xmlmap import Effect, Element, simple, xml
 
 
 class IscsiDirectSource(Element):
@@ -28,4 +28,5 @@ class IscsiDirectPool(Pool):
 
     type: ClassVar[str] = "iscsi-direct"
     first: ClassVar[str | None] = "4.7.0"
+    effect: ClassVar[Effect | None] = "kept"
     source: IscsiDirectSource = xml("source", doc="The portal and the target.")

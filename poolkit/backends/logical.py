@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class PhysicalVolume(Element):
     """A device of the volume group."""
 
-    path: str = xml("@path", type=simple.Path, since="0.4.1", doc="Path of the device.")
+    path: str = xml("@path", type=simple.Path, since="0.4.1", effect="acted", doc="Path of the device.")
     free_extents: tuple[Extent, ...] = xml(
         "freeExtent", default=(), compare=False, since="0.4.1", doc="Free space; reported."
     )
@@ -34,19 +34,34 @@ class LogicalSource(Element):
         "device", default=(), since="0.4.1", doc="Devices that build makes it of."
     )
     name: str | None = xml(
-        "name", type=simple.Name, default=None, since="0.4.5", doc="Volume group; the pool's name by default."
+        "name",
+        type=simple.Name,
+        default=None,
+        since="0.4.5",
+        effect="acted",
+        doc="Volume group; the pool's name by default.",
     )
-    format: Literal["lvm2", "unknown"] = xml("format/@type", default="lvm2", since="0.4.1", doc="LVM version 2.")
-    vendor: str | None = xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; for information.")
-    product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")
+    format: Literal["lvm2", "unknown"] = xml(
+        "format/@type", default="lvm2", since="0.4.1", effect="kept", doc="LVM version 2."
+    )
+    vendor: str | None = xml(
+        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
+    )
+    product: str | None = xml(
+        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
+    )
 
 
 class ThinPool(Element):
     """A thin pool of the group, for volumes with less allocation than capacity."""
 
-    name: str = xml("@name", type=simple.Word, doc="Its name in the group.")
+    name: str = xml("@name", type=simple.Word, effect="acted", doc="Its name in the group.")
     capacity: int | None = xml(
-        "capacity", type=simple.Size, default=None, doc="Space that build gives it; all of the group by default."
+        "capacity",
+        type=simple.Size,
+        default=None,
+        effect="acted",
+        doc="Space that build gives it; all of the group by default.",
     )
 
 
@@ -56,7 +71,14 @@ class LogicalPool(Pool):
     type: ClassVar[str] = "logical"
     first: ClassVar[str | None] = "0.4.1"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
-    name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
+    name: str = xml(
+        "name",
+        type=simple.Name,
+        source="source.name",
+        since="0.4.1",
+        effect="acted",
+        doc="Name; the source's by default.",
+    )
     source: LogicalSource = xml("source", default=LogicalSource, doc="The volume group and its devices.")
     target: OptionalTarget = xml(
         "target", default=OptionalTarget, doc="/dev/ and the volume group; what is given is ignored."

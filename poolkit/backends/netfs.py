@@ -32,19 +32,30 @@ class NetfsSource(Element):
         ),
     )
     hosts: tuple[SourceHost, ...] = xml("host", min=1, since="0.4.1", doc="Servers that export the directory.")
-    dir: str = xml("dir/@path", type=simple.Path, since="0.4.1", doc="The exported directory, share or gluster volume.")
+    dir: str = xml(
+        "dir/@path",
+        type=simple.Path,
+        since="0.4.1",
+        effect="acted",
+        doc="The exported directory, share or gluster volume.",
+    )
     format: Literal["auto", "nfs", "glusterfs", "cifs"] = xml(
-        "format/@type", default="auto", since="0.4.1", doc="Protocol; auto means nfs."
+        "format/@type", default="auto", since="0.4.1", effect="acted", doc="Protocol; auto means nfs."
     )
     protocol_version: str | None = xml(
         "protocol/@ver",
         type=simple.NfsVersion,
         default=None,
         since="5.1.0",
+        effect="acted",
         doc="NFS version, such as 4.2; nfs and auto only.",
     )
-    vendor: str | None = xml("vendor/@name", default=None, since="0.8.4", doc="Who made the storage; for information.")
-    product: str | None = xml("product/@name", default=None, since="0.8.4", doc="What it is; for information.")
+    vendor: str | None = xml(
+        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
+    )
+    product: str | None = xml(
+        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
+    )
 
 
 class NetfsPool(Pool):

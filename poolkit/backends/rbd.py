@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from poolkit.model import Auth, Pool, SourceHost
-from poolkit.xmlmap import Element, simple, xml
+from poolkit.xmlmap import Effect, Element, simple, xml
 
 RBD_NAMESPACE = "http://libvirt.org/schemas/storagepool/rbd/1.0"
 
@@ -32,8 +32,16 @@ class RbdPool(Pool):
 
     type: ClassVar[str] = "rbd"
     first: ClassVar[str | None] = "0.9.13"
+    effect: ClassVar[Effect | None] = "kept"
     namespaces: ClassVar[dict[str, str]] = {"rbd": RBD_NAMESPACE}
-    name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
+    name: str = xml(
+        "name",
+        type=simple.Name,
+        source="source.name",
+        since="0.4.1",
+        effect="acted",
+        doc="Name; the source's by default.",
+    )
     source: RbdSource = xml("source", doc="The cluster and its pool.")
     refresh_allocation: Literal["default", "capacity"] | None = xml(
         "refresh/volume/@allocation",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from poolkit.model import Pool, PoolTarget
-from poolkit.xmlmap import Element, simple, xml
-from poolkit.xmlmap.rules import exactly_one
+from poolkit.xmlmap import Effect, Element, simple, xml
+from poolkit.xmlmap.rules import exactly_one, requires
 
 
 class PciAddress(Element):
@@ -39,6 +39,11 @@ class FcHostAdapter(Element):
     """A Fibre Channel host adapter, which a virtual one (NPIV) is made of."""
 
     type: ClassVar[str] = "fc_host"
+    # As libvirt: half of the parent's name is none.
+    rules = (
+        requires("parent_wwnn", "parent_wwpn", paths=("@parent_wwnn", "@parent_wwpn")),
+        requires("parent_wwpn", "parent_wwnn", paths=("@parent_wwpn", "@parent_wwnn")),
+    )
     parent: str | None = xml("@parent", type=simple.Word, default=None, since="1.0.4", doc="Parent scsi_hostN.")
     parent_wwnn: str | None = xml(
         "@parent_wwnn", type=simple.Wwn, default=None, since="3.0.0", doc="Parent's node name."
@@ -69,5 +74,6 @@ class ScsiPool(Pool):
 
     type: ClassVar[str] = "scsi"
     first: ClassVar[str | None] = "0.4.1"
+    effect: ClassVar[Effect | None] = "kept"
     source: ScsiSource = xml("source", doc="The adapter.")
     target: PoolTarget = xml("target", doc="Where stable device names are, usually /dev/disk/by-path.")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from poolkit.backends.logical import PhysicalVolume
 from poolkit.model import OptionalTarget, Pool
-from poolkit.xmlmap import Element, replace, simple, xml
+from poolkit.xmlmap import Effect, Element, replace, simple, xml
 from poolkit.xmlmap.rules import at_least_one
 
 
@@ -34,8 +34,12 @@ class SharedLvmPool(Pool):
     """A volume group that several hosts share."""
 
     type: ClassVar[str] = "shared-lvm"
+    effect: ClassVar[Effect | None] = "kept"
+    spare: ClassVar[dict[str, tuple[str, ...]]] = {}
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
-    name: str = xml("name", type=simple.Name, source="source.name", doc="Name; the source's by default.")
+    name: str = xml(
+        "name", type=simple.Name, source="source.name", effect="acted", doc="Name; the source's by default."
+    )
     source: SharedLvmSource = xml("source", default=SharedLvmSource, doc="The volume group and its devices.")
     target: OptionalTarget = xml(
         "target", default=OptionalTarget, doc="/dev/ and the volume group; what is given is ignored."

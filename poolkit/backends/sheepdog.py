@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from poolkit.model import Pool, SourceHost
-from poolkit.xmlmap import Element, replace, simple, xml
+from poolkit.xmlmap import Effect, Element, replace, simple, xml
 from poolkit.xmlmap.rules import at_least_one
 
 
@@ -25,8 +25,16 @@ class SheepdogPool(Pool):
 
     type: ClassVar[str] = "sheepdog"
     first: ClassVar[str | None] = "0.10.0"
+    effect: ClassVar[Effect | None] = "kept"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
-    name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
+    name: str = xml(
+        "name",
+        type=simple.Name,
+        source="source.name",
+        since="0.4.1",
+        effect="acted",
+        doc="Name; the source's by default.",
+    )
     source: SheepdogSource = xml("source", doc="The cluster.")
 
     @staticmethod

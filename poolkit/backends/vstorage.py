@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from poolkit.model import Pool, PoolTarget
-from poolkit.xmlmap import Element, replace, simple, xml
+from poolkit.xmlmap import Effect, Element, replace, simple, xml
 from poolkit.xmlmap.rules import at_least_one
 
 
@@ -24,8 +24,16 @@ class VstoragePool(Pool):
 
     type: ClassVar[str] = "vstorage"
     first: ClassVar[str | None] = "3.1.0"
+    effect: ClassVar[Effect | None] = "kept"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
-    name: str = xml("name", type=simple.Name, source="source.name", since="0.4.1", doc="Name; the source's by default.")
+    name: str = xml(
+        "name",
+        type=simple.Name,
+        source="source.name",
+        since="0.4.1",
+        effect="acted",
+        doc="Name; the source's by default.",
+    )
     source: VstorageSource = xml("source", default=VstorageSource, doc="The cluster.")
     target: PoolTarget = xml("target", doc="The mount point.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from poolkit.model import AuthSecret, Pool, SourceHost
-from poolkit.xmlmap import Element, simple, xml
+from poolkit.xmlmap import Effect, Element, simple, xml
 from poolkit.xmlmap.rules import exactly_one
 
 
@@ -68,5 +68,7 @@ class XenPool(Pool):
     """A storage repository."""
 
     type: ClassVar[str] = "xensm"
+    effect: ClassVar[Effect | None] = "kept"
+    spare: ClassVar[dict[str, tuple[str, ...]]] = {}
     source: XenSource = xml("source", doc="The repository.")
     flavor: str | None = xml("flavor", type=simple.Word, default=None, doc="Group of pools a volume may be placed in.")

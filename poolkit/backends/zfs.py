@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from poolkit.model import OptionalTarget, Pool, SourceDevice
-from poolkit.xmlmap import Element, replace, simple, xml
+from poolkit.xmlmap import Effect, Element, replace, simple, xml
 from poolkit.xmlmap.rules import at_least_one
 
 
@@ -29,12 +29,14 @@ class ZfsPool(Pool):
 
     type: ClassVar[str] = "zfs"
     first: ClassVar[str | None] = "1.2.8"
+    effect: ClassVar[Effect | None] = "kept"
     rules = (at_least_one("name", "source.name", paths=("name", "source/name")),)
     name: str = xml(
         "name",
         type=simple.Name,
         source="source.name",
         since="0.4.1",
+        effect="acted",
         doc="Name; the last part of the source's by default.",
     )
     source: ZfsSource = xml("source", default=ZfsSource, doc="The ZFS pool and its devices.")

@@ -38,6 +38,13 @@ def clone(session: Session, values: Values) -> None:
         target = type(definition.target)(format=format, nocow=definition.target.nocow)
         definition = xmlmap.replace(definition, target=target)
     if values.capacity is not None:
+        if values.capacity < source.info.capacity:
+            raise errors.InvalidArgument(
+                f"volume '{source.name}' has {source.info.capacity} bytes, and a copy is never smaller: "
+                f"{values.capacity} would cut off data",
+                pool=source.pool.name, volume=source.name,
+                hint="leave --capacity out; the copy can be made smaller by vol-resize --shrink",
+            )  # fmt: skip
         definition = xmlmap.replace(definition, capacity=values.capacity)
     if values.print_xml:
         session.xml(xmlmap.write(definition))

@@ -18,6 +18,7 @@ _ROOTS = {
     "pool": "pool", "volume": "volume", "secret": "secret", "sources": "sources", "source": "sources",
     "storagepoolCapabilities": "capabilities", "poolCapabilities": "capabilities",
 }  # fmt: skip
+_NETWORK = ("rbd", "sheepdog", "gluster", "iscsi-direct")
 
 
 def classes(kind: str) -> list[type]:
@@ -63,7 +64,7 @@ def read(session: Session, data: bytes, filename: str, kind: str, *, lenient: bo
     from poolkit import xmlmap
 
     def warn(problem: Problem) -> None:
-        session.warn(str(problem))
+        session.warn_of_document(str(problem))
 
     return xmlmap.read(data, _reading_classes(data, kind), filename=filename, strict=not lenient, warn=warn)
 
@@ -143,12 +144,32 @@ def normalize(session: Session, values: Values) -> None:
     made = []
     for file in values.file:
         data, filename = session.read(file)
-        made.append((filename, xmlmap.write(read(session, data, filename, kind_of(data), lenient=values.lenient))))
+        kind = kind_of(data)
+        definition = read(session, data, filename, kind, lenient=values.lenient)
+        if kind in ("pool", "volume"):
+            definition = xmlmap.without_reports(definition)  # what is found is told anew by each dump
+        if kind == "volume" and values.pool_type is not None:
+            definition = _in_pool(definition, values.pool_type)
+        made.append({"file": filename, "xml": xmlmap.write(definition), **session.document_facts()})
+        session.document_warnings.clear()
     if session.json:
-        session.value([{"file": filename, "xml": text} for filename, text in made])
+        session.value(made)
         return
-    for _, text in made:
-        session.xml(text)
+    for one in made:
+        session.xml(one["xml"])
+
+
+def _in_pool(volume: Any, type: str) -> Any:
+    """A volume's document with what a pool of that type gives it: its type and, if it says none, its format."""
+    from poolkit import registry
+    from poolkit.xmlmap import replace
+
+    backend = registry.backend(type)
+    kind = "file" if backend.file_backed else "network" if type in _NETWORK else "block"
+    formats = backend.volume_formats
+    if volume.target.format is None and formats:
+        volume = replace(volume, target=replace(volume.target, format=formats[0]))
+    return replace(volume, type=kind)
 
 
 def schema(session: Session, values: Values) -> None:

@@ -25,7 +25,7 @@ def facts(secret: Secret) -> dict[str, Any]:
 
 def _done(session: Session, secret: Secret, changed: bool, words: str) -> None:
     if session.json:
-        told = {"verb": session.verb, "changed": changed, "message": words}
+        told = {"verb": session.verb, "changed": changed, "message": words, **session.document_facts()}
         session.value({**told, "secret": facts(secret), **({"dry_run": True} if session.options.dry_run else {})})
     elif session.options.dry_run:
         session.note(f"nothing was changed; it would be: {words}")

@@ -24,6 +24,7 @@ class Session:
         self.options = options
         self.verb = verb
         self.json: bool = options.json
+        self.document_warnings: list[str] = []
         self.quiet: bool = options.quiet
         self.code = 0
         self.stopping = False
@@ -85,7 +86,7 @@ class Session:
     def xml(self, text: str) -> None:
         """A document on standard output; with ``--json`` in an object."""
         if self.json:
-            self.value({"xml": text})
+            self.value({"xml": text, **self.document_facts()})
         else:
             text = output.xml_for_terminal(text)
             self.out.write(text if text.endswith("\n") else text + "\n")
@@ -123,6 +124,13 @@ class Session:
         if not self.json:
             self.say("warning", text)
 
+    def warn_of_document(self, problem: str) -> None:
+        """A warning about a document that was read; with ``--json`` it goes into the answer of the verb."""
+        if self.json:
+            self.document_warnings.append(problem)
+        else:
+            self.say("warning", problem)
+
     def say(self, kind: str, text: str) -> None:
         """A line on standard error with a word before it."""
         paint = output.Paint(self.err, not self.options.no_color)
@@ -131,13 +139,17 @@ class Session:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
+    def document_facts(self) -> dict[str, Any]:
+        """The warnings about documents, for answers that have no outcome."""
+        return {"warnings": list(self.document_warnings)} if self.document_warnings else {}
+
     def outcome_facts(self, outcome: Outcome) -> dict[str, Any]:
         """An outcome as plain values."""
         result: dict[str, Any] = {"changed": outcome.changed, "message": outcome.message}
         if outcome.pending:
             result["pending"] = [{"path": p, "running": _plain(a), "new": _plain(b)} for p, a, b in outcome.pending]
-        if outcome.warnings:
-            result["warnings"] = list(outcome.warnings)
+        if outcome.warnings or self.document_warnings:
+            result["warnings"] = [*self.document_warnings, *outcome.warnings]
         if self.options.dry_run:
             result["dry_run"] = True
             result["plan"] = list(outcome.plan)
@@ -180,7 +192,7 @@ class Session:
                 "".join(shown(line, 1 << 16) + "\n" for line in "".join(traceback.format_exception(error)).split("\n"))
             )
         if self.json:
-            self.error_object(error.as_dict() | {"exit_code": error.exit_code})
+            self.error_object(error.as_dict() | {"exit_code": error.exit_code, **self.document_facts()})
             return
         for line in str(error).split("\n"):
             self.say("error", line)

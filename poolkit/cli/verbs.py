@@ -292,7 +292,9 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "normalize", "document_verbs:normalize", "print documents as poolkit and libvirt would dump them",
-        (data("file", "XML documents; - is standard input", "file", "+"), _LENIENT), group="documents", json="documents",
+        (data("file", "XML documents; - is standard input", "file", "+"),
+         option("--pool-type", "the type of the pool that volumes are for: it decides their type and default format"),
+         _LENIENT), group="documents", json="documents",
     ),
     Verb(
         "schema", "document_verbs:schema", "print the grammar of documents, with all installed pool types",

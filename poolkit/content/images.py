@@ -111,26 +111,23 @@ def recipe(
         raise _wrong(
             name, f"preallocation '{wanted}' is not one of {', '.join(PREALLOCATION[format])} for format {format}"
         )
-    if target.features:
-        if format != "qcow2":
-            raise _wrong(name, "only qcow2 has features")
+    compat, features = (target.compat, target.features) if format == "qcow2" else (None, ())  # as libvirt
+    if features:
         if "data_file" in target.features:
             raise errors.Unsafe(
                 f"volume '{name}': an image whose data is in a second file is not made", volume=name,
                 hint="leave out the feature data_file",
             )  # fmt: skip
-        if target.compat == "0.10":
+        if compat == "0.10":
             raise _wrong(name, "features need compat 1.1")
-    if target.compat is not None and (format != "qcow2" or target.compat not in ("0.10", "1.1")):
-        raise _wrong(name, "compat is 0.10 or 1.1, and for qcow2 only")
-    size = target.cluster_size
+    if compat not in (None, "0.10", "1.1"):
+        raise _wrong(name, "compat is 0.10 or 1.1")
+    size = target.cluster_size if format in ("qcow2", "qed") else None
     if size is not None:
-        if format not in ("qcow2", "qed"):
-            raise _wrong(name, "only qcow2 and qed have a cluster size")
         low, high = (512, 2 << 20) if format == "qcow2" else (4096, 64 << 20)
         if size & (size - 1) or not low <= size <= high:
             raise _wrong(name, f"the cluster size of {format} is a power of two from {low} to {high} bytes")
-        if "extended_l2" in target.features and size < 16384:
+        if "extended_l2" in features and size < 16384:
             raise _wrong(name, "extended_l2 needs clusters of 16384 bytes or more")
     backing = volume.backing_store
     if backing is not None:
@@ -141,7 +138,7 @@ def recipe(
                 f"volume '{name}': the backing store '{backing.path}' needs its format", volume=name,
                 hint="add <format type='…'/> to <backingStore>: guessing it would let its content decide what is read",
             )  # fmt: skip
-        if wanted != "off" and "extended_l2" not in target.features:
+        if wanted != "off" and "extended_l2" not in features:
             raise _wrong(name, "an overlay is preallocated only with the feature extended_l2")
     encryption = target.encryption
     if format == copied and encryption is not None and not encryption.secrets:
@@ -150,7 +147,7 @@ def recipe(
     if format not in BYTES:
         capacity = -(-capacity // 512) * 512  # images have whole sectors
     return Recipe(
-        format, capacity, wanted, size, target.compat, target.features,
+        format, capacity, wanted, size, compat, features,
         encryption if secret is not None else None, secret,
         None if backing is None or backing.format is None else (backing.path, backing.format),
     )  # fmt: skip
@@ -400,13 +397,21 @@ def finish(fd: int, name: str, format: str) -> None:
 _GET_FLAGS, _SET_FLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h: FS_IOC_GETFLAGS, FS_NOCOW_FL ...
 
 
-def no_cow(fd: int) -> None:
-    """Turn copy-on-write off for an empty file of btrfs; other file systems have none to turn off."""
+def no_cow(fd: int, off: bool = True) -> bool:
+    """Turn copy-on-write off (or on) for an empty file or new files of a directory; whether the file system took it.
+
+    Only btrfs and the like do; others have none to turn off, or cannot.
+    """
     import fcntl
 
-    with contextlib.suppress(OSError):
+    try:
         flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8)), "little")
-        fcntl.ioctl(fd, _SET_FLAGS, (flags | _NOCOW).to_bytes(8, "little"))
+        wanted = flags | _NOCOW if off else flags & ~_NOCOW
+        if wanted != flags:
+            fcntl.ioctl(fd, _SET_FLAGS, wanted.to_bytes(8, "little"))
+        return bool(int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8)), "little") & _NOCOW) is off
+    except OSError:
+        return False
 
 
 def keep_no_cow(old: int, new: int) -> None:

@@ -8,6 +8,24 @@ from typing import Any, NamedTuple
 from poolkit import registry
 from poolkit.backend import DefinitionOnly
 
+_TYPES = (
+    "dir", "fs", "netfs", "logical", "disk", "iscsi", "iscsi-direct", "scsi", "mpath", "rbd", "sheepdog", "gluster", "zfs",
+    "vstorage",
+)  # fmt: skip
+"""libvirt's pool types in the order of its document; further ones follow."""
+
+_OURS = ("luks", "vhdx")
+"""Formats that libvirt has no name for: it sees them as raw."""
+
+_FIRST = ("unknown", "none")
+"""Formats that libvirt lists before all others."""
+
+
+def _as_libvirt(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats that libvirt has, in its order: the default, which is first here, has its place behind ``none``."""
+    known = [f for f in formats if f not in _OURS and not (f == "unknown" and "none" in formats)]
+    return tuple(sorted(known, key=lambda f: f not in _FIRST))  # which keeps the order of the rest
+
 
 class PoolType(NamedTuple):
     """One pool type. ``error`` says why its pools cannot be used; the formats have the default first."""
@@ -45,7 +63,8 @@ def document(types: Iterable[PoolType]) -> Any:
     def options(formats: tuple[str, ...], name: str) -> CapabilityOptions | None:
         if not formats:
             return None
-        return CapabilityOptions(default_format=formats[0], enums=(CapabilityEnum(name=name, values=formats),))
+        enum = CapabilityEnum(name=name, values=_as_libvirt(formats))
+        return CapabilityOptions(default_format=formats[0], enums=(enum,))
 
     return StoragePoolCapabilities(
         pools=tuple(
@@ -54,6 +73,6 @@ def document(types: Iterable[PoolType]) -> Any:
                 pool_options=options(t.source_formats, "sourceFormatType"),
                 volume_options=options(t.volume_formats, "targetFormatType"),
             )
-            for t in types
+            for t in sorted(types, key=lambda one: _TYPES.index(one.type) if one.type in _TYPES else len(_TYPES))
         )
     )  # fmt: skip

@@ -10,7 +10,7 @@ from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.content import copying, images
 from poolkit.engine.core import Core
-from poolkit.formats import FORMATS, FdReader, as_format, check
+from poolkit.formats import FORMATS, FdReader, as_format, check, local
 from poolkit.host import worker
 from poolkit.host.mounts import network_of
 
@@ -20,11 +20,14 @@ DEPTH = 200
 SECONDS = 10.0
 """Time a walk may take, so that a chain over dead network storage ends."""
 
+_NO_IMAGE = "a directory: it holds no image"
+
 
 class Link(NamedTuple):
     """One image of a chain. ``problem`` says why the chain cannot be followed from here, or is not to be trusted.
 
-    ``format`` is the one it is read as: on record for volumes of active pools, otherwise as the image above says.
+    ``format`` is the one it is read as: on record for volumes of active pools, otherwise as the image above says. ``kind`` is
+    file, dir, ``data file`` (which holds the data of the image above it), protocol, json or uuid.
     """
 
     path: str
@@ -77,11 +80,24 @@ def walk(core: Core, pool: str, path: str, info: VolumeInfo, *, deep: bool = Fal
                 image = as_format(reader, format)
                 image.error = check(reader, image, deep=deep)
         except errors.PoolkitError as error:
+            if os.path.isdir(path):
+                link = link._replace(format="dir", kind="dir", capacity=None)
+                return [
+                    *links,
+                    link if info.type == "dir" and not links else link._replace(problem=_NO_IMAGE),
+                ]
             return [*links, link._replace(problem=str(error))]
         link = link._replace(capacity=image.capacity)
-        if image.error is not None or image.data_file is not None:
-            why = image.error or f"its data is in another file, '{(image.data_file or '')[:200]}'"
-            return [*links, link._replace(problem=why)]
+        if image.error is not None:
+            return [*links, link._replace(problem=image.error)]
+        if image.data_file is not None:
+            data = Link(
+                local.beside(image.data_file, path),
+                "raw",
+                kind="data file",
+                problem="not opened: the data above is in it",
+            )
+            return [*links, link._replace(problem=f"its data is in another file, '{image.data_file[:200]}'"), data]
         links.append(link)
         backing = image.backing
         if backing is None:
@@ -93,16 +109,17 @@ def walk(core: Core, pool: str, path: str, info: VolumeInfo, *, deep: bool = Fal
                 return [*links, link]
             format = link.format or "raw"
             continue
-        if backing.kind != "file":
+        found = local.file_of(backing)
+        if found is None:
             return [
                 *links,
                 Link(backing.name, backing.format, kind=backing.kind, problem="not a file; it was not opened"),
             ]
         try:
-            path = images.resolve(backing.raw, path)
+            path = images.resolve(found[0], path)
         except errors.Unsafe as error:
             return [*links, Link(backing.name, backing.format, problem=str(error))]
-        link = _below(core, path, backing.format)
+        link = _below(core, path, found[1])
         if link.problem:
             return [*links, link]
         format = link.format or "raw"
@@ -133,6 +150,8 @@ def _below(core: Core, path: str, said: str | None) -> Link:
         return Link(path, said, problem="" if said in FORMATS else "the image above says a format that is not known")
     recorded = info.format or "raw"
     link = Link(path, recorded, record.name, info.name)
+    if info.type == "dir":
+        return link._replace(kind="dir", problem=_NO_IMAGE)
     if said is not None and said != recorded:
         return link._replace(problem=f"the image above takes it for {said}; its format on record is {recorded}")
     return link

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
 from poolkit.backend import VolumeInfo, check_volume_name
+from poolkit.engine.asked import left_out
 from poolkit.engine.chain import trusted, walk
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Outcome
@@ -70,6 +71,7 @@ def create_from(
     ):  # fmt: skip
         _, backend_from, from_record = reading
         info = core.same_volume(backend_from, from_record, source.info)
+        asked = definition
         # As in libvirt, a copy is never smaller than what it is made from.
         definition = replace(definition, capacity=max(definition.capacity or 0, info.capacity))
         options = of_backend(how)
@@ -90,6 +92,14 @@ def create_from(
         )
         if not op.dry:
             core.inventory.put_volume(record.id, made, op.id)
+        if 0 < (asked.capacity or 0) < info.capacity:
+            op.host.warn(
+                f"volume '{name}' has the {info.capacity} bytes of its source, and not {asked.capacity}: "
+                "a copy is never smaller"
+            )
+        path = made.path or f"{record.target}/{name}"
+        for words in left_out(asked, made, path, files=backend.file_backed):
+            op.host.warn(words)
     core.emit(op, "volume-created", pool.name, pool.uuid, name)
     words = f"volume '{name}' is made from volume '{source.name}' of pool '{source.pool.name}'"
     return made, record.target, op.outcome(True, words)
@@ -139,9 +149,10 @@ def _carries(definition: Any, info: Any) -> bool:
 
 
 def _sound_chain(core: Core, source: Volume) -> None:
-    last = walk(core, source.pool.name, source.path, source.info, deep=True)[-1]
-    if last.problem and last.volume != source.name:
+    links = walk(core, source.pool.name, source.path, source.info, deep=True)
+    bad = next((link for link in links if link.problem), None)
+    if bad is not None and bad.volume != source.name:
         raise errors.Unsafe(
-            f"volume '{source.name}' stands on '{last.path[:200]}': {last.problem}", volume=source.name,
+            f"volume '{source.name}' stands on '{bad.path[:200]}': {bad.problem}", volume=source.name,
             hint="an overlay on it would inherit that",
         )  # fmt: skip

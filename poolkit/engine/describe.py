@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.model import (
     BackingStore,
@@ -15,9 +16,13 @@ from poolkit.model import (
     Timestamps,
     Volume,
     VolumeDevice,
+    VolumeSecret,
     VolumeSource,
     VolumeTarget,
 )
+
+if TYPE_CHECKING:
+    from poolkit.engine.core import Core
 
 _NO_SOURCE = VolumeSource()
 _ENCRYPTION: dict[str, Any] = {"luks": "luks", "luks1": "luks", "luks2": "luks2", "qcow": "qcow", "aes": "qcow"}
@@ -47,7 +52,7 @@ def describer(directory: str | None) -> Callable[[VolumeInfo], Volume]:
             target = VolumeTarget(path=path, format=format, permissions=permissions, timestamps=timestamps)
         else:
             target = _rich_target(info.detail, path, format, permissions, timestamps)
-            backing = _backing(info.detail)
+            backing = _backing(info.detail, path)
             if "extents" in info.detail:
                 source = _source(info.detail["extents"])
         return Volume(
@@ -89,9 +94,35 @@ def _rich_target(
     )
 
 
-def _backing(detail: Mapping[str, Any]) -> BackingStore | None:
+def with_secret(volume: Volume, core: Core) -> Volume:
+    """The document of an encrypted volume with the uuid of the secret that is for its path, if there is one."""
+    from poolkit.state.secrets import Secrets
+    from poolkit.xmlmap import replace
+
+    target = volume.target
+    if target.encryption is None or target.path is None:
+        return volume
+    try:
+        uuid = Secrets(core.locations, core.host).find(target.path, "volume").uuid
+    except errors.PoolkitError:  # there is none, or none that this user may see
+        return volume
+    encryption = replace(target.encryption, secrets=(VolumeSecret(uuid=uuid),))
+    return replace(volume, target=replace(target, encryption=encryption))
+
+
+def _backing(detail: Mapping[str, Any], image: str | None) -> BackingStore | None:
+    """The backing store as libvirt prints it: a local file absolute, whatever the image's way to say it."""
     name = detail.get("backing")
-    return None if name is None else BackingStore(path=name, format=detail.get("backing_format"))
+    if name is None:
+        return None
+    from poolkit.formats import local
+
+    format = detail.get("backing_format")
+    found = local.meant(name, detail.get("backing_kind", "file"), format)
+    if found is None:
+        return BackingStore(path=name, format=local.known_format(format))
+    path, format = found
+    return BackingStore(path=local.beside(path, image) if image is not None else path, format=format)
 
 
 def _source(extents: list[list[Any]]) -> VolumeSource:

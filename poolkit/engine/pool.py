@@ -260,6 +260,7 @@ class Pool:
         ``how`` is described by :class:`~poolkit.engine.options.CreateOptions`. ``Volume.outcome`` is changed unless it is a dry
         run. Raises ``VolumeExists``, ``NoSpace``, ``InvalidDefinition``, ``InvalidState`` unless the pool is active.
         """
+        from poolkit.engine.asked import left_out
         from poolkit.engine.cloning import pinned
 
         options = checked(how, CreateOptions, "create_volume")
@@ -277,8 +278,12 @@ class Pool:
             info = backend.create(definition, **own)
             if not op.dry:
                 core.inventory.put_volume(record.id, info, op.id)
+            made = Volume(self, info, record.target)
+            for words in left_out(definition, info, made.path, files=backend.file_backed):
+                op.host.warn(words)
         core.emit(op, "volume-created", self.name, self.uuid, name)
-        return Volume(self, info, record.target, op.outcome(True, f"volume '{name}' is created"))
+        made.outcome = op.outcome(True, f"volume '{name}' is created")
+        return made
 
     def create_volume_from(
         self, definition: str | bytes | os.PathLike[str] | model.Volume, source: Volume, **how: Unpack[CloneOptions]

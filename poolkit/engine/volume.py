@@ -81,10 +81,15 @@ class Volume:
         return describer(self.directory)(self.info)
 
     def xml(self) -> str:
-        """The facts as XML, as libvirt prints them."""
+        """The facts as XML, as libvirt prints them: an encrypted volume with the secret whose usage is its path."""
         from poolkit import xmlmap
 
-        return xmlmap.write(self.definition())
+        definition = self.definition()
+        if definition.target.encryption is not None:
+            from poolkit.engine.describe import with_secret
+
+            definition = with_secret(definition, self._core)
+        return xmlmap.write(definition)
 
     def delete(self, *, force: bool = False, wait: float | None = None) -> Outcome:
         """Delete the volume and its data. One that is gone already is dropped from the listing, unchanged.

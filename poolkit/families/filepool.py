@@ -490,8 +490,10 @@ class FileBackend(DirectoryBackend):
         mode, owner, group = self.ownership(volume.target.permissions)
         files = self.host.files
         with files.new(directory, volume.name, format=format, mode=mode, owner=owner, group=group) as new:
-            if volume.target.nocow:
-                images.no_cow(new.fd)
+            if volume.target.nocow and not images.no_cow(new.fd):
+                self.host.warn(
+                    f"volume '{volume.name}': the file system of '{self.place}' cannot turn copy-on-write off"
+                )
             yield new
 
     def _fill(self, fd: int, volume: Volume, capacity: int, preallocation: str | None) -> None:

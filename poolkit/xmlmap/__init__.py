@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .element import REQUIRED, Element, diff, foreign, replace, without_reports, xml
+from .element import REQUIRED, Effect, Element, diff, foreign, replace, without_reports, xml
 
 if TYPE_CHECKING:
     from ..errors import InvalidDefinition, Problem
@@ -52,6 +52,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "DEFAULT_LIMITS",
     "REQUIRED",
+    "Effect",
     "Element",
     "InvalidDefinition",
     "Limits",

@@ -13,7 +13,7 @@ here a class costs some 20 us and its methods are compiled when first used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 if TYPE_CHECKING:
     from typing import dataclass_transform
@@ -31,6 +31,7 @@ REQUIRED: Any = type("Required", (), {"__repr__": lambda _: "REQUIRED", "__slots
 """The default of a field that has none."""
 
 E = TypeVar("E", bound="Element")
+Effect = Literal["acted", "kept", "reported"]
 
 
 class Field:
@@ -41,6 +42,7 @@ class Field:
         "compare",
         "default",
         "doc",
+        "effect",
         "fallback",
         "foreign",
         "max",
@@ -60,6 +62,7 @@ class Field:
     type: Simple | None
     default: Any
     doc: str
+    effect: Effect | None
     since: str
     min: int
     max: int | None
@@ -91,6 +94,7 @@ def xml(
     default: Any = REQUIRED,
     doc: str,
     since: str = "",
+    effect: Effect | None = None,
     min: int = 0,
     max: int | None = None,
     compare: bool = True,
@@ -108,7 +112,10 @@ def xml(
     instance. ``compare=False``: the value is reported, not defined, and does not count in equality. ``always``: the
     element is printed even when it is empty. ``skip``: a value that is not printed. ``fallback``: the dotted field that
     is printed when this one is None (or a constant). ``source``: the dotted field a missing value is read from.
-    ``unit`` is the unit printed with a size. ``doc`` is a sentence for the reference, ``since`` libvirt's version.
+    ``unit`` is the unit printed with a size. ``effect`` says what a value does: ``acted``, a verb acts on it or refuses it;
+    ``kept``, it is information that is read, kept and printed. A field of values needs it unless it is reported or the
+    class says it; on a field of an ``Element`` it speaks for all below.
+    ``doc`` is a sentence for the reference, ``since`` libvirt's version.
     """
     return Field(
         path,
@@ -116,6 +123,7 @@ def xml(
         default=default,
         doc=doc,
         since=since,
+        effect=effect,
         min=min,
         max=max,
         compare=compare,
@@ -136,6 +144,7 @@ def foreign(*, doc: str) -> Any:
         default=(),
         doc=doc,
         since="",
+        effect="kept",
         min=0,
         max=None,
         compare=True,
@@ -241,7 +250,10 @@ class Element(metaclass=ElementMeta):
     Class attributes: ``tag`` is the name of the element where the class stands for a whole document; ``type`` the value
     of its ``type`` attribute, which tells classes with one tag apart; ``type_optional`` says that a missing attribute
     means this class; ``namespaces`` maps prefixes declared on the root element to their names, ``local_namespaces``
-    those declared where they are used; ``rules`` are conditions between fields.
+    those declared where they are used; ``rules`` are conditions between fields; ``effect`` is that of the fields of the
+    class and of all below it, but for those of its own that say theirs (see ``xml``); ``spare`` maps places below the root
+    to elements that libvirt's parser takes there although they mean nothing: they are left out with a warning, and no error;
+    ``absent_without`` is the field without which the element counts as not there.
     """
 
     tag: ClassVar[str] = ""
@@ -251,6 +263,9 @@ class Element(metaclass=ElementMeta):
     rules: ClassVar[tuple[Rule, ...]] = ()
     block: ClassVar[bool] = False
     omit_empty: ClassVar[bool] = False
+    effect: ClassVar[Effect | None] = None
+    spare: ClassVar[dict[str, tuple[str, ...]]] = {}
+    absent_without: ClassVar[str] = ""
 
     if not TYPE_CHECKING:
         xml_kind = ""

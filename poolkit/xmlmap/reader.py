@@ -54,6 +54,7 @@ class _Owner:
         self.rest: list[str] = []
 
 
+_ABSENT: Any = object()  # stands for an element that counts as not there
 _BAD: Any = object()  # stands for a value that had a problem
 
 
@@ -81,6 +82,11 @@ class _Reader:
         if len(self.problems) >= PROBLEMS:
             self.problems.append(Problem(self.filename, line, column, "", "too many problems; the rest was not read"))
             raise _Stop
+
+    def note(self, offset: int, path: str, message: str) -> None:
+        """A warning, however strictly the document is read."""
+        if self.warn is not None:
+            self.warn(Problem(self.filename, *self.source.place(offset), shown(path), message))
 
     def stop(self, offset: int, path: str, message: str) -> _Stop:
         line, column = self.source.place(offset) if offset >= 0 else (0, 0)
@@ -203,6 +209,8 @@ class _Reader:
                         keep, inner = True, before
                         outside.clear()
                         kept_prefixes(tag, attributes)
+                    elif key in stack[0][0].cls.spare.get(above[4][len(stack[0][4]) + 1 :], ()):
+                        self.note(offset, path, "means nothing here and was left out; libvirt takes it, too")
                     elif key[0] == "{" or ":" not in key:  # an undeclared prefix has been told
                         self.unknown(offset, path, tag, key, above[0])
                     return
@@ -268,7 +276,7 @@ class _Reader:
                     made = self.finish(owner)
                     if stack:
                         holder = stack[-1][1]
-                        if body.cls.omit_empty and slot.use.optional and made == body.cls():
+                        if made is _ABSENT or (body.cls.omit_empty and slot.use.optional and made == body.cls()):
                             pass  # printed as nothing, so it is nothing
                         elif slot.many:
                             holder.values.setdefault(slot.use.name, []).append(made)
@@ -402,7 +410,8 @@ class _Reader:
                 )
 
     def text(self, owner: _Owner, use: Use, text: str, offset: int, path: str, unit: str | None) -> None:
-        if not use.required and not use.many and not text.strip(BLANK):
+        needed = use.required and use.name != owner.body.cls.absent_without
+        if not needed and not use.many and not text.strip(BLANK):
             return  # libvirt takes an empty element as absent
         value = self.value(use, text, offset, path)
         if unit and value is not _BAD and value is not None:
@@ -423,6 +432,11 @@ class _Reader:
         body, values = owner.body, owner.values
         cls = body.cls
         bad = False
+        if cls.absent_without and cls.absent_without not in values:
+            if values:
+                word = cls.xml_fields[cls.absent_without].path
+                self.note(owner.offset, owner.path, f"has no {word}, so it means nothing and was left out")
+            return _ABSENT
         for name, value in values.items():
             if value is _BAD:
                 bad = True

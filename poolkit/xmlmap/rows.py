@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .element import REQUIRED
 from .tree import Flag, Node, Use, compile_class
@@ -16,7 +16,9 @@ class Row(NamedTuple):
     ``document`` is the document's kind (``pool dir``, ``volume``), ``path`` its place, ``kind`` ``element`` or
     ``attribute``, ``type`` what a value is, ``default`` what is taken when it is missing, ``cardinality`` ``1``,
     ``0..1``, ``0..n`` or ``1..n``, ``since`` the version of libvirt that brought it (empty for poolkit's own),
-    ``reported`` whether it is printed but never defined.
+    ``effect`` what its value does: ``acted`` (a verb acts on it or refuses it), ``kept`` (information: read, kept and
+    printed), ``reported`` (printed with what is found, and left out of a definition), or empty for an element that only
+    holds others.
     """
 
     document: str
@@ -26,8 +28,13 @@ class Row(NamedTuple):
     default: str
     cardinality: str
     since: str
-    reported: bool
+    effect: str
     doc: str
+
+    @property
+    def reported(self) -> bool:
+        """Whether it is printed but never defined."""
+        return self.effect == "reported"
 
 
 def _type(use: Use) -> str:
@@ -48,7 +55,7 @@ def _default(use: Use) -> str:
     return str(use.simple.form(value) if use.simple.form is not None else value)
 
 
-def _row(document: str, path: str, kind: str, use: Use, cardinality: str) -> Row:
+def _row(document: str, path: str, kind: str, use: Use, cardinality: str, above: str) -> Row:
     field = use.field
     return Row(
         document,
@@ -58,37 +65,45 @@ def _row(document: str, path: str, kind: str, use: Use, cardinality: str) -> Row
         _default(use),
         cardinality,
         field.since,
-        not field.compare,
+        _effect(use, above),
         field.doc,
     )
 
 
-def _walk(document: str, node: Node, path: str) -> Iterator[Row]:
+def _effect(use: Use, above: str) -> str:
+    field = use.field
+    owner: Any = field.owner
+    return "reported" if not field.compare else above or field.effect or owner.effect or ""
+
+
+def _walk(document: str, node: Node, path: str, above: str = "") -> Iterator[Row]:
+    """``above`` is the effect that an element above speaks for all below it."""
     for name, use in node.attrs.items():
-        yield _row(document, f"{path}/@{name}", "attribute", use, "1" if use.required else "0..1")
+        yield _row(document, f"{path}/@{name}", "attribute", use, "1" if use.required else "0..1", above)
     for kid in node.kids.values():
         place = f"{path}/{kid.name}"
         low = "1" if must_be_there(kid, {}) else "0"
         cardinality = f"{low}..n" if kid.many else "1" if low == "1" else "0..1"
         if kid.use is not None:
             field = kid.use.field
+            effect = _effect(kid.use, above)
             kinds = " or ".join(filter(None, kid.bodies)) if len(kid.bodies) > 1 else ""
             what = f"an element of @type {kinds}" if kinds else "an element"
-            yield Row(document, place, "element", what, "", cardinality, field.since, not field.compare, field.doc)
+            yield Row(document, place, "element", what, "", cardinality, field.since, effect, field.doc)
             for kind, body in kid.bodies.items():
-                yield from _walk(document, body, f"{place}[@type='{kind}']" if kinds else place)
+                yield from _walk(document, body, f"{place}[@type='{kind}']" if kinds else place, effect)
         elif kid.flag is not None:
             doc = kid.flag.field.doc
             since = kid.flag.field.since
-            yield Row(document, place, "element", "an empty element", "", "0..1", since, False, doc)
+            yield Row(document, place, "element", "an empty element", "", "0..1", since, _effect(kid.flag, above), doc)
         elif kid.text is not None:
-            yield _row(document, place, "element", kid.text, cardinality)
-            yield from _walk(document, kid, place)
+            yield _row(document, place, "element", kid.text, cardinality, above)
+            yield from _walk(document, kid, place, above)
         else:
-            yield Row(document, place, "element", "an element", "", cardinality, "", False, "")
-            yield from _walk(document, kid, place)
+            yield Row(document, place, "element", "an element", "", cardinality, "", "", "")
+            yield from _walk(document, kid, place, above)
     if node.rest is not None:
-        yield Row(document, f"{path}/*", "element", "any", "", "0..n", "", False, node.rest.doc)
+        yield Row(document, f"{path}/*", "element", "any", "", "0..n", "", "kept", node.rest.doc)
 
 
 def reference(classes: Sequence[type]) -> list[Row]:
@@ -100,7 +115,17 @@ def reference(classes: Sequence[type]) -> list[Row]:
         if node.cls.xml_kind:
             kind = node.cls.xml_kind
             rows.append(
-                Row(document, f"/{node.name}/@type", "attribute", kind, "", "1", "", False, (cls.__doc__ or "").strip())
+                Row(
+                    document,
+                    f"/{node.name}/@type",
+                    "attribute",
+                    kind,
+                    "",
+                    "1",
+                    "",
+                    "acted",
+                    (cls.__doc__ or "").strip(),
+                )
             )
         rows += _walk(document, node, f"/{node.name}")
     return rows

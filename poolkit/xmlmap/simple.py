@@ -71,7 +71,12 @@ def choice(*words: str) -> Simple:
 
 
 def _clean_path(text: str) -> str:
-    """Repeated and trailing slashes removed as libvirt does: a leading ``//`` has a meaning of its own in POSIX."""
+    """Repeated and trailing slashes removed as libvirt does: a leading ``//`` has a meaning of its own in POSIX.
+
+    An address (``gluster://host/volume``) stays as it is: its slashes are no path's (RFC 3986).
+    """
+    if "://" in text:
+        return text
     lead = "//" if text.startswith("//") and not text.startswith("///") else "/" if text.startswith("/") else ""
     return lead + "/".join(part for part in text.split("/") if part) if text.strip("/") else lead
 

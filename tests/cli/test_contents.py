@@ -133,6 +133,8 @@ def test_clone_and_its_options(images: Command) -> None:
     assert (images.folder / "other" / "there").stat().st_size == 2 << 20
     text = images("vol-clone", disk(images), "linked", "--linked", "--print-xml").out
     assert "<format type='qcow2'/>" in text and not disk(images, "linked").exists()
+    said = images("vol-clone", disk(images), "less", "--capacity", "4KiB", status=2)
+    assert "a copy is never smaller" in said.err and not (images.folder / "less").exists()
     assert "contradict" in images("vol-clone", disk(images), "x", "--reflink", "--no-reflink", status=2).err
     assert "has a volume 'copy' already" in images("vol-clone", disk(images), "copy", status=5).err
     assert "cannot be the name" in images("vol-clone", disk(images), "../x", status=2).err

@@ -125,6 +125,67 @@ def test_normalize_prints_documents_as_they_are_dumped(poolkit: Command) -> None
     assert "error: " in poolkit("normalize", volume, status=3).err
 
 
+def _file(poolkit: Command, name: str, text: str) -> Path:
+    path = poolkit.folder / name
+    path.write_text(text)
+    return path
+
+
+def test_normalize_leaves_out_what_is_reported(poolkit: Command) -> None:
+    pool = _file(
+        poolkit,
+        "pool.xml",
+        "<pool type='dir'><name>p</name><capacity>5</capacity><allocation>4</allocation>"
+        "<target><path>/p</path></target></pool>",
+    )
+    assert "<capacity unit='bytes'>0</capacity>" in poolkit("normalize", pool).out
+    volume = _file(
+        poolkit,
+        "volume.xml",
+        "<volume type='network'><name>v</name><key>/k</key><capacity>5</capacity><physical>3</physical>"
+        "<target><timestamps><mtime>1</mtime></timestamps></target></volume>",
+    )
+    text = poolkit("normalize", volume).out
+    assert not any(word in text for word in ("network", "<key>", "<physical", "timestamps"))
+    assert "<volume type='file'>" in poolkit("normalize", volume, "--pool-type", "dir").out
+    assert "<format type='raw'/>" in poolkit("normalize", volume, "--pool-type", "dir").out
+    text = poolkit("normalize", volume, "--pool-type", "disk").out
+    assert "<volume type='block'>" in text and "<format type='none'/>" in text
+    assert "<volume type='network'>" in poolkit("normalize", volume, "--pool-type", "rbd").out
+    assert "format" not in poolkit("normalize", volume, "--pool-type", "logical").out
+    poolkit("normalize", volume, "--pool-type", "nonsense", status=8)
+
+
+def test_addresses_keep_their_slashes(poolkit: Command) -> None:
+    volume = _file(
+        poolkit,
+        "volume.xml",
+        "<volume><name>v</name><capacity>5</capacity><target><path>gluster://host//vol/x/</path></target></volume>",
+    )
+    assert "<path>gluster://host//vol/x/</path>" in poolkit("normalize", volume).out
+
+
+def test_warnings_about_documents_are_in_the_json_answer(poolkit: Command) -> None:
+    pool = _file(
+        poolkit,
+        "p.xml",
+        f"<pool type='dir'><name>p</name><nonsense/><target><path>{poolkit.folder}/p</path></target></pool>",
+    )
+    for verb in ("define", "normalize"):
+        answer = poolkit(verb, pool, "--lenient", "--json").json
+        (warning,) = (answer if isinstance(answer, dict) else answer[0])["warnings"]
+        assert "/pool/nonsense: unknown element" in warning
+        assert "/pool/nonsense: unknown element" in poolkit(verb, pool, "--lenient").err
+    secret = _file(poolkit, "s.xml", "<secret><nonsense/></secret>")
+    assert "nonsense" in poolkit("secret-define", secret, "--lenient", "--json").json["warnings"][0]
+    poolkit("start", "p", "--build")
+    volume = _file(poolkit, "v.xml", "<volume><name>v</name><bogus/><capacity>4096</capacity></volume>")
+    assert "bogus" in poolkit("vol-create", "p", volume, "--lenient", "--json").json["warnings"][0]
+    volume.write_text("<volume><name>w</name><bogus/></volume>")
+    said = poolkit("vol-create", "p", volume, "--lenient", "--json", status=2)
+    assert "bogus" in said.err
+
+
 def test_normalize_never_hands_a_terminal_what_it_obeys(poolkit: Command) -> None:
     secret = poolkit.folder / "secret.xml"
     secret.write_text("<secret><description>b\u202ec</description></secret>")

@@ -16,11 +16,33 @@ from poolkit.documents import FoundDevice, FoundSource
 from .conftest import Command
 
 
+def test_capabilities_have_libvirts_order(poolkit: Command) -> None:
+    import re
+
+    text = poolkit("capabilities").out
+    types = re.findall(r"<pool type='([^']*)'", text)
+    assert types[:14] == [
+        "dir", "fs", "netfs", "logical", "disk", "iscsi", "iscsi-direct", "scsi", "mpath", "rbd", "sheepdog", "gluster", "zfs",
+        "vstorage",
+    ]  # fmt: skip
+    directory = text.partition("<pool type='fs'")[0]
+    assert "<defaultFormat type='raw'/>" in directory
+    assert re.findall(r"<value>(.*?)</value>", directory) == [
+        "none", "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2", "qed",
+        "vmdk",
+    ]  # fmt: skip
+    logical = text.partition("<pool type='logical'")[2].partition("</pool>")[0]
+    assert "<defaultFormat type='lvm2'/>" in logical and re.findall(r"<value>(.*?)</value>", logical) == [
+        "unknown",
+        "lvm2",
+    ]
+
+
 def test_capabilities_name_every_type(poolkit: Command) -> None:
     for verb in ("capabilities", "pool-capabilities"):
         tree = etree.fromstring(poolkit(verb).out)
         assert tree.tag == "storagepoolCapabilities"
-        assert tree.xpath("pool/@type") == list(registry.types())
+        assert sorted(tree.xpath("pool/@type")) == sorted(registry.types())
         assert tree.xpath("pool[@type='dir']/@supported") == ["yes"]
     facts = {t["type"]: t for t in poolkit("capabilities", "--json").json}
     assert {"build", "start", "erase", "create", "resize", "delete"} <= set(facts["dir"]["verbs"])

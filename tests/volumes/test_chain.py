@@ -51,10 +51,10 @@ def test_a_fifo_below_hangs_neither_refresh_nor_chain(pool: Pool, place: Path) -
         (b'json:{"driver":"raw"}', "raw", "not opened"),
         (b"/no/such/file", "raw", "No such file"),
         (b"/etc/hostname", None, "does not say its format"),
-        (b"/proc/self/fd", "raw", "neither a file"),
+        (b"/proc/self/fd", "raw", "a directory"),
         (b"/x\x1b[31m", "raw", "no clean text"),
         (b"/x\xff", "raw", "no clean text"),
-        (b"/etc/hostname", "unheard", "not known"),
+        (b"file:base", None, "does not say its format"),
     ],
 )
 def test_what_cannot_be_followed_says_why(pool: Pool, backing: bytes, format: str | None, said: str) -> None:
@@ -105,3 +105,88 @@ def test_going_up_from_a_link_is_not_guessed(pool: Pool, place: Path, tmp_path: 
     assert [link.volume for link in pool.volume("fine").chain()] == ["fine", "base"]
     with pytest.raises(errors.Unsafe, match="goes up from a symbolic link"):
         pool.volume("top").clone("flat", pool=pool, linked=True)
+
+
+LOCAL = [
+    (b"base", "qcow2"),
+    (b"./base", "qcow2"),
+    (b"{place}/base", "qcow2"),
+    (b"file:{place}/base", "qcow2"),
+    (b"file://{place}/base", "qcow2"),
+    (b"file:base", "qcow2"),
+    (b'json:{"driver":"file","filename":"{place}/base"}', "qcow2"),
+    (b'json:{"driver":"qcow2","file":{"driver":"file","filename":"{place}/base"}}', None),
+    (b'json:{"driver":"qcow2","file":{"filename":"{place}/base"}}', None),
+    (b'json:{"driver":"qcow2","file.driver":"file","file.filename":"{place}/base"}', None),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), LOCAL)
+def test_each_way_to_name_a_local_file_is_followed_and_printed_as_its_path(
+    pool: Pool, place: Path, name: bytes, said: str | None
+) -> None:
+    make(pool, "base", "qcow2")
+    extensions = ((0xE2792ACA, said.encode()),) if said else ()
+    top = put(pool, "top", samples.qcow2(backing=name.replace(b"{place}", bytes(place)), extensions=extensions))
+    assert [(link.volume, link.format, link.problem) for link in top.chain()] == [
+        ("top", "qcow2", ""),
+        ("base", "qcow2", ""),
+    ]
+    backing = top.definition().backing_store
+    assert (backing.path, backing.format) == (f"{place}/base", "qcow2")
+    # What is printed can be looked up, and be made again.
+    assert pool._core.find_volume("path", backing.path)[1].name == "base"
+    top.delete()
+    assert pool.create_volume(top.xml()).definition().backing_store == backing
+
+
+@pytest.mark.parametrize("said", ["file", "host_device", "unheard"])
+def test_a_backing_format_that_is_none_is_raw(pool: Pool, said: str) -> None:
+    make(pool, "base")
+    top = put(pool, "top", samples.qcow2(backing=b"base", extensions=((0xE2792ACA, said.encode()),)))
+    assert [(link.volume, link.format, link.problem) for link in top.chain()][1:] == [("base", "raw", "")]
+    assert top.definition().backing_store.format == "raw"
+
+
+def test_a_word_that_is_no_format_opens_no_image(pool: Pool) -> None:
+    make(pool, "base", "qcow2")
+    top = put(pool, "top", samples.qcow2(backing=b"base", extensions=((0xE2792ACA, b"file"),)))
+    assert "takes it for raw; its format on record is qcow2" in top.chain()[-1].problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"nbd://host/x",
+        b"file://host/x",
+        b'json:{"driver":"nbd","host":"h"}',
+        b"json:[1]",
+        b"json:{",
+        b'json:{"file":1}',
+    ],
+)
+def test_what_is_no_local_file_stays_as_it_is_stored(pool: Pool, name: bytes) -> None:
+    top = put(pool, "top", samples.qcow2(backing=name, extensions=RAW))
+    assert top.definition().backing_store.path == name.decode()
+    assert "not a file" in top.chain()[-1].problem
+
+
+def test_a_name_that_goes_up_keeps_its_way(pool: Pool, place: Path) -> None:
+    top = put(pool, "top", samples.qcow2(backing=b"../base", extensions=RAW))
+    assert top.definition().backing_store.path == f"{place}/../base"
+
+
+def test_a_data_file_is_a_link_that_is_shown(pool: Pool, place: Path) -> None:
+    top = put(pool, "top", samples.qcow2(extensions=((0x44415441, b"data.raw"),), incompatible=4))
+    first, second = top.chain()
+    assert "in another file" in first.problem
+    assert (second.path, second.kind, second.format) == (f"{place}/data.raw", "data file", "raw")
+
+
+def test_directories_are_links_that_are_shown(pool: Pool, place: Path) -> None:
+    (place / "folder").mkdir()
+    top = put(pool, "top", samples.qcow2(backing=b"fat:rw:%b" % bytes(place / "folder")))
+    link = top.chain()[-1]
+    assert (link.path, link.kind) == (f"{place}/folder", "dir") and "a directory" in link.problem
+    (own,) = pool.volume("folder").chain()
+    assert (own.kind, own.format, own.problem) == ("dir", "dir", "")

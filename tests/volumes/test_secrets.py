@@ -13,7 +13,10 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
+from poolkit.engine.pool import Pool
 from poolkit.state.secrets import LARGEST, Passphrase
+
+from .conftest import xml
 
 UUID = "0a81f5b2-8403-7b23-c8d6-21ccc2f80d6f"
 
@@ -184,3 +187,21 @@ def test_a_dry_run_keeps_nothing(engine: Engine, tmp_path: Path) -> None:
     with Engine(tmp_path / "root", dry_run=True) as dry:
         dry.define_secret(document())
     assert engine.secrets() == []
+
+
+@pytest.mark.tools("qemu-img")
+def test_an_encrypted_volume_names_the_secret_that_is_for_its_path(engine: Engine, pool: Pool) -> None:
+    key = engine.define_secret(document(f"<uuid>{UUID}</uuid>", usage=""))
+    key.set_value(b"pass")
+    encryption = f"<encryption format='luks'><secret type='passphrase' uuid='{UUID}'/></encryption>"
+    made = pool.create_volume(xml("disk", format="qcow2", target=encryption))
+    assert "<encryption format='luks'>" in made.xml() and "<secret" not in made.xml(), "which one it was is not known"
+    key.undefine()
+    own = engine.define_secret(document(usage=f"<usage type='volume'><volume>{made.path}</volume></usage>"))
+    assert f"<secret type='passphrase' uuid='{own.uuid}'/>" in made.xml()
+    own.set_value(b"other")
+    # The document makes the same volume again.
+    text = made.xml().replace("<name>disk</name>", "<name>again</name>")
+    assert pool.create_volume(text).info.detail["encryption"] == "luks"
+    # A copy of the bytes stays one, whatever secrets there are.
+    assert made.clone("copy").info.detail["encryption"] == "luks"
