@@ -340,7 +340,7 @@ class Engine:
 
     def recover(self) -> list[str]:
         """Take back what processes that died had begun, also what waits for a server; a line for each. Repeatable."""
-        return self.core.operations.recover(waiting=True)
+        return [*self.core.operations.recover(waiting=True), *self.secret_store.recover()]
 
     def left_over(self) -> list[str]:
         """What :meth:`recover` would look at, a line for each operation; changes nothing."""

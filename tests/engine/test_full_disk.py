@@ -151,7 +151,7 @@ def _no_file(monkeypatch: pytest.MonkeyPatch) -> None:
             return os.open(path, flags, 0o600)
         raise OSError(28, "No space left on device", path)
 
-    monkeypatch.setattr("poolkit.state.locks.open_private", full)
+    monkeypatch.setattr("poolkit.host.private.open_private", full)
 
 
 def test_where_no_file_can_be_made_the_folder_is_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
