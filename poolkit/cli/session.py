@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from poolkit.engine import Engine
     from poolkit.engine.operation import Outcome
 
+_MAKE_ROOT = frozenset({"define", "create", "secret-define", "find-sources", "find-sources-as"})
+"""Verbs for which the folder of --root need not be there: they make it, or ask nothing of it."""
+
 
 class Session:
     """What a verb's function works with. ``code`` becomes the exit status."""
@@ -43,6 +46,10 @@ class Session:
             from poolkit.engine import Engine
 
             options = self.options
+            if options.root is not None and self.verb not in _MAKE_ROOT and not os.path.isdir(options.root):
+                raise errors.InvalidArgument(
+                    f"there is no folder '{shown(options.root, 4096)}' for --root", hint="define makes one"
+                )
             engine = self._engine = Engine(options.root, wait=options.wait or 0.0, dry_run=options.dry_run)
             if options.log_json or (not self.quiet and self.err.isatty()):
                 from poolkit.cli.progress import Reporter

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from poolkit import errors, registry
 from poolkit.engine.core import Core
 from poolkit.host.port import Host
 from poolkit.host.undo import identity
+from poolkit.state.inventory import Record
 
 
-def admit(core: Core, definition: Any) -> tuple[Any, Any]:
-    """The definition with its uuid, and the stored one it would replace; raises if another pool is in the way."""
+class Admitted(NamedTuple):
+    """A definition that may be: with its uuid, the stored one it would replace, and the record of its name."""
+
+    definition: Any
+    old: Any
+    record: Record | None
+
+
+def admit(core: Core, definition: Any) -> Admitted:
+    """Look whether another pool is in the way of a definition, and raise if there is one.
+
+    What other pools claim is looked up by index. Before that the folder of definitions is read once, with one stat(2) for each
+    file: nothing else shows that one was edited by hand, and claims something else since.
+    """
     import uuid
 
     name = definition.name
@@ -48,7 +61,7 @@ def admit(core: Core, definition: Any) -> tuple[Any, Any]:
     old = None
     if record is not None and record.stamp is not None and not record.error:
         old = core.definitions.load(name)
-    return definition, old
+    return Admitted(definition, old, record)
 
 
 def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:

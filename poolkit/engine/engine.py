@@ -101,8 +101,8 @@ class Engine:
         name = check_pool_name(definition.name)
         with core.work(name, "define", wait) as op:
             with self._definitions(op.dry):
-                definition, old = admission.admit(core, definition)
-                pending = self._pending(self.core.inventory.record(name), definition)
+                definition, old, record = admission.admit(core, definition)
+                pending = self._pending(record, definition)
                 if definition != old and expected is not None and expected != self.core.store.read(name):
                     raise errors.DefinitionChanged(
                         f"the definition of pool '{name}' was changed by others in the meantime",
@@ -110,7 +110,7 @@ class Engine:
                     )
                 if definition != old and not op.dry:
                     self.core.store.save(name, self.core.definitions.text(definition), op.host)
-                    self.core.index.sync(name, op.id)
+                    self.core.index.store(name, op.id)
         changed = definition != old
         if changed and not op.dry:
             self.core.events.emit("defined", name, definition.uuid)
@@ -139,7 +139,7 @@ class Engine:
             if running is not None:
                 return Pool(self.core, name, running.uuid, Outcome(False, f"pool '{name}' is active already"))
             with self._definitions(op.dry):
-                definition, _ = admission.admit(core, definition)
+                definition = admission.admit(core, definition).definition
             volumes, usage = bring_up(core, definition, op, None, build=build, overwrite=overwrite)
             if not op.dry:
                 with self._definitions(op.dry):
@@ -340,7 +340,7 @@ class Engine:
 
     def recover(self) -> list[str]:
         """Take back what processes that died had begun, also what waits for a server; a line for each. Repeatable."""
-        return self.core.operations.recover(waiting=True)
+        return [*self.core.operations.recover(waiting=True), *self.secret_store.recover()]
 
     def left_over(self) -> list[str]:
         """What :meth:`recover` would look at, a line for each operation; changes nothing."""

@@ -99,6 +99,8 @@ def _folder(name: str, path: str) -> Finding:
 
 
 def _left_over(engine: Engine) -> Iterator[Finding]:
+    from poolkit.state.secrets import temporaries
+
     for line in engine.recovered:
         yield Finding("recovered", "note", line)
     failed = engine.core.operations.failed()
@@ -115,18 +117,13 @@ def _left_over(engine: Engine) -> Iterator[Finding]:
         )  # fmt: skip
     if not failed and not waiting:
         yield Finding("journal", "ok", "no work is left half done")
-    for path in _temporaries(engine):
+    for path in temporaries(engine.locations.storage):
         yield Finding("temporary file", "note", f"{path} is left over from a command that died", "it can be removed")
-
-
-def _temporaries(engine: Engine) -> list[str]:
-    from poolkit.host.files import TEMPORARY
-
-    try:
-        names = os.listdir(engine.locations.storage)
-    except OSError:
-        return []
-    return [f"{engine.locations.storage}/{n}" for n in sorted(names) if n.startswith(TEMPORARY)]
+    for path in engine.secret_store.left_over():
+        yield Finding(
+            "temporary file", "problem", f"{path} is left over from a command that died, and may hold the value of a secret",
+            "poolkit recover removes it",
+        )  # fmt: skip
 
 
 def _inventory(engine: Engine) -> Iterator[Finding]:

@@ -50,6 +50,12 @@ class Index:
                 self._remove(record)
         return self._inventory.record(only) if only is not None else None
 
+    def store(self, name: str, operation: str | None) -> None:
+        """Take up a definition whose file was just written; its text is read again, and not parsed."""
+        stamp = self._store.stamp(name)
+        if stamp is not None:
+            self._add(name, stamp, operation)
+
     def _add(self, name: str, stamp: int, operation: str | None) -> None:
         try:
             definition = self._definitions.load(name)

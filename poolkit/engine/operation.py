@@ -103,8 +103,8 @@ class Operations:
         """
         abort = abort or self.host.abort
         with self._worded(pool, verb, volume):
-            with self._lock(pool, verb, volume, shared, wait, abort):
-                if not self.host.dry_run:
+            with self._lock(pool, verb, volume, shared, wait, abort) as locked:
+                if locked:
                     self.inventory.make()
                     self.recover(pool, patience=max(wait, PATIENCE))
                 ident = os.urandom(8).hex()
@@ -160,14 +160,23 @@ class Operations:
         A program that a dead process had started may still be at work. On one pool it is waited for, ``patience`` seconds,
         then ``Busy``; else its operation is left for later.
         """
+        try:
+            return self._recover_all(pool, patience, waiting)
+        except OSError as error:
+            raise errors.from_os_error(error, f"look for what dead processes left in '{self.journals}'") from error
+
+    def _recover_all(self, pool: str | None, patience: float, waiting: bool) -> list[str]:
         lines = []
+        passed_over: tuple[type[Exception], ...] = (FileNotFoundError, PermissionError, errors.Busy)
+        if not waiting:  # who only reads must not be stopped; whoever works on that pool is
+            passed_over += (errors.PermissionDenied, errors.NoSpace)
         away: set[str] = set()  # mount points whose servers did not answer
         for path in self.left():
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 if pool is not None:
                     lines += self._recover(path, pool, patience, away)
                     continue
-            with contextlib.suppress(FileNotFoundError, PermissionError, errors.Busy):
+            with contextlib.suppress(*passed_over):
                 # Nobody may begin work on that pool while what is left of the last is taken back.
                 head = journals.read(path)[0]
                 owner = head.get("pool")

@@ -71,7 +71,9 @@ class Volume:
         with self._work("vol-info", shared=True) as (op, backend, record):
             info = backend.look(self.name, self._core.inventory.volume(record.id, self.name))
             if info != self.info and not op.dry:
-                self._core.inventory.put_volume(record.id, info, op.id)
+                # What was seen is told all the same; a refresh stores it when something can be written.
+                with contextlib.suppress(errors.NoSpace, errors.PermissionDenied):
+                    self._core.inventory.put_volume(record.id, info, op.id)
         return Volume(self.pool, info, self.directory)
 
     def definition(self) -> Any:
@@ -106,7 +108,13 @@ class Volume:
             except errors.VolumeNotFound:
                 changed = False
             if not op.dry:
-                inventory.drop_volume(record.id, self.name, op.id)
+                try:
+                    inventory.drop_volume(record.id, self.name, op.id)
+                except errors.NoSpace as error:
+                    if op.id is not None:
+                        raise
+                    # It is gone, and that is what makes room.
+                    op.host.warn(f"the volume is deleted, and is listed until the next refresh: {error}")
         if changed:
             self._emit(op, "volume-deleted")
         words = "is deleted" if changed else "was gone already"

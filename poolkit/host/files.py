@@ -328,7 +328,9 @@ class Files:
                 self._host.keep_undo(undo.unlink(path, facts))
             self.fault(f"rename {name}")
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError):
+                error.filename = path  # a descriptor tells none, and the private name nobody anything
             _unlink(temporary)
             raise
         self.fault(f"fsync directory of {name}")
@@ -473,7 +475,11 @@ class Files:
     def _unnamed(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:
         """An unfinished file without a name: whatever happens to this process or the machine, nothing is left of it."""
         self._host.step(f"{verb} {directory.join(name)}")
-        fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
+        try:
+            fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
+        except OSError as error:
+            error.filename = directory.path
+            raise
         try:
             yield NewFile(directory, name, None, fd)
         finally:

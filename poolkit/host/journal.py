@@ -48,7 +48,11 @@ class Journal:
         if not self.steps:
             self._open()
             head = [{**self.facts, "id": self.ident, "pid": os.getpid(), "since": time.time(), "boot": boot()}]
-        _append(self._fd, *head, [step.kind, *step.args], durable=not step.ends_with_boot)
+        try:
+            _append(self._fd, *head, [step.kind, *step.args], durable=not step.ends_with_boot)
+        except OSError as error:
+            error.filename = self.path
+            raise
         self.steps.append(step)
         if not step.ends_with_boot and not self._on_disk:
             sync_directory(os.path.dirname(self.path))

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from poolkit import errors
 from poolkit.host import kernel
 
 # Kernel names of the file systems that need somebody else to answer; FUSE has the client's name after a dot.
@@ -41,9 +42,12 @@ class MountTable(tuple[Mount, ...]):
 
 
 def read() -> MountTable:
-    """The mount table of this process as it is now (``/proc/self/mountinfo``, proc(5))."""
-    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
-        return parse(file.readall())
+    """The mount table of this process as it is now (``/proc/self/mountinfo``, proc(5)); ``HostError``."""
+    try:
+        with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+            return parse(file.readall())
+    except OSError as error:
+        raise errors.from_os_error(error, "read '/proc/self/mountinfo'") from error
 
 
 @functools.lru_cache(maxsize=2)  # it seldom changes from one call to the next

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from poolkit import errors
 from poolkit.values import value
 
 KINDS: dict[str, tuple[str, str]] = {
@@ -161,6 +162,10 @@ def identity(facts: os.stat_result) -> list[int]:
 
 @functools.cache
 def boot() -> str:
-    """The identity of this boot of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    """The identity of this boot of the machine; ``HostError``."""
+    path = "/proc/sys/kernel/random/boot_id"
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise errors.from_os_error(error, f"read '{path}'") from error

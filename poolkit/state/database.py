@@ -288,8 +288,12 @@ class Database:
             raise errors.from_os_error(error, f"set the damaged inventory '{self.path}' aside") from error
 
     def _connect(self) -> sqlite3.Connection:
+        folder = os.path.dirname(self.path)
         try:
-            private.make(os.path.dirname(self.path))
+            new = not os.path.isdir(folder)
+            private.make(folder)
+            if new:
+                _write_in_place(folder)
         except OSError as error:
             raise errors.from_os_error(error, f"make the folder of '{self.path}'") from error
         with forks.undivided():
@@ -332,6 +336,18 @@ def execute(db: sqlite3.Connection, script: str) -> None:
     """The statements of a script, within the transaction that is open."""
     for statement in script.split(";")[:-1]:
         db.execute(statement)
+
+
+def _write_in_place(folder: str) -> None:
+    """Turn copy-on-write off for what a new folder will hold (btrfs): a full disk has no block for a copy."""
+    get, set, nocow = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_NOCOW_FL
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # other file systems have no such flag
+            flags = int.from_bytes(fcntl.ioctl(fd, get, bytes(8)), "little")
+            fcntl.ioctl(fd, set, (flags | nocow).to_bytes(8, "little"))
+    finally:
+        os.close(fd)
 
 
 def _is_locked(error: sqlite3.Error) -> bool:

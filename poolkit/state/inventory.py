@@ -14,96 +14,18 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.backend import Usage, VolumeInfo
 from poolkit.state import blocks, packing
-from poolkit.state.database import Database, execute
+from poolkit.state.pools import Pools, Record, is_text
 
-_VERSION = 2
-_POOLS = """
-CREATE TABLE pools (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL, type TEXT NOT NULL,
-    stamp INTEGER, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
-    capacity INTEGER NOT NULL DEFAULT 0, allocation INTEGER NOT NULL DEFAULT 0, available INTEGER NOT NULL DEFAULT 0,
-    started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX pools_uuid ON pools (uuid);
-CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
-CREATE TABLE claims (claim TEXT NOT NULL, pool INTEGER NOT NULL, PRIMARY KEY (claim, pool)) WITHOUT ROWID;
-CREATE INDEX claims_pool ON claims (pool);
-INSERT INTO sqlite_sequence VALUES ('pools', abs(random()) >> 24);
-"""
-# The last statement: not even an inventory that took the place of a damaged one gives a number again.
-_SCHEMA = (
-    _POOLS
-    + """
-CREATE TABLE blocks (id INTEGER PRIMARY KEY, pool INTEGER NOT NULL, first TEXT NOT NULL, volumes BLOB NOT NULL);
-CREATE UNIQUE INDEX blocks_first ON blocks (pool, first);
-CREATE TABLE places (pool INTEGER NOT NULL, name TEXT NOT NULL, key TEXT, path TEXT, PRIMARY KEY (pool, name)) WITHOUT ROWID;
-CREATE INDEX places_key ON places (key);
-CREATE INDEX places_path ON places (path);
-CREATE TABLE touched (pool INTEGER NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX touched_version ON touched (pool, version);
-CREATE TABLE formats (
-    place TEXT NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL, format TEXT NOT NULL,
-    PRIMARY KEY (place, name)) WITHOUT ROWID;
-CREATE TABLE completed (operation TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
-"""
-)
-
-# What the first version had: claims as JSON in the pool's row, blocks without a checksum, numbers that were used again.
-_FROM_1 = """
-DROP INDEX pools_uuid;
-DROP INDEX pools_target;
-ALTER TABLE pools RENAME TO before;
-{pools}
-INSERT INTO pools SELECT id, name, uuid, type, stamp, target, active, boot, live, capacity, allocation, available, started,
-    refreshed, error, trouble, version FROM before;
-INSERT OR IGNORE INTO claims SELECT value, before.id FROM before, json_each(before.claims);
-UPDATE blocks SET volumes = sealed(volumes);
-DELETE FROM touched;
-DROP TABLE before;
-"""
+__all__ = ["Inventory", "Record"]
 
 _MAX = (1 << 63) - 1
-
-
-def _upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Bring an inventory of version 1 up to date; run state, listings and recorded formats stay."""
-    db.create_function("sealed", 1, packing.seal, deterministic=True)
-    # The number that the sequence starts with comes first, and the rows that keep theirs are below it or do not matter.
-    execute(db, _FROM_1.format(pools=_POOLS))
-
-
-class Record(NamedTuple):
-    """A pool as the inventory knows it. ``stamp`` is that of the definition file, None for a transient pool.
-
-    ``error`` is what is wrong with the definition file, ``trouble`` why the last refresh failed.
-    """
-
-    id: int
-    name: str
-    uuid: str
-    type: str
-    stamp: int | None
-    target: str | None
-    active: int
-    boot: str | None
-    live: str | None
-    capacity: int
-    allocation: int
-    available: int
-    started: float | None
-    refreshed: float | None
-    error: str | None
-    trouble: str | None
-    version: int
-
-
-_RECORD = ", ".join(Record._fields)
 
 
 class _Started(NamedTuple):
@@ -113,160 +35,15 @@ class _Started(NamedTuple):
     boot: str
 
 
-class Inventory:
+class Inventory(Pools):
     """The SQLite file; one connection per thread, made when first needed. All methods may raise ``HostError``."""
 
     def __init__(self, path: str, *, fault: Callable[[str], None] | None = None, keep: bool = True) -> None:
-        self._db = Database(path, _SCHEMA, _VERSION, upgrade=_upgrade, fault=fault, keep=keep)
+        super().__init__(path, fault=fault, keep=keep)
         self._known: dict[int, tuple[int, dict[str, VolumeInfo]]] = {}
         self._hurt: set[int] = set()  # pools of whose listing a damaged block was seen
-        self._ended: set[str] = set()  # operations whose marks are not needed any more
 
-    @property
-    def path(self) -> str:
-        """The file."""
-        return self._db.path
-
-    @property
-    def damaged(self) -> str | None:
-        """Where a damaged inventory was set aside: while that file is there, recorded formats may be missing."""
-        return self._db.damaged
-
-    def make(self) -> None:
-        """Make the file if it is not there: what changes anything begins so, and what only reads makes none."""
-        self._db.make()
-
-    def close(self) -> None:
-        """Close the connections of all threads; repeatable."""
-        if self._ended:
-            # A mark that stays does no harm.
-            with suppress(OSError, errors.HostError), self._db.transaction() as db:
-                self._clear_marks(db, tuple(self._ended))
-            self._ended.clear()
-        self._db.close()
-
-    @contextmanager
-    def transaction(self, operation: str | None = None) -> Iterator[sqlite3.Connection]:
-        """All or nothing; with ``operation`` its journal counts as complete from the same instant."""
-        ended: tuple[str, ...] = ()
-        with self._db.transaction() as db:
-            yield db
-            if operation is not None:
-                ended = tuple(self._ended)
-                self._clear_marks(db, ended)
-                db.execute("INSERT OR IGNORE INTO completed VALUES (?, ?)", (operation, time.time()))
-        self._ended.difference_update(ended)
-
-    @staticmethod
-    def _clear_marks(db: sqlite3.Connection, operations: Iterable[str]) -> None:
-        db.executemany("DELETE FROM completed WHERE operation = ?", ((operation,) for operation in operations))
-
-    def completed(self, operation: str) -> bool:
-        """Whether that operation ended well before its journal could be removed."""
-        return self._db.row("SELECT 1 FROM completed WHERE operation = ?", (operation,)) is not None
-
-    def forget_operation(self, operation: str) -> None:
-        """Its journal is gone, so its mark may go: with the next transaction that makes one, or when this is closed.
-
-        One of its own would cost as much as what the verb stores.
-        """
-        self._ended.add(operation)
-
-    # -- pools ------------------------------------------------------------------------------------------------
-
-    def records(self) -> list[Record]:
-        """All pools, by name."""
-        return self._many("ORDER BY name")
-
-    def active_targets(self, boot: str) -> list[tuple[str, str, str]]:
-        """Name, target path and type of the pools that have one and were started since that boot, by name."""
-        query = "SELECT name, target, type FROM pools WHERE active AND boot = ? AND target IS NOT NULL ORDER BY name"
-        return self._db.rows(query, (boot,))
-
-    def record(self, name: str) -> Record | None:
-        """One pool by name."""
-        return self._one("name = ?", name)
-
-    def by_uuid(self, uuid: str) -> Record | None:
-        """One pool by uuid (canonical form)."""
-        return self._one("uuid = ?", uuid)
-
-    def by_target(self, target: str) -> list[Record]:
-        """Pools with that target path; an active one first."""
-        if not _is_text(target):
-            return []
-        return self._many("WHERE target = ? ORDER BY active DESC, name", target)
-
-    def by_id(self, number: int) -> Record | None:
-        """One pool by row number."""
-        return self._one("id = ?", number)
-
-    def _many(self, which: str, *values: object) -> list[Record]:
-        return [Record._make(r) for r in self._db.rows(f"SELECT {_RECORD} FROM pools {which}", values)]  # noqa: S608
-
-    def _one(self, where: str, value: object) -> Record | None:
-        row = self._db.row(f"SELECT {_RECORD} FROM pools WHERE {where}", (value,))  # noqa: S608
-        return None if row is None else Record._make(row)
-
-    def put(
-        self,
-        name: str,
-        uuid: str,
-        type: str,
-        *,
-        stamp: int | None,
-        claims: Sequence[str],
-        target: str | None,
-        error: str | None = None,
-        operation: str | None = None,
-    ) -> None:
-        """Insert or update what the definition says; run state stays.
-
-        Without ``operation`` it only follows the definition files, and is kept in memory where nothing can be written.
-        """
-
-        def store(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO pools (name, uuid, type, stamp, target, error) VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET uuid = excluded.uuid, type = excluded.type, stamp = excluded.stamp, "
-                "target = excluded.target, error = excluded.error",
-                (name, uuid, type, stamp, target, error),
-            )
-            number = db.execute("SELECT id FROM pools WHERE name = ?", (name,)).fetchone()[0]
-            self._claim(db, number, claims)
-
-        if operation is None:
-            self._db.store(store)
-            return
-        with self.transaction(operation) as db:
-            store(db)
-
-    @staticmethod
-    def _claim(db: sqlite3.Connection, number: int, claims: Sequence[str]) -> None:
-        # Two definitions that were put into the folder by hand may claim the same; what is defined by a verb may not.
-        db.execute("DELETE FROM claims WHERE pool = ?", (number,))
-        db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?)", ((claim, number) for claim in claims))
-
-    def claims(self, number: int) -> list[str]:
-        """What a pool claims, as its backend said when it was defined, in order."""
-        return [
-            claim for (claim,) in self._db.rows("SELECT claim FROM claims WHERE pool = ? ORDER BY claim", (number,))
-        ]
-
-    def claimed(self, claims: Iterable[str], *, unless: str) -> tuple[str, str] | None:
-        """The first of ``claims`` that a pool of another name than ``unless`` has, and that name."""
-        query = (
-            "SELECT name FROM claims JOIN pools ON pools.id = pool WHERE claim = ? AND name != ? ORDER BY name LIMIT 1"
-        )
-        for claim in sorted(claims):
-            row = self._db.row(query, (claim, unless))
-            if row is not None:
-                return claim, row[0]
-        return None
-
-    def stamps(self) -> list[tuple[str, int | None]]:
-        """Name and stamp of all pools: what tells whether a definition file was changed."""
-        return self._db.rows("SELECT name, stamp FROM pools")
+    # -- pools that start, stop and go --------------------------------------------------------------------------
 
     def set_active(
         self, number: int, live: str, boot: str, operation: str | None, volumes: Sequence[VolumeInfo], usage: Usage
@@ -313,10 +90,6 @@ class Inventory:
             )
             if db.execute("SELECT 1 FROM pools WHERE id = ? AND stamp IS NULL", (number,)).fetchone():
                 self._drop(db, number)
-
-    def set_trouble(self, number: int, error: str | None) -> None:
-        """Remember why the last refresh failed; None clears it."""
-        self._db.store(lambda db: db.execute("UPDATE pools SET trouble = ? WHERE id = ?", (error, number)))
 
     def drop(
         self,
@@ -549,7 +322,7 @@ class Inventory:
 
     def volume(self, number: int, name: str) -> VolumeInfo | None:
         """One volume of a pool by name."""
-        if not _is_text(name):
+        if not is_text(name):
             return None
         query = "SELECT volumes FROM blocks WHERE pool = ? AND first <= ? ORDER BY first DESC LIMIT 1"
         row = self._db.row(query, (number, name))
@@ -562,7 +335,7 @@ class Inventory:
         """Volumes over all pools whose ``key`` or ``path`` is stored as ``value``."""
         if column not in ("key", "path"):
             raise ValueError(column)
-        if not _is_text(value):
+        if not is_text(value):
             return
         for pool, name in self._db.rows(f"SELECT pool, name FROM places WHERE {column} = ?", (value,)):  # noqa: S608
             info = self.volume(pool, name)
@@ -577,12 +350,3 @@ def _signed(inode: int) -> int:
 
 def _clamp(value: int) -> int:
     return min(max(value, 0), _MAX)
-
-
-def _is_text(value: str) -> bool:
-    """Whether SQLite can take it: bytes of a file name that are not UTF-8 come as lone surrogates, and none are stored."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,6 +6,9 @@ since when, so that a refusal can name it. The kernel drops the lock (flock(2)) 
 
 Who has to wait takes a ticket, and whoever comes later and conflicts waits behind it: work on a whole pool gets its turn
 however many volumes are worked on.
+
+Where a full disk takes no new file, the pool's folder itself is locked instead, which excludes all other work on the pool: a
+volume can be deleted, so that there is room again.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ GATE = 10.0
 """Seconds that are waited at least for a gate, which is held for milliseconds: longer means a process that was stopped in it."""
 RECOVERY = 5.0
 """Seconds that are waited at least while another process takes back what a dead one left; whoever waits would do the same."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _GATE = "gate"  # no file of work has this name: those begin with a number
 
 
@@ -54,7 +58,8 @@ class Work:
         started = time.strftime("%H:%M:%S", time.localtime(self.since))
         what = f"{self.verb} of volume '{self.volume}'" if self.volume else self.verb
         waits = ", which waits its turn" if self.ticket else ""
-        return f"{what} by process {self.pid} ({self.user}) since {started}{waits}"
+        who = f"process {self.pid} ({self.user})" if self.pid else "a process that could note nothing on a full disk"
+        return f"{what} by {who} since {started}{waits}"
 
     def waiting(self, ticket: int) -> Work:
         """The same work while it waits its turn."""
@@ -88,14 +93,29 @@ class Locks:
         shared: bool = False,
         wait: float = 0.0,
         check: Callable[[], None] | None = None,
-    ) -> Iterator[Work]:
+    ) -> Iterator[Work | None]:
         """Do work while nothing that conflicts is in progress; raises ``Busy`` after ``wait`` seconds of waiting.
 
-        ``check`` is called while waiting, so that an abort can end it.
+        ``check`` is called while waiting, so that an abort can end it. Work that only reads a volume is done unlocked where
+        nothing can be written, and gets None.
         """
         mine = Work(pool, verb, volume, os.getpid(), _user(os.getuid()), time.time(), shared)
         folder = os.path.join(self.directory, _quote(pool))
-        with self._held(folder, mine, wait, check):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._held(folder, mine, wait, check))
+            except errors.PermissionDenied:
+                if volume is None or not shared:
+                    raise
+                unlocked = True
+            else:
+                unlocked = False
+            if unlocked:
+                for other, _ in self._alive(folder, gated=False):
+                    if mine.conflicts(other) and not other.ticket:
+                        raise _busy(mine, other)
+                yield None
+                return
             self._mine.count = getattr(self._mine, "count", 0) + 1
             try:
                 yield mine
@@ -111,7 +131,8 @@ class Locks:
         try:
             while True:
                 with self._gate(folder, wait, check):
-                    others = [w for w, other in self._alive(folder) if other != path and mine.conflicts(w)]
+                    own = (path, *getattr(self._mine, "folders", ()))
+                    others = [w for w, other in self._alive(folder) if other not in own and mine.conflicts(w)]
                     # Work within work goes before those who wait: they wait for what this thread holds.
                     nested = getattr(self._mine, "count", 0) > 0
                     busy = next(
@@ -120,30 +141,29 @@ class Locks:
                     if busy is None:
                         if fd < 0:
                             path, fd = self._enter(folder, mine)
+                            if path == folder:
+                                self._mine.folders = {*getattr(self._mine, "folders", ()), folder}
                         elif ticket:
                             _write(fd, mine)
                         break
                     if fd < 0 and wait > 0:
                         ticket = 1 + max((w.ticket for w, _ in self._alive(folder)), default=0)
-                        path, fd = self._enter(folder, mine.waiting(ticket))
+                        with contextlib.suppress(errors.NoSpace):  # it waits without a ticket
+                            path, fd = self._make(folder, mine.waiting(ticket))
                 if check is not None:
                     check()
                 patience = max(wait, RECOVERY) if busy.verb == "recover" else wait
                 if time.monotonic() - began >= patience:
-                    raise errors.Busy(
-                        f"pool '{mine.pool}' is busy: {busy}",
-                        pool=mine.pool,
-                        volume=mine.volume,
-                        hint="try again when it has ended, or let poolkit wait with --wait SECONDS",
-                    )
+                    raise _busy(mine, busy)
                 time.sleep(pause)
                 pause = min(pause * 2, 0.1)
             yield
         finally:
             if fd >= 0 and pid == os.getpid():  # a child that was forked meanwhile ends nothing
-                # The gate keeps the folder from vanishing between another process's look and its lock.
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                if path == folder:
+                    self._mine.folders = getattr(self._mine, "folders", {folder}) - {folder}
+                else:
+                    _remove(path)
                 forks.release(fd)
 
     @contextlib.contextmanager
@@ -187,7 +207,24 @@ class Locks:
                 forks.release(fd)
 
     def _enter(self, folder: str, work: Work) -> tuple[str, int]:
+        """The path of the file that stands for the work, and its locked descriptor; the folder where no file can be made."""
+        try:
+            return self._make(folder, work)
+        except errors.NoSpace as full:
+            fd = -1
+            try:
+                with forks.undivided():
+                    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    forks.hold(fd)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                forks.release(fd)
+                raise full from None
+            return folder, fd
+
+    def _make(self, folder: str, work: Work) -> tuple[str, int]:
         path = os.path.join(folder, f"{work.pid}-{os.urandom(6).hex()}")
+        fd = -1
         try:
             with forks.undivided():
                 fd = private.open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -195,6 +232,9 @@ class Locks:
             fcntl.flock(fd, fcntl.LOCK_EX)
             _write(fd, work)
         except OSError as error:
+            if fd >= 0:
+                _remove(path)
+                forks.release(fd)
             raise errors.from_os_error(error, f"note the work in '{folder}'") from error
         return path, fd
 
@@ -202,31 +242,63 @@ class Locks:
         """Work files that are locked. A file that nobody locks is left over from a dead process and is removed."""
         found = []
         try:
-            names = os.listdir(folder)
+            here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if _is_locked(here):
+                    found.append((_unknown(folder, ""), folder))
+                for name in os.listdir(here):
+                    path = os.path.join(folder, name)
+                    fd = -1 if name == _GATE else _look(name, here)
+                    if fd < 0:
+                        continue
+                    try:
+                        if _is_locked(fd):
+                            found.append((_read(fd) or _unknown(folder, name), path))
+                        # Written and locked under the gate; unlocked and unlinked means ended, unlocked and present means died.
+                        elif gated or _read(fd) is not None:
+                            _remove(path)
+                    finally:
+                        os.close(fd)
+            finally:
+                os.close(here)
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise errors.from_os_error(error, f"read the folder '{folder}'") from error
-        for name in names:
-            if name == _GATE:
-                continue
-            path = os.path.join(folder, name)
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError:
-                continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are no holder
-            except BlockingIOError:
-                found.append((_read(fd) or _unknown(folder, name), path))
-            else:
-                # Written and locked under the gate; unlocked and unlinked means ended, unlocked and present means died.
-                if gated or _read(fd) is not None:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(path)
-            finally:
-                os.close(fd)
+            raise errors.from_os_error(error, f"see who works in the folder '{folder}'") from error
         return found
+
+
+def _busy(mine: Work, other: Work) -> errors.Busy:
+    return errors.Busy(
+        f"pool '{mine.pool}' is busy: {other}",
+        pool=mine.pool,
+        volume=mine.volume,
+        hint="try again when it has ended, or let poolkit wait with --wait SECONDS",
+    )
+
+
+def _look(name: str, folder: int) -> int:
+    """A descriptor of a work file; -1 if it is gone or is none. What cannot be opened may be at work: ``OSError``."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            return -1
+        raise
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are no holder
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _remove(path: str) -> None:
+    """Remove a work file; one that stays is removed by whoever looks next, since nobody locks it."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _try(fd: int) -> bool:
@@ -247,8 +319,7 @@ def _write(fd: int, work: Work) -> None:
         os.ftruncate(fd, 0)
         write_at(fd, data, 0)
     except OSError as error:
-        os.ftruncate(fd, 0)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from poolkit import errors
 from poolkit.host import private
-from poolkit.host.descriptors import read_at
+from poolkit.host.descriptors import read_at, sync_directory
 
 if TYPE_CHECKING:
     from poolkit import documents
@@ -124,8 +124,8 @@ class Secrets:
         """After ``list``: what is wrong with files that were passed over."""
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        """One change at a time, over all processes."""
+    def _changing(self, swept: list[str] | None = None) -> Iterator[None]:
+        """One change at a time, over all processes; ``swept`` gets what dead ones had left."""
         if self.host.dry_run:
             yield
             return
@@ -136,11 +136,35 @@ class Secrets:
             raise errors.from_os_error(error, f"write in '{self._run}'") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
+            lines = self._sweep()
+            if swept is not None:
+                swept += lines
             yield
         except OSError as error:
             raise errors.from_os_error(error, "change a secret") from error
         finally:
             os.close(fd)
+
+    def left_over(self) -> list[str]:
+        """The unfinished files of whoever works on secrets now or died in it; they may hold values."""
+        return [path for folder in (self.directory, self.memory) for path in temporaries(folder)]
+
+    def recover(self) -> list[str]:
+        """Remove what processes left that died while they changed a secret; a line for each file. Every change does so, too."""
+        if self.host.dry_run or not self.left_over():
+            return []
+        swept: list[str] = []
+        with self._changing(swept):
+            return swept
+
+    def _sweep(self) -> list[str]:
+        # Whoever holds the lock has not begun, and nobody else is at work: these are of the dead.
+        lines = []
+        for path in self.left_over():
+            os.unlink(path)
+            sync_directory(os.path.dirname(path))
+            lines.append(f"removed: '{path}', left by a process that died while it changed a secret")
+        return lines
 
     def define(
         self,
@@ -214,14 +238,14 @@ class Secrets:
                     continue
                 path = f"{folder}/{name}"
                 try:
-                    with open(path, "rb") as file:
+                    with open(private.open_ours(path), "rb") as file:
                         data = file.read(1 << 20)
                     definition = xmlmap.read(data, [documents.Secret], filename=path, strict=False)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
                     self.damaged.append(str(errors.from_os_error(error, f"read '{path}'")))
-                except errors.InvalidDefinition as error:
+                except (errors.InvalidDefinition, errors.Unsafe) as error:
                     # One that was damaged by hand must not hide the others.
                     self.damaged.append(str(error))
                 else:
@@ -299,7 +323,7 @@ class Secrets:
         """The value; ``SecretNotFound`` without one, ``Unsafe`` if others than the owner could read or replace it."""
         path = self.value_path(definition)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = private.open_ours(path)
         except FileNotFoundError:
             raise errors.SecretNotFound(
                 f"secret {definition.uuid} has no value", hint=f"set it: poolkit secret-set-value {definition.uuid}"
@@ -308,7 +332,7 @@ class Secrets:
             raise errors.from_os_error(error, f"read the value of secret {definition.uuid}") from error
         try:
             facts = os.fstat(fd)
-            if not stat.S_ISREG(facts.st_mode) or stat.S_IMODE(facts.st_mode) & 0o077:
+            if stat.S_IMODE(facts.st_mode) & 0o077:
                 raise errors.Unsafe(
                     f"the value of secret {definition.uuid} can be read by others", hint=f"chmod 600 '{path}'"
                 )
@@ -339,6 +363,18 @@ class Secrets:
             # For good: a value that could be put back would still be there. The value first, so that none is left behind.
             host.files.remove(folder, f"{definition.uuid}.value")
             return host.files.remove(folder, f"{definition.uuid}.xml")
+
+
+def temporaries(folder: str) -> list[str]:
+    """The unfinished files in one of poolkit's own folders. ``HostError``."""
+    from poolkit.host.files import TEMPORARY
+
+    try:
+        return [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.startswith(TEMPORARY)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise errors.from_os_error(error, f"read the folder '{folder}'") from error
 
 
 def _memory(run: str) -> str:

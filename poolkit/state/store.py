@@ -98,6 +98,8 @@ class Store:
             entries = os.scandir(self.directory)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the folder '{self.directory}'") from error
         with entries:
             for entry in entries:
                 name = entry.name
@@ -115,6 +117,8 @@ class Store:
             return stamp(os.stat(self.path(name)))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise errors.from_os_error(error, f"look at the definition '{self.path(name)}'", pool=name) from error
 
     def read(self, name: str) -> str:
         """The text of a definition; ``PoolNotFound`` if there is none."""
@@ -155,6 +159,8 @@ class Store:
             return frozenset(n[: -len(_SUFFIX)] for n in os.listdir(self.autostart_directory) if n.endswith(_SUFFIX))
         except FileNotFoundError:
             return frozenset()
+        except OSError as error:
+            raise errors.from_os_error(error, f"read the folder '{self.autostart_directory}'") from error
 
     def set_autostart(self, name: str, on: bool, host: Host) -> bool:
         """Set or clear the mark; returns whether anything changed."""

@@ -55,6 +55,9 @@ def _worker(place: str, seed: int, failures: multiprocessing.Queue[str]) -> None
                         assert f"own{seed}" in [p.name for p in engine.pools()], "my own pool is gone"
                 except (errors.NotFound, errors.AlreadyExists, errors.InvalidState):
                     pass  # another process was faster
+                except errors.Unsafe as error:
+                    if "was replaced since" not in str(error):  # deleted and made anew between look-up and lock
+                        raise
                 except errors.HostError as error:
                     # A pool that is redefined and not built has no directory yet.
                     if "does not exist" not in str(error):

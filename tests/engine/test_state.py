@@ -163,6 +163,58 @@ def test_a_child_keeps_no_lock_of_its_parent(tmp_path: Path) -> None:
         os.waitpid(child, 0)
 
 
+def test_a_lock_ends_with_its_owner_though_a_child_lives_on(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    owner = os.fork()
+    if not owner:
+        with Locks(str(tmp_path)).work("p", "work"):
+            if os.fork():
+                os._exit(0)  # as if killed: nothing is let go of
+            os.read(read, 1)
+            os._exit(0)
+    os.waitpid(owner, 0)
+    try:
+        with Locks(str(tmp_path)).work("p", "other"):
+            pass
+    finally:
+        os.write(write, b"x")
+
+
+def test_a_lock_is_given_up_whoever_has_its_descriptor_too(tmp_path: Path) -> None:
+    import fcntl
+
+    from poolkit.state import forks
+
+    fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    forks.hold(fd)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    other = os.dup(fd)
+    forks.release(fd)
+    with open(tmp_path / "lock", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_work_that_cannot_be_looked_at_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    locks = Locks(str(tmp_path))
+    real = os.open
+
+    def fail(path: str, flags: int, *args: int, **more: int) -> int:
+        if path == str(tmp_path / "p") if what == "folder" else path.startswith(f"{os.getpid()}-"):
+            raise OSError(24, "Too many open files", path)
+        return real(path, flags, *args, **more)
+
+    with locks.work("p", "work"), monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(errors.HostError, match="Too many open files"):
+            locks.current("p")
+        with pytest.raises(errors.HostError, match="Too many open files"), locks.work("p", "other"):
+            pass
+
+
 def test_a_child_made_within_a_transaction_is_told_and_takes_nothing_back(tmp_path: Path) -> None:
     inventory = Inventory(str(tmp_path / "i.sqlite"))
     with inventory.transaction("one"):
@@ -195,29 +247,6 @@ def test_a_gate_that_is_held_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
 
         with pytest.raises(errors.Aborted), locks.work("p", "y", wait=60, check=stop):
             pass
-
-
-def test_work_on_a_pool_gets_its_turn_beside_work_on_volumes(tmp_path: Path) -> None:
-    locks = Locks(str(tmp_path))
-    done = threading.Event()
-
-    def traffic(number: int) -> None:
-        # Two volumes that are worked on in turns: at no instant is the pool without work.
-        while not done.is_set():
-            with locks.work("p", "vol", volume=f"v{number}", wait=60):
-                time.sleep(0.02)
-
-    threads = [threading.Thread(target=traffic, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(3):
-            with locks.work("p", "start", wait=60):
-                assert len(locks.current("p")) >= 1
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_who_comes_later_waits_behind_who_waits(tmp_path: Path) -> None:

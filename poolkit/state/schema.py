@@ -1,0 +1,60 @@
+"""The tables of the inventory, and how one of an earlier version becomes one of this."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from poolkit.state import packing
+from poolkit.state.database import execute
+
+VERSION = 2
+_POOLS = """
+CREATE TABLE pools (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL, type TEXT NOT NULL,
+    stamp INTEGER, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
+    capacity INTEGER NOT NULL DEFAULT 0, allocation INTEGER NOT NULL DEFAULT 0, available INTEGER NOT NULL DEFAULT 0,
+    started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX pools_uuid ON pools (uuid);
+CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
+CREATE TABLE claims (claim TEXT NOT NULL, pool INTEGER NOT NULL, PRIMARY KEY (claim, pool)) WITHOUT ROWID;
+CREATE INDEX claims_pool ON claims (pool);
+INSERT INTO sqlite_sequence VALUES ('pools', abs(random()) >> 24);
+"""
+# The last statement: not even an inventory that took the place of a damaged one gives a number again.
+SCHEMA = (
+    _POOLS
+    + """
+CREATE TABLE blocks (id INTEGER PRIMARY KEY, pool INTEGER NOT NULL, first TEXT NOT NULL, volumes BLOB NOT NULL);
+CREATE UNIQUE INDEX blocks_first ON blocks (pool, first);
+CREATE TABLE places (pool INTEGER NOT NULL, name TEXT NOT NULL, key TEXT, path TEXT, PRIMARY KEY (pool, name)) WITHOUT ROWID;
+CREATE INDEX places_key ON places (key);
+CREATE INDEX places_path ON places (path);
+CREATE TABLE touched (pool INTEGER NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX touched_version ON touched (pool, version);
+CREATE TABLE formats (
+    place TEXT NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL, format TEXT NOT NULL,
+    PRIMARY KEY (place, name)) WITHOUT ROWID;
+CREATE TABLE completed (operation TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+"""
+)
+
+# What the first version had: claims as JSON in the pool's row, blocks without a checksum, numbers that were used again.
+_FROM_1 = """
+DROP INDEX pools_uuid;
+DROP INDEX pools_target;
+ALTER TABLE pools RENAME TO before;
+{pools}
+INSERT INTO pools SELECT id, name, uuid, type, stamp, target, active, boot, live, capacity, allocation, available, started,
+    refreshed, error, trouble, version FROM before;
+INSERT OR IGNORE INTO claims SELECT value, before.id FROM before, json_each(before.claims);
+UPDATE blocks SET volumes = sealed(volumes);
+DELETE FROM touched;
+DROP TABLE before;
+"""
+
+
+def upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Bring an inventory of version 1 up to date; run state, listings and recorded formats stay."""
+    db.create_function("sealed", 1, packing.seal, deterministic=True)
+    # The number that the sequence starts with comes first, and the rows that keep theirs are below it or do not matter.
+    execute(db, _FROM_1.format(pools=_POOLS))
