@@ -216,7 +216,7 @@ class LogicalBackend(LvmVolumes):
                 raise errors.Unsafe(
                     f"pool '{self.pool.name}': '{path}' holds {', '.join(held[path])}, which building would destroy",
                     pool=self.pool.name,
-                    hint="if that is meant, add --overwrite",
+                    hint=errors.Hint("if that is meant, add ", errors.Option("overwrite")),
                 )
             if "LVM2_member" in held[path]:
                 self._check_owner(path)

@@ -54,7 +54,7 @@ def create_from(session: Session, values: Values) -> None:
     from poolkit.cli.document_verbs import load
 
     definition = load(session, values.file, "volume", lenient=values.lenient, validate=values.validate)
-    source = find(session, values.vol, values.inputpool)
+    source = find(session, values.vol, values.inputpool, "inputpool")
     pool = session.engine.pool(values.pool)
     made = pool.create_volume_from(
         definition, source, linked=values.linked, reflink=_reflink(values), secret=values.secret,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
@@ -12,16 +13,36 @@ if TYPE_CHECKING:
     from poolkit.engine.volume import Volume
 
 
-def find(session: Session, word: str, pool: str | None) -> Volume:
-    """The volume that is meant: by name, key or path in ``pool``; by key or path in any active pool without it."""
+def find(session: Session, word: str, pool: str | None, option: str = "pool") -> Volume:
+    """The volume that is meant: by name, key or path in ``pool``; by key or path in any active pool without it.
+
+    ``option`` is the verb's name for the option with the pool.
+    """
     try:
         return session.engine.volume(word, pool)
     except errors.VolumeNotFound as error:
         if pool is None and "/" not in word:
-            error.hint = (
-                f"a volume is found by its name with --pool POOL: poolkit {session.verb} --pool POOL {shown(word)}"
-            )
+            error.hint = errors.Hint("a volume is found by its name with ", errors.Option(option, ...))
+            owners = _with_volume(session, word)
+            if len(owners) == 1:
+                error.hint = errors.Hint("add ", errors.Option(option, owners[0]))
         raise
+
+
+def _with_volume(session: Session, name: str) -> list[str]:
+    """The active pools that have a volume of that name on record."""
+    from poolkit.backend import check_volume_name
+
+    found = []
+    try:
+        check_volume_name(name, None)
+        for info in session.engine.pools(active=True):
+            with contextlib.suppress(errors.VolumeNotFound):
+                session.engine.pool(info.name).volume(name)
+                found.append(info.name)
+    except errors.PoolkitError:
+        return []
+    return found
 
 
 def volume_format(word: str | None) -> str | None:

@@ -88,7 +88,10 @@ def list_volumes(session: Session, values: Values) -> None:
     if odd and not session.json and not values.name:
         what = "volume is" if odd == 1 else "volumes are"
         session.warn(
-            f"{odd} {what} damaged, unreadable or not what the record says, see '!'; poolkit vol-info says why"
+            errors.Hint(
+                f"{odd} {what} damaged, unreadable or not what the record says, see '!'; what is wrong says ",
+                errors.remedy("vol-info", next(v.name for v in volumes if v.info.problem), pool=values.pool),
+            )
         )
 
 
@@ -135,6 +138,11 @@ def dumpxml(session: Session, values: Values) -> None:
 
 def delete(session: Session, values: Values) -> None:
     """``vol-delete VOL``."""
+    if values.delete_snapshots:
+        raise errors.Unsupported(
+            "snapshots are not deleted along with a volume",
+            hint="a snapshot is a volume of its own: delete it by its name",
+        )
     volume = find(session, values.vol, values.pool)
     session.done(volume.delete(force=values.force), volume.pool.name, volume=facts(volume))
 

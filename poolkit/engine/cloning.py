@@ -115,14 +115,18 @@ def pinned(core: Core, definition: Any) -> Any:
     if detail.get("ambiguous"):
         raise errors.Unsafe(
             f"the backing store '{backing.path}' passes for several formats", volume=definition.name,
-            hint=f"say which one it is: poolkit vol-adopt {info.name} --pool {record.name} --format FORMAT",
+            hint=errors.Hint(
+                "say which one it is: ", errors.remedy("vol-adopt", info.name, pool=record.name, format=...)
+            ),
         )  # fmt: skip
     recorded = info.format or "raw"
     if backing.format is not None and backing.format != recorded:
         raise errors.Unsafe(
             f"the format of the backing store '{backing.path}' on record is {recorded}, not {backing.format}",
             volume=definition.name,
-            hint=f"if the record is wrong: poolkit vol-adopt {info.name} --pool {record.name} --format FORMAT",
+            hint=errors.Hint(
+                "if the record is wrong: ", errors.remedy("vol-adopt", info.name, pool=record.name, format=...)
+            ),
         )
     return replace(definition, backing_store=replace(backing, format=recorded))
 

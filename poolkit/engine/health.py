@@ -111,7 +111,7 @@ def _left_over(engine: Engine) -> Iterator[Finding]:
     for path in waiting:
         yield Finding(
             "journal", "note", f"what is left of failed work waits for a server: {path}",
-            "the next verb on its pool, or poolkit recover, takes it back when the server answers",
+            errors.Hint("the next verb on its pool takes it back when the server answers, or ", errors.remedy("recover")),
         )  # fmt: skip
     if not failed and not waiting:
         yield Finding("journal", "ok", "no work is left half done")
@@ -152,7 +152,7 @@ def _inventory(engine: Engine) -> Iterator[Finding]:
             "inventory", "problem", f"{path}: {answer}", "it is derived data: remove it, then start the pools again"
         )
     for name in engine.core.inventory.damaged_pools():
-        yield Finding("inventory", "problem", f"the listing of pool '{name}' is damaged", f"poolkit refresh {name}")
+        yield Finding("inventory", "problem", f"the listing of pool '{name}' is damaged", _act("refresh", name))
     if os.path.lexists(f"{path}.damaged"):
         yield Finding(
             "inventory",
@@ -171,6 +171,10 @@ def _secrets(engine: Engine) -> Iterator[Finding]:
         yield Finding("secrets", "ok", f"{len(known)} known")
 
 
+def _act(verb: str, name: str) -> errors.Hint:
+    return errors.Hint(errors.remedy(verb, name))
+
+
 def _quote(path: str) -> str:
     from urllib.parse import quote
 
@@ -183,9 +187,9 @@ def _pools(engine: Engine) -> Iterator[Finding]:
         name = f"pool {info.name}"
         if not info.type:
             problem = info.reason or "its definition cannot be read"
-            yield Finding(name, "problem", problem, f"put it right: poolkit edit {info.name}")
+            yield Finding(name, "problem", problem, errors.Hint("put it right: ", errors.remedy("edit", info.name)))
         elif info.reason:
-            hint = f"poolkit refresh {info.name}" if info.active else f"poolkit start {info.name}"
+            hint = _act("refresh" if info.active else "start", info.name)
             yield Finding(name, "note", info.reason, hint)
         for work in engine.core.locks.current(info.name):
             yield Finding(name, "note", f"work in progress: {work}")

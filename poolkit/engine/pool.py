@@ -176,7 +176,7 @@ class Pool:
                 raise
             if not op.dry:
                 core.inventory.save_listing(record.id, volumes, scanned, usage)
-            _warn_of_problems(op.host, volumes)
+            _warn_of_problems(op.host, self.name, volumes)
         changed = core.inventory.version(record.id) != scanned
         return self._done(op, "refreshed", f"pool '{self.name}' has {len(volumes)} volumes", changed)
 
@@ -248,7 +248,9 @@ class Pool:
                 volume=name,
                 hint=f"did you mean '{near[0]}'?"
                 if near
-                else "a file that appeared behind poolkit is listed after a refresh",
+                else errors.Hint(
+                    "a file that appeared behind poolkit is listed by ", errors.remedy("refresh", self.name)
+                ),
             )
         return Volume(self, info, record.target)
 
@@ -335,10 +337,13 @@ def info_of(core: Core, record: Record, *, autostart: bool | None = None, host: 
     )
 
 
-def _warn_of_problems(host: Host, volumes: Sequence[VolumeInfo]) -> None:
+def _warn_of_problems(host: Host, pool: str, volumes: Sequence[VolumeInfo]) -> None:
     """Count the volumes that are damaged, unreadable, or another format than is on record."""
     odd = [v.name for v in volumes if v.detail is not None and v.problem]
     if odd:
         names = ", ".join(f"'{name}'" for name in odd[:3]) + (", ..." if len(odd) > 3 else "")
         what = "1 volume is" if len(odd) == 1 else f"{len(odd)} volumes are"
-        host.warn(f"{what} damaged, unreadable or not what the record says: {names}; poolkit vol-info says why")
+        why = errors.remedy("vol-info", odd[0], pool=pool)
+        host.warn(
+            errors.Hint(f"{what} damaged, unreadable or not what the record says: {names}; what is wrong says ", why)
+        )

@@ -138,7 +138,7 @@ class Volume:
                 raise errors.InvalidArgument(
                     f"volume '{self.name}' has {now.capacity} bytes; making it {wanted} would cut off data",
                     volume=self.name,
-                    hint="if that is meant, add --shrink",
+                    hint=errors.Hint("if that is meant, add ", errors.Option("shrink")),
                 )
             if wanted == now.capacity and (not allocate or now.allocation >= wanted):
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
@@ -291,7 +291,7 @@ class Volume:
             if format is None and detail.get("ambiguous"):
                 raise errors.Unsafe(
                     f"volume '{self.name}' passes for {now.format} and for {', '.join(detail.get('also', ()))}",
-                    volume=self.name, hint="say which one it is with --format",
+                    volume=self.name, hint=errors.Hint("say which one it is: ", errors.Option("format", ...)),
                 )  # fmt: skip
             if format != "raw":
                 problem = detail.get("error") or _cut_short(op, backend, now)

@@ -352,7 +352,9 @@ class Host:
         if result.status in ok:
             return result
         result = result._replace(stdout=self.redact(result.stdout))
-        said = _last_words(result)
+        from poolkit.host.toolwords import last_words
+
+        said = last_words(result.stderr or result.stdout, pass_fds)
         if result.status < 0:
             import signal
 
@@ -472,7 +474,8 @@ class Host:
     def redact(self, text: str) -> str:
         """``text`` with all hidden secrets replaced."""
         for secret in self._secrets:
-            text = text.replace(secret, "***")
+            if secret in text:  # else it stays the object it is: the parts of a hint count
+                text = text.replace(secret, "***")
         return text
 
     def _redacted(self, argv: Sequence[str]) -> list[str]:
@@ -509,8 +512,3 @@ class Host:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
-
-
-def _last_words(result: Result) -> str:
-    lines = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
-    return f": {'; '.join(lines[-3:])[:500]}" if lines else ""

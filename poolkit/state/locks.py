@@ -134,7 +134,7 @@ class Locks:
                         f"pool '{mine.pool}' is busy: {busy}",
                         pool=mine.pool,
                         volume=mine.volume,
-                        hint="try again when it has ended, or let poolkit wait with --wait SECONDS",
+                        hint=errors.Hint("try again when it has ended, or wait for it: ", errors.Option("wait", 60)),
                     )
                 time.sleep(pause)
                 pause = min(pause * 2, 0.1)

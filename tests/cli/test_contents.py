@@ -203,11 +203,12 @@ def secret(poolkit: Command) -> Command:
 
 def test_a_value_comes_from_a_file_or_standard_input(secret: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     file = secret.folder / "value"
-    file.write_bytes(b"hunter2\n")
-    assert secret("secret-set-value", UUID, "--file", file).out == f"secret {UUID} has its value\n"
-    assert secret("secret-set-value", "/a", "--file", file, "--json").json["changed"] is False
+    file.write_bytes(b"hunter2")
+    assert secret("secret-set-value", UUID, "--file", file, "--plain").out == f"secret {UUID} has its value\n"
+    assert secret("secret-set-value", "/a", "--file", file, "--plain", "--json").json["changed"] is False
     assert secret("secret-get-value", "/a", "--show").out == "aHVudGVyMg==\n"
-    secret("secret-set-value", "/a", "--file", file, "--exact")
+    monkeypatch.setattr(sys, "stdin", Stream(b"hunter2\n"))
+    secret("secret-set-value", "/a", "--exact")
     assert secret("secret-get-value", "/a", "--show", "--json").json == {"base64": "aHVudGVyMgo="}
     monkeypatch.setattr(sys, "stdin", Stream(b"eW\n8="))
     secret("secret-set-value", "/a", "--base64")

@@ -170,7 +170,7 @@ def test_doctor_finds_what_is_wrong(poolkit: Command) -> None:
     found = {c["name"]: c for c in poolkit("doctor", "--json", status=1).json["checks"] if c["status"] != "ok"}
     assert found["pool images"]["status"] == "note" and "does not exist" in found["pool images"]["message"]
     assert found["pool damaged"]["status"] == "problem" and found["pool damaged"]["hint"].endswith(
-        "poolkit edit damaged"
+        f"poolkit --root {poolkit.root} edit damaged"
     )
     assert "'ghost'" in found["autostart"]["message"]
     assert found["inventory"]["status"] == "note"

@@ -91,7 +91,7 @@ def test_an_unknown_volume(images: Command, verb: str) -> None:
     images.volume()
     size = ["1M"] if verb == "vol-resize" else []
     assert "did you mean 'disk1'?" in images(verb, "disk", "--pool", "images", *size, status=4).err
-    assert "with --pool POOL" in images(verb, "disk1", *size, status=4).err
+    assert "hint: add --pool images" in images(verb, "disk1", *size, status=4).err
     assert images(verb, "/none/such", *size, "--json", status=4).error["error"] == "volume-not-found"
 
 
