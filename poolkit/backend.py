@@ -339,7 +339,7 @@ class Backend:
         """The error for something that is no longer the volume that was listed; ``what`` names it, quotes included."""
         return errors.Unsafe(
             f"{what} was replaced since it was listed; it was left alone", pool=self.pool.name, volume=volume,
-            hint=f"list it anew: poolkit refresh {self.pool.name}",
+            hint=errors.Hint("list it anew: ", errors.remedy("refresh", self.pool.name)),
         )  # fmt: skip
 
     @classmethod

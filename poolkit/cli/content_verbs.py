@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from poolkit.cli.session import Session
     from poolkit.engine.volume import Volume
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _OPEN_TO_ALL = ("/dev/shm/", "/dev/mqueue/")  # noqa: S108 - where others make files, not where we do
 
 
@@ -96,15 +98,21 @@ def download(session: Session, values: Values) -> None:
     if session.options.dry_run:
         session.done(Outcome(False), volume.pool.name)
         return
-    with _writing(values.file, volume) as stream:
-        count = volume.download(
-            stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
-        )  # fmt: skip
+    to_output = _descriptor(values.file) == 1
+    try:
+        with _writing(values.file, volume) as stream:
+            count = volume.download(
+                stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
+            )  # fmt: skip
+    except errors.HostError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise BrokenPipeError(*error.__cause__.args) from error  # the reader has enough, as with every other answer
+        raise
     warnings = () if volume.outcome is None else volume.outcome.warnings
-    if values.file == "-":
+    if to_output:  # the bytes are there; nothing else belongs there
         for warning in warnings:
             session.warn(warning)
-    else:  # the bytes are on standard output; nothing else belongs there
+    else:
         words = f"{output.size(count, False)} of volume '{volume.name}' are in '{shown(values.file, 4096)}'"
         session.done(Outcome(True, words, warnings=warnings), volume.pool.name, bytes=count)
 
@@ -154,9 +162,20 @@ def _reading(file: str) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
     """Where a download goes: a regular file is replaced when all bytes are there and keeps its content until then."""
-    if file == "-":
+    number = _descriptor(file)
+    if number == 1:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
+        return
+    if number is not None:
+        # Itself and not what it leads to: that may be a socket, or be written to from its beginning by a second opening.
+        try:
+            fd = os.dup(number)
+        except OSError as error:
+            raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+        with open(fd, "wb") as stream:
+            _check_other(file, os.fstat(fd), volume)
+            yield stream
         return
     where = os.path.abspath(file)
     if where.startswith(("/dev/", "/proc/")) and not where.startswith(_OPEN_TO_ALL):
@@ -178,21 +197,43 @@ def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
                 with open(_open(name, file, os.O_WRONLY | os.O_NOFOLLOW, folder), "wb") as stream:
                     yield stream
                 return
-        temporary = f"{name}.{os.urandom(6).hex()}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        temporary = f"{name[:80]}.{os.urandom(6).hex()}.part"
         try:
-            # A new file is for its owner only: it is a disk.
-            with open(_open(temporary, file, flags, folder), "wb") as stream:
+            # A new file is for its owner only: it is a disk. One without a name is gone if this process is killed.
+            with open(_unnamed(file, folder) or _open(temporary, file, _NEW, folder), "wb") as stream:
                 yield stream
                 stream.flush()
                 if old is not None:
                     with contextlib.suppress(PermissionError):
                         os.fchown(stream.fileno(), old.st_uid, old.st_gid)
                     os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
+                if os.fstat(stream.fileno()).st_nlink == 0:
+                    os.link(f"/proc/self/fd/{stream.fileno()}", temporary, dst_dir_fd=folder)
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
+
+
+def _descriptor(file: str) -> int | None:
+    """The number of the open descriptor that a name stands for: ``-``, ``/dev/stdout``, ``/dev/fd/63`` of ``>(...)``."""
+    known = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
+    folder, _, word = file.rpartition("/")
+    if folder in ("/dev/fd", "/proc/self/fd") and word.isascii() and word.isdigit():
+        return int(word) if len(word) < 9 else None
+    return known.get(file)
+
+
+def _unnamed(file: str, folder: int) -> int | None:
+    """A new file that has no name yet; None where the file system, or a /proc that is missing, does not allow that."""
+    if not os.path.exists("/proc/self/fd"):
+        return None
+    try:
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            return None
+        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
 
 
 def _stat(name: str, folder: int) -> os.stat_result | None:
