@@ -151,6 +151,8 @@ class Backend:
     """Programs it needs for anything at all; ``poolkit doctor`` reports them."""
     packages: ClassVar[Mapping[str, str]] = {}
     """Debian's package for each program that it uses, where the two differ in name."""
+    needs_root: ClassVar[tuple[str, ...]] = ()
+    """Those of ``start``, ``build`` and ``discover`` that only root can do: others get a sentence, and not a tool's."""
     may_hang: ClassVar[tuple[str, ...]] = ()
     """Methods that touch storage which may never answer, such as a mounted directory of a dead server.
 

@@ -61,6 +61,7 @@ class DiskBackend(PartitionVolumes):
     """A disk and its partitions."""
 
     type = "disk"
+    needs_root = ("start", "build", "discover")
     definition = DiskPool
     tools = ("sfdisk", "partx", "lsblk", "wipefs")
     packages: ClassVar[Mapping[str, str]] = {

@@ -75,6 +75,7 @@ class FsBackend(FileBackend):
     """Files of a file system that the pool mounts."""
 
     type = "fs"
+    needs_root = ("start", "build")
     definition = FsPool
     tools = ("mount", "umount")
     packages = mkfs.PACKAGES

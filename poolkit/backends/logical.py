@@ -79,6 +79,7 @@ class LogicalBackend(LvmVolumes):
     """A volume group that this host alone uses, and its logical volumes."""
 
     type = "logical"
+    needs_root = ("start", "build", "discover")
     definition = LogicalPool
     tools = (
         "vgs", "lvs", "pvs", "pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove",

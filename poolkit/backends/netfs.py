@@ -76,6 +76,7 @@ class NetfsBackend(FileBackend):
     """
 
     type = "netfs"
+    needs_root = ("start",)
     definition = NetfsPool
     tools = ("mount", "umount")
     packages: ClassVar[Mapping[str, str]] = {

@@ -375,6 +375,7 @@ class Engine:
 
             source = xmlmap.given(source, documents.FoundSource, filename=filename, strict=strict)
         backend, host = registry.backend(type), self.host.operation()
+        admission.require_root(backend, "discover", host)
         host.packages.update(backend.packages)
         return list(backend.discover(host, source))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from poolkit import errors
 from poolkit.backend import VolumeInfo, check_volume_name
+from poolkit.engine import admission
 from poolkit.engine.bringing_up import bring_up
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Operation, Outcome
@@ -124,9 +125,9 @@ class Pool:
         with self._core.work(self.name, "build", wait) as op:
             record = self._core.record(self.name)
             self._core.require_inactive(record, "build", op.host)
-            changed = self._core.definitions.backend(self._core.definitions.load(self.name), op.host).build(
-                overwrite=overwrite
-            )
+            backend = self._core.definitions.backend(self._core.definitions.load(self.name), op.host)
+            admission.require_root(backend, "build", op.host, self.name)
+            changed = backend.build(overwrite=overwrite)
         words = "is built" if changed else "is built already"
         return self._done(op, "created" if changed else None, f"pool '{self.name}' {words}", changed)
 

@@ -282,6 +282,11 @@ class Host:
                 )
         return found
 
+    @property
+    def root(self) -> bool:
+        """Whether this process may do what root may: mount, open any device."""
+        return os.geteuid() == 0
+
     def has_program(self, name: str) -> bool:
         """Whether ``program`` would find it."""
         try:

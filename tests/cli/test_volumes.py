@@ -32,7 +32,7 @@ def test_create_as_makes_a_volume(images: Command) -> None:
         (["disk", "-1"], "capacity: '-1' is not a size"),
         (["disk", "1ZiB"], "capacity:"),
         (["disk"], "capacity is missing"),
-        (["disk", "1", "2"], "'2' is one argument too many"),
+        (["disk", "1", "0", "raw", "b", "raw", "7"], "'7' is one argument too many"),
         (["disk", "1", "--format", "qcov2"], "did you mean 'qcow2'?"),
         (["disk", "1", "--name", "other"], "'name' is given twice"),
     ],
