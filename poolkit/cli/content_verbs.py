@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from poolkit import errors
 from poolkit.cli import output
 from poolkit.cli.arguments import Values, shown, usage_error
-from poolkit.cli.lookup import facts, find, preallocation, volume_format
+from poolkit.cli.lookup import facts, find, permissions, preallocation, volume_format
 from poolkit.host.files import parent_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def clone(session: Session, values: Values) -> None:
         # What belongs to the old format (clusters, compat, encryption) stays behind.
         target = type(definition.target)(format=format, nocow=definition.target.nocow)
         definition = xmlmap.replace(definition, target=target)
+    owned = permissions(values, source if values.same_owner else None)
+    definition = xmlmap.replace(definition, target=xmlmap.replace(definition.target, permissions=owned))
     if values.capacity is not None:
         definition = xmlmap.replace(definition, capacity=values.capacity)
     if values.print_xml:
@@ -96,7 +98,7 @@ def download(session: Session, values: Values) -> None:
 
     volume = find(session, values.vol, values.pool)
     if session.options.dry_run:
-        session.done(Outcome(False), volume.pool.name)
+        session.done(Outcome(True, plan=(_foreseen(values, volume),)), volume.pool.name)
         return
     to_output = _descriptor(values.file) == 1
     try:
@@ -115,6 +117,32 @@ def download(session: Session, values: Values) -> None:
     else:
         words = f"{output.size(count, False)} of volume '{volume.name}' are in '{shown(values.file, 4096)}'"
         session.done(Outcome(True, words, warnings=warnings), volume.pool.name, bytes=count)
+
+
+def _foreseen(values: Values, volume: Volume) -> str:
+    """What a download would do, as far as it can be known: raises what it would meet at once."""
+    count = max(0, volume.info.physical - (values.offset or 0))
+    count = min(count, values.length or count)
+    if _descriptor(values.file) is None:
+        with contextlib.ExitStack() as stack:
+            try:
+                folder, name = stack.enter_context(parent_of(values.file))
+                old = _stat(name, folder)
+                free = os.fstatvfs(folder)
+            except OSError as error:
+                raise errors.from_os_error(error, f"write '{shown(values.file, 4096)}'") from error
+            if old is not None:
+                _check_other(values.file, old, volume)
+                _check_owner(values.file, folder, old)
+            if (
+                (old is None or stat.S_ISREG(old.st_mode))
+                and not values.sparse
+                and count > free.f_bavail * free.f_frsize
+            ):
+                raise errors.NoSpace(
+                    f"'{shown(values.file, 4096)}' needs {count} bytes, and its file system has {free.f_bavail * free.f_frsize}"
+                )
+    return f"write {count} bytes of volume '{volume.name}' to '{shown(values.file, 4096)}'"
 
 
 def chain(session: Session, values: Values) -> None:

@@ -84,6 +84,10 @@ _PREALLOC = (
            ("off", "metadata", "falloc", "full")),
     flag("--prealloc-metadata", "the same as --prealloc metadata"),
 )  # fmt: skip
+_OWNED = (
+    option("--owner", "user it belongs to, by name or number"), option("--group", "group it belongs to, by name or number"),
+    option("--mode", "its permission bits, octal, such as 0640"),
+)  # fmt: skip
 _COPY = (
     flag("--linked", "make an overlay that stands on the source, instead of a copy"),
     flag("--reflink", "share blocks with the source, or fail"),
@@ -212,7 +216,7 @@ VERBS: tuple[Verb, ...] = (
             option("--format", "its format; the pool type's default otherwise", late=True),
             option("--backing-vol", "the volume or image to be an overlay of: its name, key or path", "volume", late=True),
             option("--backing-vol-format", "format of the backing image", late=True),
-            *_PREALLOC,
+            *_OWNED, *_PREALLOC,
             flag("--print-xml", "print the document, and make nothing"),
         ),
         group="volumes",
@@ -263,6 +267,7 @@ VERBS: tuple[Verb, ...] = (
             option("--to-pool", "the pool for the new volume; that of the source otherwise", "pool"),
             option("--format", "its format; that of the source otherwise"),
             option("--capacity", "its size, if larger than that of the source", "size"),
+            *_OWNED, flag("--same-owner", "owner, group and mode of the source, where nothing else is said"),
             *_COPY, *_PREALLOC, flag("--print-xml", "print the document, and make nothing"),
         ),
         group="volumes",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from poolkit import errors
 from poolkit.cli import output
 from poolkit.cli.arguments import Values
-from poolkit.cli.lookup import facts, find, preallocation, volume_format
+from poolkit.cli.lookup import facts, find, permissions, preallocation, volume_format
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
@@ -37,7 +37,7 @@ def create_as(session: Session, values: Values) -> None:
         backing = BackingStore(path=path, format=volume_format(values.backing_vol_format))
     definition = Volume(
         name=values.name, capacity=values.capacity, allocation=values.allocation,
-        target=VolumeTarget(format=volume_format(values.format)), backing_store=backing,
+        target=VolumeTarget(format=volume_format(values.format), permissions=permissions(values)), backing_store=backing,
     )  # fmt: skip
     if values.print_xml:
         session.xml(xmlmap.write(definition))

@@ -83,8 +83,7 @@ def create_from(
         if secret is not None:
             options["secret"] = op.host.secret("volume", uuid=secret)
         backend.require_options("clone", options)
-        if not op.dry and core.inventory.volume(record.id, name) is not None:
-            core.still_there(backend, record, name)
+        core.still_there(backend, record, name, dry=op.dry)
         made = backend.clone(
             definition, backend_from.source(info), linked=linked, reflink=how.get("reflink"), **options
         )

@@ -198,11 +198,17 @@ class Core:
             hint="a file that appeared behind poolkit is listed after the next refresh",
         )
 
-    def still_there(self, backend: Backend, record: Record, name: str) -> None:
-        """Raise ``VolumeExists`` if a listed volume is really there; else it is dropped from the listing."""
+    def still_there(self, backend: Backend, record: Record, name: str, *, dry: bool = False) -> None:
+        """Raise ``VolumeExists`` if a listed volume is really there; else it is dropped from the listing.
+
+        A ``dry`` run drops nothing, and foresees the file that is not listed, on which the work itself would fail.
+        """
+        if self.inventory.volume(record.id, name) is None and not (dry and backend.file_backed):
+            return
         try:
             backend.look(name, None)
         except errors.VolumeNotFound:
-            self.inventory.drop_volume(record.id, name)
+            if not dry:
+                self.inventory.drop_volume(record.id, name)
             return
         raise errors.VolumeExists(f"pool '{record.name}' has a volume '{name}' already", pool=record.name, volume=name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from poolkit import errors
-from poolkit.backend import VolumeInfo, check_volume_name
+from poolkit.backend import Backend, VolumeInfo, check_volume_name
 from poolkit.engine import admission
 from poolkit.engine.bringing_up import bring_up
 from poolkit.engine.core import Core
@@ -273,8 +273,9 @@ class Pool:
             self.name, "vol-create", name, wait=options.get("wait"), abort=options.get("abort"),
             progress=options.get("progress"),
         ) as (op, backend, record):  # fmt: skip
-            if not op.dry and core.inventory.volume(record.id, name) is not None:
-                core.still_there(backend, record, name)
+            core.still_there(backend, record, name, dry=op.dry)
+            if op.dry and backend.file_backed and definition.target.format in (None, "raw"):
+                _foresee_space(backend, definition)
             own = of_backend(options)
             backend.require_options("create", own)
             info = backend.create(definition, **own)
@@ -336,6 +337,18 @@ def info_of(core: Core, record: Record, *, autostart: bool | None = None, host: 
         refreshed=record.refreshed,
         reason=reason or record.error or record.trouble or "",
     )
+
+
+def _foresee_space(backend: Backend, definition: Any) -> None:
+    """``NoSpace`` if a raw volume cannot have what it is to reserve; of other formats only the program knows it."""
+    wanted = definition.capacity if definition.allocation is None else definition.allocation
+    available = backend.usage(()).available
+    if wanted > available:
+        raise errors.NoSpace(
+            f"volume '{definition.name}' needs {wanted} bytes, and the pool has {available}",
+            volume=definition.name,
+            hint=errors.Hint("reserve less: ", errors.Option("allocation", 0)),
+        )
 
 
 def _warn_of_problems(host: Host, pool: str, volumes: Sequence[VolumeInfo]) -> None:

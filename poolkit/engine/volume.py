@@ -304,7 +304,11 @@ class Volume:
         changed = doubt or known is None or known.format != now.format
         if changed:
             self._emit(op, "volume-changed")
-        return op.outcome(changed, f"the format of volume '{self.name}' is on record: {now.format}")
+        words = f"the format of volume '{self.name}' is on record: {now.format}"
+        seen = now if op.dry or now.format != "raw" else backend.look(self.name, now)
+        if seen.format != now.format:
+            words += f"; it is shown as {seen.format}, which is used alike"
+        return op.outcome(changed, words)
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 
