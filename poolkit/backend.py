@@ -151,6 +151,8 @@ class Backend:
     """Programs it needs for anything at all; ``poolkit doctor`` reports them."""
     packages: ClassVar[Mapping[str, str]] = {}
     """Debian's package for each program that it uses, where the two differ in name."""
+    needs_root: ClassVar[tuple[str, ...]] = ()
+    """Those of ``start``, ``build`` and ``discover`` that only root can do: others get a sentence, and not a tool's."""
     may_hang: ClassVar[tuple[str, ...]] = ()
     """Methods that touch storage which may never answer, such as a mounted directory of a dead server.
 
@@ -339,7 +341,7 @@ class Backend:
         """The error for something that is no longer the volume that was listed; ``what`` names it, quotes included."""
         return errors.Unsafe(
             f"{what} was replaced since it was listed; it was left alone", pool=self.pool.name, volume=volume,
-            hint=f"list it anew: poolkit refresh {self.pool.name}",
+            hint=errors.Hint("list it anew: ", errors.remedy("refresh", self.pool.name)),
         )  # fmt: skip
 
     @classmethod

@@ -19,7 +19,8 @@
     |       +-- ToolMissing  ToolFailed  ToolCrashed  ToolTimeout
     +-- Aborted                  the caller asked to stop
 
-A message is one sentence that names the pool, volume or file and what went wrong; ``hint`` says what to do next.
+A message is one sentence that names the pool, volume or file and what went wrong; ``hint`` says what to do next. One that
+proposes a verb is a :class:`Hint`, whose parts the caller may word in its own language.
 ``exit_code`` is the status of the command line, ``libvirt_code`` the number a libvirt client expects
 (``virErrorNumber`` of libvirt's ``virterror.h``).
 """
@@ -29,6 +30,100 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
+
+
+class Remedy(NamedTuple):
+    """A verb that helps, as data: see :func:`remedy`. ``...`` as a value means that the caller has to choose it."""
+
+    verb: str
+    operands: tuple[Any, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        options = dict(self.options)
+        method = self.verb.removeprefix("vol-").removeprefix("secret-").replace("-", "_")
+        if self.verb.startswith("vol-"):
+            owner = f"engine.pool({_python(options.pop('pool', ...))})"
+            if method != "list":
+                owner += f".volume({_python(self.operands[0])})"
+            else:
+                method = "volumes"
+        elif self.verb.startswith("secret-"):
+            if method == "define":
+                return f"engine.define_secret({_python(*self.operands)})"
+            owner = f"engine.secret({_python(self.operands[0])})"
+        elif self.verb in _OF_ENGINE:
+            return f"engine.{_OF_ENGINE[self.verb]}({', '.join(map(_python, self.operands))})"
+        else:
+            owner, method = f"engine.pool({_python(self.operands[0])})", self.verb
+        given = ", ".join(f"{key}={_python(value)}" for key, value in options.items())
+        return f"{owner}.{_METHODS.get(method, method)}({given or ('...' if method == 'set_value' else '')})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values; null is what the caller has to choose."""
+        operands = [None if value is ... else value for value in self.operands]
+        options = {key: None if value is ... else value for key, value in self.options}
+        return {"verb": self.verb, "operands": operands, "options": options}
+
+
+_OF_ENGINE = {"find-sources-as": "discover", "recover": "recover", "edit": "define", "list": "pools"}
+_METHODS = {"info": "look"}
+
+
+def _python(value: Any) -> str:
+    return "..." if value is ... else repr(value)
+
+
+def remedy(verb: str, *operands: Any, **options: Any) -> Remedy:
+    """The call of ``verb`` with what the command line takes in places and options: ``remedy("build", "p", overwrite=True)``."""
+    return Remedy(verb, operands, tuple(options.items()))
+
+
+class Option(NamedTuple):
+    """What to add to the call that failed: ``--force`` of the command, ``force=True`` of the library.
+
+    ``keyword`` is the library's name for it where that is another one.
+    """
+
+    name: str
+    value: Any = True
+    keyword: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.keyword or self.name}={_python(self.value)}"
+
+
+class Hint(str):
+    """A hint in the library's words, with the parts it was made of: text, :class:`Remedy` and :class:`Option`.
+
+    It is a plain ``str`` to whoever does not care; the command words ``parts`` as command lines.
+    """
+
+    parts: tuple[str | Remedy | Option, ...]
+
+    def __new__(cls, *parts: str | Remedy | Option) -> Hint:
+        """A hint of these parts."""
+        self = super().__new__(cls, "".join(map(str, parts)))
+        self.parts = parts
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its parts."""
+        return Hint, self.parts
+
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """The verbs it proposes."""
+        return tuple(part for part in self.parts if isinstance(part, Remedy))
+
+    @classmethod
+    def joined(cls, *hints: str | None) -> Hint:
+        """Several hints as one, with semicolons between."""
+        parts: list[str | Remedy | Option] = []
+        for hint in filter(None, hints):
+            parts += ["; "] if parts else []
+            parts += hint.parts if isinstance(hint, Hint) else [hint]
+        return cls(*parts)
 
 
 class PoolkitError(Exception):
@@ -61,7 +156,9 @@ class PoolkitError(Exception):
         facts: dict[str, Any] = {"error": self.code, "message": str(self), "libvirt_code": self.libvirt_code}
         for key in ("pool", "volume", "hint"):
             if getattr(self, key) is not None:
-                facts[key] = getattr(self, key)
+                facts[key] = str(getattr(self, key))
+        if isinstance(self.hint, Hint) and self.hint.remedies:
+            facts["remedies"] = [action.as_dict() for action in self.hint.remedies]
         return facts
 
 

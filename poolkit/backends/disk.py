@@ -73,6 +73,7 @@ class DiskBackend(PartitionVolumes):
     """A disk and its partitions."""
 
     type = "disk"
+    needs_root = ("start", "build", "discover")
     definition = DiskPool
     tools = ("sfdisk", "partx", "lsblk", "wipefs")
     packages: ClassVar[Mapping[str, str]] = {
@@ -120,7 +121,10 @@ class DiskBackend(PartitionVolumes):
         found = self._label()
         wanted = self.pool.source.format
         if not overwrite and found and not self._wrong(found):
-            self._require_own(disk, found, "if it is not needed, add --overwrite: all of the disk is lost then")
+            self._require_own(
+                disk, found,
+                errors.Hint("if it is not needed, add ", errors.Option("overwrite"), ": all of the disk is lost then"),
+            )  # fmt: skip
             return False
         if wanted == "unknown":
             wanted = "dos" if disk.size <= partitiontable.DOS_SECTORS * disk.sector else "gpt"
@@ -133,7 +137,7 @@ class DiskBackend(PartitionVolumes):
             if held and not overwrite:
                 raise self._error(
                     errors.Unsafe, f"'{self.path}' holds {self._held(disk, held, found)}, which building would destroy",
-                    "if that is meant, add --overwrite",
+                    errors.Hint("if that is meant, add ", errors.Option("overwrite")),
                 )  # fmt: skip
             if held or disk.names:
                 self._clear(disk, held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import stat
 from collections.abc import Iterable
 from typing import ClassVar, Literal
@@ -82,6 +83,7 @@ class FsBackend(FileBackend):
     """Files of a file system that the pool mounts."""
 
     type = "fs"
+    needs_root = ("start", "build")
     definition = FsPool
     tools = ("mount", "umount")
     packages = mkfs.PACKAGES
@@ -228,20 +230,40 @@ class FsBackend(FileBackend):
     def _refused(self, error: errors.ToolFailed) -> errors.ToolFailed:
         """The error of mount(8) in our words, with what the device really holds."""
         said = "; ".join(line.strip() for line in error.stderr.splitlines() if line.strip() and "dmesg(1)" not in line)
-        hint = None
+        hint: str | None = None
         try:
             with blockdevice.opened(self.host, self.device) as fd:
                 found = mkfs.content(fd)
         except (OSError, errors.PoolkitError):
             found = (self.format,)
         if not found:
-            hint = f"nothing known is on the device; make the file system: poolkit build {self.pool.name}"
+            hint = self._unformatted()
         elif self.format not in ("auto", *found):
             hint = f"the device holds {', '.join(found)}, and the definition says {self.format}"
         return errors.ToolFailed(
             f"pool '{self.pool.name}': '{self.device}' could not be mounted at '{self.place}': {said or error.message}",
             argv=error.argv, status=error.status, stdout=error.stdout, stderr=error.stderr, pool=self.pool.name, hint=hint,
         )  # fmt: skip
+
+    def _unformatted(self) -> str:
+        """What to do about a device on which nothing is known: a file system only where it can be kept."""
+        try:
+            block = f"/sys/dev/block/{number(os.stat(self.device).st_rdev)}"
+            with open(f"{block}/size", encoding="ascii") as file:
+                size = int(file.read())
+            backing = pathlib.Path(block, "loop/backing_file")
+            gone = backing.is_file() and backing.read_text().rstrip("\n").endswith(" (deleted)")
+        except (OSError, ValueError):
+            size, gone = 0, False
+        if gone:
+            return (
+                "the file of the loop device was deleted, and what is on it ends with the device: set up the right one"
+            )
+        if not size:
+            return "the device has no medium, or is not connected to one: connect it first"
+        return errors.Hint(
+            "nothing known is on the device; make the file system: ", errors.remedy("build", self.pool.name)
+        )
 
     def stop(self) -> None:
         """Unmount; ``Busy`` with who uses it, or covers it. What somebody else has mounted at the target is left alone."""
@@ -280,7 +302,10 @@ class FsBackend(FileBackend):
             elif found != (wanted,) or mkfs.identity(self.host, self.device) != self._mark[1]:
                 raise errors.Unsafe(
                     f"pool '{name}': '{self.device}' {mkfs.words(found)}; making a file system would destroy that",
-                    pool=name, hint="if that is meant: poolkit build --overwrite; to use it as it is, start the pool",
+                    pool=name, hint=errors.Hint(
+                        "if that is meant: ", errors.remedy("build", name, overwrite=True),
+                        "; to use it as it is: ", errors.remedy("start", name),
+                    ),
                 )  # fmt: skip
         return self._build_target() or made
 

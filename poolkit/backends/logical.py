@@ -101,6 +101,7 @@ class LogicalBackend(LvmVolumes):
     """A volume group that this host alone uses, and its logical volumes."""
 
     type = "logical"
+    needs_root = ("start", "build", "discover")
     definition = LogicalPool
     tools = (
         "vgs", "lvs", "pvs", "pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove",
@@ -238,7 +239,7 @@ class LogicalBackend(LvmVolumes):
                 raise errors.Unsafe(
                     f"pool '{self.pool.name}': '{path}' holds {', '.join(held[path])}, which building would destroy",
                     pool=self.pool.name,
-                    hint="if that is meant, add --overwrite",
+                    hint=errors.Hint("if that is meant, add ", errors.Option("overwrite")),
                 )
             if "LVM2_member" in held[path]:
                 self._check_owner(path)

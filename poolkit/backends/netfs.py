@@ -87,6 +87,7 @@ class NetfsBackend(FileBackend):
     """
 
     type = "netfs"
+    needs_root = ("start",)
     definition = NetfsPool
     tools = ("mount", "umount")
     packages: ClassVar[Mapping[str, str]] = {

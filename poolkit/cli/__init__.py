@@ -135,8 +135,10 @@ def _run(verb: Verb, values: arguments.Values) -> int:
     except OSError as error:
         if error.filename is None and error.errno in _OUTPUT:
             raise
-        where = f" ('{arguments.shown(str(error.filename))}')" if error.filename else ""
-        session.fail(errors.from_os_error(error, f"{verb.name}{where}"))
+        # A number is a descriptor, which tells nobody anything.
+        named = error.filename if isinstance(error.filename, (str, bytes)) else None
+        where = f" of '{arguments.shown(os.fsdecode(named))}'" if named else ""
+        session.fail(errors.from_os_error(error, f"do the work of '{verb.name}'{where}"))
     except Exception as error:
         _internal(session, error)
     finally:

@@ -8,7 +8,7 @@ added. argparse has neither the first rule nor a start-up cost below that of the
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 from poolkit.errors import InvalidArgument
@@ -18,8 +18,10 @@ class Argument(NamedTuple):
     """One argument of a verb.
 
     ``name`` has leading dashes if it is an option. ``kind`` says what a value is: ``flag`` (no value), ``text``, ``pool``,
-    ``volume``, ``file``, ``directory``, ``size``, ``number``, ``seconds``, ``word`` (one of ``choices``), ``words`` (several,
-    with commas), ``verb``. ``times`` is ``1`` (needed), ``?``, ``*`` or ``+``; an option is never needed unless it is ``1``.
+    ``volume``, ``file``, ``directory``, ``size``, ``change`` (a size that may be negative), ``number``,
+    ``seconds``, ``word`` (one of ``choices``), ``words`` (several, with commas), ``verb``, ``refused`` (``help`` says why).
+    ``times`` is ``1`` (needed), ``?``, ``*`` or ``+``; an option is never needed unless it is ``1``. A
+    ``late`` option may be given by its place, too, behind all that have one, as virsh has it.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Argument(NamedTuple):
     times: str = "1"
     choices: tuple[str, ...] = ()
     short: str = ""
+    late: bool = False
 
     @property
     def key(self) -> str:
@@ -53,6 +56,7 @@ class Argument(NamedTuple):
             return "|".join(self.choices) if len(self.choices) < 5 else self.key.upper()
         names = {
             "size": "SIZE",
+            "change": "SIZE",
             "number": "N",
             "seconds": "SECONDS",
             "file": "FILE",
@@ -68,15 +72,18 @@ def data(name: str, help: str, kind: str = "text", times: str = "1", choices: tu
 
 
 def option(
-    name: str, help: str, kind: str = "text", choices: tuple[str, ...] = (), *, needed: bool = False
+    name: str, help: str, kind: str = "text", choices: tuple[str, ...] = (), *, needed: bool = False, late: bool = False
 ) -> Argument:
     """An option with a value."""
-    return Argument(name, help, kind, "1" if needed else "?", choices)
+    return Argument(name, help, kind, "1" if needed else "?", choices, late=late)
 
 
 def flag(name: str, help: str, short: str = "") -> Argument:
     """An option without a value."""
     return Argument(name, help, "flag", "?", (), short)
+
+
+_URI = ("-c", "--connect")  # of virsh
 
 
 class Values:
@@ -123,6 +130,12 @@ def near(word: str, words: Sequence[str]) -> str | None:
     return f"did you mean '{close[0]}'?" if close else None
 
 
+def next_place(arguments: Sequence[Argument], seen: Container[str]) -> Argument | None:
+    """The argument that the next word without a name is for: the first place that is free, then the first late option."""
+    places = [*(a for a in arguments if a.placed), *(a for a in arguments if a.late)]
+    return next((a for a in places if a.times in "*+" or a.key not in seen), None)
+
+
 class _Parser:
     def __init__(self, arguments: Sequence[Argument], verb: str | None) -> None:
         self.verb = verb
@@ -136,6 +149,11 @@ class _Parser:
         word = words[at]
         name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
         argument = self.options.get(name)
+        if argument is None and name in _URI:
+            raise usage_error(
+                "poolkit is a library and a command with no daemon behind it, so there is no URI to connect to",
+                self.verb, "leave it out; --root DIR chooses other folders than the system's or the user's",
+            )  # fmt: skip
         if argument is None:
             where = f"the verb '{self.verb}'" if self.verb else "poolkit"
             hint = near(name, [o for o in self.options if o.startswith("--")])
@@ -168,10 +186,10 @@ class _Parser:
 
     def place(self, word: str) -> None:
         """Store a word that has no name in the first place that is free."""
-        for argument in self.arguments:
-            if argument.placed and (argument.times in "*+" or argument.key not in self.seen):
-                self.put(argument, word)
-                return
+        argument = next_place(self.arguments, self.seen)
+        if argument is not None:
+            self.put(argument, word)
+            return
         raise usage_error(f"'{shown(word)}' is one argument too many", self.verb)
 
     def finish(self) -> None:
@@ -198,7 +216,8 @@ def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
             break
         name, equals, _ = word.partition("=")
         argument = options.get(name)
-        at += 2 if argument is not None and argument.kind != "flag" and not equals else 1
+        valued = word in _URI or (argument is not None and argument.kind != "flag" and not equals)
+        at += 2 if valued else 1
     if at >= len(words):
         return None, list(words)
     return words[at], [w for w in words[:at] if w != "--"] + list(words[at + 1 :])
@@ -228,10 +247,13 @@ def convert(argument: Argument, word: str, verb: str | None = None) -> Any:
     """The value that ``word`` means for ``argument``; ``InvalidArgument``."""
     kind = argument.kind
     try:
-        if kind == "size":
+        if kind == "refused":
+            raise ValueError(argument.help)
+        if kind in ("size", "change"):
             from poolkit.units import parse_size
 
-            return parse_size(word)
+            below = kind == "change" and word.startswith("-")
+            return -parse_size(word[1:]) if below else parse_size(word)
         if kind == "number":
             return _whole(word)
         if kind == "seconds":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from poolkit.cli.arguments import GLOBAL, Argument, is_option
+from poolkit.cli.arguments import GLOBAL, Argument, is_option, next_place
 from poolkit.cli.verbs import VERBS, Verb, find
 
 
@@ -33,7 +33,7 @@ def candidates(line: Sequence[str]) -> list[str]:
             parts.append("")
     *before, last = parts or [""]
     verb, values, wanted = _place(before)
-    if wanted is None and last.startswith("-"):
+    if (wanted is None or wanted.late) and last.startswith("-"):
         options = [a for a in (*(verb.arguments if verb else ()), *GLOBAL) if not a.placed or verb is None]
         given = set(before)
         found: Iterable[str] = (f"{a.name}\t{a.help}" for a in options if a.name not in given)
@@ -77,10 +77,7 @@ def _place(before: Sequence[str]) -> tuple[Verb | None, dict[str, str], Argument
 
 
 def _next(verb: Verb, values: dict[str, str]) -> Argument | None:
-    for argument in verb.arguments:
-        if argument.placed and (argument.times in "*+" or argument.key not in values):
-            return argument
-    return None
+    return next_place(verb.arguments, values)
 
 
 def _verbs(last: str) -> Iterator[str]:

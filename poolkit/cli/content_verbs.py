@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from poolkit import errors
 from poolkit.cli import output
 from poolkit.cli.arguments import Values, shown, usage_error
-from poolkit.cli.lookup import facts, find, preallocation, volume_format
+from poolkit.cli.lookup import facts, find, permissions, preallocation, volume_format
 from poolkit.host.files import parent_of
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
     from poolkit.engine.volume import Volume
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _OPEN_TO_ALL = ("/dev/shm/", "/dev/mqueue/")  # noqa: S108 - where others make files, not where we do
 
 
@@ -37,6 +39,8 @@ def clone(session: Session, values: Values) -> None:
         # What belongs to the old format (clusters, compat, encryption) stays behind.
         target = type(definition.target)(format=format, nocow=definition.target.nocow)
         definition = xmlmap.replace(definition, target=target)
+    owned = permissions(values, source if values.same_owner else None)
+    definition = xmlmap.replace(definition, target=xmlmap.replace(definition.target, permissions=owned))
     if values.capacity is not None:
         if values.capacity < source.info.capacity:
             raise errors.InvalidArgument(
@@ -61,7 +65,7 @@ def create_from(session: Session, values: Values) -> None:
     from poolkit.cli.document_verbs import load
 
     definition = load(session, values.file, "volume", lenient=values.lenient, validate=values.validate)
-    source = find(session, values.vol, values.inputpool)
+    source = find(session, values.vol, values.inputpool, "inputpool")
     pool = session.engine.pool(values.pool)
     made = pool.create_volume_from(
         definition, source, linked=values.linked, reflink=_reflink(values), secret=values.secret,
@@ -101,19 +105,51 @@ def download(session: Session, values: Values) -> None:
 
     volume = find(session, values.vol, values.pool)
     if session.options.dry_run:
-        session.done(Outcome(False), volume.pool.name)
+        session.done(Outcome(True, plan=(_foreseen(values, volume),)), volume.pool.name)
         return
-    with _writing(values.file, volume) as stream:
-        count = volume.download(
-            stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
-        )  # fmt: skip
+    to_output = _descriptor(values.file) == 1
+    try:
+        with _writing(values.file, volume) as stream:
+            count = volume.download(
+                stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
+            )  # fmt: skip
+    except errors.HostError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise BrokenPipeError(*error.__cause__.args) from error  # the reader has enough, as with every other answer
+        raise
     warnings = () if volume.outcome is None else volume.outcome.warnings
-    if values.file == "-":
+    if to_output:  # the bytes are there; nothing else belongs there
         for warning in warnings:
             session.warn(warning)
-    else:  # the bytes are on standard output; nothing else belongs there
+    else:
         words = f"{output.size(count, False)} of volume '{volume.name}' are in '{shown(values.file, 4096)}'"
         session.done(Outcome(True, words, warnings=warnings), volume.pool.name, bytes=count)
+
+
+def _foreseen(values: Values, volume: Volume) -> str:
+    """What a download would do, as far as it can be known: raises what it would meet at once."""
+    count = max(0, volume.info.physical - (values.offset or 0))
+    count = min(count, values.length or count)
+    if _descriptor(values.file) is None:
+        with contextlib.ExitStack() as stack:
+            try:
+                folder, name = stack.enter_context(parent_of(values.file))
+                old = _stat(name, folder)
+                free = os.fstatvfs(folder)
+            except OSError as error:
+                raise errors.from_os_error(error, f"write '{shown(values.file, 4096)}'") from error
+            if old is not None:
+                _check_other(values.file, old, volume)
+                _check_owner(values.file, folder, old)
+            if (
+                (old is None or stat.S_ISREG(old.st_mode))
+                and not values.sparse
+                and count > free.f_bavail * free.f_frsize
+            ):
+                raise errors.NoSpace(
+                    f"'{shown(values.file, 4096)}' needs {count} bytes, and its file system has {free.f_bavail * free.f_frsize}"
+                )
+    return f"write {count} bytes of volume '{volume.name}' to '{shown(values.file, 4096)}'"
 
 
 def chain(session: Session, values: Values) -> None:
@@ -161,9 +197,20 @@ def _reading(file: str) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
     """Where a download goes: a regular file is replaced when all bytes are there and keeps its content until then."""
-    if file == "-":
+    number = _descriptor(file)
+    if number == 1:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
+        return
+    if number is not None:
+        # Itself and not what it leads to: that may be a socket, or be written to from its beginning by a second opening.
+        try:
+            fd = os.dup(number)
+        except OSError as error:
+            raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+        with open(fd, "wb") as stream:
+            _check_other(file, os.fstat(fd), volume)
+            yield stream
         return
     where = os.path.abspath(file)
     if where.startswith(("/dev/", "/proc/")) and not where.startswith(_OPEN_TO_ALL):
@@ -185,21 +232,43 @@ def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
                 with open(_open(name, file, os.O_WRONLY | os.O_NOFOLLOW, folder), "wb") as stream:
                     yield stream
                 return
-        temporary = f"{name}.{os.urandom(6).hex()}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        temporary = f"{name[:80]}.{os.urandom(6).hex()}.part"
         try:
-            # A new file is for its owner only: it is a disk.
-            with open(_open(temporary, file, flags, folder), "wb") as stream:
+            # A new file is for its owner only: it is a disk. One without a name is gone if this process is killed.
+            with open(_unnamed(file, folder) or _open(temporary, file, _NEW, folder), "wb") as stream:
                 yield stream
                 stream.flush()
                 if old is not None:
                     with contextlib.suppress(PermissionError):
                         os.fchown(stream.fileno(), old.st_uid, old.st_gid)
                     os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
+                if os.fstat(stream.fileno()).st_nlink == 0:
+                    os.link(f"/proc/self/fd/{stream.fileno()}", temporary, dst_dir_fd=folder)
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
+
+
+def _descriptor(file: str) -> int | None:
+    """The number of the open descriptor that a name stands for: ``-``, ``/dev/stdout``, ``/dev/fd/63`` of ``>(...)``."""
+    known = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
+    folder, _, word = file.rpartition("/")
+    if folder in ("/dev/fd", "/proc/self/fd") and word.isascii() and word.isdigit():
+        return int(word) if len(word) < 9 else None
+    return known.get(file)
+
+
+def _unnamed(file: str, folder: int) -> int | None:
+    """A new file that has no name yet; None where the file system, or a /proc that is missing, does not allow that."""
+    if not os.path.exists("/proc/self/fd"):
+        return None
+    try:
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            return None
+        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
 
 
 def _stat(name: str, folder: int) -> os.stat_result | None:

@@ -51,7 +51,7 @@ def edit_pool(session: Session, pool: Pool) -> None:
 def _again(session: Session, error: errors.PoolkitError, path: str) -> bool:
     """Show the error; whether the user wants to go on editing. Keeps or removes the file as told."""
     if session.json or not terminal():
-        error.hint = "; ".join(filter(None, [error.hint, f"your text is kept in {path}"]))
+        error.hint = errors.Hint.joined(error.hint, f"your text is kept in {path}")
         raise error
     session.fail(error)
     answer = session.question(
@@ -63,7 +63,7 @@ def _again(session: Session, error: errors.PoolkitError, path: str) -> bool:
     if answer == "d":
         os.unlink(path)
     else:
-        session.say("note", f"your text is in {path}; use it with: poolkit define {path}")
+        session.say("note", errors.Hint(f"your text is in {path}; use it with: ", errors.remedy("define", path)))
     return False
 
 

@@ -156,12 +156,17 @@ def doctor(session: Session, values: Values) -> None:
     blocked = any(f.status == "problem" for f in findings)
     session.code = 1 if blocked else 0
     if session.json:
-        session.value({"ok": not blocked, "checks": [f._asdict() for f in findings]})
+        session.value(
+            {
+                "ok": not blocked,
+                "checks": [f._asdict() | ({"hint": session.words(f.hint)} if f.hint else {}) for f in findings],
+            }
+        )
         return
     session.rows(
         ("State", "What", "Finding"),
         [
-            (f.status, f.name, f.message + (f" ({f.hint})" if f.hint else ""))
+            (f.status, f.name, f.message + (f" ({session.words(f.hint)})" if f.hint else ""))
             for f in findings
             if not session.quiet or f.status == "problem"
         ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
@@ -10,18 +12,39 @@ from poolkit.cli.arguments import Values, near, shown, usage_error
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
     from poolkit.engine.volume import Volume
+    from poolkit.model import Permissions
 
 
-def find(session: Session, word: str, pool: str | None) -> Volume:
-    """The volume that is meant: by name, key or path in ``pool``; by key or path in any active pool without it."""
+def find(session: Session, word: str, pool: str | None, option: str = "pool") -> Volume:
+    """The volume that is meant: by name, key or path in ``pool``; by key or path in any active pool without it.
+
+    ``option`` is the verb's name for the option with the pool.
+    """
     try:
         return session.engine.volume(word, pool)
     except errors.VolumeNotFound as error:
         if pool is None and "/" not in word:
-            error.hint = (
-                f"a volume is found by its name with --pool POOL: poolkit {session.verb} --pool POOL {shown(word)}"
-            )
+            error.hint = errors.Hint("a volume is found by its name with ", errors.Option(option, ...))
+            owners = _with_volume(session, word)
+            if len(owners) == 1:
+                error.hint = errors.Hint("add ", errors.Option(option, owners[0]))
         raise
+
+
+def _with_volume(session: Session, name: str) -> list[str]:
+    """The active pools that have a volume of that name on record."""
+    from poolkit.backend import check_volume_name
+
+    found = []
+    try:
+        check_volume_name(name, None)
+        for info in session.engine.pools(active=True):
+            with contextlib.suppress(errors.VolumeNotFound):
+                session.engine.pool(info.name).volume(name)
+                found.append(info.name)
+    except errors.PoolkitError:
+        return []
+    return found
 
 
 def volume_format(word: str | None) -> str | None:
@@ -31,6 +54,38 @@ def volume_format(word: str | None) -> str | None:
     if word is not None and word not in VOLUME_FORMATS:
         raise usage_error(f"'{shown(word)}' is not a volume format", hint=near(word, VOLUME_FORMATS))
     return word
+
+
+def permissions(values: Values, source: Volume | None = None) -> Permissions:
+    """What ``--owner``, ``--group`` and ``--mode`` say; what they do not is as that of ``source``, or the pool's default."""
+    import grp
+    import pwd
+
+    from poolkit.model import Permissions
+
+    def number(word: str | None, what: str, ask: Callable[[str], int], default: int | None) -> int | None:
+        if word is None:
+            return default
+        if word.isascii() and word.isdigit() and int(word) < 2**32 - 1:
+            return int(word)
+        try:
+            return ask(word)
+        except KeyError:
+            raise usage_error(f"{what}: there is no {what} '{shown(word)}' on this machine") from None
+
+    info = source.info if source is not None else None
+    mode = info.mode if info is not None else None
+    if values.mode is not None:
+        if (
+            not (values.mode.isascii() and values.mode.isdigit())
+            or set(values.mode) & {"8", "9"}
+            or int(values.mode, 8) > 0o777
+        ):
+            raise usage_error(f"mode: '{shown(values.mode)}' is no octal number up to 0777")
+        mode = int(values.mode, 8)
+    owner = number(values.owner, "user", lambda w: pwd.getpwnam(w).pw_uid, info.owner if info is not None else None)
+    group = number(values.group, "group", lambda w: grp.getgrnam(w).gr_gid, info.group if info is not None else None)
+    return Permissions(mode=mode, owner=owner, group=group)
 
 
 def preallocation(values: Values) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _start_marked(session: Session) -> None:
     for name, result in session.engine.start_autostart():
         if isinstance(result, errors.PoolkitError):
             session.code = session.code or result.exit_code
-            answers.append({"pool": name, "error": result.as_dict() | {"exit_code": result.exit_code}})
+            answers.append({"pool": name, "error": session.error_facts(result)})
             if not session.json:
                 session.fail(result)
         else:

@@ -45,17 +45,27 @@ def define(session: Session, values: Values) -> None:
 
 def set_value(session: Session, values: Values) -> None:
     """``secret-set-value SECRET``."""
+    if values.plain and values.file is None:
+        raise usage_error("--plain says how --file is read: name the file", "secret-set-value")
+    if values.plain and values.base64:
+        raise usage_error("--plain and --base64 exclude each other", "secret-set-value")
+    if values.interactive and (values.file is not None or not sys.stdin.isatty()):
+        raise usage_error("--interactive needs a terminal, and no --file", "secret-set-value")
     secret = session.engine.secret(values.secret)
     data = _value(values)
-    if values.base64:
+    if values.base64 or (values.file is not None and not values.plain):
         import base64
         import binascii
 
         try:
             data = base64.b64decode(b"".join(data.split()), validate=True)
         except binascii.Error:
-            raise usage_error("the value is not base64") from None
-    elif not values.exact and data.endswith(b"\n"):
+            raise usage_error(
+                "the value is not base64",
+                "secret-set-value",
+                "as in virsh, a file has it in base64 unless --plain is given",
+            ) from None
+    elif not values.exact and not values.plain and data.endswith(b"\n"):
         data = data[:-1]
     changed = secret.set_value(data)
     words = "has its value" if changed else "has that value already"
@@ -86,12 +96,29 @@ def get_value(session: Session, values: Values) -> None:
     secret = session.engine.secret(values.secret)
     if not values.show:
         raise usage_error("a secret is printed only with --show")
-    session.text("base64", base64.b64encode(secret.value().reveal()).decode("ascii"))
+    value = secret.value().reveal()
+    if values.plain and not session.json:
+        session.out.flush()
+        sys.stdout.buffer.write(value)  # as it is, and nothing else, as virsh does
+        return
+    session.text("base64", base64.b64encode(value).decode("ascii"))
 
 
 def list_secrets(session: Session, values: Values) -> None:
     """``secret-list``."""
-    secrets = session.engine.secrets()
+    for one in ("ephemeral", "private"):
+        if getattr(values, one) and getattr(values, f"no_{one}"):
+            raise usage_error(f"--{one} and --no-{one} exclude each other", "secret-list")
+    secrets = [
+        secret
+        for secret in session.engine.secrets()
+        if all(
+            bool(getattr(secret.definition, one)) == wanted
+            for one in ("ephemeral", "private")
+            for wanted in (True, False)
+            if getattr(values, one if wanted else f"no_{one}")
+        )
+    ]
     if session.json:
         session.value([facts(secret) for secret in secrets])
         return

@@ -91,7 +91,11 @@ class Session:
         self.out.write("".join(f"{line}\n" for line in lines))
 
     def xml(self, text: str) -> None:
-        """A document on standard output; with ``--json`` in an object."""
+        """A document on standard output, or what ``--xpath`` finds in it; with ``--json`` in an object."""
+        if getattr(self.options, "xpath", None) is not None:
+            from poolkit.cli.xpath import found
+
+            text = found(text, self.options.xpath, wrap=self.options.wrap)
         if self.json:
             self.value({"xml": text, **self.document_facts()})
         else:
@@ -142,7 +146,13 @@ class Session:
         """A line on standard error with a word before it."""
         paint = output.Paint(self.err, not self.options.no_color)
         code = {"error": output.RED, "warning": output.YELLOW}.get(kind, output.DIM)
-        self.err.write(f"{paint(kind + ':', code)} {shown(text, 1 << 16)}\n")
+        self.err.write(f"{paint(kind + ':', code)} {shown(self.words(text), 1 << 16)}\n")
+
+    def words(self, text: str) -> str:
+        """``text`` as the command says it: the verbs that a hint proposes are command lines for this root."""
+        from poolkit.cli.wording import worded
+
+        return worded(text, self.options.root)
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -156,7 +166,7 @@ class Session:
         if outcome.pending:
             result["pending"] = [{"path": p, "running": _plain(a), "new": _plain(b)} for p, a, b in outcome.pending]
         if outcome.warnings or self.document_warnings:
-            result["warnings"] = [*self.document_warnings, *outcome.warnings]
+            result["warnings"] = list(map(self.words, [*self.document_warnings, *outcome.warnings]))
         if self.options.dry_run:
             result["dry_run"] = True
             result["plan"] = list(outcome.plan)
@@ -199,12 +209,17 @@ class Session:
                 "".join(shown(line, 1 << 16) + "\n" for line in "".join(traceback.format_exception(error)).split("\n"))
             )
         if self.json:
-            self.error_object(error.as_dict() | {"exit_code": error.exit_code, **self.document_facts()})
+            self.error_object({**self.error_facts(error), **self.document_facts()})
             return
         for line in str(error).split("\n"):
             self.say("error", line)
         if error.hint:
             self.say("hint", error.hint)
+
+    def error_facts(self, error: errors.PoolkitError) -> dict[str, Any]:
+        """An error as plain values, worded for the command line."""
+        facts = error.as_dict() | {"exit_code": error.exit_code}
+        return facts | {"hint": self.words(error.hint)} if error.hint else facts
 
     def error_object(self, facts: Mapping[str, Any]) -> None:
         """One JSON object on standard error."""

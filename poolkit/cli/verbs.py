@@ -66,7 +66,11 @@ SHAPES = {
 
 _POOL = data("pool", "name or uuid of the pool", "pool")
 _VOLUME = data("vol", "the volume: its name with --pool, else its key or path", "volume")
-_IN_POOL = option("--pool", "the pool (name or uuid) the volume is in", "pool")
+_IN_POOL = option("--pool", "the pool (name or uuid) the volume is in", "pool", late=True)
+_XPATH = (
+    option("--xpath", "print only what an XPath expression finds", late=True),
+    flag("--wrap", "put what --xpath finds into one element"),
+)
 _FILE = data("file", "the XML document; - is standard input", "file")
 _LENIENT = flag("--lenient", "drop unknown elements with a warning instead of refusing them")
 _VALIDATE = flag("--validate", "check the document with the RELAX NG and XSD grammars as well")
@@ -80,6 +84,10 @@ _PREALLOC = (
            ("off", "metadata", "falloc", "full")),
     flag("--prealloc-metadata", "the same as --prealloc metadata"),
 )  # fmt: skip
+_OWNED = (
+    option("--owner", "user it belongs to, by name or number"), option("--group", "group it belongs to, by name or number"),
+    option("--mode", "its permission bits, octal, such as 0640"),
+)  # fmt: skip
 _COPY = (
     flag("--linked", "make an overlay that stands on the source, instead of a copy"),
     flag("--reflink", "share blocks with the source, or fail"),
@@ -89,10 +97,32 @@ _COPY = (
 _FORCE = flag("--force", "even if a machine has it open, or the file has several names (hard links), which all change")
 _SECRET = data("secret", "uuid of the secret, or the name of its usage")
 _RANGE = (
-    option("--offset", "first byte of the volume (0 by default)", "size"),
-    option("--length", "how many bytes (all by default)", "size"),
+    option("--offset", "first byte of the volume (0 by default)", "size", late=True),
+    option("--length", "how many bytes (all by default)", "size", late=True),
     flag("--sparse", "keep holes as holes"),
 )
+_WATCH = (
+    flag("--loop", "go on after the first"), option("--timeout", "give up after so long", "seconds"),
+    flag("--list", "list the kinds of events"), flag("--timestamp", "print the time before each"),
+)  # fmt: skip
+_AS = (
+    data("name", "name of the pool"), data("type", "type of the pool"), flag("--print-xml", "print the document, and do nothing"),
+    *(
+        option(f"--{name}", help, late=True)
+        for name, help in (
+            ("source-host", "server of the source"), ("source-path", "directory of the source on it"),
+            ("source-dev", "device of the source"), ("source-name", "name of the source, such as a volume group"),
+            ("target", "directory of the volumes"), ("source-format", "format of the source"),
+            ("auth-type", "kind of the login"), ("auth-username", "user to log in as"),
+            ("secret-usage", "usage of the secret for the login"), ("secret-uuid", "uuid of the secret for the login"),
+            ("adapter-name", "SCSI adapter, such as host5"), ("adapter-wwnn", "node name of a virtual adapter"),
+            ("adapter-wwpn", "port name of a virtual adapter"), ("adapter-parent", "parent of a virtual adapter"),
+            ("adapter-parent-wwnn", "node name of its parent"), ("adapter-parent-wwpn", "port name of its parent"),
+            ("adapter-parent-fabric-wwn", "fabric name of its parent"), ("source-protocol-ver", "version of NFS"),
+            ("source-initiator", "iSCSI initiator name"),
+        )
+    ),
+)  # fmt: skip
 _BYTES = flag("--bytes", "print sizes in bytes")
 _NAME_ONLY = flag("--name", "print names only, one per line")
 _UUID_ONLY = flag("--uuid", "print uuids only, one per line")
@@ -124,6 +154,14 @@ VERBS: tuple[Verb, ...] = (
         "create", "pool_verbs:create", "start a pool from a document without storing it; it vanishes when it is stopped",
         (_FILE, _BUILD, _OVERWRITE, _NO_OVERWRITE, _VALIDATE, _LENIENT), ("pool-create",),
     ),
+    Verb(
+        "define-as", "as_verbs:define_as", "store a pool's definition made from arguments", _AS, ("pool-define-as",),
+        more="In a place, a dash stands for nothing: define-as images dir - - - - /srv/images.",
+    ),
+    Verb(
+        "create-as", "as_verbs:create_as", "start a pool made from arguments without storing it",
+        (*_AS, _BUILD, _OVERWRITE, _NO_OVERWRITE), ("pool-create-as",),
+    ),
     Verb("refresh", "pool_verbs:refresh", "list the volumes of a pool anew", (_POOL,), ("pool-refresh",)),
     Verb("destroy", "pool_verbs:destroy", "take a pool down; no data changes", (_POOL,), ("pool-destroy",)),
     Verb("delete", "pool_verbs:delete", "delete the storage that build made; the definition stays", (_POOL,), ("pool-delete",)),
@@ -138,7 +176,7 @@ VERBS: tuple[Verb, ...] = (
             flag("--transient", "only pools without a stored definition"), flag("--persistent", "only stored pools"),
             flag("--autostart", "only pools that are started at boot"),
             flag("--no-autostart", "only pools that are not started at boot"),
-            option("--type", "only these types, with commas between", "words"),
+            option("--type", "only these types, with commas between", "words", late=True),
             flag("--details", "all facts, with sizes"), _BYTES, _NAME_ONLY, _UUID_ONLY,
         ),
         ("pool-list",), json="pools",
@@ -146,11 +184,20 @@ VERBS: tuple[Verb, ...] = (
     Verb("info", "pool_verbs:info", "show the facts of a pool", (_POOL, _BYTES), ("pool-info",), json="pool"),
     Verb(
         "dumpxml", "pool_verbs:dumpxml", "print a pool's definition as libvirt prints it",
-        (_POOL, flag("--inactive", "the stored definition, even of an active pool")), ("pool-dumpxml",), json="document",
+        (_POOL, flag("--inactive", "the stored definition, even of an active pool"), *_XPATH), ("pool-dumpxml",), json="document",
     ),
     Verb(
         "edit", "pool_verbs:edit", "change a pool's stored definition in an editor", (_POOL,), ("pool-edit",),
         more="The editor is $VISUAL, $EDITOR or vi. A document with errors is offered again, and is never lost.",
+    ),
+    Verb(
+        "event", "watch:pool_event", "wait for changes of pools, made by whatever process", (
+            option("--pool", "only this pool (name or uuid)", "pool"),
+            option("--event", "which kind to wait for", "word", ("lifecycle", "refresh")), *_WATCH,
+        ),
+        ("pool-event",), json="none",
+        more="There is no daemon that tells of changes: what is kept is looked at twice a second. Changes that were taken back "
+        "between two looks are not seen. The exit status is 1 if nothing happened in time.",
     ),
     Verb("uuid", "pool_verbs:uuid", "print a pool's uuid", (_POOL,), ("pool-uuid",), json="text"),
     Verb("name", "pool_verbs:name", "print a pool's name", (_POOL,), ("pool-name",), json="text"),
@@ -165,11 +212,11 @@ VERBS: tuple[Verb, ...] = (
         (
             _POOL, data("name", "name of the new volume"),
             data("capacity", "its size, such as 20GiB; bytes without a unit", "size"),
-            option("--allocation", "how much of it to reserve: all by default, 0 for a sparse volume", "size"),
-            option("--format", "its format; the pool type's default otherwise"),
-            option("--backing-vol", "the volume or image to be an overlay of: name in the pool, key or path", "volume"),
-            option("--backing-vol-format", "format of the backing image"),
-            *_PREALLOC,
+            option("--allocation", "how much of it to reserve: all by default, 0 for a sparse volume", "size", late=True),
+            option("--format", "its format; the pool type's default otherwise", late=True),
+            option("--backing-vol", "the volume or image to be an overlay of: its name, key or path", "volume", late=True),
+            option("--backing-vol-format", "format of the backing image", late=True),
+            *_OWNED, *_PREALLOC,
             flag("--print-xml", "print the document, and make nothing"),
         ),
         group="volumes",
@@ -184,19 +231,24 @@ VERBS: tuple[Verb, ...] = (
         group="volumes", json="volume",
     ),
     Verb(
-        "vol-dumpxml", "volume_verbs:dumpxml", "print the facts of a volume as libvirt prints them", (_VOLUME, _IN_POOL),
+        "vol-dumpxml", "volume_verbs:dumpxml", "print the facts of a volume as libvirt prints them",
+        (_VOLUME, _IN_POOL, *_XPATH),
         group="volumes", json="document",
     ),
     Verb(
         "vol-delete", "volume_verbs:delete", "delete a volume and its data",
-        (_VOLUME, _IN_POOL, flag("--force", "even if a machine has it open")), group="volumes",
+        (
+            _VOLUME, _IN_POOL, flag("--force", "even if a machine has it open"),
+            flag("--delete-snapshots", "refused: a snapshot is a volume of its own, and is deleted by its name"),
+        ),
+        group="volumes",
     ),
     Verb(
         "vol-resize", "volume_verbs:resize", "change the capacity of a volume",
         (
-            _VOLUME, data("capacity", "the new size, such as 30GiB; bytes without a unit", "size"), _IN_POOL,
+            _VOLUME, data("capacity", "the new size, such as 30GiB; bytes without a unit", "change"), _IN_POOL,
             flag("--allocate", "reserve the space that is added, or all of it if none is"),
-            flag("--delta", "change the size by so much"),
+            flag("--delta", "change the size by so much, which may be negative"),
             flag("--shrink", "allow it to become smaller, which cuts off data"), _FORCE,
         ),
         group="volumes",
@@ -215,6 +267,7 @@ VERBS: tuple[Verb, ...] = (
             option("--to-pool", "the pool for the new volume; that of the source otherwise", "pool"),
             option("--format", "its format; that of the source otherwise"),
             option("--capacity", "its size, if larger than that of the source", "size"),
+            *_OWNED, flag("--same-owner", "owner, group and mode of the source, where nothing else is said"),
             *_COPY, *_PREALLOC, flag("--print-xml", "print the document, and make nothing"),
         ),
         group="volumes",
@@ -224,7 +277,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "vol-create-from", "content_verbs:create_from", "make a volume from a document, with the content of another volume",
         (
-            _POOL, _FILE, _VOLUME, option("--inputpool", "the pool (name or uuid) the source is in", "pool"),
+            _POOL, _FILE, _VOLUME, option("--inputpool", "the pool (name or uuid) the source is in", "pool", late=True),
             *_COPY, *_PREALLOC, _VALIDATE, _LENIENT,
         ),
         group="volumes",
@@ -234,7 +287,7 @@ VERBS: tuple[Verb, ...] = (
         (
             _VOLUME, _IN_POOL,
             option("--algorithm", "how; zero by default", "word",
-                   ("zero", "nnsa", "dod", "bsi", "gutmann", "schneier", "pfitzner7", "pfitzner33", "random", "trim")),
+                   ("zero", "nnsa", "dod", "bsi", "gutmann", "schneier", "pfitzner7", "pfitzner33", "random", "trim"), late=True),
             _FORCE,
         ),
         group="volumes",
@@ -271,17 +324,37 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "secret-set-value", "secret_verbs:set_value", "set the value of a secret: typed, from standard input, or from a file",
         (
-            _SECRET, option("--file", "the file with the value; - is standard input", "file"),
-            flag("--base64", "the value is given in base64"), flag("--exact", "keep a newline at the end"),
+            _SECRET, option("--file", "the file with the value, in base64 unless --plain; - is standard input", "file"),
+            flag("--plain", "the file has the value itself, of which every byte counts"),
+            flag("--interactive", "ask for the value on the terminal"),
+            data("value", "not taken from the command line, where every user of the machine can read it: use --file or "
+                 "standard input", "refused", "?"),
+            flag("--base64", "what comes from standard input is base64, too"), flag("--exact", "keep a newline at the end"),
         ),
         group="secrets", json="secret-outcome",
     ),
     Verb(
         "secret-get-value", "secret_verbs:get_value", "print the value of a secret in base64",
-        (_SECRET, flag("--show", "really print it")), group="secrets", json="text",
+        (_SECRET, flag("--show", "really print it"), flag("--plain", "as it is, instead of in base64")),
+        group="secrets", json="text",
     ),
-    Verb("secret-list", "secret_verbs:list_secrets", "list the secrets, without their values", group="secrets", json="secrets"),
-    Verb("secret-dumpxml", "secret_verbs:dumpxml", "print the description of a secret", (_SECRET,), group="secrets",
+    Verb(
+        "secret-list", "secret_verbs:list_secrets", "list the secrets, without their values",
+        (
+            flag("--ephemeral", "only those kept in memory"), flag("--no-ephemeral", "only those kept on disk"),
+            flag("--private", "only those given to nobody"), flag("--no-private", "only those whose value can be read"),
+        ),
+        group="secrets", json="secrets",
+    ),
+    Verb(
+        "secret-event", "watch:secret_event", "wait for changes of secrets", (
+            option("--secret", "only this secret"),
+            option("--event", "which kind to wait for", "word", ("lifecycle", "value-changed")),
+            *_WATCH,
+        ),
+        group="secrets", json="none",
+    ),
+    Verb("secret-dumpxml", "secret_verbs:dumpxml", "print the description of a secret", (_SECRET, *_XPATH), group="secrets",
          json="document"),
     Verb("secret-undefine", "secret_verbs:undefine", "delete a secret and its value", (_SECRET,), group="secrets",
          json="secret-outcome"),
@@ -319,7 +392,7 @@ VERBS: tuple[Verb, ...] = (
         "find-sources-as", "host_verbs:find_sources_as", "search for sources of pools on a server",
         (
             data("type", "pool type"), data("host", "server", times="?"), data("port", "its port", "number", "?"),
-            option("--initiator", "iSCSI initiator name to search as"),
+            option("--initiator", "iSCSI initiator name to search as", late=True),
         ),
         ("find-storage-pool-sources-as",), "host", "sources",
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from poolkit import errors
 from poolkit.cli import output
 from poolkit.cli.arguments import Values
-from poolkit.cli.lookup import facts, find, preallocation, volume_format
+from poolkit.cli.lookup import facts, find, permissions, preallocation, volume_format
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
@@ -37,7 +37,7 @@ def create_as(session: Session, values: Values) -> None:
         backing = BackingStore(path=path, format=volume_format(values.backing_vol_format))
     definition = Volume(
         name=values.name, capacity=values.capacity, allocation=values.allocation,
-        target=VolumeTarget(format=volume_format(values.format)), backing_store=backing,
+        target=VolumeTarget(format=volume_format(values.format), permissions=permissions(values)), backing_store=backing,
     )  # fmt: skip
     if values.print_xml:
         session.xml(xmlmap.write(definition))
@@ -88,7 +88,10 @@ def list_volumes(session: Session, values: Values) -> None:
     if odd and not session.json and not values.name:
         what = "volume is" if odd == 1 else "volumes are"
         session.warn(
-            f"{odd} {what} damaged, unreadable or not what the record says, see '!'; poolkit vol-info says why"
+            errors.Hint(
+                f"{odd} {what} damaged, unreadable or not what the record says, see '!'; what is wrong says ",
+                errors.remedy("vol-info", next(v.name for v in volumes if v.info.problem), pool=values.pool),
+            )
         )
 
 
@@ -135,6 +138,11 @@ def dumpxml(session: Session, values: Values) -> None:
 
 def delete(session: Session, values: Values) -> None:
     """``vol-delete VOL``."""
+    if values.delete_snapshots:
+        raise errors.Unsupported(
+            "snapshots are not deleted along with a volume",
+            hint="a snapshot is a volume of its own: delete it by its name",
+        )
     volume = find(session, values.vol, values.pool)
     session.done(volume.delete(force=values.force), volume.pool.name, volume=facts(volume))
 

@@ -114,7 +114,7 @@ def duplicate(
         if reflink:
             raise errors.Unsupported(
                 "the file system cannot share blocks between the two volumes",
-                hint="leave out --reflink to copy the data",
+                hint=errors.Hint("to copy the data, leave out ", errors.Option("reflink")),
             )
     require_space(target, _allocated(source, length))
     offload = reflink is None

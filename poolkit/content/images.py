@@ -345,7 +345,10 @@ def check_resize(host: Host, fd: int, format: str, capacity: int, *, shrink: boo
     if format == "qed" and info.capacity is not None and capacity < info.capacity:
         raise errors.Unsupported("images of format qed cannot be made smaller")
     if format == "qcow2" and info.snapshots and (info.compat != "1.1" or shrink):
-        raise errors.Unsupported("a qcow2 image with internal snapshots cannot be resized so", hint="clone it first")
+        raise errors.Unsupported(
+            "a qcow2 image with internal snapshots cannot be resized so",
+            hint="delete the snapshots first, with: qemu-img snapshot -d; a clone of it would have them, too",
+        )
     return info
 
 
@@ -554,5 +557,8 @@ def secret_of(host: Host, info: VolumeInfo, path: str) -> bytes:
     except errors.SecretNotFound as error:
         raise errors.SecretNotFound(
             f"volume '{info.name}' is encrypted, and no secret has its path as usage", volume=info.name,
-            hint=f"define one with <usage type='volume'><volume>{path}</volume></usage>, or name it with --secret",
+            hint=errors.Hint(
+                f"define one with <usage type='volume'><volume>{path}</volume></usage>, or name it: ",
+                errors.Option("secret", ...),
+            ),
         ) from error  # fmt: skip

@@ -39,7 +39,7 @@ def require_free(fd: int, what: str, *, force: bool = False, volume: str | None 
     if by is not None:
         raise errors.Busy(
             f"{what} is in use by {by}", volume=volume,
-            hint="stop the machine first; if it is meant nevertheless, add --force",
+            hint=errors.Hint("stop the machine first; if it is meant nevertheless, add ", errors.Option("force")),
         )  # fmt: skip
 
 

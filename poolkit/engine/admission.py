@@ -7,6 +7,7 @@ import os
 from typing import Any, NamedTuple
 
 from poolkit import errors, registry
+from poolkit.backend import Backend
 from poolkit.engine.core import Core
 from poolkit.host.port import Host
 from poolkit.host.undo import identity
@@ -106,3 +107,15 @@ def with_uuid(definition: Any, uuid: str) -> Any:
 def _claim_words(claim: str) -> str:
     kind, _, value = claim.partition(" ")
     return f"the {kind} '{value}'"
+
+
+def require_root(backend: Backend | type[Backend], verb: str, host: Host, pool: str | None = None) -> None:
+    """``PermissionDenied`` if only root can do that with such a pool, and this process is not root's."""
+    if verb in backend.needs_root and not host.root:
+        doing = "search for sources" if verb == "discover" else verb
+        what = f"cannot {doing} pool '{pool}'" if pool else f"cannot {doing} of type '{backend.type}'"
+        raise errors.PermissionDenied(
+            f"{what}: that needs root" + (f" with pools of type '{backend.type}'" if pool else ""),
+            pool=pool,
+            hint="do it as root, such as with sudo; root has folders of its own for definitions and state",
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from poolkit.backend import Usage, VolumeInfo
+from poolkit import errors
+from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.engine import admission
 from poolkit.engine.core import Core
 from poolkit.engine.index import target_of
@@ -12,11 +13,21 @@ from poolkit.engine.operation import Operation
 from poolkit.state.inventory import Record
 
 
+def _is_up(backend: Backend) -> bool:
+    """Whether somebody else has brought it up already; what cannot be asked without root is not."""
+    try:
+        return backend.state().up
+    except errors.HostError:
+        return False
+
+
 def bring_up(
     core: Core, definition: Any, op: Operation, record: Record | None, *, build: bool = False, overwrite: bool = False
 ) -> tuple[list[VolumeInfo], Usage]:
     """Start the storage of a definition and list it; what fails is undone by ``op``."""
     backend = core.definitions.backend(definition, op.host)
+    if not op.dry and not op.host.root and "start" in backend.needs_root and not _is_up(backend):
+        admission.require_root(backend, "start", op.host, definition.name)
     if build:
         backend.build(overwrite=overwrite)
     if op.dry:

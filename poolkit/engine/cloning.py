@@ -85,8 +85,7 @@ def create_from(
         if secret is not None:
             options["secret"] = op.host.secret("volume", uuid=secret)
         backend.require_options("clone", options)
-        if not op.dry and core.inventory.volume(record.id, name) is not None:
-            core.still_there(backend, record, name)
+        core.still_there(backend, record, name, dry=op.dry)
         made = backend.clone(
             definition, backend_from.source(info), linked=linked, reflink=how.get("reflink"), **options
         )
@@ -125,14 +124,18 @@ def pinned(core: Core, definition: Any) -> Any:
     if detail.get("ambiguous"):
         raise errors.Unsafe(
             f"the backing store '{backing.path}' passes for several formats", volume=definition.name,
-            hint=f"say which one it is: poolkit vol-adopt {info.name} --pool {record.name} --format FORMAT",
+            hint=errors.Hint(
+                "say which one it is: ", errors.remedy("vol-adopt", info.name, pool=record.name, format=...)
+            ),
         )  # fmt: skip
     recorded = info.format or "raw"
     if backing.format is not None and backing.format != recorded:
         raise errors.Unsafe(
             f"the format of the backing store '{backing.path}' on record is {recorded}, not {backing.format}",
             volume=definition.name,
-            hint=f"if the record is wrong: poolkit vol-adopt {info.name} --pool {record.name} --format FORMAT",
+            hint=errors.Hint(
+                "if the record is wrong: ", errors.remedy("vol-adopt", info.name, pool=record.name, format=...)
+            ),
         )
     return replace(definition, backing_store=replace(backing, format=recorded))
 

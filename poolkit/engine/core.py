@@ -12,7 +12,7 @@ from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.engine.definitions import Definitions
 from poolkit.engine.events import Subscriptions
 from poolkit.engine.index import Index, normal
-from poolkit.engine.operation import Operation, Operations, Progress
+from poolkit.engine.operation import Operation, Operations, Progress, said
 from poolkit.host.port import Host
 from poolkit.host.undo import boot
 from poolkit.state.inventory import Inventory, Record
@@ -72,8 +72,11 @@ class Core:
         active, reason = self.activity(record, host)
         if not active:
             why = f": {reason}" if reason else ""
+            words = f"{said(verb)} a volume" if verb.startswith("vol-") else verb
             raise errors.InvalidState(
-                f"cannot {verb}: pool '{name}' is not active{why}", pool=name, hint=f"start it: poolkit start {name}"
+                f"cannot {words}: pool '{name}' is not active{why}",
+                pool=name,
+                hint=errors.Hint("start it: ", errors.remedy("start", name)),
             )
         return record
 
@@ -83,17 +86,22 @@ class Core:
             raise errors.InvalidState(
                 f"cannot {verb} pool '{record.name}' while it is active",
                 pool=record.name,
-                hint=f"stop it first: poolkit destroy {record.name}",
+                hint=errors.Hint("stop it first: ", errors.remedy("destroy", record.name)),
             )
 
     def no_pool(self, key: str) -> errors.PoolNotFound:
         """The error for a pool that is not there, with the name that may be meant."""
         import difflib
 
-        near = difflib.get_close_matches(key, [r.name for r in self.inventory.records()], 1)
+        names = {r.name.lower(): r.name for r in self.inventory.records()}
+        near = [names[word] for word in difflib.get_close_matches(key[:255].lower(), names, 1)]
         shown = key[:60].encode("unicode_escape").decode("ascii") if not key.isprintable() else key[:200]
         return errors.PoolNotFound(
-            f"there is no pool '{shown}'", pool=shown, hint=f"did you mean '{near[0]}'?" if near else None
+            f"there is no pool '{shown}'",
+            pool=shown,
+            hint=f"did you mean '{near[0]}'?"
+            if near
+            else errors.Hint("those there are: ", errors.remedy("list", all=True)),
         )
 
     def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
@@ -190,11 +198,17 @@ class Core:
             hint="a file that appeared behind poolkit is listed after the next refresh",
         )
 
-    def still_there(self, backend: Backend, record: Record, name: str) -> None:
-        """Raise ``VolumeExists`` if a listed volume is really there; else it is dropped from the listing."""
+    def still_there(self, backend: Backend, record: Record, name: str, *, dry: bool = False) -> None:
+        """Raise ``VolumeExists`` if a listed volume is really there; else it is dropped from the listing.
+
+        A ``dry`` run drops nothing, and foresees the file that is not listed, on which the work itself would fail.
+        """
+        if self.inventory.volume(record.id, name) is None and not (dry and backend.file_backed):
+            return
         try:
             backend.look(name, None)
         except errors.VolumeNotFound:
-            self.inventory.drop_volume(record.id, name)
+            if not dry:
+                self.inventory.drop_volume(record.id, name)
             return
         raise errors.VolumeExists(f"pool '{record.name}' has a volume '{name}' already", pool=record.name, volume=name)

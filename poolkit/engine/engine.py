@@ -162,7 +162,7 @@ class Engine:
             raise errors.PoolExists(
                 f"pool '{name}' is defined already, so it cannot be made as a transient pool",
                 pool=name,
-                hint=f"start it: poolkit start {name}",
+                hint=errors.Hint("start it: ", errors.remedy("start", name)),
             )
         if not self.core.activity(record)[0]:
             return None
@@ -375,6 +375,7 @@ class Engine:
 
             source = xmlmap.given(source, documents.FoundSource, filename=filename, strict=strict)
         backend, host = registry.backend(type), self.host.operation()
+        admission.require_root(backend, "discover", host)
         host.packages.update(backend.packages)
         return list(backend.discover(host, source))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from poolkit import errors, registry
+from poolkit.backend import Backend
 from poolkit.engine.capabilities import pool_types
 from poolkit.engine.engine import Engine
 from poolkit.host import private
@@ -48,12 +49,12 @@ def examine(root: str | os.PathLike[str] | None = None, opened: Callable[[], Eng
         except (errors.PoolkitError, OSError) as error:
             name = part.__name__.strip("_").replace("_", "-")
             found.append(Finding(name, "problem", str(error), getattr(error, "hint", None)))
-    return [*found, *_programs(_used(engine))]
+    return [*found, *_user(), *_confinement(), *_features(), *_programs(_used(engine))]
 
 
 def _unopened(locations: Locations, error: Exception) -> list[Finding]:
     why = Finding("engine", "problem", str(error), getattr(error, "hint", None))
-    return [*_machine(), *_folders(locations), why, *_programs({})]
+    return [*_machine(), *_folders(locations), why, *_user(), *_confinement(), *_features(), *_programs({})]
 
 
 def _machine() -> Iterator[Finding]:
@@ -66,6 +67,98 @@ def _machine() -> Iterator[Finding]:
         "version", "ok",
         f"poolkit {__version__}, Python {platform.python_version()}, Linux {platform.release()}, running as {user}",
     )  # fmt: skip
+
+
+_FEATURES = (
+    ("qemu-img", "images of every format but raw: making, converting, resizing, and encrypted volumes"),
+    ("prlimit", "limits for qemu-img, without which it is not run on images"),
+    ("parted", "partition tables other than dos and gpt"),
+    ("showmount", "searching for the exports of NFS servers"),
+    ("mount.nfs", "pools on NFS servers"),
+    ("mount.cifs", "pools on SMB servers"),
+    ("mount.glusterfs", "pools on Gluster servers"),
+    ("gluster", "searching for the volumes of Gluster servers"),
+    ("udevadm", "waiting for the names of new devices"),
+)  # fmt: skip
+_FIXED = {(7, 2): 13, (8, 2): 6, (9, 0): 2}
+"""QEMU's releases with the end of CVE-2024-4467, an image that makes qemu-img open any file of the host; all from 9.1 have it."""
+
+
+def _backends() -> Iterator[type[Backend]]:
+    """The classes of all types that can be loaded; the others are reported as types."""
+    for one in registry.types():
+        try:
+            backend = registry.backend(one)
+        except Exception:  # noqa: S112 - whatever a package raises when it is loaded
+            continue
+        yield backend
+
+
+def _user() -> Iterator[Finding]:
+    if Host().root:
+        yield Finding("user", "ok", "root")
+        return
+    types = sorted(backend.type for backend in _backends() if "start" in backend.needs_root)
+    yield Finding(
+        "user",
+        "note",
+        f"not root: pools of type {', '.join(types)} cannot be brought up",
+        "run poolkit as root for them",
+    )
+
+
+def _confinement() -> Iterator[Finding]:
+    from poolkit.host import confine
+
+    if confine.abi():
+        yield Finding(
+            "landlock", "ok", f"programs that read images are confined by the kernel (version {confine.abi()})"
+        )
+    else:
+        yield Finding(
+            "landlock", "note", "this kernel has no Landlock: programs that read images could open other files",
+            "use Linux 5.13 or newer with landlock in its lsm= list",
+        )  # fmt: skip
+
+
+def _features() -> Iterator[Finding]:
+    from poolkit.host.programs import PACKAGES
+
+    host = Host()
+    packages = dict(PACKAGES)
+    for backend in _backends():
+        packages.update(backend.packages)
+    for program, use in _FEATURES:
+        if not host.has_program(program):
+            package = packages.get(program, program)
+            yield Finding(
+                f"program {program}", "note", f"missing: needed for {use}", f"on Debian: apt install {package}"
+            )
+        elif program == "qemu-img":
+            yield _qemu_img(host)
+        else:
+            yield Finding(f"program {program}", "ok", use)
+
+
+def _qemu_img(host: Host) -> Finding:
+    import re
+
+    name = "program qemu-img"
+    try:
+        said = host.query(["qemu-img", "--version"]).stdout
+    except errors.PoolkitError as error:
+        return Finding(name, "note", str(error), error.hint)
+    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", said)
+    if found is None:
+        return Finding(name, "note", "its version cannot be told")
+    major, minor, patch = map(int, found.groups())
+    version = f"version {major}.{minor}.{patch}"
+    if (major, minor) < (9, 1) and patch < _FIXED.get((major, minor), patch + 1):
+        return Finding(
+            name, "note", f"{version}: QEMU's own release has CVE-2024-4467 (an image that makes it open other files)",
+            "distributions mend it without a new number: see whether yours has, and upgrade",
+        )  # fmt: skip
+    return Finding(name, "ok", version)
 
 
 def _folders(locations: Locations) -> Iterator[Finding]:
@@ -113,7 +206,7 @@ def _left_over(engine: Engine) -> Iterator[Finding]:
     for path in waiting:
         yield Finding(
             "journal", "note", f"what is left of failed work waits for a server: {path}",
-            "the next verb on its pool, or poolkit recover, takes it back when the server answers",
+            errors.Hint("the next verb on its pool takes it back when the server answers, or ", errors.remedy("recover")),
         )  # fmt: skip
     if not failed and not waiting:
         yield Finding("journal", "ok", "no work is left half done")
@@ -149,7 +242,7 @@ def _inventory(engine: Engine) -> Iterator[Finding]:
             "inventory", "problem", f"{path}: {answer}", "it is derived data: remove it, then start the pools again"
         )
     for name in engine.core.inventory.damaged_pools():
-        yield Finding("inventory", "problem", f"the listing of pool '{name}' is damaged", f"poolkit refresh {name}")
+        yield Finding("inventory", "problem", f"the listing of pool '{name}' is damaged", _act("refresh", name))
     if os.path.lexists(f"{path}.damaged"):
         yield Finding(
             "inventory",
@@ -168,6 +261,10 @@ def _secrets(engine: Engine) -> Iterator[Finding]:
         yield Finding("secrets", "ok", f"{len(known)} known")
 
 
+def _act(verb: str, name: str) -> errors.Hint:
+    return errors.Hint(errors.remedy(verb, name))
+
+
 def _quote(path: str) -> str:
     from urllib.parse import quote
 
@@ -180,9 +277,9 @@ def _pools(engine: Engine) -> Iterator[Finding]:
         name = f"pool {info.name}"
         if not info.type:
             problem = info.reason or "its definition cannot be read"
-            yield Finding(name, "problem", problem, f"put it right: poolkit edit {info.name}")
+            yield Finding(name, "problem", problem, errors.Hint("put it right: ", errors.remedy("edit", info.name)))
         elif info.reason:
-            hint = f"poolkit refresh {info.name}" if info.active else f"poolkit start {info.name}"
+            hint = _act("refresh" if info.active else "start", info.name)
             yield Finding(name, "note", info.reason, hint)
         for work in engine.core.locks.current(info.name):
             yield Finding(name, "note", f"work in progress: {work}")

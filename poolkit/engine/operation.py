@@ -118,7 +118,7 @@ class Operations:
                     if not failures or not isinstance(error, (OSError, errors.PoolkitError)):
                         raise
                     worded = error if isinstance(error, errors.PoolkitError) else _worded(error, pool, verb, volume)
-                    worded.hint = "; ".join(filter(None, [worded.hint, *failures]))
+                    worded.hint = errors.Hint.joined(worded.hint, *failures)
                     raise worded from error.__cause__ or (None if worded is error else error)
                 else:
                     marked = bool(journal.steps)
@@ -289,5 +289,20 @@ def _wait_for_program(head: dict[str, Any], patience: float) -> None:
 
 def _worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.HostError:
     what = f"volume '{volume}' of pool '{pool}'" if volume else f"pool '{pool}'"
-    where = f" ('{error.filename}')" if error.filename and not isinstance(error.filename, int) else ""
-    return errors.from_os_error(error, f"{verb.removeprefix('vol-')} {what}{where}", pool=pool, volume=volume)
+    named = error.filename if isinstance(error.filename, (str, bytes)) else None
+    where = f" ('{os.fsdecode(named)}')" if named else ""
+    return errors.from_os_error(error, f"{said(verb)} {what}{where}", pool=pool, volume=volume)
+
+
+_SAID = {
+    "info": "look at",
+    "autostart": "mark for autostart",
+    "adopt": "record the format of",
+    "list": "list the volumes of",
+}
+
+
+def said(verb: str) -> str:
+    """A verb as a word of a sentence that begins with "cannot": not every name of a verb is an English one."""
+    word = verb.removeprefix("vol-")
+    return _SAID.get(word, word)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from poolkit import errors
-from poolkit.backend import VolumeInfo, check_volume_name
+from poolkit.backend import Backend, VolumeInfo, check_volume_name
+from poolkit.engine import admission
 from poolkit.engine.bringing_up import bring_up
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Operation, Outcome
@@ -124,9 +125,9 @@ class Pool:
         with self._core.work(self.name, "build", wait) as op:
             record = self._core.record(self.name)
             self._core.require_inactive(record, "build", op.host)
-            changed = self._core.definitions.backend(self._core.definitions.load(self.name), op.host).build(
-                overwrite=overwrite
-            )
+            backend = self._core.definitions.backend(self._core.definitions.load(self.name), op.host)
+            admission.require_root(backend, "build", op.host, self.name)
+            changed = backend.build(overwrite=overwrite)
         words = "is built" if changed else "is built already"
         return self._done(op, "created" if changed else None, f"pool '{self.name}' {words}", changed)
 
@@ -176,7 +177,7 @@ class Pool:
                 raise
             if not op.dry:
                 core.inventory.save_listing(record.id, volumes, scanned, usage)
-            _warn_of_problems(op.host, volumes)
+            _warn_of_problems(op.host, self.name, volumes)
         changed = core.inventory.version(record.id) != scanned
         return self._done(op, "refreshed", f"pool '{self.name}' has {len(volumes)} volumes", changed)
 
@@ -248,7 +249,9 @@ class Pool:
                 volume=name,
                 hint=f"did you mean '{near[0]}'?"
                 if near
-                else "a file that appeared behind poolkit is listed after a refresh",
+                else errors.Hint(
+                    "a file that appeared behind poolkit is listed by ", errors.remedy("refresh", self.name)
+                ),
             )
         return Volume(self, info, record.target)
 
@@ -271,8 +274,9 @@ class Pool:
             self.name, "vol-create", name, wait=options.get("wait"), abort=options.get("abort"),
             progress=options.get("progress"),
         ) as (op, backend, record):  # fmt: skip
-            if not op.dry and core.inventory.volume(record.id, name) is not None:
-                core.still_there(backend, record, name)
+            core.still_there(backend, record, name, dry=op.dry)
+            if op.dry and backend.file_backed and definition.target.format in (None, "raw"):
+                _foresee_space(backend, definition)
             own = of_backend(options)
             backend.require_options("create", own)
             info = backend.create(definition, **own)
@@ -340,10 +344,25 @@ def info_of(core: Core, record: Record, *, autostart: bool | None = None, host: 
     )
 
 
-def _warn_of_problems(host: Host, volumes: Sequence[VolumeInfo]) -> None:
+def _foresee_space(backend: Backend, definition: Any) -> None:
+    """``NoSpace`` if a raw volume cannot have what it is to reserve; of other formats only the program knows it."""
+    wanted = definition.capacity if definition.allocation is None else definition.allocation
+    available = backend.usage(()).available
+    if wanted > available:
+        raise errors.NoSpace(
+            f"volume '{definition.name}' needs {wanted} bytes, and the pool has {available}",
+            volume=definition.name,
+            hint=errors.Hint("reserve less: ", errors.Option("allocation", 0)),
+        )
+
+
+def _warn_of_problems(host: Host, pool: str, volumes: Sequence[VolumeInfo]) -> None:
     """Count the volumes that are damaged, unreadable, or another format than is on record."""
     odd = [v.name for v in volumes if v.detail is not None and v.problem]
     if odd:
         names = ", ".join(f"'{name}'" for name in odd[:3]) + (", ..." if len(odd) > 3 else "")
         what = "1 volume is" if len(odd) == 1 else f"{len(odd)} volumes are"
-        host.warn(f"{what} damaged, unreadable or not what the record says: {names}; poolkit vol-info says why")
+        why = errors.remedy("vol-info", odd[0], pool=pool)
+        host.warn(
+            errors.Hint(f"{what} damaged, unreadable or not what the record says: {names}; what is wrong says ", why)
+        )

@@ -151,7 +151,7 @@ class Volume:
                 raise errors.InvalidArgument(
                     f"volume '{self.name}' has {now.capacity} bytes; making it {wanted} would cut off data",
                     volume=self.name,
-                    hint="if that is meant, add --shrink",
+                    hint=errors.Hint("if that is meant, add ", errors.Option("shrink")),
                 )
             if wanted == now.capacity and (not allocate or now.allocation >= wanted):
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
@@ -304,7 +304,7 @@ class Volume:
             if format is None and detail.get("ambiguous"):
                 raise errors.Unsafe(
                     f"volume '{self.name}' passes for {now.format} and for {', '.join(detail.get('also', ()))}",
-                    volume=self.name, hint="say which one it is with --format",
+                    volume=self.name, hint=errors.Hint("say which one it is: ", errors.Option("format", ...)),
                 )  # fmt: skip
             if format != "raw":
                 problem = detail.get("error") or _cut_short(op, backend, now)
@@ -317,7 +317,11 @@ class Volume:
         changed = doubt or known is None or known.format != now.format
         if changed:
             self._emit(op, "volume-changed")
-        return op.outcome(changed, f"the format of volume '{self.name}' is on record: {now.format}")
+        words = f"the format of volume '{self.name}' is on record: {now.format}"
+        seen = now if op.dry or now.format != "raw" else backend.look(self.name, now)
+        if seen.format != now.format:
+            words += f"; it is shown as {seen.format}, which is used alike"
+        return op.outcome(changed, words)
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 

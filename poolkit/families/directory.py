@@ -38,7 +38,7 @@ _SECOND = 2_000_000_000
 _BYTES = ("raw", "iso")
 _REPLACED = (
     "the file was replaced by one with the same inode number, or the clock was set back: its format on record, {}, may be "
-    "that of the old one; say which it is: poolkit vol-adopt"
+    "that of the old one; adopt it with the right one"
 )
 
 
@@ -65,7 +65,10 @@ class DirectoryBackend(Backend):
             raise errors.HostError(
                 f"pool '{self.pool.name}': the directory '{self.place}' does not exist",
                 pool=self.pool.name,
-                hint=f"make it: poolkit build {self.pool.name}",
+                hint=errors.Hint(
+                    "if it is on a file system that is not mounted, mount that first; if it never was there, make it: ",
+                    errors.remedy("build", self.pool.name),
+                ),
             ) from None
         except NotADirectoryError:
             raise errors.HostError(
@@ -252,7 +255,7 @@ class DirectoryBackend(Backend):
             detail = {**(detail or {}), "ambiguous": True, "replaced": True, "warning": _REPLACED.format(image.format)}
         if recorded is None and self.host.cautious and detail is not None and image.format not in ("raw", "iso"):
             # It may be a raw disk into which a guest wrote this header; what was recorded is lost.
-            warning = "the record of formats was lost; if this format is right, adopt it: poolkit vol-adopt"
+            warning = "the record of formats was lost; if this format is right, adopt it"
             detail = {**detail, "ambiguous": True, "warning": warning}
         return image.format, size if image.capacity is None else image.capacity, detail
 

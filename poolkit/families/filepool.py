@@ -95,7 +95,10 @@ class FileBackend(DirectoryBackend):
         if (source.info.detail or {}).get("ambiguous"):
             raise errors.Unsafe(
                 f"{source} passes for several formats, so it is not used", volume=source.info.name,
-                hint="say which one it is: poolkit vol-adopt --format FORMAT",
+                hint=errors.Hint(
+                    "say which one it is: ",
+                    errors.remedy("vol-adopt", source.info.name, pool=source.pool.name, format=...),
+                ),
             )  # fmt: skip
         with source.open() as fd:
             copy = (volume, source, fd, linked, reflink, preallocation, chain, secret)
@@ -318,7 +321,7 @@ class FileBackend(DirectoryBackend):
     @staticmethod
     def _cannot_reserve(info: VolumeInfo, why: str) -> errors.Unsupported:
         return errors.Unsupported(
-            f"volume '{info.name}': {why}", volume=info.name, hint="clone it with --prealloc falloc or full"
+            f"volume '{info.name}': {why}", volume=info.name, hint="reserve the space in a clone of it"
         )
 
     def delete(self, info: VolumeInfo, *, force: bool = False) -> None:
@@ -465,7 +468,7 @@ class FileBackend(DirectoryBackend):
                         raise errors.Unsafe(
                             f"volume '{info.name}' has {facts.st_nlink} names (hard links): "
                             "changing it would change the others",
-                            volume=info.name, hint="if that is meant, add --force",
+                            volume=info.name, hint=errors.Hint("if that is meant, add ", errors.Option("force")),
                         )  # fmt: skip
                     if write:
                         inuse.require_free(fd, f"volume '{info.name}'", force=force, volume=info.name)

@@ -57,7 +57,9 @@ class LvmVolumes(blockdevice.BlockBackend):
         return errors.HostError(
             f"pool '{self.pool.name}': there is no volume group '{self.vg}'",
             pool=self.pool.name,
-            hint=f"make it: poolkit build {self.pool.name}, or connect its devices",
+            hint=errors.Hint(
+                "connect its devices; only if there never was one: ", errors.remedy("build", self.pool.name)
+            ),
         )
 
     # -- listing ----------------------------------------------------------------------------------------------------
@@ -196,7 +198,8 @@ class LvmVolumes(blockdevice.BlockBackend):
             return self._make(volume, self._snapshot(volume, origin))
         if reflink:
             raise errors.Unsupported(
-                f"{source} and a copy of it in '{self.vg}' cannot share blocks", hint="use --linked"
+                f"{source} and a copy of it in '{self.vg}' cannot share blocks",
+                hint=errors.Hint("make a snapshot of it: ", errors.Option("linked")),
             )
         if self.listing(select=lvm.quoted(lv_name=volume.name)).volumes:
             raise self._exists(volume.name)
@@ -250,7 +253,8 @@ class LvmVolumes(blockdevice.BlockBackend):
         if wanted in pools or (wanted is None and len(pools) == 1):
             return wanted or pools[0]
         if wanted is not None:
-            why, hint = f"the group '{self.vg}' has no thin pool '{wanted}'", f"make it: poolkit build {self.pool.name}"
+            why = f"the group '{self.vg}' has no thin pool '{wanted}'"
+            hint: str = errors.Hint("make it: ", errors.remedy("build", self.pool.name))
         elif pools:
             why = f"the group '{self.vg}' has several thin pools, {', '.join(pools)}"
             hint = "name one in the pool's definition: <pk:thin_pool name='…'/>"

@@ -114,7 +114,7 @@ class PartitionVolumes(BlockBackend):
     def _remedy(self, label: str) -> str:
         if label:
             return f"if the disk is the right one, change the definition: <format type='{label}'/>"
-        return f"make one: poolkit build {self.pool.name}"
+        return errors.Hint("make one: ", errors.remedy("build", self.pool.name))
 
     def _error(
         self, kind: type[errors.PoolkitError], text: str, hint: str | None = None, volume: str | None = None
@@ -150,9 +150,7 @@ class PartitionVolumes(BlockBackend):
             if part.format == "none" and part.type:
                 detail["partition_type"] = part.type
             if part.number not in disk.names:
-                detail["warning"] = (
-                    f"the partition has no device node; make it: poolkit destroy and start {self.pool.name}"
-                )
+                detail["warning"] = "the partition has no device node; one is made when the pool is stopped and started"
             path = paths[name]
             mode, owner, group = _permissions(disk.part(part.number))
             info = VolumeInfo(
@@ -343,8 +341,10 @@ class PartitionVolumes(BlockBackend):
                 disknodes.tell(self.host, disk, number - 1)
         if later:
             self.host.warn(
-                f"the logical partitions behind '{info.name}' have other names now; "
-                f"list them anew: poolkit refresh {self.pool.name}"
+                errors.Hint(
+                    f"the logical partitions behind '{info.name}' have other names now; list them anew: ",
+                    errors.remedy("refresh", self.pool.name),
+                )
             )
 
     def _listed(self, disk: disknodes.Disk, table: Table, info: VolumeInfo) -> Partition:

@@ -73,7 +73,8 @@ def discover(host: Host, source: Any) -> list[FoundSource]:
     hosts: Any = getattr(source, "hosts", ())
     if len(hosts) != 1:
         raise errors.InvalidArgument(
-            "to search for sources of netfs pools one host must be named", hint="poolkit find-sources-as netfs HOST"
+            "to search for sources of netfs pools one host must be named",
+            hint=errors.Hint("name it: ", errors.remedy("find-sources-as", "netfs", ...)),
         )
     name = check_host(None, hosts[0].name)
     format = getattr(source, "format", None) or "auto"

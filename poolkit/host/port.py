@@ -203,6 +203,7 @@ class Host:
             yield
             return
         from poolkit.host import programs, pumps
+        from poolkit.host.toolwords import last_words
 
         argv = tuple(argv)
         full, confined = self._full(argv, untrusted, None)
@@ -222,7 +223,7 @@ class Host:
                     how = "was not ready in time" if up is None else f"ended with status {process.returncode}"
                     result = Result(argv, process.returncode or 0, "", words)
                     raise errors.ToolFailed(
-                        f"'{argv[0]}' {how}{_last_words(result)}",
+                        f"'{argv[0]}' {how}{last_words(words, pass_fds)}",
                         argv=self._redacted(argv),
                         status=result.status,
                         stderr=words,
@@ -281,6 +282,11 @@ class Host:
                     f"the program '{name}' is not installed", argv=[name], hint=f"on Debian: apt install {package}"
                 )
         return found
+
+    @property
+    def root(self) -> bool:
+        """Whether this process may do what root may: mount, open any device."""
+        return os.geteuid() == 0
 
     def has_program(self, name: str) -> bool:
         """Whether ``program`` would find it."""
@@ -352,7 +358,9 @@ class Host:
         if result.status in ok:
             return result
         result = result._replace(stdout=self.redact(result.stdout))
-        said = _last_words(result)
+        from poolkit.host.toolwords import last_words
+
+        said = last_words(result.stderr or result.stdout, pass_fds)
         if result.status < 0:
             import signal
 
@@ -472,7 +480,8 @@ class Host:
     def redact(self, text: str) -> str:
         """``text`` with all hidden secrets replaced."""
         for secret in self._secrets:
-            text = text.replace(secret, "***")
+            if secret in text:  # else it stays the object it is: the parts of a hint count
+                text = text.replace(secret, "***")
         return text
 
     def _redacted(self, argv: Sequence[str]) -> list[str]:
@@ -509,8 +518,3 @@ class Host:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
-
-
-def _last_words(result: Result) -> str:
-    lines = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
-    return f": {'; '.join(lines[-3:])[:500]}" if lines else ""

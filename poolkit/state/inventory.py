@@ -296,7 +296,7 @@ class Inventory(Pools):
             raise errors.HostError(
                 f"the listing of pool '{name}' was damaged on the disk",
                 pool=name,
-                hint=f"list it anew: poolkit refresh {name}",
+                hint=errors.Hint("list it anew: ", errors.remedy("refresh", name)),
             ) from error
 
     @staticmethod

@@ -273,7 +273,7 @@ def _busy(mine: Work, other: Work) -> errors.Busy:
         f"pool '{mine.pool}' is busy: {other}",
         pool=mine.pool,
         volume=mine.volume,
-        hint="try again when it has ended, or let poolkit wait with --wait SECONDS",
+        hint=errors.Hint("try again when it has ended, or wait for it: ", errors.Option("wait", 60)),
     )
 
 

@@ -283,7 +283,9 @@ class Secrets:
                 hint="name one by its uuid: " + ", ".join(f"{s.uuid} ({s.usage[0]})" for s in named if s.usage),
             )
         shown = key[:200] if key.isprintable() else key[:200].encode("unicode_escape").decode("ascii")
-        raise errors.SecretNotFound(f"there is no secret '{shown}'", hint="define it: poolkit secret-define FILE")
+        raise errors.SecretNotFound(
+            f"there is no secret '{shown}'", hint=errors.Hint("define it: ", errors.remedy("secret-define", ...))
+        )
 
     def lookup(self, type: str, uuid: str | None, usage: str | None) -> bytes:
         """The value, for a backend at work; private ones as well. Found and refused as :meth:`find` does."""
@@ -326,7 +328,8 @@ class Secrets:
             fd = private.open_ours(path)
         except FileNotFoundError:
             raise errors.SecretNotFound(
-                f"secret {definition.uuid} has no value", hint=f"set it: poolkit secret-set-value {definition.uuid}"
+                f"secret {definition.uuid} has no value",
+                hint=errors.Hint("set it: ", errors.remedy("secret-set-value", definition.uuid)),
             ) from None
         except OSError as error:
             raise errors.from_os_error(error, f"read the value of secret {definition.uuid}") from error

@@ -70,7 +70,10 @@ def test_start_without_build_says_what_to_do(engine: Engine, tmp_path: Path) -> 
     with pytest.raises(errors.HostError) as caught:
         made.start()
     assert str(caught.value) == f"pool 'images': the directory '{tmp_path}/images' does not exist"
-    assert caught.value.hint == "make it: poolkit build images"
+    assert caught.value.hint == (
+        "if it is on a file system that is not mounted, mount that first; if it never was there, make it: "
+        "engine.pool('images').build()"
+    )
     assert not made.info.active
 
 

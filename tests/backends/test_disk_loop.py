@@ -327,11 +327,11 @@ def test_a_used_disk_is_refused_in_the_words_of_what_it_holds(engine: Engine, di
     with pytest.raises(errors.Unsafe) as caught:
         pool.build()
     assert str(caught.value) == f"pool 'disk': '{disk}' holds ext4, which building would destroy"
-    assert caught.value.hint == "if that is meant, add --overwrite"
+    assert caught.value.hint == "if that is meant, add overwrite=True"
     with pytest.raises(errors.HostError) as down:
         pool.start()
     assert str(down.value) == f"pool 'disk': the disk '{disk}' has no partition table"
-    assert down.value.hint == "make one: poolkit build disk"
+    assert down.value.hint == "make one: engine.pool('disk').build()"
     assert pool.build(overwrite=True)
     pool.start()
     add(pool, 1)

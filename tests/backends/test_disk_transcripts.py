@@ -278,7 +278,7 @@ def test_start_says_what_is_wrong(machine: dict[str, Any]) -> None:
     error = refused(ScriptedHost(), lambda b: b.start())
     assert (str(error), error.hint) == (
         "pool 'p': the disk '/dev/sda' has no partition table",
-        "make one: poolkit build p",
+        "make one: engine.pool('p').build()",
     )
     machine["label"] = "dos"
     error = refused(ScriptedHost(), lambda b: b.start())
@@ -525,7 +525,7 @@ def test_delete_renumbers_what_is_behind(machine: dict[str, Any]) -> None:
         "! partx --add --nr 6 -- /dev/sda",
     ]
     assert host.warnings == [
-        "the logical partitions behind 'sda6' have other names now; list them anew: poolkit refresh p"
+        "the logical partitions behind 'sda6' have other names now; list them anew: engine.pool('p').refresh()"
     ]
 
 

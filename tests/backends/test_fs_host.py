@@ -163,7 +163,7 @@ def test_an_empty_device_says_what_to_do(engine: Engine, loop: Callable[..., str
     pool = engine.define(definition(device, tmp_path / "mnt"))
     with pytest.raises(errors.ToolFailed, match=f"'{device}' could not be mounted") as caught:
         pool.start()
-    assert caught.value.hint == "nothing known is on the device; make the file system: poolkit build disk"
+    assert caught.value.hint == "nothing known is on the device; make the file system: engine.pool('disk').build()"
     assert not (tmp_path / "mnt").exists(), "the directory that start had made is gone again"
     sh("mkfs.vfat", device)
     with pytest.raises(errors.ToolFailed) as caught:

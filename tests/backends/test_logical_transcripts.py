@@ -237,7 +237,7 @@ def test_what_build_refuses(machine: dict[str, Any]) -> None:
     )
     assert refused(pool("/dev/vdb", "/dev/vdc"), vgs=none) == (
         "pool 'p': '/dev/vdc' holds gpt, ext4, which building would destroy",
-        "if that is meant, add --overwrite",
+        "if that is meant, add overwrite=True",
     )
     assert refused(pool("/dev/vdb"), vgs=none, pvs=[{"pv_name": "/dev/vdb", "vg_name": "theirs"}]) == (
         "pool 'p': '/dev/vdb' belongs to the volume group 'theirs'",
@@ -489,7 +489,7 @@ def test_what_is_gone_is_said() -> None:
     gone = Answer(report("lv"), 5, '  Volume group "vg" not found\n  Cannot process volume group vg\n')
     assert refusal(pool(), lambda b: list(b.volumes({})), script(lvs=gone)) == (
         "pool 'p': there is no volume group 'vg'",
-        "make it: poolkit build p, or connect its devices",
+        "connect its devices; only if there never was one: engine.pool('p').build()",
     )
     absent = Answer(report("lv"), 5, '  Failed to find logical volume "vg/v"\n')
     assert refusal(pool(), lambda b: b.look("v", None), script(lvs=absent))[0] == "pool 'p' has no volume 'v'"
@@ -601,7 +601,7 @@ def test_what_create_refuses() -> None:
     )
     assert refused(less, pool(extra=THIN), lvs=two) == (
         "volume 'v' has less allocation than capacity, and the group 'vg' has no thin pool 'tp'",
-        "make it: poolkit build p",
+        "make it: engine.pool('p').build()",
     )
 
 
@@ -667,7 +667,7 @@ def test_what_resize_and_delete_refuse() -> None:
     replaced = script(lvs=[lv("v", lv_uuid="another")])
     assert refusal(pool(), lambda b: b.delete(info()), replaced) == (
         "'/dev/vg/v' was replaced since it was listed; it was left alone",
-        "list it anew: poolkit refresh p",
+        "list it anew: engine.pool('p').refresh()",
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from poolkit.cli import main
+from poolkit.cli import arguments, main
+from poolkit.cli.verbs import find
 
 
 class Answer(NamedTuple):
@@ -28,6 +31,25 @@ class Answer(NamedTuple):
         return json.loads(self.err)
 
 
+def proposed(err: str) -> list[str]:
+    """The command lines that hints, notes and warnings have, as they stand there."""
+    lines = []
+    for said in err.splitlines():
+        if said.startswith(("hint: ", "note: ", "warning: ")):
+            lines += re.findall(r"poolkit --root (?:[^;,]|(?<=\S)[;,](?=\S))+", said)
+    return [line.removesuffix(" says why") for line in lines]
+
+
+def well_formed(line: str, root: Path) -> None:
+    """Fail unless a proposed line is one that the command takes, for the same root."""
+    words = shlex.split(line)
+    assert words[:3] == ["poolkit", "--root", str(root)], line
+    word, rest = arguments.split(words[1:])
+    verb = find(word or "")
+    assert verb is not None, line
+    arguments.parse(verb.arguments, rest, verb.name)
+
+
 class Command:
     """Runs ``poolkit --root ROOT ...``; ``pool`` makes definitions below the same folder."""
 
@@ -41,6 +63,8 @@ class Command:
         code = main(["--root", str(self.root), *map(str, words)])
         answer = Answer(code, *self.capsys.readouterr())
         assert "Traceback" not in answer.err
+        for line in proposed(answer.err):
+            well_formed(line, self.root)
         if status is not None:
             assert code == status, answer
         return answer

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -205,11 +207,12 @@ def secret(poolkit: Command) -> Command:
 
 def test_a_value_comes_from_a_file_or_standard_input(secret: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     file = secret.folder / "value"
-    file.write_bytes(b"hunter2\n")
-    assert secret("secret-set-value", UUID, "--file", file).out == f"secret {UUID} has its value\n"
-    assert secret("secret-set-value", "/a", "--file", file, "--json").json["changed"] is False
+    file.write_bytes(b"hunter2")
+    assert secret("secret-set-value", UUID, "--file", file, "--plain").out == f"secret {UUID} has its value\n"
+    assert secret("secret-set-value", "/a", "--file", file, "--plain", "--json").json["changed"] is False
     assert secret("secret-get-value", "/a", "--show").out == "aHVudGVyMg==\n"
-    secret("secret-set-value", "/a", "--file", file, "--exact")
+    monkeypatch.setattr(sys, "stdin", Stream(b"hunter2\n"))
+    secret("secret-set-value", "/a", "--exact")
     assert secret("secret-get-value", "/a", "--show", "--json").json == {"base64": "aHVudGVyMgo="}
     monkeypatch.setattr(sys, "stdin", Stream(b"eW\n8="))
     secret("secret-set-value", "/a", "--base64")
@@ -259,3 +262,67 @@ def test_a_download_follows_links_of_ones_own_only_and_takes_no_file_of_others(i
     os.chown(theirs, 64055, 64055)
     assert "belongs to user 64055" in images("vol-download", disk(images), str(theirs), status=Unsafe.exit_code).err
     assert theirs.read_text() == ""
+
+
+POOLKIT = [sys.executable, "-m", "poolkit"]
+
+
+def run(images: Command, line: str) -> subprocess.CompletedProcess[bytes]:
+    """A line of bash, in which ``pk`` is the command."""
+    pk = f'pk() {{ {sys.executable} -m poolkit --root "{images.root}" "$@"; }}; set -o pipefail; '
+    return subprocess.run(["bash", "-c", pk + line], capture_output=True, check=False, cwd=images.folder)
+
+
+def test_nothing_but_the_bytes_is_on_standard_output_by_any_name(images: Command) -> None:
+    disk(images).write_bytes(bytes(range(256)) * 4096)
+    for name in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        done = run(images, f"pk vol-download disk1 {name} images | cat")
+        assert (done.returncode, done.stdout) == (0, bytes(range(256)) * 4096), (name, done.stderr)
+        done = run(images, f"pk vol-download disk1 {name} images --json > out && cat out")
+        assert done.stdout == bytes(range(256)) * 4096, name
+
+
+def test_a_process_substitution_and_a_socket_take_a_download(images: Command) -> None:
+    disk(images).write_bytes(b"x" * (1 << 20))
+    done = run(images, "{ pk vol-download disk1 >(wc -c >&3) images; } 3>&1 >/dev/null | cat")
+    assert (done.returncode, done.stdout) == (0, b"1048576\n"), done.stderr
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        words = [*POOLKIT, "--root", str(images.root), "vol-download", "disk1", "/dev/stdout", "images", "0", "5"]
+        assert subprocess.run(words, stdout=theirs.fileno(), check=False).returncode == 0
+        assert ours.recv(100) == b"xxxxx"
+
+
+def test_a_reader_that_goes_away_ends_a_download_as_any_answer(images: Command) -> None:
+    disk(images).write_bytes(b"x" * (1 << 20))
+    for name in ("-", "/dev/stdout"):
+        done = run(images, f"pk vol-download disk1 {name} images | head -c 1")
+        assert (done.returncode, done.stdout, done.stderr) == (141, b"x", b""), name
+
+
+def test_a_download_that_is_killed_leaves_nothing(images: Command) -> None:
+    disk(images).write_bytes(b"x" * (1 << 20))
+    kill = (
+        "import os, sys\nfrom poolkit.cli import main\nfrom poolkit.engine.volume import Volume\n"
+        "def die(self, stream, **how):\n    stream.write(b'half')\n    stream.flush()\n    os.kill(os.getpid(), 9)\n"
+        "Volume.download = die\nmain(sys.argv[1:])\n"
+    )
+    folder = images.folder / "to"
+    folder.mkdir()
+    words = [
+        sys.executable,
+        "-c",
+        kill,
+        "--root",
+        str(images.root),
+        "vol-download",
+        "disk1",
+        str(folder / "f"),
+        "images",
+    ]
+    assert subprocess.run(words, check=False).returncode == -9
+    assert list(folder.iterdir()) == []
+    images("vol-download", "disk1", folder / "f", "images")
+    assert (folder / "f").stat().st_mode & 0o777 == 0o600
+    images("vol-download", "disk1", folder / "f", "images")
+    assert [f.name for f in folder.iterdir()] == ["f"]

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from lxml import etree
@@ -192,7 +194,7 @@ def test_doctor_finds_what_is_wrong(poolkit: Command) -> None:
     found = {c["name"]: c for c in poolkit("doctor", "--json", status=1).json["checks"] if c["status"] != "ok"}
     assert found["pool images"]["status"] == "note" and "does not exist" in found["pool images"]["message"]
     assert found["pool damaged"]["status"] == "problem" and found["pool damaged"]["hint"].endswith(
-        "poolkit edit damaged"
+        f"poolkit --root {poolkit.root} edit damaged"
     )
     assert "'ghost'" in found["autostart"]["message"]
     assert found["inventory"]["status"] == "note"
@@ -227,3 +229,49 @@ def test_errors_have_one_exit_code_for_each_class(poolkit: Command) -> None:
 
     codes = dict(exit_codes())
     assert codes[errors.Busy.exit_code] == "Busy, DefinitionChanged" and 70 in codes and 130 in codes
+
+
+def test_doctor_says_what_is_missing_for_what(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit.host import confine
+    from poolkit.host.port import Host
+
+    def checks() -> dict[str, Any]:
+        return {c["name"]: c for c in poolkit("doctor", "--json").json["checks"]}
+
+    real = Host.has_program
+    monkeypatch.setattr(Host, "has_program", lambda self, name: name != "qemu-img" and real(self, name))
+    found = checks()["program qemu-img"]
+    assert found["status"] == "note" and "converting" in found["message"] and found["hint"].endswith("qemu-utils")
+    monkeypatch.setattr(Host, "has_program", lambda self, name: True)
+    for version, status in (("7.2.12", "note"), ("7.2.13", "ok"), ("8.1.9", "note"), ("9.0.2", "ok"), ("10.0.0", "ok")):
+        said = SimpleNamespace(stdout=f"qemu-img version {version} (Debian)\n")
+        monkeypatch.setattr(Host, "query", lambda self, argv, said=said, **how: said)
+        assert checks()["program qemu-img"]["status"] == status, version
+    monkeypatch.setattr(confine, "abi", lambda: 0)
+    assert checks()["landlock"]["status"] == "note"
+    assert checks()["user"]["status"] == ("ok" if os.geteuid() == 0 else "note")
+    monkeypatch.setattr(Host, "root", property(lambda self: False))
+    found = checks()["user"]
+    assert found["status"] == "note" and "fs, logical" in found["message"]
+
+
+def test_what_needs_root_says_so(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit.host.port import Host
+
+    monkeypatch.setattr(Host, "root", property(lambda self: False))
+    for type, source in (
+        ("logical", "<name>no-such-group</name>"), ("fs", "<device path='/dev/null'/>"),
+        ("netfs", "<host name='localhost'/><dir path='/e'/>"), ("disk", "<device path='/dev/zero'/>"),
+    ):  # fmt: skip
+        file = poolkit.folder / f"{type}.xml"
+        target = poolkit.folder / type
+        names = f"<name>{type}</name><source>{source}</source><target><path>{target}</path></target>"
+        file.write_text(f"<pool type='{type}'>{names}</pool>")
+        poolkit("define", file)
+        answer = poolkit("start", type, status=12)
+        assert f"cannot start pool '{type}': that needs root" in answer.err
+    for verb in ("build", "start"):
+        assert "needs root" in poolkit(verb, "logical", status=12).err
+    for type in ("logical", "disk"):
+        assert "needs root" in poolkit("find-sources", type, status=12).err
+    poolkit.pool()  # a directory needs none

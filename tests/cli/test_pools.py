@@ -129,9 +129,9 @@ def test_verbs_say_why_they_do_not_fit_the_state(poolkit: Command) -> None:
     poolkit.pool()
     for verb in ("build", "delete", "undefine"):
         answer = poolkit(verb, "images", status=6)
-        assert "poolkit destroy images" in answer.err
+        assert f"poolkit --root {poolkit.root} destroy images" in answer.err
     poolkit("destroy", "images")
-    assert "poolkit start images" in poolkit("refresh", "images", status=6).err
+    assert f"poolkit --root {poolkit.root} start images" in poolkit("refresh", "images", status=6).err
 
 
 def test_autostart_marks_and_starts(poolkit: Command) -> None:

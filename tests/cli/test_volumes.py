@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+
 import pytest
 
 from .conftest import Command
@@ -32,7 +35,7 @@ def test_create_as_makes_a_volume(images: Command) -> None:
         (["disk", "-1"], "capacity: '-1' is not a size"),
         (["disk", "1ZiB"], "capacity:"),
         (["disk"], "capacity is missing"),
-        (["disk", "1", "2"], "'2' is one argument too many"),
+        (["disk", "1", "0", "raw", "b", "raw", "7"], "'7' is one argument too many"),
         (["disk", "1", "--format", "qcov2"], "did you mean 'qcow2'?"),
         (["disk", "1", "--name", "other"], "'name' is given twice"),
     ],
@@ -91,7 +94,7 @@ def test_an_unknown_volume(images: Command, verb: str) -> None:
     images.volume()
     size = ["1M"] if verb == "vol-resize" else []
     assert "did you mean 'disk1'?" in images(verb, "disk", "--pool", "images", *size, status=4).err
-    assert "with --pool POOL" in images(verb, "disk1", *size, status=4).err
+    assert "hint: add --pool images" in images(verb, "disk1", *size, status=4).err
     assert images(verb, "/none/such", *size, "--json", status=4).error["error"] == "volume-not-found"
 
 
@@ -158,3 +161,54 @@ def test_volumes_to_look_at_are_marked_and_counted(images: Command) -> None:
     assert "truncated" in next(v for v in images("vol-list", "images", "--json").json if v["name"] == "half")["error"]
     assert "truncated" in images("vol-info", "--pool", "images", "half").out
     assert "truncated" in images("probe", folder / "half", status=None).err
+
+
+def test_owner_group_and_mode(images: Command) -> None:
+    me = (os.geteuid(), os.getegid())
+    name = pwd.getpwuid(me[0]).pw_name
+    images("vol-create-as", "images", "a", "1M", "--mode", "0640", "--owner", name, "--group", str(me[1]))
+    facts = (images.folder / "images" / "a").stat()
+    assert (facts.st_mode & 0o777, facts.st_uid, facts.st_gid) == (0o640, *me)
+    images("vol-clone", "a", "b", "images")
+    images("vol-clone", "a", "c", "images", "--same-owner")
+    images("vol-clone", "a", "d", "images", "--same-owner", "--mode", "604")
+    modes = [(images.folder / "images" / n).stat().st_mode & 0o777 for n in "bcd"]
+    assert modes == [0o600, 0o640, 0o604]
+    if me[0] == 0:
+        images("vol-create-as", "images", "e", "1M", "--owner", "65534", "--group", "65534")
+        assert (images.folder / "images" / "e").stat().st_uid == 65534
+        images("vol-clone", "e", "f", "images", "--same-owner")
+        assert (images.folder / "images" / "f").stat().st_gid == 65534
+    for words in (
+        ["--mode", "rw"],
+        ["--mode", "0888"],
+        ["--mode", "7777"],
+        ["--owner", "no such user"],
+        ["--group", "4294967295"],
+    ):
+        images("vol-create-as", "images", "g", "1M", *words, status=2)
+    assert not (images.folder / "images" / "g").exists()
+
+
+def test_a_dry_run_foresees_what_is_in_the_way(images: Command) -> None:
+    path = images.volume()
+    assert "has a volume 'disk1' already" in images("--dry-run", "vol-create-as", "images", "disk1", "1M", status=5).err
+    (path.parent / "unlisted").write_bytes(b"x")
+    assert "already" in images("--dry-run", "vol-create-as", "images", "unlisted", "1M", status=5).err
+    assert "already" in images("--dry-run", "vol-clone", "disk1", "unlisted", "images", status=5).err
+    assert "the pool has" in images("--dry-run", "vol-create-as", "images", "big", "1000T", status=11).err
+    assert images("--dry-run", "vol-create-as", "images", "big", "1000T", "0").out.startswith("create ")
+    target = images.folder / "out"
+    told = images("--dry-run", "vol-download", "disk1", target, "images")
+    assert told.out == f"write 1048576 bytes of volume 'disk1' to '{target}'\n" and not target.exists()
+    assert "is the volume itself" in images("--dry-run", "vol-download", "disk1", path, "images", status=2).err
+    images("--dry-run", "vol-download", "disk1", images.folder / "none" / "out", "images", status=10)
+
+
+def test_adopt_says_what_is_shown_from_then_on(images: Command) -> None:
+    data = bytearray(1 << 20)
+    data[32769:32774] = b"CD001"
+    (images.folder / "images" / "cd").write_bytes(data)
+    images("refresh", "images")
+    told = images("vol-adopt", "cd", "images", "--format", "raw").out
+    assert f"shown as {images('vol-info', 'cd', 'images', '--json').json['format']}" in told

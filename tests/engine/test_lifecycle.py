@@ -224,7 +224,7 @@ def test_verbs_that_do_not_fit_the_state(engine: Engine, tmp_path: Path) -> None
     for verb in (pool.refresh, pool.volumes, lambda: pool.volume("v"), lambda: pool.create_volume(volume("v"))):
         with pytest.raises(errors.InvalidState) as caught:
             verb()
-        assert caught.value.hint == "start it: poolkit start p"
+        assert caught.value.hint == "start it: engine.pool('p').start()"
     pool.start()
     for verb in (pool.build, pool.delete, pool.undefine):
         with pytest.raises(errors.InvalidState, match="while it is active"):
@@ -507,7 +507,7 @@ def test_a_lost_record_of_formats_makes_guesses_worth_less(tmp_path: Path) -> No
         info = engine.pool("p").volume("disk").info
         assert info.detail is not None
         assert info.detail["ambiguous"]
-        assert "vol-adopt" in info.detail["warning"]
+        assert "adopt it" in info.detail["warning"]
         with pytest.raises(errors.PoolkitError):
             engine.pool("p").volume("disk").clone("copy")
 

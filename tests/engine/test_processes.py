@@ -115,7 +115,7 @@ def test_a_refusal_names_the_work_and_waiting_helps(engine: Engine, tmp_path: Pa
         with pytest.raises(errors.Busy) as caught:
             pool.build()
         assert str(caught.value).startswith(f"pool 'p' is busy: vol-wipe of volume 'big' by process {os.getpid()} (")
-        assert "--wait" in (caught.value.hint or "")
+        assert "wait=" in (caught.value.hint or "")
         assert caught.value.exit_code == 7
         assert [(w.verb, w.volume) for w in engine.core.locks.current("p")] == [("vol-wipe", "big")]
         # Reading waits for nobody, and other pools do not know.

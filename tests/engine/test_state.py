@@ -391,7 +391,7 @@ def test_a_damaged_listing_is_told_and_made_anew(tmp_path: Path, offset: int) ->
         for look in (pool.volumes, lambda: pool.volume("disk")):
             with pytest.raises(errors.HostError, match="damaged") as caught:
                 look()
-            assert "poolkit refresh p" in str(caught.value.hint)
+            assert "engine.pool('p').refresh()" in str(caught.value.hint)
         pool.refresh()
         assert [v.name for v in pool.volumes()] == ["disk"]
         assert engine.core.inventory.damaged_pools() == []

@@ -130,7 +130,7 @@ def test_a_file_with_several_names_is_changed_only_when_that_is_meant(
     volume = pool.volume("disk")
     with pytest.raises(errors.Unsafe, match="2 names") as caught:
         VERBS[verb](volume)
-    assert "--force" in (caught.value.hint or "")
+    assert "force=True" in (caught.value.hint or "")
     assert somebodys.read_bytes()[:8] == b"precious" and somebodys.stat().st_size == MIB
     if verb == "wipe":
         volume.wipe(force=True)

@@ -165,7 +165,7 @@ def test_values_have_limits(engine: Engine) -> None:
     assert not made.has_value
     with pytest.raises(errors.SecretNotFound, match="has no value") as caught:
         made.value()
-    assert "secret-set-value" in (caught.value.hint or "")
+    assert "set_value" in (caught.value.hint or "")
     for size in (0, LARGEST + 1):
         with pytest.raises(errors.InvalidArgument, match="1 to 65536 bytes"):
             made.set_value(bytes(size))
