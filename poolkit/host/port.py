@@ -203,6 +203,7 @@ class Host:
             yield
             return
         from poolkit.host import programs, pumps
+        from poolkit.host.toolwords import last_words
 
         argv = tuple(argv)
         full, confined = self._full(argv, untrusted, None)
@@ -222,7 +223,7 @@ class Host:
                     how = "was not ready in time" if up is None else f"ended with status {process.returncode}"
                     result = Result(argv, process.returncode or 0, "", words)
                     raise errors.ToolFailed(
-                        f"'{argv[0]}' {how}{_last_words(result)}",
+                        f"'{argv[0]}' {how}{last_words(words, pass_fds)}",
                         argv=self._redacted(argv),
                         status=result.status,
                         stderr=words,
