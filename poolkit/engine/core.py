@@ -173,6 +173,8 @@ class Core:
         now = backend.look(info.name, self.inventory.volume(record.id, info.name))
         if backend.identity(now) != backend.identity(info):
             raise backend.replaced(f"volume '{info.name}'", info.name)
+        if covered := (now.detail or {}).get("covered"):
+            raise errors.Unsafe(f"volume '{info.name}': {covered}", pool=record.name, volume=info.name)
         if (now.detail or {}).get("unread"):
             raise errors.HostError(
                 f"volume '{info.name}' {now.problem}, so its format is not known", pool=record.name, volume=info.name
