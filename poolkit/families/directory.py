@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.backend import Backend, Usage, VolumeInfo
+from poolkit.backend import Backend, Erased, Usage, VolumeInfo
 from poolkit.host.files import LOOK, TEMPORARY, Directory, parent_of
 from poolkit.host.undo import identity
 from poolkit.later import later
@@ -27,9 +27,10 @@ from poolkit.xmlmap.quote import name_fault
 if TYPE_CHECKING:
     from poolkit import formats
     from poolkit.formats import ImageInfo
-    from poolkit.host import libc
+    from poolkit.host import libc, places
     from poolkit.host.mounts import Mount
 else:
+    places = later(globals(), "places", "poolkit.host.places")
     libc = later(globals(), "libc", "poolkit.host.libc")  # ctypes: only where the content contradicts the record
     formats = later(globals(), "formats", "poolkit.formats")
 
@@ -78,6 +79,14 @@ class DirectoryBackend(Backend):
                 f"pool '{self.pool.name}': '{self.place}' is not a directory", pool=self.pool.name
             ) from None
 
+    def storage(self) -> str | None:
+        """The directory: its file system, inode number and generation."""
+        return places.note(self.place, self.host.mounts())
+
+    def changed_since(self, noted: str) -> str:
+        """Whether another directory is there now: the file system is not mounted, or it was removed and made again."""
+        return places.replaced(noted, self.place, self.host.mounts())
+
     def build_directory(self, *, only_new: bool = False) -> bool:
         """Make the target directory and give it the definition's mode (0711 by default), owner and group.
 
@@ -113,6 +122,10 @@ class DirectoryBackend(Backend):
                 pool=self.pool.name,
                 hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
             ) from None
+
+    def erased(self) -> Erased:
+        """The directory."""
+        return Erased(f"the directory '{self.place}'")
 
     def live(self) -> Any:
         """The definition with the directory's real mode, owner and group, as libvirt prints it."""
