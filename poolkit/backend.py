@@ -224,7 +224,7 @@ class Backend:
 
     def erased(self) -> Erased:
         """What ``erase`` removes, and what stays of the pool's storage. Must not touch the host."""
-        return Erased(f"what was built for pool '{self.pool.name}'")
+        return Erased("what build made")
 
     def storage(self) -> str | None:
         """What tells the storage that is up from another in its place, as a text for ``changed_since``; None if nothing does.
