@@ -31,7 +31,7 @@ class Outcome:
 
     ``pending`` names the fields of a changed definition that wait for the next start: (path, running value, new value).
     ``plan`` has the changes in order: what a dry run would do, or what was done. ``removed`` and ``stays`` say what ``delete``
-    took away and what it left, in words.
+    took away and what it left, in words (empty for nothing); None with all other verbs.
     """
 
     changed: bool
@@ -39,8 +39,8 @@ class Outcome:
     pending: tuple[tuple[str, Any, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     plan: tuple[str, ...] = ()
-    removed: str = ""
-    stays: str = ""
+    removed: str | None = None
+    stays: str | None = None
 
     def __bool__(self) -> bool:
         return self.changed
@@ -73,7 +73,7 @@ class Operation:
         """The changes so far, as lines."""
         return tuple(self.host.redact(str(step)) for step in self.host.plan)
 
-    def outcome(self, changed: bool, message: str, *, removed: str = "", stays: str = "") -> Outcome:
+    def outcome(self, changed: bool, message: str, *, removed: str | None = None, stays: str | None = None) -> Outcome:
         """What the verb did, with its plan and its warnings."""
         warnings = tuple(self.host.warnings)
         return Outcome(changed, message, warnings=warnings, plan=self.plan(), removed=removed, stays=stays)

@@ -54,7 +54,7 @@ def test_the_directory_of_a_dir_pool(tmp_path: Path, capsys: pytest.CaptureFixtu
     for _ in range(2):
         assert main(command) == 0
         answers.append(json.loads(capsys.readouterr().out))
-    assert [(a["changed"], a["message"], a.get("removed", ""), a.get("stays", "")) for a in answers] == [
+    assert [(a["changed"], a["message"], a["removed"], a["stays"]) for a in answers] == [
         (True, f"pool 'p': the directory '{place}' was removed", f"the directory '{place}'", ""),
         (False, f"pool 'p': the directory '{place}' is not there any more", "", ""),
     ]
