@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from poolkit.host.mounts import Mount, is_network, locate, number
@@ -19,14 +19,13 @@ _GETVERSION = 0x80087601
 """FS_IOC_GETVERSION of linux/fs.h, _IOR('v', 1, long) of 64 bits: the generation, which tells users of one inode number apart."""
 
 
-def note(path: str, mounts: Iterable[Mount]) -> str:
+def note(path: str, mounts: Sequence[Mount]) -> str:
     """What to remember of the directory at ``path``, for :func:`replaced`; an opaque text. ``OSError``."""
     return json.dumps(_facts(path, mounts))
 
 
-def replaced(noted: str, path: str, mounts: Iterable[Mount]) -> str:
+def replaced(noted: str, path: str, mounts: Sequence[Mount]) -> str:
     """Why the directory at ``path`` is not the one that was noted, as the end of a sentence; empty if it is. ``OSError``."""
-    mounts = list(mounts)
     then, now = json.loads(noted), _facts(path, mounts)
     if _same(then["is"], now["is"]):
         return ""
@@ -38,7 +37,7 @@ def replaced(noted: str, path: str, mounts: Iterable[Mount]) -> str:
     return f"the directory '{path}' was on {on} when the pool was started, and is on {now['on']}"
 
 
-def _facts(path: str, mounts: Iterable[Mount]) -> dict[str, Any]:
+def _facts(path: str, mounts: Sequence[Mount]) -> dict[str, Any]:
     real, mount = locate(path, mounts)
     on, at = ("another file system", "/") if mount is None else (_words(mount), mount.target)
     if mount is not None and is_network(mount.fstype):
