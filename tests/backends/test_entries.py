@@ -124,9 +124,9 @@ def test_every_error_of_an_entry_stays_with_it(
         _failing(patch, {"good.img"}, code)
         images.start()
         assert images.volume("good.img").info.problem == f"cannot be looked at: {os.strerror(code)}"
-        assert images.refresh().warnings == (
-            "1 volume is damaged, unreadable or not what the record says: 'good.img'; poolkit vol-info says why",
-        )
+        assert [w.partition(";")[0] for w in images.refresh().warnings] == [
+            "1 volume is damaged, unreadable or not what the record says: 'good.img'"
+        ]
         assert [v.name for v in images.volumes()] == ["bad", "good.img", "other.img"]
         assert images.volume("good.img").info.problem.endswith(os.strerror(code))
         assert not images.volume("good.img").info.recorded, "a format that nobody could read is not on record"
