@@ -46,7 +46,7 @@ class Session:
             from poolkit.engine import Engine
 
             options = self.options
-            if options.root is not None and self.verb not in _MAKE_ROOT and not os.path.isdir(options.root):
+            if options.root is not None and self.verb not in _MAKE_ROOT and not os.path.lexists(options.root):
                 raise errors.InvalidArgument(
                     f"there is no folder '{shown(options.root, 4096)}' for --root", hint="define makes one"
                 )
