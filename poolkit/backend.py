@@ -51,6 +51,13 @@ class State(NamedTuple):
     why: str = ""
 
 
+class Erased(NamedTuple):
+    """What ``erase`` removes and what it leaves there, in words that begin or end a sentence; ``stays`` is empty for nothing."""
+
+    removed: str
+    stays: str = ""
+
+
 class VolumeInfo(NamedTuple):
     """One volume as a backend finds it; sizes in bytes, times in nanoseconds since 1970.
 
@@ -214,6 +221,24 @@ class Backend:
     def erase(self) -> bool:
         """Delete what ``build`` made. Returns whether anything was there. Refuses what is not empty."""
         raise self.unsupported("erase", "delete")
+
+    def erased(self) -> Erased:
+        """What ``erase`` removes, and what stays of the pool's storage. Must not touch the host."""
+        return Erased("what build made")
+
+    def storage(self) -> str | None:
+        """What tells the storage that is up from another in its place, as a text for ``changed_since``; None if nothing does.
+
+        Asked once, when the pool has been started, and kept as long as it is active. Must not wait for anybody.
+        """
+        return None
+
+    def changed_since(self, noted: str) -> str:
+        """Why what is up is not the storage that ``storage`` noted, as the end of a sentence; empty if it is.
+
+        Asked as often as whether the pool is up. Must not wait for anybody.
+        """
+        return ""
 
     def live(self) -> Any:
         """The definition completed with what only the running storage tells (owner and mode, free extents)."""

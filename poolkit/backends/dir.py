@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
+from poolkit import errors
 from poolkit.backend import State
+from poolkit.families import mounting
 from poolkit.families.filepool import FileBackend
 from poolkit.host.mounts import network_of
 from poolkit.later import later
 from poolkit.model import Permissions, PlainSource, Pool, PoolTarget
 from poolkit.xmlmap import xml
+from poolkit.xmlmap.tree import Flag
 
 if TYPE_CHECKING:
     from poolkit.content import images
@@ -31,6 +34,12 @@ class DirPool(Pool):
     volume_defaults: Permissions | None = xml(
         "pk:volumes/pk:permissions", default=None, doc="Mode, owner and group of new volumes that do not say their own."
     )
+    mountpoint: bool = xml(
+        "pk:mountpoint",
+        type=Flag,
+        default=False,
+        doc="Build and start refuse the target unless something is mounted there.",
+    )
 
 
 class DirBackend(FileBackend):
@@ -40,20 +49,49 @@ class DirBackend(FileBackend):
     definition = DirPool
 
     def state(self, *, closely: bool = False) -> State:
-        """Whether the directory is there; on a network file system that is believed, for the question could hang."""
+        """Whether the directory is there; on a network file system that is believed, for the question could hang.
+
+        Lame is one of which the server says, asked closely, that it is not there any more.
+        """
         if network_of(self.place, self.host.mounts()) or os.path.isdir(self.place):
-            return State(True)
+            why = self._unmounted()
+            return State(False, why=why) if why else State(True, lame=closely and self._is_gone())
         return State(False, why=f"the directory '{self.place}' does not exist")
 
+    def _is_gone(self) -> bool:
+        """Whether the directory on a network file system is gone, by the answer of its server within some seconds."""
+        if network_of(self.place, self.host.mounts()) is None:
+            return False
+        from poolkit.host import worker
+
+        said = worker.asked(self.host, self.place)
+        return said is not None and said.status != 0
+
+    def _unmounted(self) -> str:
+        """Why the directory is not a mount point although the definition says that it is one; else an empty string."""
+        if not self.pool.mountpoint or mounting.at(self.host, self.place) is not None:
+            return ""
+        return f"nothing is mounted at '{self.place}'"
+
+    def _require_mounted(self) -> None:
+        if why := self._unmounted():
+            raise errors.HostError(
+                f"pool '{self.pool.name}': {why}, and its definition says that it is a mount point", pool=self.pool.name,
+                hint="mount its file system there first",
+            )  # fmt: skip
+
     def start(self) -> None:
-        """Nothing to bring up: the directory must be there."""
+        """Nothing to bring up: the directory must be there, as a mount point if the definition says so."""
+        self._require_mounted()
         self.open().close()
 
     def build(self, *, overwrite: bool = False) -> bool:
         """Make the directory, with the mode, owner and group that the definition gives; one that exists keeps its files.
 
         Copy-on-write of new files is turned off or on as ``<cow>`` says; a warning where the file system has no say in it.
+        A mount point is not made: whoever says that the directory is one has to mount it.
         """
+        self._require_mounted()
         made = self.build_directory()
         if self.pool.cow is not None:
             word = "on" if self.pool.cow else "off"
@@ -67,5 +105,10 @@ class DirBackend(FileBackend):
         return made
 
     def erase(self) -> bool:
-        """Remove the directory, which must be empty."""
+        """Remove the directory, which must be empty. A mount point stays: it was not made by ``build``."""
+        if self.pool.mountpoint:
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': the directory '{self.place}' was not removed: it is a mount point that poolkit did "
+                "not make", pool=self.pool.name, hint="unmount what is there and remove the directory by rmdir",
+            )  # fmt: skip
         return self.erase_directory()

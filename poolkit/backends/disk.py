@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import State, Usage, VolumeInfo
+from poolkit.backend import Erased, State, Usage, VolumeInfo
 from poolkit.families import blockdevice, disknodes, partitiontable
 from poolkit.families.partvolumes import SFDISK, PartitionVolumes
 from poolkit.host import undo
@@ -236,6 +236,10 @@ class DiskBackend(PartitionVolumes):
             self._require_own(disk, table.label, "if that is not needed, remove it by wipefs; nothing was deleted")
             self.host.change(_blank(disk, table.label), whole=True)
         return True
+
+    def erased(self) -> Erased:
+        """The table; nothing else of the disk is written."""
+        return Erased(f"the partition table of '{self.path}'", "what was written to the disk, which is not wiped")
 
     @classmethod
     def discover(cls, host: Host, source: Any) -> Iterable[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import State
+from poolkit.backend import Erased, State
 from poolkit.content import images
 from poolkit.families import blockdevice, mkfs, mounting, mountoptions
 from poolkit.families.filepool import FileBackend
@@ -332,3 +332,7 @@ class FsBackend(FileBackend):
     def erase(self) -> bool:
         """Remove the target directory, which must be empty; the file system and its files stay on the device."""
         return mounting.erase_target(self)
+
+    def erased(self) -> Erased:
+        """The target directory and not the file system."""
+        return Erased(f"the mount directory '{self.place}'", f"'{self.device}' with its file system and all files")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import State, Usage, VolumeInfo
+from poolkit.backend import Erased, State, Usage, VolumeInfo
 from poolkit.families import blockdevice, lvm
 from poolkit.families.lvmvolumes import LvmVolumes
 from poolkit.model import Extent, OptionalTarget, Pool
@@ -307,6 +307,13 @@ class LogicalBackend(LvmVolumes):
         for path in labels:
             self.host.change(["pvremove", "--yes", "--", path], whole=True)
         return group is not None or bool(labels)
+
+    def erased(self) -> Erased:
+        """The group and the labels; nothing else of the devices is written."""
+        return Erased(
+            f"the volume group '{self.vg}' with LVM's labels of its devices",
+            "what was written to the devices, which are not wiped",
+        )
 
     # -- facts ----------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import State
+from poolkit.backend import Erased, State
 from poolkit.backends.fs import FS_NAMESPACE, MountOption
 from poolkit.families import mounting, mountoptions, servers
 from poolkit.families.filepool import FileBackend
@@ -201,22 +201,25 @@ class NetfsBackend(FileBackend):
     def state(self, *, closely: bool = False) -> State:
         """Whether the server's directory is mounted at the target. A server that is down does not change that.
 
-        Lame is a FUSE mount whose process (Gluster's client) has died.
+        Lame is a FUSE mount whose process (Gluster's client) has died, and one whose handle is stale.
         """
         mount, why = self._mounted()
         if mount is None:
             return State(False, why=why)
-        fuse = mount.fstype.startswith("fuse.")
         return State(
             True,
-            whole=not fuse and mounting.is_safe(mount),
-            lame=closely and fuse and _client_died(self.host, mount.target),
+            whole=not mount.fstype.startswith("fuse.") and mounting.is_safe(mount),
+            lame=closely and _is_dead(self.host, mount.target),
         )
+
+    def storage(self) -> str | None:
+        """Nothing: that the mount is the pool's own is told by the servers it may be of."""
+        return None
 
     def start(self) -> None:
         """Make the target directory if need be, and mount the first server that lets us, with nosuid, nodev and noexec.
 
-        A FUSE mount whose client has died is mounted anew.
+        A FUSE mount whose client has died, or one whose handle is stale, is mounted anew.
         """
         if (there := self.mounted()) is not None:
             if not self.state(closely=True).lame:
@@ -286,6 +289,10 @@ class NetfsBackend(FileBackend):
         """Remove the target directory, which must be empty; what is on the server stays."""
         return mounting.erase_target(self)
 
+    def erased(self) -> Erased:
+        """The target directory and nothing of the server's."""
+        return Erased(f"the mount directory '{self.place}'", f"'{self.sources()[0]}' with all files")
+
     @classmethod
     def discover(cls, host: Host, source: Any) -> Iterable[Any]:
         """What the server named in ``source`` exports by nfs and, where the program gluster is installed, its volumes."""
@@ -299,7 +306,10 @@ class NetfsBackend(FileBackend):
 _SILENT = re.compile("timed out|No route to host|Network is unreachable|Host is down|Connection refused", re.IGNORECASE)
 
 
-def _client_died(host: Host, path: str) -> bool:
-    """Whether the process behind the FUSE file system mounted at ``path`` is gone (ENOTCONN): the mount never recovers."""
+_DEAD = ("Transport endpoint is not connected", "Stale file handle")  # strerror(3) of ENOTCONN and ESTALE
+
+
+def _is_dead(host: Host, path: str) -> bool:
+    """Whether the mount at ``path`` never recovers: its FUSE client is gone, or the server does not know the directory."""
     said = worker.asked(host, path)
-    return said is not None and "Transport endpoint is not connected" in said.stderr
+    return said is not None and any(words in said.stderr for words in _DEAD)

@@ -165,6 +165,8 @@ class Session:
         result: dict[str, Any] = {"changed": outcome.changed, "message": outcome.message}
         if outcome.pending:
             result["pending"] = [{"path": p, "running": _plain(a), "new": _plain(b)} for p, a, b in outcome.pending]
+        if outcome.removed is not None:
+            result["removed"], result["stays"] = outcome.removed, outcome.stays
         if outcome.warnings or self.document_warnings:
             result["warnings"] = list(map(self.words, [*self.document_warnings, *outcome.warnings]))
         if self.options.dry_run:

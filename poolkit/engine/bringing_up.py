@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from poolkit import errors
 from poolkit.backend import Backend, Usage, VolumeInfo
@@ -11,6 +11,15 @@ from poolkit.engine.core import Core
 from poolkit.engine.index import target_of
 from poolkit.engine.operation import Operation
 from poolkit.state.inventory import Record
+
+
+class Up(NamedTuple):
+    """What is stored of a pool that was brought up; ``real`` and ``storage`` are described by ``Record``."""
+
+    volumes: list[VolumeInfo]
+    usage: Usage
+    real: str | None = None
+    storage: str | None = None
 
 
 def _is_up(backend: Backend) -> bool:
@@ -22,9 +31,19 @@ def _is_up(backend: Backend) -> bool:
 
 
 def bring_up(
-    core: Core, definition: Any, op: Operation, record: Record | None, *, build: bool = False, overwrite: bool = False
-) -> tuple[list[VolumeInfo], Usage]:
-    """Start the storage of a definition and list it; what fails is undone by ``op``."""
+    core: Core,
+    definition: Any,
+    op: Operation,
+    record: Record | None,
+    *,
+    build: bool = False,
+    overwrite: bool = False,
+    anew: bool = False,
+) -> Up:
+    """Start the storage of a definition and list it; what fails is undone by ``op``.
+
+    ``anew`` starts also what seems to be up, because it can never work again.
+    """
     backend = core.definitions.backend(definition, op.host)
     if not op.dry and not op.host.root and "start" in backend.needs_root and not _is_up(backend):
         admission.require_root(backend, "start", op.host, definition.name)
@@ -32,10 +51,14 @@ def bring_up(
         backend.build(overwrite=overwrite)
     if op.dry:
         backend.start()
-        return [], Usage(0, 0, 0)
+        return Up([], Usage(0, 0, 0))
     state = backend.state()
-    if not (state.up and state.whole):
+    if not (state.up and state.whole) or anew:
         backend.start()
     if backend.file_backed:
         admission.refuse_shared_place(core, definition, op.host)
-    return core.scan(backend, record, target_of(definition))[1:]
+    target = target_of(definition)
+    real = op.host.locate(target)[0] if target is not None and backend.file_backed else None
+    storage = backend.storage()
+    _, volumes, usage = core.scan(backend, record, target)
+    return Up(volumes, usage, real, storage)

@@ -59,8 +59,12 @@ class Core:
         if not self.runs(record):
             return False, ""
         try:
-            state = self.definitions.backend(self.definitions.running(record), host).state()
-            return state.up, "" if state.up else state.why or "its storage is not there any more"
+            backend = self.definitions.backend(self.definitions.running(record), host)
+            state = backend.state()
+            if not state.up:
+                return False, state.why or "its storage is not there any more"
+            why = backend.changed_since(record.storage) if record.storage is not None else ""
+            return not why, why
         except OSError as error:
             return False, str(errors.from_os_error(error, "look at its storage"))
         except errors.PoolkitError as error:
@@ -173,6 +177,8 @@ class Core:
         now = backend.look(info.name, self.inventory.volume(record.id, info.name))
         if backend.identity(now) != backend.identity(info):
             raise backend.replaced(f"volume '{info.name}'", info.name)
+        if covered := (now.detail or {}).get("covered"):
+            raise errors.Unsafe(f"volume '{info.name}': {covered}", pool=record.name, volume=info.name)
         if (now.detail or {}).get("unread"):
             raise errors.HostError(
                 f"volume '{info.name}' {now.problem}, so its format is not known", pool=record.name, volume=info.name
@@ -184,10 +190,11 @@ class Core:
         # Volumes of file-backed pools store neither: both are the directory and the name.
         directory, _, name = value.rpartition("/")
         if directory and name:
-            for record in self.inventory.by_target(normal(directory)):
-                info = self.inventory.volume(record.id, name) if record.active else None
-                if info is not None and info.path is None and self.exists(record):
-                    return record, info
+            for place in self._spellings(directory):
+                for record in self.inventory.by_target(place):
+                    info = self.inventory.volume(record.id, name) if record.active else None
+                    if info is not None and info.path is None and self.exists(record):
+                        return record, info
         for number, info in self.inventory.find(column, value):
             owner = self.inventory.by_id(number)
             if owner is not None and owner.active and self.exists(owner):
@@ -197,6 +204,16 @@ class Core:
             f"no active pool has a volume with the {column} '{shown}'",
             hint="a file that appeared behind poolkit is listed after the next refresh",
         )
+
+    def _spellings(self, directory: str) -> Iterator[str]:
+        """The paths under which a pool may have a directory: as it is said, and without symbolic links."""
+        said = normal(directory)
+        yield said
+        if said.startswith("/"):
+            with contextlib.suppress(OSError):  # a loop of links
+                real = self.host.operation().locate(said)[0]
+                if real != said:
+                    yield real
 
     def still_there(self, backend: Backend, record: Record, name: str, *, dry: bool = False) -> None:
         """Raise ``VolumeExists`` if a listed volume is really there; else it is dropped from the listing.

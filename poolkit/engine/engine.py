@@ -140,15 +140,16 @@ class Engine:
                 return Pool(self.core, name, running.uuid, Outcome(False, f"pool '{name}' is active already"))
             with self._definitions(op.dry):
                 definition = admission.admit(core, definition).definition
-            volumes, usage = bring_up(core, definition, op, None, build=build, overwrite=overwrite)
+            up = bring_up(core, definition, op, None, build=build, overwrite=overwrite)
             if not op.dry:
                 with self._definitions(op.dry):
                     admission.admit(core, definition)  # nobody took its place while it started
                     row = (name, definition.uuid, definition.type, target_of(definition))
                     claims = tuple(self.core.definitions.backend(definition).claims())
                     self.core.inventory.add_active(
-                        row, claims, self.core.definitions.text(definition), self.core.boot, op.id, volumes, usage
-                    )
+                        row, claims, self.core.definitions.text(definition), self.core.boot, op.id, up.volumes, up.usage,
+                        real=up.real, storage=up.storage,
+                    )  # fmt: skip
         if not op.dry:
             self.core.events.emit("started", name, definition.uuid)
         return Pool(self.core, name, definition.uuid, Outcome(True, f"pool '{name}' is active", plan=op.plan()))

@@ -30,7 +30,8 @@ class Outcome:
     """What a verb did. True in a condition when it changed something.
 
     ``pending`` names the fields of a changed definition that wait for the next start: (path, running value, new value).
-    ``plan`` has the changes in order: what a dry run would do, or what was done.
+    ``plan`` has the changes in order: what a dry run would do, or what was done. ``removed`` and ``stays`` say what ``delete``
+    took away and what it left, in words (empty for nothing); None with all other verbs.
     """
 
     changed: bool
@@ -38,6 +39,8 @@ class Outcome:
     pending: tuple[tuple[str, Any, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     plan: tuple[str, ...] = ()
+    removed: str | None = None
+    stays: str | None = None
 
     def __bool__(self) -> bool:
         return self.changed
@@ -70,9 +73,10 @@ class Operation:
         """The changes so far, as lines."""
         return tuple(self.host.redact(str(step)) for step in self.host.plan)
 
-    def outcome(self, changed: bool, message: str) -> Outcome:
+    def outcome(self, changed: bool, message: str, *, removed: str | None = None, stays: str | None = None) -> Outcome:
         """What the verb did, with its plan and its warnings."""
-        return Outcome(changed, message, warnings=tuple(self.host.warnings), plan=self.plan())
+        warnings = tuple(self.host.warnings)
+        return Outcome(changed, message, warnings=warnings, plan=self.plan(), removed=removed, stays=stays)
 
 
 class Operations:

@@ -141,23 +141,26 @@ class Pool:
     ) -> Outcome:
         """Bring the pool up and list its volumes; ``build`` makes its storage first. Repeatable.
 
-        An active pool whose storage can never work again, as when the client of a Gluster mount has died, is brought up anew.
+        An active pool whose storage can never work again, as when the client of a Gluster mount has died or
+        an NFS handle is stale, is brought up anew.
         If anything fails what was started is stopped again and the pool stays inactive.
         """
         core = self._core
         with self._core.work(self.name, "start", wait, abort=abort) as op:
             record = core.record(self.name)
-            if core.activity(record, op.host)[0]:
+            anew = core.activity(record, op.host)[0]
+            if anew:
                 definition = core.definitions.running(record)
                 if not core.definitions.backend(definition, op.host).state(closely=True).lame:
                     return Outcome(False, f"pool '{self.name}' is active already")
             else:
                 definition = core.definitions.load(self.name, record.stamp)
-            volumes, usage = bring_up(core, definition, op, record, build=build, overwrite=overwrite)
+            up = bring_up(core, definition, op, record, build=build, overwrite=overwrite, anew=anew)
             if not op.dry:
                 core.inventory.set_active(
-                    record.id, core.definitions.text(definition), core.boot, op.id, volumes, usage
-                )
+                    record.id, core.definitions.text(definition), core.boot, op.id, up.volumes, up.usage,
+                    real=up.real, storage=up.storage,
+                )  # fmt: skip
         return self._done(op, "started", f"pool '{self.name}' is active")
 
     def refresh(self, *, wait: float | None = None, abort: threading.Event | None = None) -> Outcome:
@@ -197,14 +200,22 @@ class Pool:
         return self._done(op, "stopped", f"pool '{self.name}' is inactive")
 
     def delete(self, *, wait: float | None = None) -> Outcome:
-        """Delete the storage that ``build`` made; the definition stays. Refuses what is active or not empty."""
+        """Delete what ``build`` made, as far as the type does; the definition stays. Refuses what is active or not empty.
+
+        The outcome's ``removed`` and ``stays`` say what that is, and what is left of the storage.
+        """
         core = self._core
         with self._core.work(self.name, "delete", wait) as op:
             record = core.record(self.name)
             self._core.require_inactive(record, "delete", op.host)
-            changed = core.definitions.backend(core.definitions.load(self.name), op.host).erase()
-        words = "is deleted" if changed else "is deleted already"
-        return self._done(op, "deleted" if changed else None, f"the storage of pool '{self.name}' {words}", changed)
+            backend = core.definitions.backend(core.definitions.load(self.name), op.host)
+            changed = backend.erase()
+            removed, stays = backend.erased()
+        if changed:
+            core.emit(op, "deleted", self.name, self.uuid)
+        words = f"pool '{self.name}': {removed} {'was removed' if changed else 'is not there any more'}"
+        words += f"; what stays: {stays}" if stays else ""
+        return op.outcome(changed, words, removed=removed if changed else "", stays=stays)
 
     def autostart(self, on: bool = True, *, wait: float | None = None) -> Outcome:
         """Mark the pool to be started at boot (``Engine.start_autostart``), or clear the mark. Repeatable."""

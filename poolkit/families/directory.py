@@ -1,7 +1,8 @@
 """The directory of a file-backed pool: making it, its sizes, and the listing of its entries as volumes.
 
 Every entry is reached through the directory's descriptor and never through a symbolic link; devices, FIFOs, sockets,
-links and names that no document can carry are not listed. One entry that cannot be read is listed with its error.
+links and names that no document can carry are not listed. One entry that cannot be read is listed with its error, and one on
+which another file system is mounted is known from the mount table and never touched: whoever answers for it may never answer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.backend import Backend, Usage, VolumeInfo
+from poolkit.backend import Backend, Erased, Usage, VolumeInfo
 from poolkit.host.files import LOOK, TEMPORARY, Directory, parent_of
 from poolkit.host.undo import identity
 from poolkit.later import later
@@ -26,8 +27,10 @@ from poolkit.xmlmap.quote import name_fault
 if TYPE_CHECKING:
     from poolkit import formats
     from poolkit.formats import ImageInfo
-    from poolkit.host import libc
+    from poolkit.host import libc, places
+    from poolkit.host.mounts import Mount
 else:
+    places = later(globals(), "places", "poolkit.host.places")
     libc = later(globals(), "libc", "poolkit.host.libc")  # ctypes: only where the content contradicts the record
     formats = later(globals(), "formats", "poolkit.formats")
 
@@ -35,6 +38,7 @@ else:
 # Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
 _TICK = 50_000_000
 _SECOND = 2_000_000_000
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # the fault of this process or machine, not of an entry
 _BYTES = ("raw", "iso")
 _REPLACED = (
     "the file was replaced by one with the same inode number, or the clock was set back: its format on record, {}, may be "
@@ -75,6 +79,14 @@ class DirectoryBackend(Backend):
                 f"pool '{self.pool.name}': '{self.place}' is not a directory", pool=self.pool.name
             ) from None
 
+    def storage(self) -> str | None:
+        """The directory: its file system, inode number and generation."""
+        return places.note(self.place, self.host.mounts())
+
+    def changed_since(self, noted: str) -> str:
+        """Whether another directory is there now: the file system is not mounted, or it was removed and made again."""
+        return places.replaced(noted, self.place, self.host.mounts())
+
     def build_directory(self, *, only_new: bool = False) -> bool:
         """Make the target directory and give it the definition's mode (0711 by default), owner and group.
 
@@ -111,6 +123,10 @@ class DirectoryBackend(Backend):
                 hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
             ) from None
 
+    def erased(self) -> Erased:
+        """The directory."""
+        return Erased(f"the directory '{self.place}'")
+
     def live(self) -> Any:
         """The definition with the directory's real mode, owner and group, as libvirt prints it."""
         facts = os.stat(self.place)
@@ -133,6 +149,7 @@ class DirectoryBackend(Backend):
         """All entries; one whose stamp is unchanged costs one fstatat(2), a new file open, fstat, a few preads, close."""
         with self.open() as directory:
             now = time.time_ns()
+            covered = self._covered()
             hollow = False  # a file without blocks is best not even opened, and seldom comes alone
             with os.scandir(directory.fd) as entries:
                 for count, entry in enumerate(entries):
@@ -140,10 +157,15 @@ class DirectoryBackend(Backend):
                         self.host.check_abort()
                     name = entry.name
                     old = known.get(name)
+                    if name in covered:
+                        yield _under(name, covered[name], old)
+                        continue
                     try:
                         if old is None and not hollow and entry.is_file(follow_symlinks=False):
                             info = self._new_file(directory, name, now)
                             hollow = info is not None and not info[4]
+                        elif old is None and not _listable(name):
+                            continue  # not even looked at: the mount table cannot name it either
                         else:
                             facts = entry.stat(follow_symlinks=False)
                             if old is not None and old.stamp == _stamp(facts):
@@ -153,24 +175,53 @@ class DirectoryBackend(Backend):
                             hollow = hollow and info is not None and not info[4]
                     except FileNotFoundError:
                         continue  # deleted while we looked
+                    except OSError as error:
+                        info = _failed(name, old, error)
                     if info is not None:
                         yield info
 
     def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
         """One entry as it is now; its recorded format stays."""
         with self.open() as directory:
+            if (mount := self._covered().get(name)) is not None:
+                return _under(name, mount, known)
             try:
                 facts = directory.lstat(name)
+                info = self._entry(directory, name, facts, known, time.time_ns())
             except (FileNotFoundError, ValueError):
                 raise self.missing(name) from None
-            info = self._entry(directory, name, facts, known, time.time_ns())
+            except OSError as error:
+                info = _failed(name, known, error)
         if info is None:
             raise self.missing(name)
         return info
 
+    def _covered(self) -> dict[str, Mount]:
+        """The entries on which another file system is mounted, by name, as the mount table has them.
+
+        A directory of the pool's own file system that is mounted there (a bind mount, a subvolume) is as good as any other.
+        """
+        place, own = self.host.locate(self.place)
+        folder = place.rstrip("/") + "/"
+        found = {}
+        for target, mount in self.host.mounts().tops.items():
+            head, _, name = target.rpartition("/")
+            if name and head == folder[:-1] and (own is None or mount.device != own.device):
+                found[name] = mount
+        return found
+
+    def require_uncovered(self, name: str) -> None:
+        """Raise ``Unsafe`` if something is mounted on the entry."""
+        if (mount := self._covered().get(name)) is not None:
+            why = (_under(name, mount, None).detail or {})["covered"]
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': volume '{name}': {why}", pool=self.pool.name, volume=name,
+                hint=f"unmount it first: umount {self.place}/{name}",
+            )  # fmt: skip
+
     def _new_file(self, directory: Directory, name: str, now: int) -> VolumeInfo | None:
         """A file that was not known: the common case of a first refresh, with the fewest calls."""
-        if name.startswith(TEMPORARY) or not (name.isprintable() or _presentable(name)):
+        if not _listable(name):
             return None
         try:
             fd = os.open(name, LOOK, dir_fd=directory.fd)
@@ -196,7 +247,7 @@ class DirectoryBackend(Backend):
         self, directory: Directory, name: str, facts: os.stat_result, old: VolumeInfo | None, now: int
     ) -> VolumeInfo | None:
         """An entry whose facts are known; ``old`` is what was recorded of it."""
-        if name.startswith(TEMPORARY) or not (name.isprintable() or _presentable(name)):
+        if not _listable(name):
             return None
         if stat.S_ISDIR(facts.st_mode):
             return _file(name, facts, now, "dir", 0, None)._replace(type="dir")
@@ -271,6 +322,29 @@ class DirectoryBackend(Backend):
         return bool(old.ctime) and libc.birth(fd) > old.ctime
 
 
+def _under(name: str, mount: Mount, old: VolumeInfo | None) -> VolumeInfo:
+    """An entry on which something is mounted: a directory, unless it was known as a file, whose record stays with it."""
+    source = mount.source if mount.source.isprintable() else mount.source.encode("unicode_escape").decode("ascii")
+    why = f"'{source[:100]}' ({mount.fstype}) is mounted on it, so it is not touched"
+    if old is None or old.type == "dir":
+        return VolumeInfo(name, "dir", "dir", detail={"covered": why, "warning": why})
+    return old._replace(stamp=0, detail={**(old.detail or {}), "covered": why, "error": why})
+
+
+def _failed(name: str, old: VolumeInfo | None, error: OSError) -> VolumeInfo | None:
+    """An entry of which not even the kind can be had: what is known of it stays, with the error."""
+    if error.errno in _OURS:
+        raise error
+    if not _listable(name):
+        return None
+    why = f"cannot be looked at: {error.strerror}"
+    if old is None:
+        return VolumeInfo(name, detail={"error": why, "unread": True})
+    detail = {**(old.detail or {}), "error": why}
+    detail.pop("covered", None)
+    return old._replace(stamp=0, detail=detail)
+
+
 def _unread(name: str, facts: os.stat_result, recorded: str | None, detail: dict[str, Any]) -> VolumeInfo:
     """A file that could not be read: it is tried again at every look, and what it holds is not guessed."""
     if recorded is None:
@@ -334,6 +408,6 @@ def _stamp(facts: os.stat_result) -> int:
     return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
 
 
-def _presentable(name: str) -> bool:
-    """Whether XML can carry the name: UTF-8 without control characters, U+FFFE and U+FFFF."""
-    return not name_fault(name)
+def _listable(name: str) -> bool:
+    """Whether an entry of that name may be a volume: not ours, and XML can carry it (no control characters, UTF-8)."""
+    return not name.startswith(TEMPORARY) and (name.isprintable() or not name_fault(name))

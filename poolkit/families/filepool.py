@@ -330,6 +330,7 @@ class FileBackend(DirectoryBackend):
         ``Busy`` for a file that a machine has open, unless ``force``: its data would be gone when the machine ends.
         """
         with self.open() as directory:
+            self.require_uncovered(info.name)
             try:
                 self._same_file(directory, info, directory.lstat(info.name))
             except FileNotFoundError:

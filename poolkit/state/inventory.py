@@ -33,6 +33,8 @@ class _Started(NamedTuple):
 
     live: str
     boot: str
+    real: str | None
+    storage: str | None
 
 
 class Inventory(Pools):
@@ -46,11 +48,12 @@ class Inventory(Pools):
     # -- pools that start, stop and go --------------------------------------------------------------------------
 
     def set_active(
-        self, number: int, live: str, boot: str, operation: str | None, volumes: Sequence[VolumeInfo], usage: Usage
-    ) -> None:
+        self, number: int, live: str, boot: str, operation: str | None, volumes: Sequence[VolumeInfo], usage: Usage,
+        *, real: str | None = None, storage: str | None = None,
+    ) -> None:  # fmt: skip
         """The pool is up: its live definition, sizes and first listing, in one transaction."""
         with self.transaction(operation) as db:
-            saved = self._save(db, number, volumes, None, usage, _Started(live, boot))
+            saved = self._save(db, number, volumes, None, usage, _Started(live, boot, real, storage))
         self._remember(number, *saved)
 
     def add_active(
@@ -62,6 +65,9 @@ class Inventory(Pools):
         operation: str | None,
         volumes: Sequence[VolumeInfo],
         usage: Usage,
+        *,
+        real: str | None = None,
+        storage: str | None = None,
     ) -> None:
         """A transient pool is up: it appears with all that :meth:`set_active` stores. ``identity``: name, uuid, type, target."""
         with self.transaction(operation) as db:
@@ -73,7 +79,7 @@ class Inventory(Pools):
             )
             number = int(cursor.lastrowid or 0)
             self._claim(db, number, claims)
-            saved = self._save(db, number, volumes, None, usage, _Started(live, boot))
+            saved = self._save(db, number, volumes, None, usage, _Started(live, boot, real, storage))
         self._remember(number, *saved)
 
     def set_inactive(self, number: int, operation: str | None = None, *, same: bool = False) -> None:
@@ -84,8 +90,8 @@ class Inventory(Pools):
         """
         with self.transaction(operation) as db:
             db.execute(
-                "UPDATE pools SET active = 0, stamp = stamp * ?, live = NULL, started = NULL, trouble = NULL, capacity = 0, "
-                "allocation = 0, available = 0 WHERE id = ?",
+                "UPDATE pools SET active = 0, stamp = stamp * ?, live = NULL, started = NULL, trouble = NULL, real = NULL, "
+                "storage = NULL, capacity = 0, allocation = 0, available = 0 WHERE id = ?",
                 (int(same), number),
             )
             if db.execute("SELECT 1 FROM pools WHERE id = ? AND stamp IS NULL", (number,)).fetchone():
@@ -219,7 +225,7 @@ class Inventory(Pools):
         sets = "capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ?, trouble = NULL"
         values: list[object] = [*map(_clamp, usage), now, version]
         if started is not None:
-            sets += ", active = 1, started = ?, live = ?, boot = ?"
+            sets += ", active = 1, started = ?, live = ?, boot = ?, real = ?, storage = ?"
             values += [now, *started]
         db.execute(f"UPDATE pools SET {sets} WHERE id = ?", (*values, number))  # noqa: S608
         return version, listing

@@ -16,7 +16,8 @@ from poolkit.state.database import Database
 class Record(NamedTuple):
     """A pool as the inventory knows it. ``stamp`` is that of the definition file, None for a transient pool.
 
-    ``error`` is what is wrong with the definition file, ``trouble`` why the last refresh failed.
+    ``real`` is the target path without symbolic links, and ``storage`` what tells the storage from another, both as they were
+    when the pool was started. ``error`` is what is wrong with the definition file, ``trouble`` why the last refresh failed.
     """
 
     id: int
@@ -36,6 +37,8 @@ class Record(NamedTuple):
     error: str | None
     trouble: str | None
     version: int
+    real: str | None
+    storage: str | None
 
 
 _RECORD = ", ".join(Record._fields)
@@ -118,10 +121,10 @@ class Pools:
         return self._one("uuid = ?", uuid)
 
     def by_target(self, target: str) -> list[Record]:
-        """Pools with that target path; an active one first."""
+        """Pools with that target path, as defined or without symbolic links; an active one first."""
         if not is_text(target):
             return []
-        return self._many("WHERE target = ? ORDER BY active DESC, name", target)
+        return self._many("WHERE target = ? OR real = ? ORDER BY active DESC, name", target, target)
 
     def by_id(self, number: int) -> Record | None:
         """One pool by row number."""

@@ -7,15 +7,17 @@ import sqlite3
 from poolkit.state import packing
 from poolkit.state.database import execute
 
-VERSION = 2
+VERSION = 3
 _POOLS = """
 CREATE TABLE pools (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL, type TEXT NOT NULL,
     stamp INTEGER, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
     capacity INTEGER NOT NULL DEFAULT 0, allocation INTEGER NOT NULL DEFAULT 0, available INTEGER NOT NULL DEFAULT 0,
-    started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0);
+    started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0,
+    real TEXT, storage TEXT);
 CREATE INDEX pools_uuid ON pools (uuid);
 CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
+CREATE INDEX pools_real ON pools (real) WHERE real IS NOT NULL;
 CREATE TABLE claims (claim TEXT NOT NULL, pool INTEGER NOT NULL, PRIMARY KEY (claim, pool)) WITHOUT ROWID;
 CREATE INDEX claims_pool ON claims (pool);
 INSERT INTO sqlite_sequence VALUES ('pools', abs(random()) >> 24);
@@ -45,16 +47,26 @@ DROP INDEX pools_target;
 ALTER TABLE pools RENAME TO before;
 {pools}
 INSERT INTO pools SELECT id, name, uuid, type, stamp, target, active, boot, live, capacity, allocation, available, started,
-    refreshed, error, trouble, version FROM before;
+    refreshed, error, trouble, version, NULL, NULL FROM before;
 INSERT OR IGNORE INTO claims SELECT value, before.id FROM before, json_each(before.claims);
 UPDATE blocks SET volumes = sealed(volumes);
 DELETE FROM touched;
 DROP TABLE before;
 """
 
+# The second version did not know which directory a pool was started with.
+_FROM_2 = """
+ALTER TABLE pools ADD COLUMN real TEXT;
+ALTER TABLE pools ADD COLUMN storage TEXT;
+CREATE INDEX pools_real ON pools (real) WHERE real IS NOT NULL;
+"""
+
 
 def upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Bring an inventory of version 1 up to date; run state, listings and recorded formats stay."""
+    """Bring an inventory of version 1 or 2 up to date; run state, listings and recorded formats stay."""
+    if version == 2:
+        execute(db, _FROM_2)
+        return
     db.create_function("sealed", 1, packing.seal, deterministic=True)
     # The number that the sequence starts with comes first, and the rows that keep theirs are below it or do not matter.
     execute(db, _FROM_1.format(pools=_POOLS))

@@ -94,9 +94,11 @@ def test_start(document: str, line: str) -> None:
 
 
 def test_start_of_what_is_up_changes_nothing() -> None:
-    assert run(start, mounts=[ours()]) == []
-    assert run(start, xml(hosts=["first", "nas"]), mounts=[ours()]) == [], "any of the servers will do"
-    assert run(start, xml("cifs", dir="x"), mounts=[ours("cifs", "//nas/x")]) == []
+    assert run(start, answers={"stat": "nfs"}, mounts=[ours()]) == [PROBE]
+    assert run(start, xml(hosts=["first", "nas"]), answers={"stat": "nfs"}, mounts=[ours()]) == [PROBE], (
+        "any of the servers will do"
+    )
+    assert run(start, xml("cifs", dir="x"), answers={"stat": "nfs"}, mounts=[ours("cifs", "//nas/x")]) == [PROBE]
 
 
 def test_start_mounts_anew_when_the_gluster_client_has_died() -> None:
@@ -108,6 +110,14 @@ def test_start_mounts_anew_when_the_gluster_client_has_died() -> None:
     assert run(start, document, answers={"stat": dead}, mounts=[mount]) == [
         PROBE, f"! umount --internal-only --lazy -- {TARGET}", *MKDIR,
         f"! mount -t glusterfs -o nosuid,nodev,noexec -- nas:v {TARGET}",
+    ]  # fmt: skip
+
+
+def test_start_mounts_anew_when_the_handle_is_stale() -> None:
+    stale = Answer("", 1, f"stat: cannot read file system information for '{TARGET}': Stale file handle")
+    assert run(start, answers={"stat": stale}, mounts=[ours()]) == [
+        PROBE, f"! umount --internal-only --lazy -- {TARGET}", *MKDIR,
+        f"! mount -t nfs -o retry=0,nosuid,nodev,noexec -- nas:/srv/vols {TARGET}",
     ]  # fmt: skip
 
 

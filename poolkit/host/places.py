@@ -1,0 +1,82 @@
+"""Which directory is behind a path: what tells it from another one that appears there later.
+
+An unmounted file system uncovers the directory below its mount point, and a directory that was removed and made again may have
+the same inode number at once. Nothing on a network file system is touched: of it the mount table must do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any
+
+from poolkit.host.mounts import Mount, is_network, locate, number
+
+_GETVERSION = 0x80087601
+"""FS_IOC_GETVERSION of linux/fs.h, _IOR('v', 1, long) of 64 bits: the generation, which tells users of one inode number apart."""
+
+
+def note(path: str, mounts: Sequence[Mount]) -> str:
+    """What to remember of the directory at ``path``, for :func:`replaced`; an opaque text. ``OSError``."""
+    return json.dumps(_facts(path, mounts))
+
+
+def replaced(noted: str, path: str, mounts: Sequence[Mount]) -> str:
+    """Why the directory at ``path`` is not the one that was noted, as the end of a sentence; empty if it is. ``OSError``."""
+    then, now = json.loads(noted), _facts(path, mounts)
+    if _same(then["is"], now["is"]):
+        return ""
+    at, on = then["at"], then["on"]
+    if (now["at"], now["on"]) == (at, on):
+        return f"the directory '{path}' is another one than the pool was started with"
+    if not any(mount.target == at and _words(mount) == on for mount in mounts):
+        return f"{on} is not mounted at '{at}' any more, and the directory '{path}' is on {now['on']}"
+    return f"the directory '{path}' was on {on} when the pool was started, and is on {now['on']}"
+
+
+def _facts(path: str, mounts: Sequence[Mount]) -> dict[str, Any]:
+    real, mount = locate(path, mounts)
+    on, at = ("another file system", "/") if mount is None else (_words(mount), mount.target)
+    if mount is not None and is_network(mount.fstype):
+        inner = real[len(mount.target.rstrip("/")) :]
+        return {"on": on, "at": at, "is": [mount.fstype, mount.source, mount.root, inner]}
+    facts = os.stat(real)
+    if not stat.S_ISDIR(facts.st_mode):
+        raise NotADirectoryError(20, os.strerror(20), path)
+    return {"on": on, "at": at, "is": [number(facts.st_dev), facts.st_ino, os.statvfs(real).f_fsid, _generation(real)]}
+
+
+def _generation(path: str) -> int:
+    """The generation of the inode; 0 where it cannot be had: no right to read, or a file system without."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, _GETVERSION, bytes(8))[:4], "little")
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+
+
+def _same(then: list[object], now: list[object]) -> bool:
+    device, inode, system, generation = then
+    if not isinstance(inode, int) or not isinstance(now[1], int):
+        return then == now  # as the mount table has it
+    if inode != now[1] or (generation and now[3] and generation != now[3]):
+        return False
+    if system and now[2]:
+        # File systems without a device get another number with each mount, and keep their identity.
+        return system == now[2] and (
+            device == now[0] or (str(device).startswith("0:") and str(now[0]).startswith("0:"))
+        )
+    return device == now[0]
+
+
+def _words(mount: Mount) -> str:
+    source = mount.source if mount.source.isprintable() else mount.source.encode("unicode_escape").decode("ascii")
+    return f"'{source[:100]}' ({mount.fstype})"
