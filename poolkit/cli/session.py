@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from poolkit.engine import Engine
     from poolkit.engine.operation import Outcome
 
-_MAKE_ROOT = frozenset({"define", "create", "secret-define", "find-sources", "find-sources-as"})
+_MAKE_ROOT = frozenset(
+    {"define", "define-as", "create", "create-as", "secret-define", "find-sources", "find-sources-as"}
+)
 """Verbs for which the folder of --root need not be there: they make it, or ask nothing of it."""
 
 
