@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from poolkit.engine import Engine
     from poolkit.engine.operation import Outcome
 
-_MAKE_ROOT = frozenset({"define", "create", "secret-define", "find-sources", "find-sources-as"})
+_MAKE_ROOT = frozenset(
+    {"define", "define-as", "create", "create-as", "secret-define", "find-sources", "find-sources-as"}
+)
 """Verbs for which the folder of --root need not be there: they make it, or ask nothing of it."""
 
 
@@ -46,7 +48,7 @@ class Session:
             from poolkit.engine import Engine
 
             options = self.options
-            if options.root is not None and self.verb not in _MAKE_ROOT and not os.path.isdir(options.root):
+            if options.root is not None and self.verb not in _MAKE_ROOT and not os.path.lexists(options.root):
                 raise errors.InvalidArgument(
                     f"there is no folder '{shown(options.root, 4096)}' for --root", hint="define makes one"
                 )

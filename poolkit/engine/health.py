@@ -215,7 +215,7 @@ def _left_over(engine: Engine) -> Iterator[Finding]:
     for path in engine.secret_store.left_over():
         yield Finding(
             "temporary file", "problem", f"{path} is left over from a command that died, and may hold the value of a secret",
-            "poolkit recover removes it",
+            errors.Hint("take it away: ", errors.remedy("recover")),
         )  # fmt: skip
 
 

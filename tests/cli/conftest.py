@@ -56,6 +56,7 @@ class Command:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
         self.root = folder / "root"
+        self.root.mkdir(mode=0o700)  # what only reads makes none
         self.capsys = capsys
 
     def __call__(self, *words: str | Path, status: int | None = 0) -> Answer:

@@ -148,6 +148,7 @@ def test_debug_shows_where_an_error_comes_from(poolkit: Command) -> None:
 
 
 def test_an_operating_system_error_is_a_sentence(poolkit: Command) -> None:
+    poolkit.root.rmdir()
     poolkit.root.write_text("a file in the way")
     answer = poolkit("list", status=10)
     assert answer.err.startswith("error: ") and "Not a directory" in answer.err
@@ -348,6 +349,7 @@ def test_completion_of_pools_and_volumes(poolkit: Command) -> None:
 
 
 def test_completion_never_fails_loudly(poolkit: Command) -> None:
+    poolkit.root.rmdir()
     assert main(["_complete", "--root", str(poolkit.root), "vol-info", "--pool", "x", ""]) == 0
     assert not poolkit.root.exists(), "pressing a key makes nothing"
     poolkit("define", poolkit.document())

@@ -113,6 +113,7 @@ def test_found_sources_are_printed_as_libvirt_does(poolkit: Command, monkeypatch
 
 
 def test_probe_says_what_headers_say(poolkit: Command) -> None:
+    poolkit.root.rmdir()
     raw = poolkit.folder / "raw"
     raw.write_bytes(bytes(8192))
     answer = poolkit("probe", raw, "--bytes")
@@ -203,6 +204,7 @@ def test_doctor_finds_what_is_wrong(poolkit: Command) -> None:
 
 
 def test_doctor_works_where_nothing_else_does(poolkit: Command) -> None:
+    poolkit.root.rmdir()
     poolkit.root.write_text("a file in the way")
     found = json.loads(poolkit("doctor", "--json", status=1).out)
     assert {c["name"] for c in found["checks"] if c["status"] == "problem"} >= {"folder state", "engine"}

@@ -199,3 +199,12 @@ def test_an_event_is_seen_though_another_process_makes_it(poolkit: Command, monk
     monkeypatch.setattr(watch.time, "sleep", another)
     told = poolkit("pool-event", "--event", "lifecycle", "--pool", "images").out
     assert told == "event 'lifecycle' for storage pool 'images': Started\n"
+
+
+@pytest.mark.parametrize("verb", ["define-as", "create-as"])
+def test_a_pool_from_arguments_makes_the_folder_of_root(poolkit: Command, verb: str) -> None:
+    shutil.rmtree(poolkit.root, ignore_errors=True)
+    folder = poolkit.folder / "p"
+    folder.mkdir()
+    poolkit(verb, "p", "dir", "--target", folder)
+    assert poolkit("list", "--all", "--name").out == "p\n"
