@@ -31,7 +31,7 @@ with Engine(root=root) as engine:
     before = peak()
     os.rename(files, target)
     try:
-        pool.refresh()
+        pool.start()
         refreshed = peak()
         volumes = pool.volumes()
         print(before, refreshed, peak(), len(volumes))

@@ -38,6 +38,7 @@ class DirPool(Pool):
         "pk:mountpoint",
         type=Flag,
         default=False,
+        effect="acted",
         doc="Build and start refuse the target unless something is mounted there.",
     )
 

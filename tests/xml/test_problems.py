@@ -51,7 +51,7 @@ def test_all_problems_at_once_in_the_order_of_the_document() -> None:
         "pool.xml:1:1: /pool/name: is missing; expected a name (no '/', no control characters)",
         "pool.xml:1:18: /pool: takes no text, found 'stray'",
         "pool.xml:2:3: /pool/nmae: unknown element; expected one of name, uuid, capacity, allocation, available, "
-        "features, source, target, pk:volumes; did you mean 'name'?",
+        "features, source, target, pk:volumes, pk:mountpoint; did you mean 'name'?",
         "pool.xml:3:9: /pool/uuid: '12' is not a UUID (32 hexadecimal digits)",
         "pool.xml:5:11: /pool/target/path: 'relative' is not an absolute path (it starts with '/')",
         "pool.xml:6:24: /pool/target/permissions/mode: '0999' is not an octal mode from 0 to 0777",
