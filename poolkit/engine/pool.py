@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 from poolkit import errors
 from poolkit.backend import Backend, VolumeInfo, check_volume_name
 from poolkit.engine import admission
-from poolkit.engine.bringing_up import bring_up
+from poolkit.engine.bringing_up import bring_up, still_alone
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Operation, Outcome
 from poolkit.engine.options import CloneOptions, CreateOptions, checked, of_backend
@@ -157,10 +157,12 @@ class Pool:
                 definition = core.definitions.load(self.name, record.stamp)
             up = bring_up(core, definition, op, record, build=build, overwrite=overwrite, anew=anew)
             if not op.dry:
-                core.inventory.set_active(
-                    record.id, core.definitions.text(definition), core.boot, op.id, up.volumes, up.usage,
-                    real=up.real, storage=up.storage,
-                )  # fmt: skip
+                with core.locks.definitions():
+                    still_alone(core, definition, op)
+                    core.inventory.set_active(
+                        record.id, core.definitions.text(definition), core.boot, op.id, up.volumes, up.usage,
+                        real=up.real, storage=up.storage,
+                    )  # fmt: skip
         return self._done(op, "started", f"pool '{self.name}' is active")
 
     def refresh(self, *, wait: float | None = None, abort: threading.Event | None = None) -> Outcome:

@@ -216,6 +216,7 @@ class BlockBackend(Backend):
         from poolkit.content import images
         from poolkit.formats import qemu_driver
 
+        images.check_reader(self.host)
         driver = qemu_driver(format)
         if driver is None:
             raise errors.Unsupported(f"qemu-img cannot read the format '{format}'")

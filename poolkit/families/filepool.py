@@ -270,7 +270,7 @@ class FileBackend(DirectoryBackend):
         with self.open_volume(info, write=True, force=force) as fd:
             self.host.step(f"resize {self.place}/{info.name} {info.format} to {capacity} bytes")
             if info.format in images.BYTES:
-                size = os.fstat(fd).st_size
+                size, maker = os.fstat(fd).st_size, os.getpid()
                 try:
                     if allocate and capacity > size:
                         self.host.keep_undo(undo.trim(f"{self.place}/{info.name}", os.fstat(fd)))
@@ -282,7 +282,7 @@ class FileBackend(DirectoryBackend):
                     os.ftruncate(fd, capacity)
                     self.host.files.fault("truncated")
                 except BaseException:
-                    if capacity > size:
+                    if capacity > size and os.getpid() == maker:  # a child that was forked meanwhile has no say
                         os.ftruncate(fd, size)  # nothing was cut off yet; give back what was reserved
                     raise
             else:

@@ -58,6 +58,7 @@ class _Levels:
         self._wide = "extended_l2" in info.features
         self._own = info.data_file is None  # else the data is in another file
         self._zlib = "zstd" not in info.features
+        self._ends: set[int] = set()
 
     def first(self, what: str, offset: int, size: int) -> None:
         """Follow a first level table of ``size`` entries."""
@@ -116,6 +117,10 @@ class _Levels:
         if end <= walk.size:
             return
         walk.inside("a compressed cluster", start, end - 511 - start)
+        if start in self._ends:
+            return  # many entries may name one cluster, and each look at it costs as much as the first
+        walk.charge(walk.size - start + self._cluster)
+        self._ends.add(start)
         data = walk.reader.pread(walk.size - start, start)
         if not (self._inflates(data) if self._zlib else _zstd_ends(data)):
             raise Malformed(f"truncated: the compressed cluster at {start} does not end before the file does")

@@ -38,6 +38,12 @@ class Walk:
         self.deep = deep
         self.left = limit if limit is not None else LIMIT if deep else GLANCE
 
+    def charge(self, count: int) -> None:
+        """Count ``count`` bytes of work as if they were of tables; ``Unchecked`` when there was too much of it."""
+        if count > self.left:
+            raise Unchecked
+        self.left -= count
+
     def inside(self, what: str, offset: int, length: int) -> None:
         """``Malformed`` unless ``length`` bytes at ``offset`` are there; none at all always are."""
         if length and offset + length > self.size:
@@ -48,12 +54,10 @@ class Walk:
         self.inside(what, offset, length)
         while length:
             wanted = min(_PIECE, length)
-            if wanted > self.left:
-                raise Unchecked
+            self.charge(wanted)
             data = self.reader.pread(wanted, offset)
             if len(data) < wanted:
                 raise Malformed("truncated while it was read")
-            self.left -= wanted
             offset += wanted
             length -= wanted
             yield data

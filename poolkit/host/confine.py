@@ -34,10 +34,15 @@ _SCOPES = 3  # LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET and _SIGNAL, since ABI 6
 _NO_NEW_PRIVS = 38  # linux/prctl.h
 _NEWNET = 0x40000000  # linux/sched.h
 
-_RUN = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/nix/store", "/gnu/store")
-"""Where programs and their libraries are: read and executed."""
+_RUN = (
+    "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec", "/usr/share/locale",
+    "/usr/local/bin", "/usr/local/sbin", "/usr/local/lib", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin",
+    "/nix/store", "/gnu/store",
+)  # fmt: skip
+"""Where programs and their libraries are, which everybody may read: read and executed. Leave is given for all below, so that
+nothing of root's own may be there, as it is in /usr/local/etc."""
 _LOOKED_AT = (
-    "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/ssl", "/etc/gnutls", "/etc/crypto-policies", "/etc/localtime",
+    "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/ssl/openssl.cnf", "/etc/gnutls", "/etc/crypto-policies", "/etc/localtime",
     "/dev/urandom", "/dev/random", "/proc/sys/crypto", "/sys/devices/system/cpu", "/sys/devices/system/node",
 )  # fmt: skip
 """What the loader, the C library and the libraries for encryption read."""

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from poolkit import errors
@@ -492,13 +492,13 @@ class Files:
         self._host.step(f"{verb} {directory.join(name)}", undo.unlink(directory.join(temporary)))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         new = NewFile(directory, name, temporary, os.open(temporary, flags, 0o600, dir_fd=directory.fd))
+        maker = os.getpid()
         try:
             yield new
         except BaseException:
-            try:
-                os.unlink(temporary, dir_fd=directory.fd)
-            except FileNotFoundError:
-                pass
+            if os.getpid() == maker:  # a child that was forked meanwhile has no say
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=directory.fd)
             raise
         finally:
             os.close(new.fd)

@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from poolkit import errors
+from poolkit.host import forks
 from poolkit.host.descriptors import sync_directory, write_all
 from poolkit.host.private import open_ours, open_private
 from poolkit.host.undo import Undo, boot
@@ -38,12 +40,23 @@ class Journal:
         self.steps: list[Undo] = []
         self._fd = -1
         self._on_disk = False
+        self._pid = os.getpid()
+
+    @property
+    def ours(self) -> bool:
+        """Whether the operation is this process's: a child that was forked in the middle of it has no part in it."""
+        return self._pid == os.getpid()
 
     def append(self, step: Undo) -> None:
         """Write ``step`` durably; call it before the change is made. Raises ``OSError``, and the step is not there then.
 
         For what ends with the machine's boot, as a mount does, durable means: over the death of this process.
         """
+        if not self.ours:
+            raise errors.HostError(
+                "this process was forked while work was being done, which goes on in its parent",
+                hint="do nothing with poolkit in a callback's child but to open an engine of its own",
+            )
         head: list[Any] = []
         if not self.steps:
             self._open()
@@ -60,15 +73,20 @@ class Journal:
 
     def _open(self) -> None:
         while self._fd < 0:
-            self._fd = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            if not os.fstat(self._fd).st_nlink:
-                os.close(self._fd)  # before it was locked somebody took it for one that a dead process had left
-                self._fd = -1
+            with (
+                forks.undivided()
+            ):  # a child that had the descriptor would make the work look alive when this process has died
+                fd = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+                forks.hold(fd)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                self._fd = fd
+            else:
+                forks.release(fd)  # before it was locked somebody took it for one that a dead process had left
 
     def running(self, pid: int) -> None:
         """A program is at work that belongs to the last step: it may outlive this process, and is waited for before an undo."""
-        if self._fd >= 0:
+        if self._fd >= 0 and self.ours:
             now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
             _append(self._fd, {"running": pid, "until": now})
 
@@ -91,7 +109,7 @@ class Journal:
         self.steps.clear()
 
     def _let_go(self) -> None:
-        os.close(self._fd)
+        forks.release(self._fd)
         self._fd = -1
         self._on_disk = False
 

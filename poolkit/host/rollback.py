@@ -30,8 +30,9 @@ class Undone(NamedTuple):
 
 def complete(journal: Journal) -> None:
     """The operation is complete: let go of what an undo would have needed."""
-    finish(journal.steps)
-    journal.close()
+    if journal.ours:
+        finish(journal.steps)
+        journal.close()
 
 
 def finish(steps: Sequence[Undo]) -> None:
@@ -49,6 +50,8 @@ def roll_back(journal: Journal, host: Host) -> list[str]:
     If there is one, the journal stays: as ``.failed`` for people to look at, or for the next verb on the pool where only
     a server did not answer.
     """
+    if not journal.ours:
+        return []
     undone = undo_all(journal.steps, host)
     if undone.failures:
         journal.put_aside(later=undone.later)

@@ -344,14 +344,18 @@ class Parent(Host):
     def change(self, argv: Sequence[str], *, undo: Any = None, **how: Any) -> Result:
         """The program runs here; the undo is in the parent's journal before."""
         argv = tuple(argv)
-        self.ask("change", argv, undo)
-        self._shared.clear()
+        self.announce(argv, undo)
         if self.dry_run:
             return Result(argv, 0, "", "")
         ok, timeout = how.pop("ok", (0,)), how.pop("timeout", 600)
         input, untrusted, fds = how.pop("input", None), how.pop("untrusted", False), how.pop("pass_fds", ())
         whole = how.pop("whole", False)
         return self._run(argv, ok, timeout, input, untrusted, fds, abortable=not whole, changes=True, **how)
+
+    def announce(self, argv: Sequence[str], undo: Any = None) -> None:
+        """In the parent's plan, and the undo in its journal, when this returns."""
+        self.ask("change", tuple(argv), undo)
+        self._shared.clear()
 
     def _track(self, pid: int) -> None:
         self.ask("running", pid)

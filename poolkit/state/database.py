@@ -17,8 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from poolkit import errors
-from poolkit.host import private
-from poolkit.state import forks
+from poolkit.host import forks, private
 
 T = TypeVar("T")
 

@@ -25,9 +25,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolkit import errors
-from poolkit.host import private
+from poolkit.host import forks, private
 from poolkit.host.descriptors import read_at, write_at
-from poolkit.state import forks
 from poolkit.values import value
 
 GATE = 10.0

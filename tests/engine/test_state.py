@@ -183,7 +183,7 @@ def test_a_lock_ends_with_its_owner_though_a_child_lives_on(tmp_path: Path) -> N
 def test_a_lock_is_given_up_whoever_has_its_descriptor_too(tmp_path: Path) -> None:
     import fcntl
 
-    from poolkit.state import forks
+    from poolkit.host import forks
 
     fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     forks.hold(fd)
@@ -213,6 +213,51 @@ def test_work_that_cannot_be_looked_at_is_not_taken_for_none(
             locks.current("p")
         with pytest.raises(errors.HostError, match="Too many open files"), locks.work("p", "other"):
             pass
+
+
+def test_a_child_made_within_a_verb_takes_nothing_back(tmp_path: Path) -> None:
+    kept, me = tmp_path / "kept", os.getpid()
+    with Engine(tmp_path / "root") as engine:
+        try:
+            with engine.core.work("p", "work") as op:
+                op.host.files.write(str(kept), b"x")
+                op.host.files.mkdir(str(tmp_path / "made"))
+                child = os.fork()
+                if not child:
+                    with pytest.raises(errors.HostError, match="forked while work was being done"):
+                        op.host.files.mkdir(str(tmp_path / "other"))
+                    raise SystemExit  # through the verb, as the child of a callback would end
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert (tmp_path / "made").is_dir(), "the child undid its parent's work"
+                assert len(engine.core.operations.left()) == 1
+        finally:
+            if os.getpid() != me:
+                os._exit(0 if not (tmp_path / "other").exists() else 1)
+        assert engine.core.operations.left() == []
+    assert kept.exists()
+
+
+def test_a_journal_ends_with_its_process_though_a_child_lives_on(tmp_path: Path) -> None:
+    root, made = tmp_path / "root", tmp_path / "made"
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if not parent:
+        engine = Engine(root)
+        with engine.core.work("p", "work") as op:
+            op.host.files.mkdir(str(made))
+            if not os.fork():
+                os.write(writing, b"x")
+                time.sleep(30)
+                os._exit(0)
+            os.read(reading, 1)  # the child has begun
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(parent, 0)
+    os.close(writing)
+    assert made.exists()
+    with Engine(root) as engine:
+        assert [line.partition(" by ")[0] for line in engine.recovered] == ["undone: work of pool 'p'"]
+    assert not made.exists()
+    os.close(reading)
 
 
 def test_a_child_made_within_a_transaction_is_told_and_takes_nothing_back(tmp_path: Path) -> None:

@@ -230,6 +230,16 @@ def test_a_confined_program_opens_nothing_by_name(watched: Watched, tmp_path: Pa
 
 
 @landlock
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "folder", ["/usr", "/etc", "/etc/ssl", "/etc/ssl/private", "/usr/local/etc", "/root", "/var/lib"]
+)
+def test_a_confined_program_sees_no_folder_that_may_hold_what_is_roots(folder: str) -> None:
+    if Path(folder).is_dir():
+        assert "denied" in ask(f"ls {folder}")
+
+
+@landlock
 def test_a_confined_program_opens_again_what_it_was_given_and_no_more(watched: Watched) -> None:
     reading = os.open(watched.file, os.O_RDONLY | os.O_CLOEXEC)
     try:
