@@ -25,7 +25,7 @@ DefinitionClass = type[Any]  # inside Backend the name `type` is the pool type
 # The verbs a backend may have beyond usage and volumes, in the order `capabilities` names them.
 VERBS = (
     "build", "start", "stop", "erase", "create", "clone", "resize", "delete", "wipe", "upload", "download",
-    "attach", "detach", "discover",
+    "discover",
 )  # fmt: skip
 
 
@@ -320,14 +320,6 @@ class Backend:
     def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:
         """Write the volume's bytes, as they are, to ``stream``; returns how many."""
         raise self.unsupported("download", "vol-download")
-
-    def attach(self, info: VolumeInfo, **how: Any) -> Any:
-        """Make a volume reachable from this host, for backends where being listed is not enough."""
-        raise self.unsupported("attach")
-
-    def detach(self, info: VolumeInfo, **how: Any) -> None:
-        """Undo ``attach``."""
-        raise self.unsupported("detach")
 
     @classmethod
     def discover(cls, host: Host, source: Any) -> Iterable[Any]:

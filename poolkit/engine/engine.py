@@ -350,10 +350,11 @@ class Engine:
 
         lines = []
         for path in self.core.operations.left():
-            head, steps = journal.read(path)
-            lines.append(
-                f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}: {len(steps)} steps"
-            )
+            with contextlib.suppress(FileNotFoundError):  # its work has ended meanwhile
+                head, steps = journal.read(path)
+                lines.append(
+                    f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}: {len(steps)} steps"
+                )
         return lines
 
     def not_undone(self) -> list[str]:

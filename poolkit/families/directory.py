@@ -47,7 +47,7 @@ _REPLACED = (
 
 
 class DirectoryBackend(Backend):
-    """A backend whose volumes are the entries of one directory; what it can do to them is in ``_files``."""
+    """A backend whose volumes are the entries of one directory; what it can do to them is in ``filepool``."""
 
     file_backed = True
     trust_blocks = True

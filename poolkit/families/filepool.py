@@ -439,6 +439,7 @@ class FileBackend(DirectoryBackend):
             copying.upload(self.host, new.fd, stream, transfer, None)
             what = f"what was uploaded to volume '{info.name}'"
             images.examine(self.host, new.fd, os.fstat(new.fd).st_size, info.format, what, backing=backing)
+            self._check_unused(directory, info, force)  # a machine may have been started while the bytes came
         return self._made(info.name, info.format)
 
     def download(self, info: VolumeInfo, stream: BinaryIO, transfer: Transfer) -> int:

@@ -165,11 +165,14 @@ def test_a_child_keeps_no_lock_of_its_parent(tmp_path: Path) -> None:
 
 def test_a_lock_ends_with_its_owner_though_a_child_lives_on(tmp_path: Path) -> None:
     read, write = os.pipe()
+    began, begins = os.pipe()
     owner = os.fork()
     if not owner:
         with Locks(str(tmp_path)).work("p", "work"):
             if os.fork():
+                os.read(began, 1)
                 os._exit(0)  # as if killed: nothing is let go of
+            os.write(begins, b"x")
             os.read(read, 1)
             os._exit(0)
     os.waitpid(owner, 0)

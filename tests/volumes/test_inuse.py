@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,21 @@ def test_force_does_it_all_the_same(pool: Pool, place: Path, verb: str) -> None:
             assert Path(volume.path).stat().st_size == 2 * MIB
         else:
             assert content(volume)[:512] == bytes(512)
+
+
+def test_a_machine_that_starts_during_an_upload_keeps_its_disk(pool: Pool, place: Path) -> None:
+    volume = make(pool, "disk", "qcow2")
+    data, before = Path(volume.path).read_bytes(), entries(place)
+
+    class Stream(BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            if not self.tell():
+                stack.enter_context(held(volume.path, "qcow2"))
+            return super().readinto(buffer)
+
+    with ExitStack() as stack, pytest.raises(errors.Busy, match="'disk' is in use by process"):
+        volume.upload(Stream(data))
+    assert entries(place) == before
 
 
 def test_a_copy_of_a_running_raw_disk_says_that_it_may_be_torn(pool: Pool) -> None:
