@@ -114,7 +114,7 @@ def open_ours(path: str, flags: int = os.O_RDONLY) -> int:
 
 
 def _private_group(facts: os.stat_result) -> bool:
-    """Whether the group is that of the owner alone: it has the owner's name and number, and no other member."""
+    """Whether the group is that of the owner alone: it has the owner's name, and no other member, also by what passwd(5) says."""
     import grp
     import pwd
 
@@ -129,6 +129,7 @@ def _private_group(facts: os.stat_result) -> bool:
         and group.gr_name == owner.pw_name
         and owner.pw_gid == group.gr_gid
         and set(group.gr_mem) <= {owner.pw_name}
+        and not any(user.pw_gid == group.gr_gid and user.pw_uid != owner.pw_uid for user in pwd.getpwall())
     )
 
 

@@ -174,6 +174,12 @@ class Locks:
         with self._gate(os.path.join(self.directory, "%definitions"), 0.0, check):
             yield
 
+    @contextlib.contextmanager
+    def secrets(self) -> Iterator[None]:
+        """The short lock for changing a secret; as :meth:`definitions`."""
+        with self._gate(os.path.join(self.directory, "%secrets"), 0.0, None):
+            yield
+
     def current(self, pool: str) -> list[Work]:
         """The work in progress on a pool, oldest first. Takes no lock that others wait for."""
         folder = os.path.join(self.directory, _quote(pool))
@@ -181,7 +187,7 @@ class Locks:
 
     @contextlib.contextmanager
     def _gate(self, folder: str, wait: float, check: Callable[[], None] | None) -> Iterator[None]:
-        private.check(self.directory)
+        private.check(folder)
         until = time.monotonic() + max(wait, GATE)
         pid = os.getpid()
         try:

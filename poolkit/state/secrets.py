@@ -8,7 +8,6 @@ a *private* secret is used by poolkit and given to nobody.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hmac
 import os
 import stat
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from poolkit import errors
 from poolkit.host import private
 from poolkit.host.descriptors import read_at, sync_directory
+from poolkit.state.locks import Locks
 
 if TYPE_CHECKING:
     from poolkit import documents
@@ -118,7 +118,7 @@ class Secrets:
     def __init__(self, locations: Locations, host: Host) -> None:
         self.directory = locations.secrets
         self.memory = _memory(locations.run)
-        self._run = locations.run
+        self._locks = Locks(f"{locations.run}/work")
         self.host = host
         self.damaged: list[str] = []
         """After ``list``: what is wrong with files that were passed over."""
@@ -129,21 +129,14 @@ class Secrets:
         if self.host.dry_run:
             yield
             return
-        try:
-            private.make(self._run)
-            fd = os.open(f"{self._run}/secrets.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise errors.from_os_error(error, f"write in '{self._run}'") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            lines = self._sweep()
-            if swept is not None:
-                swept += lines
-            yield
-        except OSError as error:
-            raise errors.from_os_error(error, "change a secret") from error
-        finally:
-            os.close(fd)
+        with self._locks.secrets():
+            try:
+                lines = self._sweep()
+                if swept is not None:
+                    swept += lines
+                yield
+            except OSError as error:
+                raise errors.from_os_error(error, "change a secret") from error
 
     def left_over(self) -> list[str]:
         """The unfinished files of whoever works on secrets now or died in it; they may hold values."""

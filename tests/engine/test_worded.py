@@ -22,7 +22,7 @@ PLACES = {
     "boot_id": "/boot_id",
     "gate": "/gate",
     "work": "/run/work",
-    "secrets.lock": "/secrets.lock",
+    "lock of secrets": "/%secrets/gate",
     "journal": "/state/journal",
     "definitions": "/root/storage",
     "inventory": "/state/inventory.sqlite",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import fcntl
 import pickle
 import shutil
 import stat
@@ -64,6 +65,16 @@ def test_a_secret_is_found_by_what_it_is_for(engine: Engine) -> None:
     assert f"{volume.uuid} (volume)" in (caught.value.hint or "")
     with pytest.raises(errors.Unsafe, match="is of type 'volume', not 'iscsi'"):
         engine.host.operation().secret("iscsi", uuid=volume.uuid)
+
+
+def test_a_lock_on_secrets_that_is_held_is_given_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.define_secret(document())
+    monkeypatch.setattr("poolkit.state.locks.GATE", 0.05)
+    with open(Path(engine.locations.run) / "work" / "%secrets" / "gate", "rb") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        with pytest.raises(errors.Busy, match="has been locked by another process"):
+            engine.define_secret(document(usage="<usage type='ceph'><name>n</name></usage>"))
+    assert len(engine.secrets()) == 1
 
 
 def test_files_are_for_their_owner_only(engine: Engine) -> None:
