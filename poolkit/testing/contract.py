@@ -164,7 +164,7 @@ class BackendContract:
         info = pool.info
         assert info.capacity > 0
         assert 0 <= info.allocation <= info.capacity
-        assert 0 <= info.available <= info.capacity
+        assert 0 <= info.available <= info.capacity, "what is available is a number of bytes up to the capacity"
         pool.destroy()
         assert pool.info.capacity == 0
 
@@ -185,6 +185,24 @@ class BackendContract:
             dry.pool(pool.name).build(overwrite=self.overwrite)
         assert not pool.info.active
         assert pool.build(overwrite=self.overwrite), "the dry run had built it"
+
+    def test_a_dry_run_changes_no_volume(self, engine: Engine, pool_xml: str) -> None:
+        """Creating, resizing and deleting are planned and not done."""
+        pool = self.started(engine, pool_xml)
+        verbs = self.verbs(pool)
+        volume = self.volume(pool)
+        before = self.listed(engine, pool)
+        with Engine(_root(engine), dry_run=True) as dry:
+            there = dry.pool(pool.name)
+            with contextlib.suppress(errors.Unsupported):  # not every volume of a type may be able to grow
+                there.volume(volume.name).resize(2 * volume.info.capacity)
+            if "create" in verbs:
+                self.made(there, next(name for name in self.volume_names if name != volume.name))
+            if "delete" in verbs:
+                there.volume(volume.name).delete()
+        facts = [(one.name, one.key, one.path, one.capacity) for one in before]
+        now = [(one.name, one.key, one.path, one.capacity) for one in self.listed(engine, pool)]
+        assert now == facts, "a dry run changed volumes"
 
     def test_missing_verbs_say_so(self, engine: Engine, pool_xml: str) -> None:
         """A verb that the type does not have is Unsupported and names pool and type."""
@@ -420,6 +438,7 @@ class BackendContract:
                 )
                 assert all(one.capacity >= self.capacity for one in new), f"{how} at step {step}: half a volume is left"
                 assert new or not done, "nothing was made"
+                assert done or how == "killed" or not new, f"{how} at step {step}: a create that failed left its volume"
                 assert again.not_undone() == [], f"{how} at step {step}: not all could be undone"
                 if new and "delete" not in self.verbs(pool):
                     break
