@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from poolkit import errors
 from poolkit.host import undo
-from poolkit.host.descriptors import sync_directory, write_all
+from poolkit.host.descriptors import sync_directory, write_all, write_some
 from poolkit.host.undo import Undo, identity, run
 
 if TYPE_CHECKING:
@@ -530,7 +530,7 @@ class Files:
             fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 data = text.encode()
-                if os.write(fd, data) != len(data):
+                if write_some(fd, data) != len(data):
                     raise errors.HostError(f"the kernel took only a part of '{text}' at '{path}'")
             finally:
                 os.close(fd)

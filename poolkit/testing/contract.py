@@ -197,7 +197,7 @@ class BackendContract:
             with contextlib.suppress(errors.Unsupported):  # not every volume of a type may be able to grow
                 there.volume(volume.name).resize(2 * volume.info.capacity)
             if "create" in verbs:
-                self.made(there, next(name for name in self.volume_names if name != volume.name))
+                there.create_volume(self.volume_xml(next(n for n in self.volume_names if n != volume.name)))
             if "delete" in verbs:
                 there.volume(volume.name).delete()
         facts = [(one.name, one.key, one.path, one.capacity) for one in before]

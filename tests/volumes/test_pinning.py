@@ -131,7 +131,7 @@ def test_an_ambiguous_file_is_listed_and_not_used_until_it_is_adopted(pool: Pool
         pool.refresh()
         with pytest.raises(errors.Unsafe, match="several formats") as caught:
             pool.volume("poly").clone("clone")
-        assert "vol-adopt" in (caught.value.hint or "")
+        assert "volume('poly').adopt(format=" in (caught.value.hint or "")
     with pytest.raises(errors.Unsafe, match="passes for"):
         pool.create_volume(
             xml("overlay", None, "qcow2", backing=f"<backingStore><path>{volume.path}</path></backingStore>")
