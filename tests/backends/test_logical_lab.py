@@ -223,11 +223,11 @@ def test_snapshots(started: Pool) -> None:
 
 
 def test_layouts_of_new_volumes(started: Pool) -> None:
-    striped = started.create_volume(volume("striped", 13 * MIB), stripes=2)
+    striped = started.create_volume(volume("striped", 13 * MIB), backend={"stripes": 2})
     assert striped.info.capacity == 16 * MIB
     assert len({piece[0] for piece in striped.info.detail["extents"]}) == 2
     assert not striped.resize(13 * MIB)  # sizes are whole extents: asking again for what was asked for changes nothing
-    mirrored = started.create_volume(volume("mirrored"), mirrors=1)
+    mirrored = started.create_volume(volume("mirrored"), backend={"mirrors": 1})
     assert (mirrored.info.capacity, mirrored.info.allocation) == (8 * MIB, 2 * (8 + 4) * MIB)
     sh("lvcreate", "-y", "-n", "fast", "-l", "3", "vg-guests")
     sh("lvconvert", "-y", "--type", "cache", "--cachevol", "fast", "vg-guests/striped")
@@ -366,7 +366,7 @@ def test_a_group_that_lost_a_device(engine: Engine, lab_disks: list[str]) -> Non
     pool = engine.define(xml(*lab_disks[:2]))
     pool.build()
     pool.start()
-    pool.create_volume(volume("wide"), stripes=2)
+    pool.create_volume(volume("wide"), backend={"stripes": 2})
     pool.destroy()
     sh("wipefs", "-a", lab_disks[1])
     with pytest.raises(errors.HostError) as caught:
