@@ -70,6 +70,8 @@ def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
     # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
     from poolkit.host.mounts import network_of
 
+    if not _lists(definition.type):
+        return
     others = [o for o in core.inventory.active_targets(core.boot) if o[0] != definition.name and _lists(o[2])]
     if not others:
         return

@@ -55,15 +55,9 @@ def bring_up(
     state = backend.state()
     if not (state.up and state.whole) or anew:
         backend.start()
-    still_alone(core, definition, op)
+    admission.refuse_shared_place(core, definition, op.host)
     target = target_of(definition)
     real = op.host.locate(target)[0] if target is not None and backend.file_backed else None
     storage = backend.storage()
     _, volumes, usage = core.scan(backend, record, target)
     return Up(volumes, usage, real, storage)
-
-
-def still_alone(core: Core, definition: Any, op: Operation) -> None:
-    """Raise ``Conflict`` if another active pool lists the directory; asked again, under the lock, before the pool is active."""
-    if core.definitions.backend(definition, op.host).file_backed:
-        admission.refuse_shared_place(core, definition, op.host)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
 from poolkit.engine import admission
-from poolkit.engine.bringing_up import bring_up, still_alone
+from poolkit.engine.bringing_up import bring_up
 from poolkit.engine.core import Core
 from poolkit.engine.events import Event
 from poolkit.engine.index import normal, target_of
@@ -144,7 +144,7 @@ class Engine:
             if not op.dry:
                 with self._definitions(op.dry):
                     admission.admit(core, definition)  # nobody took its place while it started
-                    still_alone(core, definition, op)
+                    admission.refuse_shared_place(core, definition, op.host)
                     row = (name, definition.uuid, definition.type, target_of(definition))
                     claims = tuple(self.core.definitions.backend(definition).claims())
                     self.core.inventory.add_active(

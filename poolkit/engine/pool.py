@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 from poolkit import errors
 from poolkit.backend import Backend, VolumeInfo, check_volume_name
 from poolkit.engine import admission
-from poolkit.engine.bringing_up import bring_up, still_alone
+from poolkit.engine.bringing_up import bring_up
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Operation, Outcome
 from poolkit.engine.options import CloneOptions, CreateOptions, checked, of_backend
@@ -158,7 +158,7 @@ class Pool:
             up = bring_up(core, definition, op, record, build=build, overwrite=overwrite, anew=anew)
             if not op.dry:
                 with core.locks.definitions():
-                    still_alone(core, definition, op)
+                    admission.refuse_shared_place(core, definition, op.host)  # again, under the lock
                     core.inventory.set_active(
                         record.id, core.definitions.text(definition), core.boot, op.id, up.volumes, up.usage,
                         real=up.real, storage=up.storage,
