@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import Erased, State, Usage, VolumeInfo
-from poolkit.families import blockdevice, lvm
-from poolkit.families.lvmvolumes import LvmVolumes
-from poolkit.model import Extent, OptionalTarget, Pool
+from poolkit.backend import State, quoted
+from poolkit.families import lvm
+from poolkit.families.lvmgroups import LvmGroup, PhysicalVolume
+from poolkit.model import OptionalTarget, Pool, product, vendor
 from poolkit.xmlmap import Element, replace, simple, xml
 from poolkit.xmlmap.rules import at_least_one
 
 if TYPE_CHECKING:
     from poolkit.host.port import Host
-
-
-class PhysicalVolume(Element):
-    """A device of the volume group."""
-
-    path: str = xml("@path", type=simple.Path, since="0.4.1", effect="acted", doc="Path of the device.")
-    free_extents: tuple[Extent, ...] = xml(
-        "freeExtent", default=(), compare=False, since="0.4.1", doc="Free space; reported."
-    )
 
 
 class LogicalSource(Element):
@@ -44,12 +34,8 @@ class LogicalSource(Element):
     format: Literal["lvm2", "unknown"] = xml(
         "format/@type", default="lvm2", since="0.4.1", effect="kept", doc="LVM version 2."
     )
-    vendor: str | None = xml(
-        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
-    )
-    product: str | None = xml(
-        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
-    )
+    vendor: str | None = vendor()
+    product: str | None = product()
 
 
 class ThinPool(Element):
@@ -97,13 +83,13 @@ class LogicalPool(Pool):
         values["target"] = replace(values.get("target") or OptionalTarget(), path=f"/dev/{source.name}")
 
 
-class LogicalBackend(LvmVolumes):
+class LogicalBackend(LvmGroup):
     """A volume group that this host alone uses, and its logical volumes."""
 
     type = "logical"
     needs_root = ("start", "build", "discover")
     definition = LogicalPool
-    tools = (
+    tools = bytewise = (
         "vgs", "lvs", "pvs", "pvcreate", "pvremove", "vgcreate", "vgchange", "vgremove", "lvcreate", "lvrename", "lvremove",
         "lvextend", "lvreduce", "lvchange", "wipefs",
     )  # fmt: skip
@@ -114,11 +100,6 @@ class LogicalBackend(LvmVolumes):
     def thin_pool_name(self) -> str | None:  # type: ignore[override]
         """The thin pool that the definition names."""
         return self.pool.thin_pool.name if self.pool.thin_pool is not None else None
-
-    @property
-    def devices(self) -> list[str]:
-        """The devices that the definition names."""
-        return [d.path for d in self.pool.source.devices]
 
     def claims(self) -> Iterable[str]:
         """The group and its devices; ``InvalidArgument`` for a thin pool that cannot be made."""
@@ -143,27 +124,53 @@ class LogicalBackend(LvmVolumes):
             return State(False, why=str(error))
         if group is None:
             return State(False, why=f"there is no volume group '{self.vg}'")
-        if not group.volumes or all(v.skip for v in self.listing().volumes.values() if v.own):
+        if not group.volumes or all(v.skip or v.partial for v in self.listing().volumes.values() if v.own):
             return State(True, whole=False)
         return State(False, why=f"no logical volume of the group '{self.vg}' is active")
 
     def start(self) -> None:
-        """Activate what is not active; of that, a failure or a crash leaves nothing active."""
-        down = [v for v in self.listing().volumes.values() if v.own and not v.active and not v.skip]
-        if down:
-            with lvm.worded(self.pool.name):
-                self.host.change(
-                    ["vgchange", "--activate", "ly", "--", self.vg], undo=self._activate("ln", down), whole=True
-                )
+        """Activate what is not active; of that, a failure or a crash leaves nothing active.
+
+        Where a device of the group is missing, what can be had without it is activated, with a warning that names the device.
+        """
+        down = self._down()
+        if not any(v.partial for v in down):
+            if down:
+                with lvm.worded(self.pool.name):
+                    self.host.change(
+                        ["vgchange", "--activate", "ly", "--", self.vg], undo=self._activate("ln", down), whole=True
+                    )
+            return
+        # LVM refuses volumes that lack data, with status 5, and activates the others.
+        said = self.host.change(
+            ["vgchange", "--activate", "ly", "--activationmode", "degraded", "--", self.vg],
+            undo=self._activate("ln", down), ok=(0, 5), whole=True,
+        )  # fmt: skip
+        if self.host.dry_run:
+            return
+        left = self._down()
+        if failed := [v.name for v in left if not v.partial]:
+            raise errors.HostError(
+                f"pool '{self.pool.name}': {quoted(failed)} could not be activated: {said.stderr.strip()[-300:]}",
+                pool=self.pool.name,
+            )
+        names = [v.name for v in left if v.listed]
+        what = f"; without it {quoted(names)} cannot be used" if names else ""
+        self.host.warn(f"pool '{self.pool.name}': {self.missing_device()}{what}; {lvm.CONNECT}")
+
+    def _down(self) -> list[lvm.LogicalVolume]:
+        return [v for v in self.listing().volumes.values() if v.own and not v.active and not v.skip]
 
     def stop(self) -> None:
         """Deactivate all volumes; ``Busy``, naming them and who has them open, when one is in use."""
         if lvm.group(self.host, self.vg) is None:
             return
         up = [v for v in self.listing().volumes.values() if v.own and v.active]
-        used = [f"volume '{v.name}' is {self._use(v)}" for v in up if v.open and v.segtype not in lvm.POOLS]
+        used = [f"volume '{v.name}' is {self.use(v)}" for v in up if v.open and v.segtype not in lvm.POOLS]
         if used:
-            raise errors.Busy(f"pool '{self.pool.name}' cannot be stopped: {'; '.join(used[:10])}", pool=self.pool.name)
+            raise errors.Busy(
+                f"pool '{self.pool.name}' cannot be stopped: {errors.some(used, 10, '; ')}", pool=self.pool.name
+            )
         if up:
             with lvm.worded(self.pool.name):
                 self.host.change(
@@ -175,9 +182,6 @@ class LogicalBackend(LvmVolumes):
         # --yes: LVM asks before it changes a snapshot, because its origin changes with it.
         return ["lvchange", "--yes", "--activate", how, "--", *names]
 
-    def _use(self, volume: lvm.LogicalVolume) -> str:
-        return ", ".join(blockdevice.users(self.host, volume.device, processes=True)[:5]) or "open"
-
     # -- making and unmaking ------------------------------------------------------------------------------------------
 
     def build(self, *, overwrite: bool = False) -> bool:
@@ -185,81 +189,10 @@ class LogicalBackend(LvmVolumes):
         group = lvm.group(self.host, self.vg)
         changed = group is None
         if group is None:
-            self._build_group(overwrite)
+            self.build_group(overwrite)
         else:
-            self._check_devices(group)
+            self.check_devices(group)
         return self._build_thin_pool(new=changed) or changed
-
-    def _check_devices(self, group: lvm.Group) -> None:
-        have = {blockdevice.number(path) or path for path in group.devices}
-        wanted = {blockdevice.number(path) or path for path in self.devices}
-        if wanted and wanted != have:
-            raise errors.Unsafe(
-                f"pool '{self.pool.name}': the volume group '{self.vg}' exists and consists of "
-                f"{', '.join(group.devices)}, not of {', '.join(self.devices)}",
-                pool=self.pool.name,
-                hint="name no device to take the group as it is, or choose another name",
-            )
-
-    def _build_group(self, overwrite: bool) -> None:
-        if not self.devices:
-            raise errors.InvalidState(
-                f"pool '{self.pool.name}': there is no volume group '{self.vg}', and no device to make it of",
-                pool=self.pool.name,
-                hint="add <device path='…'/> to <source>",
-            )
-        held = self._look_at_devices(overwrite)
-        real = [os.path.realpath(path) for path in self.devices]  # LVM knows not every link to a device
-        uuids = []
-        for path, device in zip(self.devices, real, strict=True):
-            if held[path]:
-                self.host.change(["wipefs", "--all", "--", device], whole=True)
-            uuids.append(lvm.label(self.host, device))
-        lvm.make_group(self.host, self.vg, real, uuids[0])
-
-    def _look_at_devices(self, overwrite: bool) -> dict[str, tuple[str, ...]]:
-        """What each device holds; refuses those that are in use, belong to a group or, without ``overwrite``, hold anything."""
-        members = {blockdevice.number(path): group for path, group in lvm.members(self.host).items()}
-        held: dict[str, tuple[str, ...]] = {}
-        seen: dict[str, str] = {}
-        for path in self.devices:
-            number = blockdevice.number(path)
-            if number in seen:
-                raise errors.InvalidArgument(
-                    f"pool '{self.pool.name}': '{path}' and '{seen[number]}' are the same device", pool=self.pool.name
-                )
-            if number and members.get(number):
-                raise errors.Unsafe(
-                    f"pool '{self.pool.name}': '{path}' belongs to the volume group '{members[number]}'",
-                    pool=self.pool.name,
-                    hint="take it out of that group first: vgreduce, or vgremove",
-                )
-            held[path] = blockdevice.holds(self.host, path)
-            if held[path] and not overwrite:
-                raise errors.Unsafe(
-                    f"pool '{self.pool.name}': '{path}' holds {', '.join(held[path])}, which building would destroy",
-                    pool=self.pool.name,
-                    hint=errors.Hint("if that is meant, add ", errors.Option("overwrite")),
-                )
-            if "LVM2_member" in held[path]:
-                self._check_owner(path)
-            seen[number] = path
-        return held
-
-    def _check_owner(self, path: str) -> None:
-        real = os.path.realpath(path)
-        group = lvm.owner(self.host, real)
-        if group == "":
-            return
-        if group is None:
-            fault = "holds a label of LVM that LVM does not report, so it may belong to a volume group"
-        else:
-            fault = f"belongs to the volume group '{group}', which this host must not use or does not see in full"
-        raise errors.Unsafe(
-            f"pool '{self.pool.name}': '{path}' {fault}",
-            pool=self.pool.name,
-            hint=f"if nobody needs that group: wipefs --all {real}",
-        )
 
     def _build_thin_pool(self, *, new: bool) -> bool:
         wanted = self.pool.thin_pool
@@ -282,56 +215,33 @@ class LogicalBackend(LvmVolumes):
         self.new(wanted.name, ["--type", "thin-pool", *size, "--", self.vg])
         return True
 
-    def erase(self) -> bool:
-        """Remove the group and the labels of its devices; refused while it has volumes."""
-        group = lvm.group(self.host, self.vg)
-        if group is not None:
-            own = [v for v in self.listing().volumes.values() if v.own]
-            volumes = [v.name for v in own if v.segtype not in lvm.POOLS]
-            if volumes:
-                raise errors.Unsafe(
-                    f"pool '{self.pool.name}': the volume group '{self.vg}' has the volumes {', '.join(volumes[:10])}"
-                    f"{' and others' if len(volumes) > 10 else ''}; nothing was deleted",
-                    pool=self.pool.name,
-                    hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
-                )
-            for pool in own:
-                self.host.change(["lvremove", "--yes", "--", f"{self.vg}/{pool.name}"], whole=True)
-            # Without --yes: refused if a volume came meanwhile.
-            self.host.change(["vgremove", "--", self.vg], whole=True)
-            labels: Iterable[str] = group.devices
-        else:
-            # A deletion that was interrupted left labels without a group.
-            orphans = {blockdevice.number(path) for path, name in lvm.members(self.host).items() if not name}
-            labels = [os.path.realpath(path) for path in self.devices if blockdevice.number(path) in orphans - {""}]
-        for path in labels:
-            self.host.change(["pvremove", "--yes", "--", path], whole=True)
-        return group is not None or bool(labels)
-
-    def erased(self) -> Erased:
-        """The group and the labels; nothing else of the devices is written."""
-        return Erased(
-            f"the volume group '{self.vg}' with LVM's labels of its devices",
-            "what was written to the devices, which are not wiped",
-        )
-
     # -- facts ----------------------------------------------------------------------------------------------------------
 
-    def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
-        """Sizes of the group; its thin pools count as used."""
-        if self.listed is not None and self.listed.size:
-            size, free = self.listed.size, self.listed.free
-        else:
-            group = self.group()
-            size, free = group.size, group.free
-        return Usage(size, size - free, free)
+    def stands_on(self) -> Iterable[str]:
+        """The devices of the group, which the definition need not name."""
+        group = lvm.group(self.host, self.vg)
+        return () if group is None else [path for path in group.devices if path.startswith("/")]
+
+    def storage(self) -> str | None:
+        """The UUID of the group."""
+        return (self.listing().uuid or self.group().uuid).replace("-", "")
+
+    def changed_since(self, noted: str) -> str:
+        """Whether the group of that name is another one, told from the volumes that are active."""
+        now = lvm.active_uuid(self.host, self.vg)
+        if not now:
+            group = lvm.group(self.host, self.vg)
+            now = group.uuid.replace("-", "") if group is not None else noted
+        return "" if now == noted else f"another volume group has the name '{self.vg}' now"
 
     def live(self) -> Any:
         """The definition with the devices of the group: those it names under their names there, then the others."""
         group = self.group()
-        named = {blockdevice.number(d.path): d for d in self.pool.source.devices}
+        named = {self.host.devices.number(d.path): d for d in self.pool.source.devices}
         found = [
-            named.get(blockdevice.number(path)) or PhysicalVolume(path=path) for path in group.devices if path[0] == "/"
+            named.get(self.host.devices.number(path)) or PhysicalVolume(path=path)
+            for path in group.devices
+            if path[0] == "/"
         ]
         return replace(self.pool, source=replace(self.pool.source, devices=tuple(found)))
 

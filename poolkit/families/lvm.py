@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from poolkit import errors
 from poolkit.host import undo
-from poolkit.host.files import TEMPORARY
+from poolkit.host.directory import TEMPORARY
 from poolkit.host.port import Host
 
 # lvm(8), "VALID NAMES" and "RESERVED NAMES"; NAME_LEN of lib/metadata/metadata-exported.h is 128 with the final NUL.
@@ -36,18 +35,24 @@ _GROUP_FIELDS = (
     "vg_missing_pv_count",
     "lv_count",
     "pv_name",
+    "pv_uuid",
 )
 _FIELDS = (
     "lv_name", "lv_uuid", "lv_size", "lv_role", "lv_parent", "lv_active", "lv_device_open", "lv_health_status",
     "lv_skip_activation", "lv_kernel_major", "lv_kernel_minor", "segtype", "seg_pe_ranges", "origin", "origin_size", "pool_lv",
-    "data_percent", "metadata_percent", "zero", "vg_uuid", "vg_size", "vg_free", "vg_extent_size",
+    "data_percent", "metadata_percent", "zero", "lv_tags", "lv_attr", "vg_uuid", "vg_size", "vg_free", "vg_extent_size",
 )  # fmt: skip
+UNKNOWN = "[unknown]"
+"""The group of a device whose metadata cannot be read."""
 # Types that hold the data of other volumes and are none themselves.
 POOLS = frozenset(("thin-pool", "cache-pool", "vdo-pool"))
 
 
 class Group(NamedTuple):
-    """A volume group. Sizes in bytes; ``missing`` counts devices that are gone; ``volumes`` logical volumes."""
+    """A volume group. Sizes in bytes; ``missing`` counts devices that are gone, of which ``lost`` has the UUIDs.
+
+    ``volumes`` counts logical volumes.
+    """
 
     name: str
     uuid: str
@@ -57,6 +62,7 @@ class Group(NamedTuple):
     missing: int
     volumes: int
     devices: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 class LogicalVolume(NamedTuple):
@@ -64,7 +70,8 @@ class LogicalVolume(NamedTuple):
 
     ``pieces`` are (device or hidden volume, first extent, extent after the last), in order. ``origin_size`` is set for
     snapshots with a space of their own; ``percent`` is how much of a thin volume, a pool or such a space is filled, and
-    ``metadata`` of a pool's metadata. ``zero`` says that a thin pool erases what it gives to a volume.
+    ``metadata`` of a pool's metadata. ``zero`` says that a thin pool erases what it gives to a volume. ``stale``: the device here
+    is not what the metadata says, because another host changed it.
     """
 
     name: str
@@ -85,6 +92,8 @@ class LogicalVolume(NamedTuple):
     percent: float
     metadata: float
     zero: bool
+    tags: tuple[str, ...] = ()
+    stale: bool = False
 
     @property
     def own(self) -> bool:
@@ -112,6 +121,16 @@ class LogicalVolume(NamedTuple):
         return "thicksnapshot" in self.role
 
     @property
+    def partial(self) -> bool:
+        """Whether a device that it has data on is missing."""
+        return self.health == "partial"
+
+    @property
+    def degraded(self) -> bool:
+        """Whether all its data is there although a device is missing: LVM activates a RAID volume as long as enough is left."""
+        return self.partial and self.active and self.segtype.startswith("raid")
+
+    @property
     def capacity(self) -> int:
         """Bytes of its device; the size of a snapshot is its room for changes."""
         return (self.origin_size or self.size) if self.snapshot else self.size
@@ -131,8 +150,10 @@ def report(
     argv += more
     argv += ["--options", ",".join(fields), "--", *operands]
     text = host.query(argv, ok=ok, shared=shared).stdout
+    # LVM says "Retrying metadata scan." between the lines of the report; those of JSON begin with one of these.
+    lines = [line for line in text.splitlines() if line.lstrip()[:1] in '{}[]"']
     try:
-        (rows,) = json.loads(text)["report"][0].values()
+        (rows,) = json.loads("\n".join(lines))["report"][0].values()
     except (ValueError, LookupError, TypeError):
         raise errors.HostError(f"'{tool}' answered something that is no report: {text[:100]!r}") from None
     return list(rows)
@@ -147,13 +168,14 @@ def groups(host: Host) -> list[Group]:
     # Status 5 is also that of a report in which one group, maybe not ours, is damaged.
     for row in report(host, "vgs", _GROUP_FIELDS, shared=True, ok=(0, 5)):
         uuid, device = row["vg_uuid"], row["pv_name"]
+        lost = () if device.startswith("/") or not row["pv_uuid"] else (row["pv_uuid"],)  # it appears as [unknown]
         old = found.get(uuid)
         if old is not None:
-            found[uuid] = old._replace(devices=(*old.devices, device))
+            found[uuid] = old._replace(devices=(*old.devices, device), lost=(*old.lost, *lost))
             continue
         found[uuid] = Group(
             row["vg_name"], uuid, _int(row["vg_size"]), _int(row["vg_free"]), _int(row["vg_extent_size"]),
-            _int(row["vg_missing_pv_count"]), _int(row["lv_count"]), (device,),
+            _int(row["vg_missing_pv_count"]), _int(row["lv_count"]), (device,), lost,
         )  # fmt: skip
     return list(found.values())
 
@@ -177,6 +199,7 @@ class Listing(NamedTuple):
     size: int = 0
     free: int = 0
     extent: int = 0
+    uuid: str = ""
 
     def extents(self, volume: LogicalVolume) -> list[tuple[str, int, int]]:
         """Where its data is: (device, start, end) in bytes from the device's first extent, all legs and their metadata."""
@@ -193,24 +216,25 @@ class Listing(NamedTuple):
         return [v.name for v in based if v.snapshot or v.pool != volume.pool]
 
 
-def listing(host: Host, group: str, *names: str, select: str = "") -> Listing:
+def listing(host: Host, group: str, *names: str, select: str = "", more: Sequence[str] = ()) -> Listing:
     """All logical volumes of ``group``, hidden ones included: one call of ``lvs``, whatever their number.
 
-    With ``names`` those alone, and with ``select`` (lvmreport(7)) those it matches. Asked once per engine call, and again
-    after a change.
+    With ``names`` those alone, and with ``select`` (lvmreport(7)) those it matches; ``more`` are further words for ``lvs``. Asked
+    once per engine call, and again after a change.
     """
     found: dict[str, dict[str, str]] = {}
     pieces: dict[str, list[tuple[str, int, int]]] = {}
     row: dict[str, str] = {}
     operands = [f"{group}/{name}" for name in names] or [group]
-    for row in report(host, "lvs", _FIELDS, *operands, hidden=True, select=select, shared=True):
+    for row in report(host, "lvs", _FIELDS, *operands, hidden=True, select=select, shared=True, more=more):
         name = row["lv_name"].strip("[]")
         found.setdefault(name, row)
         pieces.setdefault(name, []).extend(_ranges(row["seg_pe_ranges"]))
     volumes = {name: _volume(name, one, tuple(pieces[name])) for name, one in found.items()}
     return Listing(
-        volumes, _int(row.get("vg_size", "")), _int(row.get("vg_free", "")), _int(row.get("vg_extent_size", ""))
-    )
+        volumes, _int(row.get("vg_size", "")), _int(row.get("vg_free", "")), _int(row.get("vg_extent_size", "")),
+        row.get("vg_uuid", ""),
+    )  # fmt: skip
 
 
 def _volume(name: str, row: dict[str, str], pieces: tuple[tuple[str, int, int], ...]) -> LogicalVolume:
@@ -220,7 +244,8 @@ def _volume(name: str, row: dict[str, str], pieces: tuple[tuple[str, int, int], 
         row["lv_active"].startswith("active"), _flag(row["lv_device_open"]), row["lv_health_status"],
         _flag(row["lv_skip_activation"]), "" if major.startswith("-") else f"{major}:{minor}", row["segtype"], pieces,
         row["origin"].strip("[]"), _int(row["origin_size"]), row["pool_lv"].strip("[]"), float(row["data_percent"] or 0),
-        float(row["metadata_percent"] or 0), _flag(row["zero"]),
+        float(row["metadata_percent"] or 0), _flag(row["zero"]), tuple(filter(None, row["lv_tags"].split(","))),
+        row["lv_attr"][4:5] == "X",  # lvs(8), "lv_attr": the state of the device is unknown, as its table does not fit
     )  # fmt: skip
 
 
@@ -276,11 +301,18 @@ def label(host: Host, path: str) -> str:
     return uuid
 
 
-def make_group(host: Host, name: str, devices: Sequence[str], first: str) -> None:
-    """Make a group of labelled devices. Undone while ``first``, the UUID of one of them, is in it and it has no volume."""
-    question = ["pvs", "--noheadings", "--options", "vg_name", "--select", quoted(pv_uuid=first)]
+def make_group(
+    host: Host, name: str, devices: Sequence[str], first: str, *, config: Sequence[str] = (), more: Sequence[str] = ()
+) -> None:
+    """Make a group of labelled devices. Undone while ``first``, the UUID of one of them, is in it and it has no volume.
+
+    ``config`` are words for every command on the group, ``more`` for the making of it alone.
+    """
+    question = ["pvs", *config, "--noheadings", "--options", "vg_name", "--select", quoted(pv_uuid=first)]
     host.change(
-        ["vgcreate", "--", name, *devices], undo=undo.run_if(question, name, ["vgremove", "--", name]), whole=True
+        ["vgcreate", *config, *more, "--", name, *devices],
+        undo=undo.run_if(question, name, ["vgremove", *config, "--", name]),
+        whole=True,
     )
 
 
@@ -309,16 +341,23 @@ def device_name(group: str, volume: str = "") -> str:
 
 def active(host: Host, group: str) -> bool:
     """Whether any logical volume of the group is active here, told from the names in /dev/mapper without a program."""
-    names: list[str] = host.shared("device mapper", _mapped)
+    return bool(_active_names(host, group))
+
+
+def active_uuid(host: Host, group: str) -> str:
+    """The UUID of the group that a volume which is active here belongs to, without dashes and without a program; or empty."""
+    for name in _active_names(host, group):
+        # libdevmapper's UUID of a volume: LVM- and 32 characters each of the group and the volume
+        mark = host.devices.value(f"/sys/dev/block/{host.devices.number(f'/dev/mapper/{name}')}/dm/uuid")
+        if mark.startswith("LVM-"):
+            return mark[4:36]
+    return ""
+
+
+def _active_names(host: Host, group: str) -> list[str]:
+    names: list[str] = host.shared("device mapper", lambda: host.devices.names("/dev/mapper"))
     start = device_name(group)
-    return any(n.startswith(start) and n[len(start) : len(start) + 1] != "-" for n in names)
-
-
-def _mapped() -> list[str]:
-    try:
-        return os.listdir("/dev/mapper")
-    except OSError:
-        return []
+    return [n for n in names if n.startswith(start) and n[len(start) : len(start) + 1] != "-"]
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------
@@ -336,9 +375,36 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
             raise errors.NoSpace(f"pool '{pool}': {_sentence(said)}", **facts) from error
         if "already exists in volume group" in said and volume is not None:
             raise errors.VolumeExists(f"pool '{pool}' has a volume '{volume}' already", **facts) from error
+        if re.search(r"locked by other host|Failed to lock (logical volume|origin LV)", said):
+            raise errors.HeldElsewhere(f"pool '{pool}': {_sentence(said)}", **facts) from error
+        if (
+            re.search(r"lockspace|lvmlockd|lock (start|manager)|VG lock failed", said)
+            and "Lockspace not stopped" not in said
+        ):
+            raise errors.LockUnavailable(f"pool '{pool}': {_sentence(said)}", **facts) from error
+        if "while PVs are missing" in said:
+            raise errors.HostError(
+                f"pool '{pool}': its volume group cannot be changed while {missing_words(_NOT_FOUND.findall(said))} missing",
+                pool=pool, volume=volume, hint=CONNECT,
+            ) from error  # fmt: skip
         if re.search(r"\bin use\b|is used by another device|contains a filesystem in use", said):
             raise errors.Busy(f"pool '{pool}': {_sentence(said)}", **facts) from error
         raise
+
+
+_NOT_FOUND = re.compile(r"Couldn't find device with uuid ([A-Za-z0-9-]+)")
+CONNECT = (
+    "connect that device; if it is lost for good, vgreduce --removemissing takes it out of the group, with all volumes "
+    "that had data on it"
+)
+
+
+def missing_words(uuids: Sequence[str]) -> str:
+    """Physical volumes that are not there, by UUID, as the subject of "missing" with its verb."""
+    found = list(dict.fromkeys(uuids))
+    if not found:
+        return "a physical volume is"
+    return f"the physical volume {found[0]} is" if len(found) == 1 else f"the physical volumes {', '.join(found)} are"
 
 
 def _sentence(said: str) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from poolkit import errors
-from poolkit.backend import Source, VolumeInfo
+from poolkit.backend import Source, VolumeInfo, quoted
 from poolkit.families import blockdevice, lvm
 from poolkit.families.lvm import Listing, LogicalVolume
 from poolkit.host import kernel, mounts
-from poolkit.host.files import TEMPORARY
+from poolkit.host.directory import TEMPORARY
 from poolkit.model import Permissions, Volume
 from poolkit.xmlmap import replace
 
@@ -45,9 +45,13 @@ class LvmVolumes(blockdevice.BlockBackend):
             )
         return name
 
+    def found(self) -> lvm.Group | None:
+        """The group, if it is there; ``Unsafe`` if two have its name."""
+        return lvm.group(self.host, self.vg)
+
     def group(self) -> lvm.Group:
         """The facts of the group; ``HostError`` if there is none, ``Unsafe`` if two have its name."""
-        found = lvm.group(self.host, self.vg)
+        found = self.found()
         if found is None:
             raise self.gone()
         return found
@@ -62,12 +66,21 @@ class LvmVolumes(blockdevice.BlockBackend):
             ),
         )
 
+    @property
+    def config(self) -> tuple[str, ...]:
+        """Words that every command on the group gets, such as ``--config`` and its value."""
+        return ()
+
+    def command(self, tool: str, *words: str) -> list[str]:
+        """A command that changes the group or what is active of it."""
+        return [tool, *self.config, *words]
+
     # -- listing ----------------------------------------------------------------------------------------------------
 
     def listing(self, *names: str, select: str = "") -> Listing:
         """The logical volumes of the group, or some of them; ``HostError`` if there is no such group."""
         try:
-            return lvm.listing(self.host, self.vg, *names, select=select)
+            return lvm.listing(self.host, self.vg, *names, select=select, more=self.config)
         except errors.ToolFailed as error:
             if f'Volume group "{self.vg}" not found' in error.stderr:
                 raise self.gone() from error
@@ -131,8 +144,9 @@ class LvmVolumes(blockdevice.BlockBackend):
         # A cached volume has an origin too: the hidden volume that holds its data.
         if volume.origin and (volume.snapshot or volume.thin) and not volume.origin.endswith("_vorigin"):
             detail["backing"] = f"/dev/{self.vg}/{volume.origin}"
-        warning = _warning(volume)
-        if warning:
+        if volume.partial and not volume.degraded:
+            detail["error"] = f"{self.missing_device()}, and the volume has data on it"
+        elif warning := self.warning_of(volume):
             detail["warning"] = warning
         facts = None
         if volume.active:
@@ -151,6 +165,27 @@ class LvmVolumes(blockdevice.BlockBackend):
             detail=detail or None,
         )
 
+    def warning_of(self, volume: LogicalVolume) -> str:
+        """What an administrator should know of a volume, or an empty string."""
+        if not volume.active:
+            return "it is not active, so it has no device" + " (activation is skipped)" * volume.skip
+        if volume.degraded:
+            return "a device of it is missing: it has its data, and a copy less than it should have"
+        if volume.health:
+            return f"LVM reports its state as: {volume.health}"
+        if volume.snapshot and volume.percent >= 100:
+            return "the room for its changes is full: the snapshot is lost"
+        if volume.snapshot and volume.percent >= _FILLING:
+            return (
+                f"the room for its changes is filled to {int(volume.percent)} %: when it is full the snapshot is lost"
+            )
+        return ""
+
+    def missing_device(self) -> str:
+        """Which devices of the group are not there, as a sentence without its end."""
+        group = lvm.group(self.host, self.vg)
+        return f"{lvm.missing_words(group.lost if group is not None else ())} missing"
+
     # -- making -------------------------------------------------------------------------------------------------------
 
     def rounded(self, capacity: int) -> int:
@@ -159,13 +194,14 @@ class LvmVolumes(blockdevice.BlockBackend):
         return -(-capacity // extent) * extent
 
     def create(self, volume: Volume, *, stripes: int = 0, mirrors: int = 0) -> VolumeInfo:
-        """Make a volume: linear, over several devices (``stripes``), or with further copies on others (``mirrors``, RAID 1).
+        """Make a volume: linear, over several devices (``stripes``), with further copies on others (``mirrors``), or both.
 
         A smaller allocation than capacity makes a thin volume in the group's thin pool, a backing store in the group a
         snapshot of it. Capacities are rounded up to whole extents. What the extents held before is not erased.
         """
         self._check(volume)
         if volume.backing_store is not None:
+            self._check_layout(volume, "a snapshot", stripes, mirrors)
             return self._make(volume, self._snapshot(volume, self._origin(volume.backing_store.path)))
         if not volume.capacity:
             raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
@@ -173,7 +209,7 @@ class LvmVolumes(blockdevice.BlockBackend):
 
     def clone(
         self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None,
-        secret: bytes | None = None,
+        secret: bytes | None = None, stripes: int = 0, mirrors: int = 0,
     ) -> VolumeInfo:  # fmt: skip
         """Make a volume with the bytes of any other; an image becomes raw. A thin volume of the group shares its blocks.
 
@@ -195,6 +231,7 @@ class LvmVolumes(blockdevice.BlockBackend):
         capacity = max(volume.capacity or 0, source.capacity)
         full = volume.allocation is None or volume.allocation >= capacity
         if origin is not None and (linked or (origin.thin and not full and capacity == source.capacity)):
+            self._check_layout(volume, "a snapshot", stripes, mirrors)
             return self._make(volume, self._snapshot(volume, origin))
         if reflink:
             raise errors.Unsupported(
@@ -208,7 +245,7 @@ class LvmVolumes(blockdevice.BlockBackend):
                 self._thin_pool(volume)
             except errors.Unsupported:  # a sparse source is copied in full where there is no thin pool
                 volume = replace(volume, allocation=None)
-        words = self._space(volume, capacity)
+        words = self._space(volume, capacity, stripes, mirrors)
         return self._make(
             volume, words, lambda fd, one: self.fill(fd, source, blank=one.thin and one.zero, secret=secret)
         )
@@ -228,6 +265,7 @@ class LvmVolumes(blockdevice.BlockBackend):
         group = self.group()
         extents = -(-capacity // group.extent)
         if volume.allocation is not None and volume.allocation < capacity:
+            self._check_layout(volume, "a thin volume", stripes, mirrors)
             pool = self._thin_pool(volume)
             return ["--type", "thin", "--virtualsize", f"{extents * group.extent}b", "--thinpool", pool, "--", self.vg]
         needed = extents * (mirrors + 1) * group.extent
@@ -237,11 +275,22 @@ class LvmVolumes(blockdevice.BlockBackend):
                 hint="give <allocation>0</allocation> for a volume in the thin pool" if self._thin_pools() else None,
             )
         words = ["--zero", "y", "--wipesignatures", "y", "--extents", str(extents)]
-        if mirrors:
+        if mirrors and stripes > 1:
+            words += ["--type", "raid10", "--stripes", str(stripes), "--mirrors", str(mirrors)]
+        elif mirrors:
             words += ["--type", "raid1", "--mirrors", str(mirrors)]
         elif stripes > 1:
             words += ["--type", "striped", "--stripes", str(stripes)]
         return [*words, "--", self.vg]
+
+    @staticmethod
+    def _check_layout(volume: Volume, what: str, stripes: int, mirrors: int) -> None:
+        if stripes > 1 or mirrors:
+            raise errors.InvalidArgument(
+                f"volume '{volume.name}' would be {what}, which lies where its origin or its thin pool does: it has no "
+                "stripes or mirrors of its own",
+                volume=volume.name,
+            )
 
     def _thin_pools(self) -> list[str]:
         return list(self.listing(select=lvm.quoted(segtype="thin-pool")).volumes)
@@ -309,21 +358,21 @@ class LvmVolumes(blockdevice.BlockBackend):
         temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
         with lvm.worded(self.pool.name, name):
             self.host.change(
-                ["lvcreate", "--yes", "--name", temporary, *words],
-                undo=["lvremove", "--yes", "--select", lvm.quoted(vg_name=self.vg, lv_name=temporary)],
+                self.command("lvcreate", "--yes", "--name", temporary, *words),
+                undo=self.command("lvremove", "--yes", "--select", lvm.quoted(vg_name=self.vg, lv_name=temporary)),
                 whole=True,
             )
         undo = None
         if not self.host.dry_run:
             found = self.listing(temporary)
             one = found.volumes[temporary]
-            undo = ["lvremove", "--yes", "--select", lvm.quoted(lv_uuid=one.uuid)]
+            undo = self.command("lvremove", "--yes", "--select", lvm.quoted(lv_uuid=one.uuid))
             if fill is not None:
                 info = VolumeInfo(temporary, "block", key=one.uuid, path=f"/dev/{self.vg}/{temporary}")
                 with self.open_volume(info, write=True) as fd:
                     fill(fd, one)
         with lvm.worded(self.pool.name, name):
-            self.host.change(["lvrename", "--", self.vg, temporary, name], undo=undo, whole=True)
+            self.host.change(self.command("lvrename", "--", self.vg, temporary, name), undo=undo, whole=True)
         return None if self.host.dry_run else (found, one._replace(name=name))
 
     def _exists(self, name: str) -> errors.VolumeExists:
@@ -357,7 +406,8 @@ class LvmVolumes(blockdevice.BlockBackend):
         if extents * group.extent != volume.size:
             with lvm.worded(self.pool.name, volume.name):
                 self.host.change(
-                    [*words, "--yes", "--extents", str(extents), "--", f"{self.vg}/{volume.name}"], whole=True
+                    self.command(*words, "--yes", "--extents", str(extents), "--", f"{self.vg}/{volume.name}"),
+                    whole=True,
                 )
         return info if self.host.dry_run else self.look(volume.name, info)
 
@@ -370,7 +420,7 @@ class LvmVolumes(blockdevice.BlockBackend):
             )
         extents = -(-capacity // self.group().extent)
         # 16 bytes per chunk of at least 4 KiB say what was changed; lvextend stops at what the snapshot can use.
-        words = ["lvextend", "--yes", "--extents", str(extents + extents // 128 + 1)]
+        words = self.command("lvextend", "--yes", "--extents", str(extents + extents // 128 + 1))
         try:
             with lvm.worded(self.pool.name, volume.name):
                 self.host.change([*words, "--", f"{self.vg}/{volume.name}"], whole=True)
@@ -395,7 +445,9 @@ class LvmVolumes(blockdevice.BlockBackend):
             )
         with lvm.worded(self.pool.name, volume.name):
             self.host.change(
-                ["lvremove", "--yes", "--select", lvm.quoted(lv_uuid=volume.uuid), "--", f"{self.vg}/{volume.name}"],
+                self.command(
+                    "lvremove", "--yes", "--select", lvm.quoted(lv_uuid=volume.uuid), "--", f"{self.vg}/{volume.name}"
+                ),
                 whole=True,
             )
 
@@ -409,9 +461,10 @@ class LvmVolumes(blockdevice.BlockBackend):
     def _alone(self, volume: LogicalVolume, verb: str, way: str = "") -> None:
         """Refuse a volume that others live on: lvremove takes them along, and lvextend the end that they show."""
         if "thickorigin" in volume.role or volume.external:
-            names = ", ".join(f"'{n}'" for n in self.listing().dependents(volume)) or "other volumes"
+            names = self.listing().dependents(volume)
+            what = f"the volume{'' if len(names) == 1 else 's'} {quoted(names)}" if names else "other volumes"
             raise errors.InvalidState(
-                f"volume '{volume.name}' cannot be {verb}: it is the origin of {names}",
+                f"volume '{volume.name}' cannot be {verb}: {what} stand{'s' if len(names) == 1 else ''} on it",
                 volume=volume.name,
                 hint="delete those that are based on it first"
                 if volume.external
@@ -420,12 +473,19 @@ class LvmVolumes(blockdevice.BlockBackend):
 
     def _users(self, volume: LogicalVolume) -> str:
         words = blockdevice.users(self.host, volume.device, processes=True)
-        return f": {', '.join(words[:5])}" if words else ""
+        return f": {errors.some(words)}" if words else ""
 
     def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Any:
         """As for every block device; ``InvalidState`` for a volume that is not active."""
-        if not os.path.exists(info.path or ""):
+        there = os.path.exists(info.path or "")
+        if not there:
             self._same(info)
+        if (write or not there) and (why := (info.detail or {}).get("error")):
+            raise errors.InvalidState(
+                f"volume '{info.name}' cannot be {'written to' if there else 'opened'}: {why}",
+                volume=info.name, hint=lvm.CONNECT,
+            )  # fmt: skip
+        if not there:
             raise errors.InvalidState(
                 f"volume '{info.name}' is not active, so it has no device",
                 volume=info.name,
@@ -439,15 +499,3 @@ class LvmVolumes(blockdevice.BlockBackend):
         uuid = kernel.value(f"/sys/dev/block/{number}/dm/uuid")
         if not uuid.startswith("LVM-") or not info.key or not uuid.endswith(info.key.replace("-", "")):
             raise self.replaced(f"'{info.path}'", info.name)
-
-
-def _warning(volume: LogicalVolume) -> str:
-    if not volume.active:
-        return "it is not active, so it has no device" + " (activation is skipped)" * volume.skip
-    if volume.health:
-        return f"LVM reports its state as: {volume.health}"
-    if volume.snapshot and volume.percent >= 100:
-        return "the room for its changes is full: the snapshot is lost"
-    if volume.snapshot and volume.percent >= _FILLING:
-        return f"the room for its changes is filled to {int(volume.percent)} %: when it is full the snapshot is lost"
-    return ""

@@ -1,0 +1,244 @@
+"""What keeps the hosts of one volume group apart: lvmlockd, a system ID that only poolkit gives, or nothing.
+
+A group records which it is: its lock type, or its system ID (lvmlockd(8), lvmsystemid(7)). A host's role says what it may do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from poolkit import errors
+from poolkit.families import lvm
+from poolkit.host.node import Node
+from poolkit.host.port import Host
+
+LOCKS = ("lvmlockd", "system-id", "none")
+
+TAG = "poolkit"
+"""Prefix of the tags that a group and its volumes get: poolkit.control.NODE, poolkit.attach.NODE, poolkit.share.NODE."""
+
+# The permitted operations: whoever has control changes the metadata of the group, and others only use its volumes.
+_CHANGES = frozenset(("build", "delete", "vol-create", "vol-clone", "vol-delete", "vol-resize", "take-control"))
+_USES = frozenset(("vol-attach", "vol-detach"))
+
+# All that a compute node can build: nothing of it changes the metadata of a group.
+_COMPUTE = frozenset(
+    (
+        ("vgchange", "--lockstart"), ("vgchange", "--lockstop"), ("lvchange", "--activate"), ("lvchange", "--refresh"),
+        ("vgchange", "--test"),  # LVM's own dry run
+    )
+)  # fmt: skip
+
+# Copies of the metadata in /etc/lvm are of no use for a group that others change (lvm.conf(5)).
+_COMMON = "backup{backup=0 archive=0}"
+# Hints hide what other hosts have made. Under lvmlockd LVM uses none, and with a section "devices" here lockstart of LVM 2.03.16
+# fails with "invalid parameters".
+_ALONE = f'devices{{hints="none" obtain_device_list_from_udev=0}} {_COMMON} global{{use_lvmlockd=0}}'
+
+_FIELDS = (
+    "vg_name", "vg_uuid", "vg_size", "vg_free", "vg_extent_size", "vg_missing_pv_count", "lv_count", "vg_systemid",
+    "vg_lock_type", "vg_seqno", "vg_tags", "pv_name",
+)  # fmt: skip
+
+
+class SharedGroup(NamedTuple):
+    """A volume group as any host can read it; sizes in bytes. ``sequence`` counts the changes of its metadata."""
+
+    name: str
+    uuid: str
+    size: int
+    free: int
+    extent: int
+    missing: int
+    volumes: int
+    system_id: str
+    lock_type: str
+    sequence: int
+    tags: tuple[str, ...]
+    devices: tuple[str, ...]
+
+    @property
+    def lock(self) -> str:
+        """The one of ``LOCKS`` that the group records."""
+        if self.lock_type not in ("", "none"):
+            return "lvmlockd"
+        return "system-id" if self.system_id else "none"
+
+    @property
+    def control(self) -> str:
+        """The node that has control, by its tag; empty for none. Only with a system ID a group has one."""
+        return next(iter(tagged(self.tags, "control")), "")
+
+
+def tagged(tags: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The nodes that tags name for ``what``: control, attach or share."""
+    start = f"{TAG}.{what}."
+    return tuple(sorted(tag.removeprefix(start) for tag in tags if tag.startswith(start)))
+
+
+def tag(what: str, node: str) -> str:
+    """The tag by which a node has ``what``."""
+    return f"{TAG}.{what}.{node}"
+
+
+def group(host: Host, name: str) -> SharedGroup | None:
+    """The group of that name, whoever owns it; None if no device has one, ``Unsafe`` if there are two.
+
+    Takes no lock. Asked once per engine call for all groups, and again after a change.
+    """
+    found: dict[str, SharedGroup] = {}
+    more = ("--config", _ALONE, "--foreign", "--shared")
+    for row in lvm.report(host, "vgs", _FIELDS, shared=True, more=more, ok=(0, 5)):
+        if row["vg_name"] != name:
+            continue
+        uuid, device = row["vg_uuid"], row["pv_name"]
+        if uuid in found:
+            found[uuid] = found[uuid]._replace(devices=(*found[uuid].devices, device))
+            continue
+        size, free, extent, missing, volumes = (int(row[field] or 0) for field in _FIELDS[2:7])
+        found[uuid] = SharedGroup(
+            name, uuid, size, free, extent, missing, volumes, row["vg_systemid"], row["vg_lock_type"],
+            int(row["vg_seqno"] or 0), tuple(filter(None, row["vg_tags"].split(","))), (device,),
+        )  # fmt: skip
+    if len(found) > 1:
+        raise errors.Unsafe(
+            f"{len(found)} volume groups are named '{name}' ({' and '.join(found)})",
+            hint="rename one of them: vgrename UUID NEWNAME",
+        )
+    return next(iter(found.values()), None)
+
+
+# -- roles --------------------------------------------------------------------------------------------------------------
+
+
+def permit(node: Node, verb: str, lock: Callable[[], str], pool: str) -> None:
+    """Raise ``RoleForbidden`` if the role of this host does not allow ``verb``; the one place that asks for it.
+
+    Without a role a host may do all where lvmlockd keeps hosts apart, and only look elsewhere. ``lock`` says which it is, and is
+    asked of a host without a role alone: what a role forbids is refused before any program runs.
+    """
+    role = node.role or ("both" if lock() == "lvmlockd" else "")
+    if not role:
+        raise errors.RoleForbidden(
+            f"pool '{pool}': node '{node.name}' has no role, and nothing but roles keeps the hosts of this group apart",
+            pool=pool, hint="say it in host.toml: [node] role = \"control\" on one host, and \"compute\" on all others",
+        )  # fmt: skip
+    if role == "compute" and verb in _CHANGES:
+        raise errors.RoleForbidden(
+            f"pool '{pool}': node '{node.name}' is a compute node: it attaches and detaches volumes, and cannot {said(verb)}",
+            pool=pool, hint="do it on the control node",
+        )  # fmt: skip
+    if role == "control" and verb in _USES:
+        raise errors.RoleForbidden(
+            f"pool '{pool}': node '{node.name}' is the control node and no compute node, so it cannot {said(verb)}",
+            pool=pool, hint='a host that does both has role = "both" in host.toml',
+        )  # fmt: skip
+
+
+def said(verb: str) -> str:
+    """A verb in a sentence."""
+    word = verb.removeprefix("vol-").replace("-", " ")
+    return (
+        f"{word} a volume" if verb.startswith("vol-") else f"{word} the group" if verb in ("build", "delete") else word
+    )
+
+
+def command(node: Node, tool: str, words: tuple[str, ...], config: tuple[str, ...], pool: str) -> list[str]:
+    """A command on a shared group. On a compute node only those of a closed list can be built: ``RoleForbidden`` for others.
+
+    This list is the guard, and not LVM's ``metadata_read_only``, which has had no effect since 2.03.05.
+    """
+    if node.role == "compute" and (tool, words[0] if words else "") not in _COMPUTE:
+        raise errors.RoleForbidden(
+            f"pool '{pool}': '{tool} {' '.join(words[:1])}' is not for a compute node, and '{node.name}' is one",
+            pool=pool,
+        )
+    return [tool, *config, *words]
+
+
+# -- configuration of commands ----------------------------------------------------------------------------------------------
+
+
+def config(lock: str, uuid: str, *, guarded: bool = False) -> tuple[str, ...]:
+    """The words that make LVM use a group under ``lock``; the pool's ``uuid`` is what its system ID is made of.
+
+    ``guarded`` lets LVM refuse to write metadata as well (``locking_type=4``, which 2.03.16 still knows).
+    """
+    if lock == "lvmlockd":
+        return ("--config", f"{_COMMON} global{{use_lvmlockd=1}}")
+    text = _ALONE
+    if lock == "system-id":
+        text += f' global{{system_id_source="lvmlocal"}} local{{system_id="{system_id(uuid)}"}}'
+    if guarded:
+        text += " global{locking_type=4}"
+    return ("--config", text)
+
+
+def system_id(uuid: str) -> str:
+    """The system ID of a pool's group (lvmsystemid(7): letters, digits, '_', '.', '-')."""
+    return f"poolkit-{uuid}"
+
+
+# -- lvmlockd ---------------------------------------------------------------------------------------------------------------
+
+
+def lockspaces(host: Host) -> Mapping[str, str] | None:
+    """The lockspaces that lvmlockd of this host has, by the name of their group, with their type; None if it does not run."""
+    try:
+        said = host.query(["lvmlockctl", "--info"], ok=(0, 1, 255), shared=True)  # 255 without the daemon
+    except errors.ToolMissing:
+        return None
+    if said.status:
+        return None
+    return dict(re.findall(r"^VG (\S+) lock_type=(\S+)", said.stdout, re.MULTILINE))
+
+
+def require_lvmlockd(host: Host, pool: str) -> Mapping[str, str]:
+    """The lockspaces; ``LockUnavailable`` if lvmlockd does not run."""
+    found = lockspaces(host)
+    if found is None:
+        raise errors.LockUnavailable(
+            f"pool '{pool}': lvmlockd does not run on this host", pool=pool,
+            hint="start sanlock and lvmlockd, and give this host a number of its own (local/host_id of lvmlocal.conf)",
+        )  # fmt: skip
+    return found
+
+
+_AREA = (
+    1 << 20
+)  # bytes from the start of a lockspace in which sanlock has the leases of hosts, and bytes of one resource
+
+
+def holder(host: Host, group: str, volume: str, config: Sequence[str]) -> str:
+    """The name of the host that has the lock of a volume, as sanlock's leases on the disk say; empty where they do not.
+
+    sanlock(8), "direct dump": a row for each lease, with its owner's number, and for each host its number and name. Of a lease
+    that hosts share there is a row for each of them, which ends in ``SH``; one of them is named.
+    """
+    rows = lvm.report(host, "lvs", ("lv_lockargs",), f"{group}/{volume}", more=config, ok=(0, 5))
+    offset = rows[0]["lv_lockargs"].rpartition(":")[2] if rows else ""
+    if not offset.isdigit():
+        return ""
+    device = f"/dev/mapper/{lvm.device_name(group, 'lvmlock')}"
+    try:
+        owners = _leases(host, f"{device}:{offset}:{_AREA}")
+        hosts = _leases(host, f"{device}:0:{_AREA}")
+    except errors.ToolError:
+        return ""
+    owner = next((number for _, number in owners), None)
+    # sanlock names a host by a UUID of its own and the host name.
+    return next((name.partition(".")[2] or name for name, number in hosts if number == owner), "")
+
+
+def _leases(host: Host, where: str) -> list[tuple[str, int]]:
+    """Resource and owner of the leases in a part of a device that somebody has."""
+    found = []
+    for line in host.query(["sanlock", "direct", "dump", where]).stdout.splitlines():
+        words = line.split()
+        if len(words) == 3 and words[2] == "SH" and words[0].isdigit():
+            found.append(("", int(words[0])))
+        elif len(words) >= 5 and words[3].isdigit() and words[4].isdigit() and int(words[3]):
+            found.append((words[2], int(words[4])))
+    return found

@@ -1,0 +1,389 @@
+"""A volume group that hosts share: what keeps them apart there, and its volumes, attached to one host or to several."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+from poolkit import errors
+from poolkit.backend import VolumeInfo
+from poolkit.content import copying
+from poolkit.families import blockdevice, lvm, lvmlocks
+from poolkit.families.lvm import Listing, LogicalVolume
+from poolkit.families.lvmgroups import LvmGroup
+
+
+class SharedGroup(LvmGroup):
+    """The group, its lock, and where its volumes are attached."""
+
+    @property
+    def node(self) -> str:
+        """The name of this host."""
+        return self.host.node.name
+
+    # -- the group and its lock ---------------------------------------------------------------------------------------
+
+    def shared_group(self) -> lvmlocks.SharedGroup | None:
+        """The group as it is now, whoever owns it."""
+        return lvmlocks.group(self.host, self.vg)
+
+    @cached_property
+    def lock(self) -> str:
+        """What keeps hosts apart, as the group records it; ``Unsafe`` where the definition says another one."""
+        wanted, group = self.pool.source.lock, self.shared_group()
+        if group is None:
+            if wanted != "auto":
+                return str(wanted)
+            return "lvmlockd" if lvmlocks.lockspaces(self.host) is not None else "system-id"
+        if group.lock_type not in ("", "none", "sanlock"):
+            raise errors.Unsupported(
+                f"pool '{self.pool.name}': the locks of the group '{self.vg}' are of type '{group.lock_type}', and poolkit knows "
+                "those of sanlock alone", pool=self.pool.name,
+                hint=f"stop the group on all hosts, and change it on one: vgchange --locktype sanlock {self.vg}",
+            )  # fmt: skip
+        have = group.lock
+        if wanted == "auto" and have == "none":
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': nothing keeps the hosts of the group '{self.vg}' apart", pool=self.pool.name,
+                hint="if that is meant: <lock type='none'/> in <source>; else make it a shared group: vgchange --locktype",
+            )  # fmt: skip
+        if wanted not in ("auto", have):
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': the group '{self.vg}' is under {have}, and the definition says {wanted}",
+                pool=self.pool.name,
+            )
+        if have == "system-id" and group.system_id != lvmlocks.system_id(self.pool.uuid):
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': the group '{self.vg}' belongs to '{group.system_id}', and this pool is "
+                f"'{lvmlocks.system_id(self.pool.uuid)}'", pool=self.pool.name,
+                hint="the pool has the same uuid on all hosts: write it into the definition",
+            )  # fmt: skip
+        return have
+
+    @property
+    def config(self) -> tuple[str, ...]:
+        """How every command sees the group."""
+        return lvmlocks.config(self.lock, str(self.pool.uuid))
+
+    def command(self, tool: str, *words: str) -> list[str]:
+        """A command on the group, if this host may give it."""
+        compute = self.host.node.role == "compute"
+        # A second guard, where LVM still has it: no metadata is written. It refuses a refresh as well, which writes none.
+        guarded = compute and "--refresh" not in words
+        config = lvmlocks.config(self.lock, str(self.pool.uuid), guarded=guarded)
+        return lvmlocks.command(self.host.node, tool, words, config, self.pool.name)
+
+    def found(self) -> lvm.Group | None:
+        """The group as it is now, without the fields that only shared groups have."""
+        group = self.shared_group()
+        if group is None:
+            return None
+        return lvm.Group(
+            group.name, group.uuid, group.size, group.free, group.extent, group.missing, group.volumes, group.devices
+        )
+
+    def gone(self) -> errors.HostError:
+        """As for groups of one host, but for a device that belongs to a group which cannot be read."""
+        return self.damage() or super().gone()
+
+    def damage(self) -> errors.HostError | None:
+        """The error for a device of the definition that belongs to a group which cannot be read; None if there is none."""
+        for path in self.devices:
+            if lvm.owner(self.host, os.path.realpath(path)) == lvm.UNKNOWN:
+                return errors.HostError(
+                    f"pool '{self.pool.name}': the metadata of a volume group on '{path}' is damaged, and no other device has "
+                    f"that of '{self.vg}'", pool=self.pool.name,
+                    hint="connect the other devices of the group; if it has none, write its metadata anew from a copy, on one "
+                    f"host while it is used on no other: vgcfgrestore --file COPY {self.vg}",
+                )  # fmt: skip
+        return None
+
+    def check_guard(self) -> None:
+        """Warn where LVM does not refuse to write metadata when it is told to: then only the closed list of commands does.
+
+        The write that is tried is one of LVM's own dry run, so that nothing happens where it is not refused.
+        """
+        if self.host.node.role != "compute" or self.lock == "lvmlockd":
+            return
+        argv = self.command("vgchange", "--test", "--addtag", lvmlocks.TAG, "--", self.vg)
+        if self.host.query(argv, ok=(0, 5)).status == 0:
+            self.host.warn(
+                f"LVM here would write the metadata of '{self.vg}' although it is told not to (locking_type=4): on this compute "
+                "node nothing but poolkit's own list of commands keeps it from that"
+            )
+
+    def exclusive(self, verb: str) -> AbstractContextManager[None]:
+        """What the role of this host allows; with a system ID the one host that has control, which is taken if nobody has it.
+
+        A host without control attaches what it was given.
+        lvmlockd locks the group for each command, and a volume as long as it is active.
+        """
+        lvmlocks.permit(self.host.node, verb, lambda: self.lock, self.pool.name)
+        # Attaching and detaching take control themselves where they have something to note.
+        if self.lock == "system-id" and verb not in ("build", "vol-attach", "vol-detach"):
+            self._take_control(by_force=False)
+        return contextlib.nullcontext()
+
+    def _take_control(self, *, by_force: bool) -> bool:
+        group = self.shared_group()
+        if group is None or group.control == self.node:
+            return False
+        if group.control and not by_force:
+            raise errors.Busy(
+                f"pool '{self.pool.name}': node '{group.control}' has control of the group '{self.vg}', not '{self.node}'",
+                pool=self.pool.name,
+                hint=errors.Hint(
+                    f"when nothing runs on '{group.control}' any more: ", errors.remedy("take-control", self.pool.name)
+                ),
+            )
+        words = ["--deltag", lvmlocks.tag("control", group.control)] if group.control else []
+        self.change("vgchange", *words, "--addtag", lvmlocks.tag("control", self.node), "--", self.vg)
+        return True
+
+    def take_control(self) -> bool:
+        """Make this host the one that changes the group, whichever was before; whether anything changed."""
+        lvmlocks.permit(self.host.node, "take-control", lambda: self.lock, self.pool.name)
+        if self.lock != "system-id":
+            raise errors.Unsupported(
+                f"pool '{self.pool.name}': nothing is to be taken, since the group is under {self.lock}",
+                pool=self.pool.name,
+            )
+        return self._take_control(by_force=True)
+
+    def lock_status(self) -> Mapping[str, Any]:
+        """What keeps hosts apart, and who has what."""
+        group, node = self.shared_group(), self.host.node
+        found: dict[str, Any] = {"lock": self.lock, "node": node.name, "role": node.role or None}
+        if group is not None:
+            found["sequence"] = group.sequence
+        if self.lock == "lvmlockd":
+            spaces = lvmlocks.lockspaces(self.host)
+            found |= {"daemon": spaces is not None, "lockspace": (spaces or {}).get(self.vg)}
+        if self.lock == "system-id" and group is not None:
+            found["control"] = group.control or None
+        found["attached"] = {
+            volume.name: holders
+            for volume in self.listing().volumes.values()
+            if volume.listed and (holders := self.holders(volume))
+        }
+        return found
+
+    def change(self, tool: str, *words: str, undo: Sequence[str] | None = None, volume: str | None = None) -> None:
+        """Run a command on the group, if this host may give it; LVM's refusals become errors of their own."""
+        with lvm.worded(self.pool.name, volume):
+            self.host.change(self.command(tool, *words), undo=undo, whole=True)
+
+    # -- where volumes are ------------------------------------------------------------------------------------------------
+
+    def info(self, found: Listing, volume: LogicalVolume) -> VolumeInfo:
+        """As for every logical volume, and where it is attached."""
+        info = super().info(found, volume)
+        holders = self.holders(volume)
+        if not holders:
+            return info
+        return info._replace(detail={**(info.detail or {}), "attached": holders})
+
+    def holders(self, volume: LogicalVolume) -> list[str]:
+        """The nodes that have a volume: this one, if it is active here, and those that a tag names."""
+        tags = volume.tags
+        nodes = {*lvmlocks.tagged(tags, "attach"), *lvmlocks.tagged(tags, "share")}
+        return sorted(nodes | ({self.node} if volume.active else set()))
+
+    def family(self, volume: LogicalVolume) -> list[LogicalVolume]:
+        """The volume and what is active together with it: an origin and its snapshots."""
+        if not volume.snapshot and "thickorigin" not in volume.role:
+            return [volume]
+        origin = volume.origin if volume.snapshot else volume.name
+        return [v for v in self.listing().volumes.values() if v.name == origin or (v.snapshot and v.origin == origin)]
+
+    def warning_of(self, volume: LogicalVolume) -> str:
+        """A volume without a device is detached, which is no fault."""
+        if volume.stale:
+            return "it was resized elsewhere, and its device here has the old size: attach it again"
+        return super().warning_of(volume) if volume.active else ""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the group notes who has a volume."""
+        return self.lock == "system-id" and self.pool.source.attach_record is not False
+
+    # -- attaching -------------------------------------------------------------------------------------------------------
+
+    def attach(self, info: VolumeInfo, *, shared: bool = False, node: str | None = None) -> VolumeInfo:
+        """Activate the volume on this host, after it was recorded where the lock is a system ID; see there for ``node``."""
+        volume = self._same(info)
+        recorded = self.recorded
+        if node not in (None, self.node) and not recorded:
+            raise errors.Unsupported(
+                f"volume '{info.name}': under {self.lock} a node attaches by itself, without being allowed to",
+                volume=info.name,
+            )
+        if shared and (volume.snapshot or "thickorigin" in volume.role):
+            raise errors.Unsupported(
+                f"volume '{info.name}' and its snapshots can be active on one host only", volume=info.name
+            )
+        if recorded:
+            self._record(volume, node or self.node, shared)
+        if node in (None, self.node):
+            self.activate_here(volume, shared)
+        return info if self.host.dry_run else self.look(info.name, info)
+
+    def _record(self, volume: LogicalVolume, node: str, shared: bool) -> None:
+        """The tag by which ``node`` may have the volume: written by a host that has control, found by all others."""
+        alone, together = lvmlocks.tagged(volume.tags, "attach"), lvmlocks.tagged(volume.tags, "share")
+        others = {*alone, *(() if shared else together)}
+        for one in self.family(volume):
+            others |= set(self.holders(one)) if one.name != volume.name else set()
+        if others - {node}:
+            raise self._held(volume.name, sorted(others - {node}))
+        what = "share" if shared else "attach"
+        if node in (together if shared else alone):
+            return
+        if self.host.node.role == "compute":
+            way = (
+                errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node, shared=True) if shared
+                else errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node)
+            )  # fmt: skip
+            raise errors.RoleForbidden(
+                f"volume '{volume.name}' has not been given to node '{node}'", volume=volume.name,
+                hint=errors.Hint("on the control node: ", way),
+            )  # fmt: skip
+        self._take_control(by_force=False)
+        name, tag = f"{self.vg}/{volume.name}", lvmlocks.tag(what, node)
+        undo = self.command("lvchange", "--deltag", tag, "--", name)
+        self.change("lvchange", "--addtag", tag, "--", name, undo=undo, volume=volume.name)
+
+    def elsewhere(self, name: str) -> errors.HeldElsewhere:
+        """The error for a volume whose lock another host has."""
+        who = lvmlocks.holder(self.host, self.vg, name, self.config)
+        return self._held(name, [f"node '{who}'" if who else "another host"])
+
+    def _held(self, name: str, holders: Sequence[str]) -> errors.HeldElsewhere:
+        return errors.HeldElsewhere(
+            f"volume '{name}' is attached to {', '.join(holders)}", volume=name,
+            hint=errors.Hint("detach it there: ", errors.remedy("vol-detach", name, pool=self.pool.name)),
+        )  # fmt: skip
+
+    def require_detached(self, volume: LogicalVolume, what: str) -> None:
+        """Raise ``HeldElsewhere`` if any host has the volume, as far as this one can see; ``what`` ends "it cannot be"."""
+        for one in self.family(volume):
+            holders = self.holders(one)
+            if not holders:
+                continue
+            it = "it" if one.name == volume.name else f"'{one.name}'"
+            raise errors.HeldElsewhere(
+                f"volume '{volume.name}' cannot be {what} while {it} is attached to "
+                f"{', '.join(holders)}", volume=volume.name,
+                hint=errors.Hint("detach it there: ", errors.remedy("vol-detach", one.name, pool=self.pool.name)),
+            )  # fmt: skip
+
+    def activate_here(self, volume: LogicalVolume, shared: bool) -> None:
+        """Make the volume's device on this host, and see that it is there; undone if the verb fails."""
+        name = f"{self.vg}/{volume.name}"
+        if volume.active:
+            if volume.stale:
+                self.change("lvchange", "--refresh", "--", name, volume=volume.name)
+            return
+        how = {"lvmlockd": "sy" if shared else "ey"}.get(self.lock, "y")
+        try:
+            self.change(
+                "lvchange", "--activate", how, "--ignoreactivationskip", "--yes", "--", name,
+                undo=self.command("lvchange", "--activate", "n", "--yes", "--", name), volume=volume.name,
+            )  # fmt: skip
+        except errors.HeldElsewhere as error:
+            raise self.elsewhere(volume.name) from error
+        if not self.host.dry_run:
+            self._verify(volume)
+
+    def _verify(self, volume: LogicalVolume) -> None:
+        """LVM can end with 0 and have activated nothing: only the device proves it."""
+        path = f"/dev/{self.vg}/{volume.name}"
+        with blockdevice.opened(self.host, path) as fd:
+            self.identify(VolumeInfo(volume.name, key=volume.uuid, path=path), fd)
+            size = copying.size_of(fd)
+        if size != volume.capacity:
+            raise errors.HostError(
+                f"volume '{volume.name}' has {volume.capacity} bytes, and its device '{path}' only {size}",
+                volume=volume.name,
+            )
+
+    def detach(self, info: VolumeInfo, *, node: str | None = None, force: bool = False) -> VolumeInfo:
+        """Deactivate the volume on this host; with ``node`` and ``force`` forget that another one had it."""
+        volume = self._same(info)
+        who = node or self.node
+        if who != self.node:
+            self._forget(volume, who, force)
+            return info if self.host.dry_run else self.look(info.name, info)
+        if volume.active:
+            if volume.open:
+                raise errors.Busy(f"volume '{info.name}' is {self.use(volume)}", volume=info.name)
+            self.deactivate(volume.name)
+        self._untag(volume, who)
+        return info if self.host.dry_run else self.look(info.name, info)
+
+    def _forget(self, volume: LogicalVolume, node: str, force: bool) -> None:
+        if self.lock != "system-id":
+            raise errors.Unsupported(
+                f"volume '{volume.name}': under {self.lock} only a node itself lets go of a volume", volume=volume.name,
+                hint="the lease of a dead node ends by itself, after about three minutes" * (self.lock == "lvmlockd") or None,
+            )  # fmt: skip
+        if not force:
+            raise errors.Unsafe(
+                f"nothing can tell whether node '{node}' still uses volume '{volume.name}'",
+                volume=volume.name,
+                hint=errors.Hint("if it is known to be dead, or to have detached it, add ", errors.Option("force")),
+            )
+        self._untag(volume, node)
+
+    def _untag(self, volume: LogicalVolume, node: str) -> None:
+        tags = [tag for what in ("attach", "share") if (tag := lvmlocks.tag(what, node)) in volume.tags]
+        if not tags:
+            return
+        group = self.shared_group()
+        if self.host.node.role == "compute" or (group is not None and group.control not in ("", self.node)):
+            self.warn_of_record(volume.name, node)
+            return
+        words = [word for tag in tags for word in ("--deltag", tag)]
+        self.change("lvchange", *words, "--", f"{self.vg}/{volume.name}", volume=volume.name)
+
+    def warn_of_record(self, name: str, node: str) -> None:
+        """Say that the group still notes that ``node`` has a volume, and who can mend it: the metadata has one writer."""
+        self.host.warn(
+            errors.Hint(
+                f"volume '{name}' is not active on '{node}' any more; the control node has to be told: ",
+                errors.remedy("vol-detach", name, pool=self.pool.name, node=node, force=True),
+            )
+        )
+
+    def deactivate(self, name: str) -> None:
+        """Take the device of a volume away on this host."""
+        # --yes: LVM asks before it changes a snapshot, because its origin changes with it.
+        self.change("lvchange", "--activate", "n", "--yes", "--", f"{self.vg}/{name}", volume=name)
+
+    def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Any:
+        """As for every block device; a detached volume is attached for as long as it is open."""
+        return self._attached(info, write, force)
+
+    @contextlib.contextmanager
+    def _attached(self, info: VolumeInfo, write: bool, force: bool) -> Iterator[int]:
+        volume = self.find(info.name)[1] if info.name[:1] != "." else None
+        path = f"/dev/{self.vg}/{info.name}"
+        here = volume is None or volume.active or os.path.exists(path)
+        if volume is not None and not here:
+            if self.lock == "system-id":
+                self.require_detached(volume, "opened")
+                if self.host.node.role == "compute":
+                    raise errors.RoleForbidden(
+                        f"volume '{info.name}' is not attached to this node, '{self.node}'",
+                        volume=info.name,
+                        hint=errors.Hint("attach it: ", errors.remedy("vol-attach", info.name, pool=self.pool.name)),
+                    )
+            self.activate_here(volume, shared=False)
+        with super().open_volume(info._replace(path=path), write=write, force=force) as fd:
+            yield fd
+        if not here:
+            self.deactivate(info.name)
