@@ -11,33 +11,42 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import chain, islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.backend import Backend, Erased, Usage, VolumeInfo
-from poolkit.host.files import LOOK, TEMPORARY, Directory, parent_of
+from poolkit.backend import Backend, Erased, Recorded, Usage, VolumeInfo, quoted
+from poolkit.families.newfiles import in_halves, is_hollow, is_young, stamp_of, taker
+from poolkit.host import beside
+from poolkit.host.directory import TEMPORARY, Directory, parent_of
+from poolkit.host.mounts import may_wait
+from poolkit.host.together import share
 from poolkit.host.undo import identity
 from poolkit.later import later
+from poolkit.listing import Known, Listing
 from poolkit.model import Permissions
 from poolkit.xmlmap import replace
 from poolkit.xmlmap.quote import name_fault
 
 if TYPE_CHECKING:
     from poolkit import formats
-    from poolkit.formats import ImageInfo
+    from poolkit.formats import ImageInfo, local
     from poolkit.host import libc, places
     from poolkit.host.mounts import Mount
 else:
     places = later(globals(), "places", "poolkit.host.places")
     libc = later(globals(), "libc", "poolkit.host.libc")  # ctypes: only where the content contradicts the record
     formats = later(globals(), "formats", "poolkit.formats")
+    local = later(globals(), "local", "poolkit.formats.local")
 
-# A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
-# Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
-_TICK = 50_000_000
-_SECOND = 2_000_000_000
+_AT_ONCE = 32
+"""As many requests as servers and their clients have under way with ease: NFS of Linux has 16 to 128 slots a session."""
+_MANY = 5_000
+"""New files from which on a second processor pays: to copy a process takes some milliseconds, a file ten microseconds."""
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # the fault of this process or machine, not of an entry
 _BYTES = ("raw", "iso")
 _REPLACED = (
@@ -50,6 +59,8 @@ class DirectoryBackend(Backend):
     """A backend whose volumes are the entries of one directory; what it can do to them is in ``filepool``."""
 
     file_backed = True
+    keeps_formats = True
+    counts_volumes = False
     trust_blocks = True
     """Whether st_blocks counts what was written but is not on the disk yet; network clients may lag."""
 
@@ -145,49 +156,114 @@ class DirectoryBackend(Backend):
         used = facts.f_blocks - facts.f_bfree
         return Usage(*(blocks * facts.f_frsize for blocks in (facts.f_blocks, used, facts.f_bavail)))
 
-    def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
+    def __init_subclass__(cls, **words: Any) -> None:
+        super().__init_subclass__(**words)
+        if "volumes" in vars(cls) and "scan" not in vars(cls):
+            cls.scan = Backend.scan  # type: ignore[method-assign]  # a type that lists in its own way is asked for that
+
+    def volumes(
+        self, known: Mapping[str, VolumeInfo], *, recorded: Mapping[str, Recorded] = MappingProxyType({})
+    ) -> Iterator[VolumeInfo]:
+        """All entries, as :meth:`scan` finds them."""
+        found = Listing(Known.of(known))
+        DirectoryBackend.scan(self, found, recorded=recorded)
+        return iter(found)
+
+    def scan(self, found: Listing, *, recorded: Mapping[str, Recorded] = MappingProxyType({}), **how: Any) -> None:
         """All entries; one whose stamp is unchanged costs one fstatat(2), a new file open, fstat, a few preads, close."""
         with self.open() as directory:
-            now = time.time_ns()
             covered = self._covered()
-            hollow = False  # a file without blocks is best not even opened, and seldom comes alone
+            walk = partial(self._walk, directory, covered, recorded, time.time_ns())
             with os.scandir(directory.fd) as entries:
-                for count, entry in enumerate(entries):
-                    if not count & 0xFF:
-                        self.host.check_abort()
-                    name = entry.name
-                    old = known.get(name)
-                    if name in covered:
-                        yield _under(name, covered[name], old)
-                        continue
-                    try:
-                        if old is None and not hollow and entry.is_file(follow_symlinks=False):
-                            info = self._new_file(directory, name, now)
-                            hollow = info is not None and not info[4]
-                        elif old is None and not _listable(name):
-                            continue  # not even looked at: the mount table cannot name it either
-                        else:
-                            facts = entry.stat(follow_symlinks=False)
-                            if old is not None and old.stamp == _stamp(facts):
-                                yield old
-                                continue
-                            info = self._entry(directory, name, facts, old, now)
-                            hollow = hollow and info is not None and not info[4]
-                    except FileNotFoundError:
-                        continue  # deleted while we looked
-                    except OSError as error:
-                        info = _failed(name, old, error)
-                    if info is not None:
-                        yield info
+                first = list(islice(entries, _MANY))
+                rest = chain(first, entries)
+                if self.at_once > 1:
+                    share(partial(walk, found), list(rest), self.at_once)
+                elif len(first) < _MANY or found.known.stamps or not beside.possible():
+                    walk(found, rest)
+                else:
+                    in_halves(directory.fd, walk, found, rest)
+        if count := len(found.links):
+            what = "a symbolic link is" if count == 1 else f"{count} symbolic links are"
+            self.host.warn(f"pool '{self.pool.name}': {what} not listed: {quoted(sorted(found.links))}")
 
-    def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
+    def _walk(
+        self, directory: Directory, covered: Mapping[str, Mount], recorded: Mapping[str, Recorded], now: int,
+        found: Listing, entries: Iterable[os.DirEntry[str]],
+    ) -> None:  # fmt: skip
+        """Add entries of the directory. Several threads do this at a time with entries of the same one."""
+        known, stamps = found.known, found.known.stamps
+        special = {*covered, *recorded}
+        take = taker(directory.fd, now, found, partial(self._more, found, now), trust_blocks=self.trust_blocks)
+        hollow = False  # a file without blocks is best not even opened, and seldom comes alone
+        for count, entry in enumerate(entries):
+            if not count & 0xFF:
+                self.host.check_abort()
+            name = entry.name
+            stamp = stamps.get(name)
+            try:
+                if name in special and name in covered:
+                    found.add(_under(name, covered[name], known.get(name)))
+                    continue
+                if stamp is None:
+                    if not _listable(name):
+                        continue  # not even looked at: the mount table cannot name it either
+                    if not hollow and name not in special and entry.is_file(follow_symlinks=False):
+                        try:
+                            hollow = take(name)
+                            continue
+                        except FileNotFoundError:
+                            continue
+                        except OSError:  # it cannot be opened: why says the long way
+                            hollow = False
+                            _add(found, self._entry(directory, name, directory.lstat(name), None, None, now))
+                            continue
+                facts = entry.stat(follow_symlinks=False)
+                if stamp is not None and stamp == stamp_of(facts):
+                    found.same.append(name)
+                    continue
+                if stat.S_ISLNK(facts.st_mode):
+                    if (linked := self._linked(directory, name, known.get(name), now)) is not None:
+                        found.add(linked)
+                    else:
+                        found.links.append(name)
+                    continue
+                info = self._entry(directory, name, facts, known.get(name), recorded.get(name), now)
+                hollow = hollow and info is not None and not info.allocation
+                _add(found, info)
+            except FileNotFoundError:
+                continue  # deleted while we looked
+            except OSError as error:
+                _add(found, _failed(name, known.get(name), error))
+
+    def _linked(self, directory: Directory, name: str, old: VolumeInfo | None, now: int) -> VolumeInfo | None:
+        """The volume that a symbolic link is where the definition lets links be followed, else None."""
+        if not getattr(self.pool, "follow", False) or not _listable(name):
+            return None
+        from poolkit.families import links
+
+        def make(name: str, facts: os.stat_result, format: str, size: int, detail: dict[str, Any] | None) -> VolumeInfo:
+            return _file(name, facts, now, format, size, detail)
+
+        return links.volume(directory, name, old, self._read, make)
+
+    @property
+    def at_once(self) -> int:
+        """How many files are looked at at the same time: several where each look may wait for somebody."""
+        mount = self.host.locate(self.place)[1]
+        return _AT_ONCE if mount is not None and may_wait(mount.fstype) else 1
+
+    def look(self, name: str, known: VolumeInfo | None, *, recorded: Recorded | None = None) -> VolumeInfo:
         """One entry as it is now; its recorded format stays."""
         with self.open() as directory:
             if (mount := self._covered().get(name)) is not None:
                 return _under(name, mount, known)
             try:
                 facts = directory.lstat(name)
-                info = self._entry(directory, name, facts, known, time.time_ns())
+                if stat.S_ISLNK(facts.st_mode):
+                    info = self._linked(directory, name, known, time.time_ns())
+                else:
+                    info = self._entry(directory, name, facts, known, recorded, time.time_ns())
             except (FileNotFoundError, ValueError):
                 raise self.missing(name) from None
             except OSError as error:
@@ -195,6 +271,22 @@ class DirectoryBackend(Backend):
         if info is None:
             raise self.missing(name)
         return info
+
+    def identity(self, info: VolumeInfo) -> int:
+        """The inode number: a file that took another's name is another volume, and its format is not on record."""
+        return info.inode
+
+    def below(self, info: VolumeInfo) -> tuple[str, ...]:
+        """The local files that the header names, as absolute paths: backing image, data file, extents in files of their own."""
+        detail = info.detail
+        if detail is None:
+            return ()
+        names = [detail.get("data_file"), *detail.get("extent_files", ())]
+        if "backing" in detail:
+            found = local.meant(detail["backing"], detail.get("backing_kind", "file"))
+            names.append(found[0] if found is not None else None)
+        image = f"{self.place}/{info.name}"
+        return tuple(dict.fromkeys(local.beside(name, image) for name in names if name))
 
     def _covered(self) -> dict[str, Mount]:
         """The entries on which another file system is mounted, by name, as the mount table has them.
@@ -219,34 +311,22 @@ class DirectoryBackend(Backend):
                 hint=f"unmount it first: umount {self.place}/{name}",
             )  # fmt: skip
 
-    def _new_file(self, directory: Directory, name: str, now: int) -> VolumeInfo | None:
-        """A file that was not known: the common case of a first refresh, with the fewest calls."""
-        if not _listable(name):
-            return None
+    def _more(
+        self, found: Listing, now: int, fd: int, name: str, facts: os.stat_result, image: ImageInfo | OSError
+    ) -> None:
+        """Add a new file of which there is more to say than its numbers."""
         try:
-            fd = os.open(name, LOOK, dir_fd=directory.fd)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            return self._entry(directory, name, directory.lstat(name), None, now)
-        try:
-            facts = os.fstat(fd)
-            if not stat.S_ISREG(facts.st_mode):
-                return None  # replaced while we looked
-            size = facts.st_size
-            if self._is_hollow(size, facts.st_blocks, None):
-                return _file(name, facts, now, "raw", size, None)
-            try:
-                return _file(name, facts, now, *self._read(fd, size, None, None))
-            except OSError as error:
-                return _unread(name, facts, None, {"error": f"cannot be read: {error.strerror}"})
-        finally:
-            os.close(fd)
+            if isinstance(image, OSError):
+                raise image
+            found.add(_file(name, facts, now, *self._said(fd, facts.st_size, image, None, None)))
+        except OSError as error:
+            found.add(_unread(name, facts, None, {"error": f"cannot be read: {error.strerror}"}))
 
     def _entry(
-        self, directory: Directory, name: str, facts: os.stat_result, old: VolumeInfo | None, now: int
-    ) -> VolumeInfo | None:
-        """An entry whose facts are known; ``old`` is what was recorded of it."""
+        self, directory: Directory, name: str, facts: os.stat_result, old: VolumeInfo | None, pinned: Recorded | None,
+        now: int,
+    ) -> VolumeInfo | None:  # fmt: skip
+        """An entry whose facts are known; ``old`` is what was known of it, ``pinned`` the format on record."""
         if not _listable(name):
             return None
         if stat.S_ISDIR(facts.st_mode):
@@ -254,7 +334,9 @@ class DirectoryBackend(Backend):
         if not stat.S_ISREG(facts.st_mode):
             return None
         recorded = None
-        if old is not None and old.inode == facts.st_ino and (old.physical or old.capacity):
+        if pinned is not None and pinned.inode == facts.st_ino:
+            recorded, old = pinned.format, None
+        elif old is not None and old.inode == facts.st_ino and (old.physical or old.capacity):
             # A recorded format stays with its file, whatever a guest writes. An empty file has no format yet, an ambiguous
             # one none until somebody adopts it, and one that could not be read none until it can.
             recorded = old.format if old.recorded else None
@@ -279,7 +361,7 @@ class DirectoryBackend(Backend):
 
     def _is_hollow(self, size: int, blocks: int, recorded: str | None) -> bool:
         """Whether there is nothing in a file to read; the content of a tiny one may be in its inode."""
-        return not blocks and size > 4096 and recorded in (None, "raw") and self.trust_blocks
+        return not blocks and recorded in (None, "raw") and is_hollow(size, blocks, self.trust_blocks)
 
     def _read(
         self, fd: int, size: int, recorded: str | None, old: VolumeInfo | None
@@ -294,9 +376,18 @@ class DirectoryBackend(Backend):
                 image = formats.as_format(formats.FdReader(fd, size), recorded)
         else:
             image = formats.as_format(formats.FdReader(fd, size), recorded)
+        return self._said(fd, size, image, recorded, old)
+
+    def _said(
+        self, fd: int, size: int, image: ImageInfo, recorded: str | None, old: VolumeInfo | None
+    ) -> tuple[str, int, dict[str, Any] | None]:
+        """Format, capacity and rarer facts of an open file that holds ``image``."""
         cut = formats.check(formats.FdReader(fd, size), image, deep=False) if image.error is None else None
-        if image is self._alike[0]:
-            detail = self._alike[1]  # overlays of one template are told alike
+        if (wrong := image.error or cut) and wrong.startswith(formats.UNREADABLE):
+            raise OSError(errno.EIO, wrong.removeprefix(formats.UNREADABLE))
+        alike = self._alike  # at once: other threads may put another there
+        if image is alike[0]:
+            detail = alike[1]  # overlays of one template are told alike
         else:
             detail = detail_of(image)
             self._alike = (image, detail)
@@ -349,16 +440,22 @@ def _unread(name: str, facts: os.stat_result, recorded: str | None, detail: dict
     """A file that could not be read: it is tried again at every look, and what it holds is not guessed."""
     if recorded is None:
         detail["unread"] = True
+    elif recorded not in _BYTES:
+        detail["unseen"] = True  # its capacity, and what it stands on, are in the header
     return _file(name, facts, 0, recorded or "", facts.st_size, detail)._replace(stamp=0)
+
+
+def _add(found: Listing, info: VolumeInfo | None) -> None:
+    if info is not None:
+        found.add(info)
 
 
 def _file(
     name: str, facts: os.stat_result, now: int, format: str, capacity: int, detail: dict[str, Any] | None
 ) -> VolumeInfo:
     ctime = facts.st_ctime_ns
-    young = ctime > now - _TICK or (ctime > now - _SECOND and not ctime % 1_000_000_000)
     return VolumeInfo(
-        name, "file", format, capacity, facts.st_blocks * 512, facts.st_size, 0 if young else _stamp(facts),
+        name, "file", format, capacity, facts.st_blocks * 512, facts.st_size, 0 if is_young(ctime, now) else stamp_of(facts),
         facts.st_ino, facts.st_mode & 0o7777, facts.st_uid, facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime,
         None, None, detail,
     )  # fmt: skip
@@ -381,6 +478,9 @@ def detail_of(image: ImageInfo) -> dict[str, Any] | None:
             detail["backing_format"] = backing.format
     if image.data_file is not None:
         detail["data_file"] = image.data_file
+    parts = dict.fromkeys(extent.file for extent in image.extents if extent.file)
+    if parts:
+        detail["extent_files"] = list(parts)
     if image.encryption is not None:
         detail["encryption"] = image.encryption
     if image.hints:
@@ -402,10 +502,6 @@ def detail_of(image: ImageInfo) -> dict[str, Any] | None:
 
 def _or_any(number: int | None) -> int:
     return -1 if number is None else number
-
-
-def _stamp(facts: os.stat_result) -> int:
-    return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
 
 
 def _listable(name: str) -> bool:

@@ -1,7 +1,7 @@
 """What the file-backed pool types share: everything one does to a volume that is a file of a directory.
 
 Every entry is reached through the directory's descriptor and never through a symbolic link; what is checked is what is
-worked on, because both go through one descriptor. A new volume appears under its name whole or not at all.
+worked on, because both go through one descriptor. How new ones are made is in ``filemaker``.
 """
 
 from __future__ import annotations
@@ -9,245 +9,37 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from poolkit import errors
-from poolkit.backend import Source, Transfer, VolumeInfo
-from poolkit.families.directory import DirectoryBackend
+from poolkit.backend import Transfer, VolumeInfo
+from poolkit.families.filemaker import FileMaker
 from poolkit.host import undo
-from poolkit.host.files import Directory, NewFile
+from poolkit.host.directory import Directory
 from poolkit.later import later
-from poolkit.model import FILE_FORMATS, Permissions, Volume
+from poolkit.model import FILE_FORMATS
 
 if TYPE_CHECKING:
-    from poolkit.content import copying, images, inuse, space, wiping
-    from poolkit.formats import ImageInfo
-    from poolkit.host import libc
+    from poolkit.content import copying, images, inuse, recipes, space, wiping
 else:
     # A listing needs none of them.
-    libc = later(globals(), "libc", "poolkit.host.libc")
     copying = later(globals(), "copying", "poolkit.content.copying")
     inuse = later(globals(), "inuse", "poolkit.content.inuse")
     images = later(globals(), "images", "poolkit.content.images")
+    recipes = later(globals(), "recipes", "poolkit.content.recipes")
     space = later(globals(), "space", "poolkit.content.space")
     wiping = later(globals(), "wiping", "poolkit.content.wiping")
 
 __all__ = ["FileBackend"]
 
 
-class FileBackend(DirectoryBackend):
+class FileBackend(FileMaker):
     """The base of dir, fs and netfs: everything about volumes; the subclasses bring the directory up and down."""
 
+    offers: ClassVar[tuple[str, ...]] = ("thin", "encryption")
     volume_formats = ("raw", *(f for f in FILE_FORMATS if f != "raw"))
-
-    @cached_property
-    def trust_blocks(self) -> bool:  # type: ignore[override]
-        """Whether a file without blocks is known to be empty: not on FUSE, overlays and others that count late or never."""
-        mount = self.host.locate(self.place)[1]
-        return mount is not None and mount.fstype in space.PROMPT
-
-    # -- making -------------------------------------------------------------------------------------------------------
-
-    def create(self, volume: Volume, *, preallocation: str | None = None) -> VolumeInfo:
-        """Make a volume of any format in ``images.PREALLOCATION``.
-
-        A raw one is sparse but for ``allocation`` bytes, which are reserved (all of them when it is not given);
-        ``preallocation`` off, metadata, falloc or full says otherwise for every format. ``NoSpace`` before anything is
-        written if what is to be reserved does not fit.
-        """
-        backing = self._backing_of(volume)
-        wanted = images.recipe(
-            self.host, volume, self._capacity_of(volume, backing), default="raw", preallocation=preallocation
-        )
-        if self.host.dry_run:
-            self.host.step(f"create {self.place}/{volume.name} {wanted.format} {wanted.capacity} bytes")
-            return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
-        with self.open() as directory, self._new(directory, volume, wanted.format) as new:
-            if wanted.format in images.BYTES:
-                self._fill(new.fd, volume, wanted.capacity, preallocation)
-            else:
-                if wanted.preallocation in ("falloc", "full"):
-                    copying.require_space(new.fd, wanted.capacity)
-                images.create(self.host, new.fd, volume.name, wanted)
-        return self._made(volume.name, wanted.format)
-
-    def clone(
-        self,
-        volume: Volume,
-        source: Source,
-        *,
-        linked: bool = False,
-        reflink: bool | None = None,
-        preallocation: str | None = None,
-        chain: Sequence[tuple[str, str]] = (),
-        secret: bytes | None = None,
-    ) -> VolumeInfo:
-        """Make a volume with the content of ``source``: a copy of its bytes, or a conversion when the format differs.
-
-        ``linked`` makes a qcow2 overlay on the source instead. ``reflink`` is as for ``copying.duplicate``. ``chain`` has the
-        path and format of each image below the source that a conversion may read; ``secret`` opens an encrypted source.
-        Raises ``SourceChanged`` if the source was changed while it was read, and then leaves nothing.
-        """
-        if source.info.type == "dir":
-            raise errors.Unsupported(f"{source} is a directory and cannot be cloned", volume=source.info.name)
-        if (source.info.detail or {}).get("ambiguous"):
-            raise errors.Unsafe(
-                f"{source} passes for several formats, so it is not used", volume=source.info.name,
-                hint=errors.Hint(
-                    "say which one it is: ",
-                    errors.remedy("vol-adopt", source.info.name, pool=source.pool.name, format=...),
-                ),
-            )  # fmt: skip
-        with source.open() as fd:
-            copy = (volume, source, fd, linked, reflink, preallocation, chain, secret)
-            return copying.twice(self.host, fd, lambda _: self._clone(*copy))
-
-    def _clone(
-        self, volume: Volume, source: Source, fd: int, linked: bool, reflink: bool | None, preallocation: str | None,
-        chain: Sequence[tuple[str, str]], secret: bytes | None,
-    ) -> VolumeInfo:  # fmt: skip
-        inuse.check_copy(self.host, fd, source.format, str(source), linked=linked)
-        size = copying.size_of(fd)
-        unchanged = contextlib.nullcontext() if linked else copying.unchanged(fd, source)
-        image = images.examine(self.host, fd, size, source.format, str(source))
-        have = source.capacity if image.capacity is None else image.capacity
-        wanted = images.recipe(
-            self.host, volume, max(volume.capacity or 0, have),
-            default="qcow2" if linked else source.format, preallocation=preallocation, copied=source.format,
-        )  # fmt: skip
-        if self.host.dry_run:
-            how = "link" if linked else "copy"
-            self.host.step(f"{how} {source.path} to {self.place}/{volume.name} {wanted.format}")
-            return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
-        with self.open() as directory, self._new(directory, volume, wanted.format) as new, unchanged:
-            if linked:
-                self._link(new, volume, source, wanted)
-            elif self._same(source.format, image, wanted):
-                self._copy(new, volume, source, fd, size, image, wanted, reflink, chain)
-            else:
-                if reflink:
-                    raise errors.Unsupported(
-                        f"{source} is {source.format}, and the new volume {wanted.format}: blocks cannot be shared"
-                    )
-                self._convert(new, volume, source, fd, wanted, chain, secret)
-        return self._made(volume.name, wanted.format)
-
-    @staticmethod
-    def _same(format: str, image: ImageInfo, wanted: images.Recipe) -> bool:
-        """Whether a copy of the bytes is what is wanted: it keeps snapshots, bitmaps and encryption."""
-        if wanted.format in images.BYTES:
-            return format in images.BYTES
-        return (
-            format == wanted.format
-            and wanted.preallocation == "off"
-            and wanted.secret is None
-            and wanted.cluster_size in (None, image.cluster_size)
-            and wanted.compat in (None, image.compat)
-            and set(wanted.features) <= set(image.features)
-        )
-
-    def _link(self, new: NewFile, volume: Volume, source: Source, wanted: images.Recipe) -> None:
-        import dataclasses
-
-        if wanted.format not in images.OVERLAYS:
-            raise errors.InvalidArgument(
-                f"volume '{volume.name}': a linked clone has the format qcow2, not {wanted.format}", volume=volume.name
-            )
-        if not source.path.startswith("/"):
-            raise errors.Unsupported(f"{source} has no path that an overlay could name")
-        wanted = dataclasses.replace(wanted, backing=(source.path, source.format))
-        images.create(self.host, new.fd, volume.name, wanted)
-
-    def _copy(
-        self, new: NewFile, volume: Volume, source: Source, fd: int, size: int, image: ImageInfo,
-        wanted: images.Recipe, reflink: bool | None, chain: Sequence[tuple[str, str]],
-    ) -> None:  # fmt: skip
-        folder = os.path.dirname(source.path)
-        backing = image.backing
-        if backing is not None and backing.kind == "file" and not backing.raw.startswith(b"/") and folder != self.place:
-            raise errors.Unsafe(
-                f"{source} names its backing image relative to its own folder, '{backing.name[:200]}': "
-                f"in '{self.place}' that would be another file",
-                hint="clone it in its own pool, or convert it to another format",
-            )
-        grown = wanted.capacity > (size if image.capacity is None else image.capacity)
-        if grown and wanted.format not in images.BYTES:
-            images.check_resize(self.host, fd, wanted.format, wanted.capacity, shrink=False)
-        if wanted.format in images.BYTES:
-            os.ftruncate(new.fd, size)
-            if _whole(volume, wanted):
-                copying.require_space(new.fd, wanted.capacity)
-        self.host.files.fault("copying")
-        copying.duplicate(self.host, fd, new.fd, size, reflink=reflink)
-        os.ftruncate(new.fd, max(size, wanted.capacity) if wanted.format in images.BYTES else size)
-        if wanted.format in images.BYTES:
-            if _whole(volume, wanted):
-                space.reserve(self.host, new.fd, 0, wanted.capacity)
-        elif grown:
-            key = images.secret_of(self.host, source.info, source.path) if image.encryption else None
-            self._resize(new.fd, source.path, str(source), wanted.format, wanted.capacity, chain=chain, key=key)
-
-    def _convert(
-        self, new: NewFile, volume: Volume, source: Source, fd: int, wanted: images.Recipe,
-        chain: Sequence[tuple[str, str]], secret: bytes | None,
-    ) -> None:  # fmt: skip
-        encryption = (source.info.detail or {}).get("encryption")
-        if encryption and secret is None:
-            secret = images.secret_of(self.host, source.info, source.path)
-        if _whole(volume, wanted):
-            copying.require_space(new.fd, wanted.capacity)
-        with contextlib.ExitStack() as stack:
-            fd = self._pinned(stack, fd, source.format, str(source))
-            below, fds = self._below(stack, source.path, fd, source.format, str(source), list(chain))
-            nodes = images.node(fd, source.format, backing=below, encryption=encryption)
-            images.convert(
-                self.host, nodes, (fd, *fds), source.format, secret, new.fd, volume.name, wanted,
-                max(source.allocation, 1),
-            )  # fmt: skip
-        if wanted.format in images.BYTES:
-            if os.fstat(new.fd).st_size < wanted.capacity:
-                os.ftruncate(new.fd, wanted.capacity)
-            if _whole(volume, wanted):
-                space.reserve(self.host, new.fd, 0, wanted.capacity)
-        elif wanted.capacity > source.capacity:
-            what = f"volume '{volume.name}'"
-            self._resize(new.fd, source.path, what, wanted.format, wanted.capacity, key=wanted.secret)
-
-    def _below(
-        self, stack: contextlib.ExitStack, path: str, fd: int, format: str, what: str, chain: list[tuple[str, str]]
-    ) -> tuple[Any, list[int]]:
-        """The node of the image that the open image stands on, all below it included, and the descriptors of them."""
-        image = images.examine(self.host, fd, copying.size_of(fd), format, what)
-        if image.backing is None:
-            return None, []
-        name = image.backing.name[:200]
-        if not chain or image.backing.kind != "file" or images.resolve(image.backing.raw, path) != chain[0][0]:
-            raise errors.Unsafe(
-                f"{what} stands on '{name}', which is no volume of an active pool; it was not opened",
-                hint="make a pool of its folder, or convert the image where its chain is known",
-            )
-        below, kind = chain[0]
-        under = stack.enter_context(images.opened(below, "the backing image"))
-        under = self._pinned(stack, under, kind, f"the backing image '{below}'")
-        node, fds = self._below(stack, below, under, kind, f"the backing image '{below}'", chain[1:])
-        return images.node(under, kind, backing=node), [under, *fds]
-
-    def _pinned(self, stack: contextlib.ExitStack, fd: int, format: str, what: str) -> int:
-        """The open image, or a copy that nobody else can write where its header could still make a tool open other files."""
-        if images.pinned(fd, format):
-            return fd
-        with self.open() as directory:
-            copy = stack.enter_context(self.host.files.scratch(directory))
-        self._copy_whole(fd, copy, format, what)
-        return copy
-
-    def _copy_whole(self, fd: int, copy: int, format: str, what: str) -> None:
-        size = copying.size_of(fd)
-        copying.duplicate(self.host, fd, copy, size)
-        os.ftruncate(copy, size)
-        images.examine(self.host, copy, size, format, what)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -304,25 +96,48 @@ class FileBackend(DirectoryBackend):
             os.fsync(fd)
         return self.look(info.name, info)
 
-    def _resize(
-        self, fd: int, path: str, what: str, format: str, capacity: int, *, shrink: bool = False, allocate: bool = False,
-        chain: Sequence[tuple[str, str]] = (), key: bytes | None = None,
-    ) -> None:  # fmt: skip
-        """Set the capacity of an open image that names what it stands on as seen from ``path``."""
-        image = images.check_resize(self.host, fd, format, capacity, shrink=shrink)
-        with contextlib.ExitStack() as stack:
-            below: Any = None
-            fds: list[int] = []
-            if image.backing is not None and capacity > (image.capacity or 0):
-                below, fds = self._below(stack, path, fd, format, what, list(chain))
-            nodes = images.node(fd, format, backing=below, encryption="luks" if key is not None else None)
-            images.resize(self.host, nodes, (fd, *fds), format, capacity, shrink=shrink, allocate=allocate, key=key)
-
     @staticmethod
     def _cannot_reserve(info: VolumeInfo, why: str) -> errors.Unsupported:
         return errors.Unsupported(
             f"volume '{info.name}': {why}", volume=info.name, hint="reserve the space in a clone of it"
         )
+
+    def permit(
+        self, info: VolumeInfo, mode: int | None, owner: int | None, group: int | None, *, force: bool = False
+    ) -> VolumeInfo:
+        """Set permission bits, owner and group of a file; None leaves one as it is. A machine may have it open.
+
+        ``Unsafe`` for a file with several names, unless ``force``: another user may have linked it here.
+        """
+        words = (
+            f"{'' if mode is None else f'{mode:04o}'} {'' if owner is None else owner}:{'' if group is None else group}"
+        )
+        self._require_own_name(info)
+        if self.host.dry_run:
+            self.host.step(f"give {self.place}/{info.name} the permissions {words.strip()}")
+            return info
+        with self.open_volume(info) as fd:
+            facts = os.fstat(fd)
+            if facts.st_nlink > 1 and not force:
+                raise self._several_names(info, facts)
+            path = f"{self.place}/{info.name}"
+            new = tuple(-1 if number is None else number for number in (owner, group))
+            if new[0] not in (-1, facts.st_uid) or new[1] not in (-1, facts.st_gid):
+                self.host.step(f"chown {new[0]}:{new[1]} {path}", undo.chown(path, facts))
+                os.fchown(fd, *new)  # may take bits of the mode away, which comes behind it
+            if mode is not None and mode != stat.S_IMODE(os.fstat(fd).st_mode):
+                self.host.step(f"chmod {mode:04o} {path}", undo.chmod(path, facts))
+                os.fchmod(fd, mode)
+            self.host.files.fault("fsync the permissions")
+            os.fsync(fd)
+        return self.look(info.name, info)
+
+    @staticmethod
+    def _several_names(info: VolumeInfo, facts: os.stat_result) -> errors.Unsafe:
+        return errors.Unsafe(
+            f"volume '{info.name}' has {facts.st_nlink} names (hard links): changing it would change the others",
+            volume=info.name, hint=errors.Hint("if that is meant, add ", errors.Option("force")),
+        )  # fmt: skip
 
     def delete(self, info: VolumeInfo, *, force: bool = False) -> None:
         """Unlink the file, or remove the empty directory; ``VolumeNotFound`` if it is gone already.
@@ -331,6 +146,9 @@ class FileBackend(DirectoryBackend):
         """
         with self.open() as directory:
             self.require_uncovered(info.name)
+            if "link" in (info.detail or {}):
+                self._delete_link(directory, info)
+                return
             try:
                 self._same_file(directory, info, directory.lstat(info.name))
             except FileNotFoundError:
@@ -350,6 +168,17 @@ class FileBackend(DirectoryBackend):
                     raise errors.Unsafe(
                         f"volume '{info.name}' is a directory that is not empty; it was left alone", volume=info.name
                     ) from None
+
+    def _delete_link(self, directory: Directory, info: VolumeInfo) -> None:
+        """Remove a symbolic link and not the file that it leads to."""
+        try:
+            if not stat.S_ISLNK(directory.lstat(info.name).st_mode):
+                raise self.replaced(f"'{directory.join(info.name)}'", info.name)
+            if self.host.step(f"unlink {directory.join(info.name)}"):
+                os.unlink(info.name, dir_fd=directory.fd)
+                os.fsync(directory.fd)
+        except FileNotFoundError:
+            raise self.missing(info.name) from None
 
     @staticmethod
     def _check_unused(directory: Directory, info: VolumeInfo, force: bool) -> None:
@@ -392,7 +221,7 @@ class FileBackend(DirectoryBackend):
         detail = info.detail or {}
         if format != "raw":
             features = tuple(f for f in detail.get("features", ()) if f in ("lazy_refcounts", "extended_l2"))
-            recipe = images.Recipe(
+            recipe = recipes.Recipe(
                 format, info.capacity,
                 cluster_size=detail.get("cluster_size") if format in ("qcow2", "qed") else None,
                 compat=detail.get("compat") if format == "qcow2" else None, features=features,
@@ -417,15 +246,15 @@ class FileBackend(DirectoryBackend):
         """
         if info.type == "dir":
             raise errors.Unsupported(f"volume '{info.name}' is a directory", volume=info.name)
+        self._require_own_name(info)
         if self.host.dry_run:
             self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")
             return info
         if info.format in images.BYTES:
             with self.open_volume(info, write=True, force=force) as fd:
+                end = space.check_range(info.name, transfer, os.fstat(fd).st_size)
                 self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")
-                copying.upload(
-                    self.host, fd, stream, transfer, space.check_range(info.name, transfer, os.fstat(fd).st_size)
-                )
+                copying.upload(self.host, fd, stream, transfer, end)
                 self.host.files.fault(f"fsync {info.name}")
                 os.fsync(fd)
             return self.look(info.name, info)
@@ -452,6 +281,15 @@ class FileBackend(DirectoryBackend):
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 
+    def landing(self) -> contextlib.AbstractContextManager[int]:
+        """In the pool's own directory, where an image needs only a name; storage that may hang gets it when it is whole."""
+        return super().landing() if "clone" in self.may_hang else self._landing()
+
+    @contextlib.contextmanager
+    def _landing(self) -> Iterator[int]:
+        with self.open() as directory, self.host.files.scratch(directory) as fd:
+            yield fd
+
     @contextlib.contextmanager
     def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
         """A descriptor of the listed file; ``Unsafe`` if something else has its name now.
@@ -461,22 +299,44 @@ class FileBackend(DirectoryBackend):
         """
         if info.type == "dir":
             raise errors.Unsupported(f"volume '{info.name}' is a directory: it has no bytes", volume=info.name)
+        if write:
+            self._require_own_name(info)
         with self.open() as directory:
             try:
-                with directory.regular(info.name, write=write) as fd:
+                with self._opened(directory, info, write) as fd:
                     facts = os.fstat(fd)
                     self._same_file(directory, info, facts)
                     if write and facts.st_nlink > 1 and not force:
-                        raise errors.Unsafe(
-                            f"volume '{info.name}' has {facts.st_nlink} names (hard links): "
-                            "changing it would change the others",
-                            volume=info.name, hint=errors.Hint("if that is meant, add ", errors.Option("force")),
-                        )  # fmt: skip
+                        raise self._several_names(info, facts)
                     if write:
                         inuse.require_free(fd, f"volume '{info.name}'", force=force, volume=info.name)
                     yield fd
             except FileNotFoundError:
                 raise self.missing(info.name) from None
+
+    @contextlib.contextmanager
+    def _opened(self, directory: Directory, info: VolumeInfo, write: bool) -> Iterator[int]:
+        if "link" not in (info.detail or {}):
+            with directory.regular(info.name, write=write) as fd:
+                yield fd
+            return
+        from poolkit.families import links
+
+        found = links.opened(directory, info.name)
+        if found is None:
+            raise self.replaced(f"'{directory.join(info.name)}'", info.name)
+        try:
+            yield found[0]
+        finally:
+            os.close(found[0])
+
+    def _require_own_name(self, info: VolumeInfo) -> None:
+        """``Unsafe`` for a symbolic link: what is written through it would change another volume."""
+        if aim := (info.detail or {}).get("link"):
+            raise errors.Unsafe(
+                f"volume '{info.name}' is a symbolic link to '{aim}': it is read and copied, and not changed",
+                pool=self.pool.name, volume=info.name, hint="name the file itself",
+            )  # fmt: skip
 
     def _same_file(self, directory: Directory, info: VolumeInfo, facts: os.stat_result) -> None:
         """``Unsafe`` if an entry is not the one that was listed: another file, or one that is mounted over it."""
@@ -489,68 +349,3 @@ class FileBackend(DirectoryBackend):
             same = mount is not None and mount.fstype == "overlay"
         if not same:
             raise self.replaced(f"'{directory.join(info.name)}'", info.name)
-
-    @contextlib.contextmanager
-    def _new(self, directory: Directory, volume: Volume, format: str) -> Iterator[NewFile]:
-        mode, owner, group = self.ownership(volume.target.permissions)
-        files = self.host.files
-        with files.new(directory, volume.name, format=format, mode=mode, owner=owner, group=group) as new:
-            if volume.target.nocow and not images.no_cow(new.fd):
-                self.host.warn(
-                    f"volume '{volume.name}': the file system of '{self.place}' cannot turn copy-on-write off"
-                )
-            yield new
-
-    def _fill(self, fd: int, volume: Volume, capacity: int, preallocation: str | None) -> None:
-        allocation = capacity if volume.allocation is None else min(volume.allocation, capacity)
-        if preallocation is not None:
-            allocation = 0 if preallocation == "off" else capacity
-        os.ftruncate(fd, capacity)
-        self.host.files.fault("truncated")
-        space.reserve(self.host, fd, 0, allocation, full=preallocation)
-
-    def _made(self, name: str, format: str) -> VolumeInfo:
-        with self.open() as directory:
-            inode = directory.lstat(name).st_ino
-        return self.look(name, VolumeInfo(name, format=format, inode=inode, capacity=1))
-
-    def _backing_of(self, volume: Volume) -> ImageInfo | None:
-        """The header of the image that a new overlay is to stand on, checked."""
-        backing = volume.backing_store
-        if backing is None or backing.format is None:
-            return None  # without a format the recipe is refused
-        with images.opened(backing.path, "the backing store") as fd:
-            size = copying.size_of(fd)
-            info = images.examine(self.host, fd, size, backing.format, f"the backing store '{backing.path}'")
-            if info.capacity is None:
-                info.capacity = size
-            return info
-
-    def _capacity_of(self, volume: Volume, backing: ImageInfo | None) -> int:
-        capacity = volume.capacity
-        if not capacity and backing is not None:
-            capacity = backing.capacity
-        if capacity is None:
-            raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
-        if capacity >= 1 << 63:
-            raise errors.InvalidArgument(
-                f"volume '{volume.name}' cannot have {capacity} bytes: a file has less than 2^63", volume=volume.name
-            )
-        return capacity
-
-    def ownership(self, given: Permissions) -> tuple[int, int, int]:
-        """Mode, owner and group of a new volume: its own, else the pool's defaults, else 0600 and this process's."""
-        default = self.pool.volume_defaults or Permissions()
-        mode = given.mode if given.mode is not None else default.mode
-        owner = given.owner if given.owner is not None else default.owner
-        group = given.group if given.group is not None else default.group
-        return 0o600 if mode is None else mode, _or_any(owner), _or_any(group)
-
-
-def _whole(volume: Volume, wanted: images.Recipe) -> bool:
-    """Whether all space of a copy is to be reserved; without a word it takes what its data takes."""
-    return wanted.preallocation in ("falloc", "full") or 0 < wanted.capacity <= (volume.allocation or 0)
-
-
-def _or_any(number: int | None) -> int:
-    return -1 if number is None else number

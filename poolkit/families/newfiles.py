@@ -1,0 +1,123 @@
+"""The short way of a listing: a file that was not known, which mostly is a raw image of which numbers say all there is to say.
+
+A directory of a hundred thousand new files is a hundred thousand times this, so it is one function with its names at hand:
+open, fstat, three reads of a few bytes, close, and eleven numbers in a row of bytes. Everything else goes the long way.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from struct import error as StructError
+from typing import TYPE_CHECKING
+
+from poolkit.host import beside
+from poolkit.host.directory import LOOK
+from poolkit.later import later
+from poolkit.listing import NUMBERS, Listing, Portion
+
+if TYPE_CHECKING:
+    from poolkit import formats
+    from poolkit.formats import ImageInfo
+else:
+    formats = later(globals(), "formats", "poolkit.formats")
+
+# A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
+# Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
+_TICK = 50_000_000
+_SECOND = 2_000_000_000
+_KIND = 0o170000  # inode(7), S_IFMT
+_FILE = stat.S_IFREG
+_SMALL = 4096  # bytes; the content of a file that is not larger may be in its inode
+
+Other = Callable[[int, str, os.stat_result, "ImageInfo | OSError"], None]
+"""Takes an open file that is more than a plain raw image, or that could not be read."""
+
+
+Walk = Callable[[Listing, Iterable[os.DirEntry[str]]], None]
+"""Adds entries of a directory to a listing."""
+
+
+def in_halves(directory: int, walk: Walk, found: Listing, entries: Iterable[os.DirEntry[str]]) -> None:
+    """List many files of which none is known: a copy of this process takes those of which the hash of the name is odd."""
+
+    def odd(into: Listing) -> None:
+        # A descriptor of its own: how far a folder is read belongs to the open folder, not to the process.
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            with os.scandir(fd) as again:
+                walk(into, (entry for entry in again if hash(entry.name) & 1 and entry.name not in into.stamps))
+        finally:
+            os.close(fd)
+
+    def portions() -> Iterator[Portion]:
+        other = Listing(found.known)
+        odd(other)
+        yield from other.portions()
+
+    with beside.doing(portions) as hand_on:
+        walk(found, (entry for entry in entries if not hash(entry.name) & 1))
+        whole = hand_on(found.join)
+    if not whole:
+        found.links = [name for name in found.links if not hash(name) & 1]
+        odd(found)
+
+
+def is_young(ctime: int, now: int) -> bool:
+    """Whether a file that was changed at ``ctime`` can change again without showing it."""
+    return ctime > now - _TICK or (ctime > now - _SECOND and not ctime % 1_000_000_000)
+
+
+def stamp_of(facts: os.stat_result) -> int:
+    """The number that tells a file and its state from all others, or another state of it."""
+    return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
+
+
+def is_hollow(size: int, blocks: int, trust_blocks: bool) -> bool:
+    """Whether there is nothing in a file to read."""
+    return not blocks and size > _SMALL and trust_blocks
+
+
+def taker(directory: int, now: int, found: Listing, other: Other, *, trust_blocks: bool) -> Callable[[str], bool]:
+    """The function that adds the file of a name to ``found``, and says whether it is hollow.
+
+    It raises the ``OSError`` of a file that cannot be opened, and adds nothing where the name is no regular file any more.
+    """
+    plain, stamps = found.plain, found.stamps
+    # What is looked up once here is not looked up for each file.
+    open_, fstat, close, listed, pack, hash_ = os.open, os.fstat, os.close, formats.listed, NUMBERS.pack, hash
+    settled = now - _SECOND
+
+    def take(name: str) -> bool:
+        fd = open_(name, LOOK, dir_fd=directory)
+        try:
+            facts = fstat(fd)
+            mode, inode, _, _, owner, group, size, _, _, _ = facts
+            if mode & _KIND != _FILE:
+                return False  # replaced while we looked
+            blocks, mtime, ctime = facts.st_blocks, facts.st_mtime_ns, facts.st_ctime_ns
+            hollow = not blocks and is_hollow(size, 0, trust_blocks)
+            if not hollow:
+                try:
+                    image = listed(fd, size)
+                except OSError as error:
+                    other(fd, name, facts, error)
+                    return False
+                if image is not None:
+                    other(fd, name, facts, image)
+                    return False
+            stamp = 0 if ctime > settled and is_young(ctime, now) else hash_((inode, size, mtime, ctime, blocks))
+            try:
+                plain[name] = pack(
+                    size, blocks * 512, size, stamp, inode, mode & 0o7777, owner, group, facts.st_atime_ns, mtime, ctime
+                )
+            except StructError:  # an inode number with the highest bit set
+                other(fd, name, facts, formats.ImageInfo("raw", size))
+                return hollow
+            stamps[name] = stamp
+            return hollow
+        finally:
+            close(fd)
+
+    return take

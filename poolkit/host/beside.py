@@ -1,0 +1,95 @@
+"""A second processor for work that only reads: a copy of this process that does a part of it, and ends.
+
+A thread would not do: Python lets one at a time compute, and what is left of a short system call is mostly Python.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, NoReturn, TypeVar
+
+from poolkit.host.descriptors import write_all
+
+R = TypeVar("R")
+
+
+def possible() -> bool:
+    """Whether this process may have a copy and it would help: it has no other threads, which a copy lacks, and two processors."""
+    try:
+        return len(os.sched_getaffinity(0)) > 1 and len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False  # no /proc
+
+
+@contextmanager
+def doing(work: Callable[[], Iterator[R]]) -> Iterator[Callable[[Callable[[R], object]], bool]]:
+    """Have a copy of this process do ``work`` during the body, which gets a function that hands on each thing it yields.
+
+    That returns whether all came: if not, because there can be no copy or it could not end its work, it has to be done here.
+    ``work`` must change nothing that is outside of the process, touch no database and no lock, and yield what can be pickled.
+    Leaving the body ends the copy.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+    except OSError:  # too many processes, or no memory for one
+        os.close(reading)
+        os.close(writing)
+        yield lambda take: False
+        return
+    if not pid:
+        _work(work, writing)
+    os.close(writing)
+    copy = _Copy(pid)
+    with open(reading, "rb", buffering=1 << 20) as pipe:
+        try:
+            yield lambda take: copy.hand_on(pipe, take)
+        finally:
+            copy.end()
+
+
+def _work(work: Callable[[], Iterator[object]], writing: int) -> NoReturn:
+    """The copy's whole life. Nothing that was registered for the end of this process runs, nor is anything flushed."""
+    try:
+        import pickle
+
+        for one in work():
+            write_all(writing, pickle.dumps(one, pickle.HIGHEST_PROTOCOL))
+        os._exit(0)
+    except BaseException:  # whatever it was: the parent does it again, and sees for itself
+        os._exit(1)
+
+
+class _Copy:
+    """A copy of this process, as its parent sees it."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._alive = True
+
+    def hand_on(self, pipe: BinaryIO, take: Callable[[Any], object]) -> bool:
+        """Call ``take`` with each thing that comes; whether the copy ended well."""
+        import pickle
+
+        try:
+            while True:
+                take(pickle.load(pipe))  # noqa: S301 - of our own process
+        except (EOFError, pickle.UnpicklingError):
+            return self._wait() == 0
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+        if self._alive:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._wait()
+
+    def _wait(self) -> int:
+        self._alive = False
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        except ChildProcessError:
+            return -1  # somebody waits for all children of this process: how it ended is not known
