@@ -7,55 +7,104 @@ from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
-from itertools import chain
-from operator import itemgetter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from poolkit.backend import VolumeInfo
 from poolkit.state import packing
+from poolkit.state.packing import Entry
 
-_name = itemgetter(0)
+
+class Outline(NamedTuple):
+    """What a refresh needs of the last listing: all stamps, the volumes that have more than numbers, the damaged blocks."""
+
+    stamps: dict[str, int]
+    told: dict[str, VolumeInfo]
+    damaged: dict[int, bytes]
 
 
-def readable(found: Sequence[bytes]) -> tuple[dict[str, VolumeInfo], list[bytes]]:
-    """The volumes of the sound blocks by name, and the blocks that are damaged."""
-    volumes: dict[str, VolumeInfo] = {}
-    damaged = []
-    for block in found:
+def outline(rows: Iterable[tuple[int, bytes]]) -> Outline:
+    """The outline of blocks, given by number."""
+    found = Outline({}, {}, {})
+    for number, block in rows:
         try:
-            volumes.update((v[0], v) for v in packing.decode(block))
+            stamps, told = packing.outline(block)
         except packing.Damaged:
-            damaged.append(block)
-    return volumes, damaged
+            found.damaged[number] = block
+        else:
+            found.stamps.update(stamps)
+            found.told.update(told)
+    return found
 
 
-def store(
-    db: sqlite3.Connection,
-    pool: int,
-    listing: dict[str, VolumeInfo],
-    changed: Sequence[VolumeInfo],
-    missing: Sequence[str],
-) -> None:
-    """Bring the blocks in step with ``listing``, of which ``changed`` is new and ``missing`` was there before."""
+T = TypeVar("T")
+
+PAGE = 64
+"""Blocks that are read at once of a listing that is walked: about 2 MB."""
+
+Rows = Callable[[str, Sequence[Any]], Iterable[Any]]
+"""Runs a query and has all its rows, so that nobody who writes waits for the reader."""
+
+# A page begins with the block that holds the last name of the one before: blocks may be divided and joined meanwhile.
+_PAGE = """SELECT volumes FROM blocks WHERE pool = ? AND first >= coalesce(
+    (SELECT max(first) FROM blocks WHERE pool = ? AND first <= ?), '') ORDER BY first LIMIT ?"""
+
+
+def walk(rows: Rows, pool: int, unpacked: Callable[[bytes], list[T]], name: Callable[[T], str]) -> Iterator[list[T]]:
+    """What ``unpacked`` has of each block, by name and in portions, with few in memory at any time; ``packing.Damaged``.
+
+    What is there all the while comes exactly once, whatever others put into the listing or drop from it.
+    """
+    after = ""
+    while True:
+        page = [block for (block,) in rows(_PAGE, (pool, pool, after, PAGE))]
+        for block in page:
+            found = unpacked(block)
+            if block is page[0]:
+                found = [one for one in found if name(one) > after]
+            if found:
+                after = name(found[-1])
+                yield found
+        if len(page) < PAGE:
+            return
+
+
+def near(rows: Rows, pool: int, name: str, count: int) -> Iterator[bytes]:
+    """The ``count`` blocks before the place of a name in the order, and as many from there on."""
+    query = "SELECT volumes FROM blocks WHERE pool = ? AND first"
+    for half in ("<= ? ORDER BY first DESC", "> ? ORDER BY first"):
+        for (block,) in rows(f"{query} {half} LIMIT ?", (pool, name, count)):
+            yield block
+
+
+def store(db: sqlite3.Connection, pool: int, fresh: Mapping[str, Entry], missing: Collection[str]) -> None:
+    """Bring the blocks in step: ``fresh`` is new or changed, ``missing`` was there before; ``packing.Damaged``."""
     firsts = [first for (first,) in db.execute("SELECT first FROM blocks WHERE pool = ? ORDER BY first", (pool,))]
-    touched = {max(bisect_right(firsts, n) - 1, 0) for n in chain((v[0] for v in changed), missing)}
-    if len(touched) * 2 >= len(firsts):
-        db.execute("DELETE FROM blocks WHERE pool = ?", (pool,))
-        _insert(db, pool, sorted(listing.values(), key=_name))
+    mine: dict[
+        int, tuple[dict[str, Entry], set[str]]
+    ] = {}  # what is put into a block and dropped from it, by its place
+    for name, entry in fresh.items() if firsts else ():
+        mine.setdefault(max(bisect_right(firsts, name) - 1, 0), ({}, set()))[0][name] = entry
+    for name in missing if firsts else ():
+        mine.setdefault(max(bisect_right(firsts, name) - 1, 0), ({}, set()))[1].add(name)
+    if len(mine) * 2 < len(firsts):
+        for place, (put, drop) in mine.items():
+            _edit(db, pool, firsts[place], put, drop)
         return
-    gone = frozenset(missing)
-    for index in touched:
-        last = firsts[index + 1] if index + 1 < len(firsts) else None
-        first = firsts[index] if index else ""
-        mine = [v for v in changed if v[0] >= first and (last is None or v[0] < last)]
-        _edit(db, pool, firsts[index], {v[0]: v for v in mine}, gone)
+    whole: dict[str, Entry] = {}
+    for (block,) in db.execute("SELECT volumes FROM blocks WHERE pool = ?", (pool,)):
+        whole.update(packing.entries(block))
+    for name in missing:
+        whole.pop(name, None)
+    db.execute("DELETE FROM blocks WHERE pool = ?", (pool,))
+    _insert(db, pool, {**whole, **fresh} if whole else fresh)
 
 
 def put(db: sqlite3.Connection, pool: int, info: VolumeInfo) -> None:
     """Store one volume; ``packing.Damaged``."""
     first = _first(db, pool, info.name)
     if first is None:
-        _insert(db, pool, [info])
+        _insert(db, pool, {info.name: info})
     else:
         _edit(db, pool, first, {info.name: info}, ())
 
@@ -75,21 +124,22 @@ def _first(db: sqlite3.Connection, pool: int, name: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _edit(db: sqlite3.Connection, pool: int, first: str, put: dict[str, VolumeInfo], drop: Collection[str]) -> None:
+def _edit(db: sqlite3.Connection, pool: int, first: str, put: Mapping[str, Entry], drop: Collection[str]) -> None:
     """Change one block, which is split when it has grown too large."""
     row = db.execute("SELECT id, volumes FROM blocks WHERE pool = ? AND first = ?", (pool, first)).fetchone()
-    inside = {v[0]: v for v in packing.decode(row[1])}
-    inside.update(put)
-    kept = sorted((v for n, v in inside.items() if n not in drop), key=_name)
-    if kept and kept[0][0] == first and len(kept) < 2 * packing.SIZE:
+    inside = {**packing.entries(row[1]), **put}
+    for name in drop:
+        inside.pop(name, None)
+    if inside and min(inside) == first and len(inside) < 2 * packing.SIZE:
+        kept = {name: inside[name] for name in sorted(inside)}
         db.execute("UPDATE blocks SET volumes = ? WHERE id = ?", (packing.encode(kept), row[0]))
         return
     db.execute("DELETE FROM blocks WHERE id = ?", (row[0],))
-    _insert(db, pool, kept)
+    _insert(db, pool, inside)
 
 
-def _insert(db: sqlite3.Connection, pool: int, volumes: Sequence[VolumeInfo]) -> None:
+def _insert(db: sqlite3.Connection, pool: int, volumes: Mapping[str, Entry]) -> None:
     db.executemany(
         "INSERT INTO blocks (pool, first, volumes) VALUES (?, ?, ?)",
-        ((pool, part[0][0], packing.encode(part)) for part in packing.split(volumes)),
+        ((pool, next(iter(part)), packing.encode(part)) for part in packing.split(volumes)),
     )

@@ -27,6 +27,16 @@ _COPY = 5.0  # seconds that a copy in memory is read before the file is looked a
 _LEFT: list[object] = []  # connections of a parent: SQLite forbids a child even to close them
 
 
+def signed(inode: int) -> int:
+    """An inode number as SQLite can store it: Gluster's use all 64 bits."""
+    return inode - (1 << 64) if inode >= 1 << 63 else inode
+
+
+def unsigned(inode: int) -> int:
+    """The inode number that was stored as ``signed``."""
+    return inode % (1 << 64)
+
+
 class _Closer:
     """Closes a thread's connection when the thread has ended, which its local storage does not outlive."""
 

@@ -13,19 +13,27 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
 from poolkit import errors
-from poolkit.backend import Usage, VolumeInfo
-from poolkit.state import blocks, packing
+from poolkit.backend import Recorded, Usage, VolumeInfo
+from poolkit.listing import Known, Listing
+from poolkit.state import backing, blocks, packing, placements
+from poolkit.state.backing import Edge
+from poolkit.state.database import signed, unsigned
+from poolkit.state.packing import Entry
 from poolkit.state.pools import Pools, Record, is_text
 
-__all__ = ["Inventory", "Record"]
+__all__ = ["Edge", "Inventory", "Record"]
 
 _MAX = (1 << 63) - 1
+_NEAR = 20  # blocks on each side: about 10,000 names, which are compared with one in a tenth of a second
+
+Kept = tuple[int, dict[str, int], dict[str, VolumeInfo]]
+"""Of a listing that was read or stored: its version, and the stamps and told volumes as ``Known`` has them."""
 
 
 class _Started(NamedTuple):
@@ -42,19 +50,19 @@ class Inventory(Pools):
 
     def __init__(self, path: str, *, fault: Callable[[str], None] | None = None, keep: bool = True) -> None:
         super().__init__(path, fault=fault, keep=keep)
-        self._known: dict[int, tuple[int, dict[str, VolumeInfo]]] = {}
+        self._kept: dict[int, Kept] = {}
         self._hurt: set[int] = set()  # pools of whose listing a damaged block was seen
 
     # -- pools that start, stop and go --------------------------------------------------------------------------
 
     def set_active(
         self, number: int, live: str, boot: str, operation: str | None, volumes: Sequence[VolumeInfo], usage: Usage,
-        *, real: str | None = None, storage: str | None = None,
+        *, real: str | None = None, storage: str | None = None, below: Sequence[Edge] = (),
     ) -> None:  # fmt: skip
-        """The pool is up: its live definition, sizes and first listing, in one transaction."""
+        """The pool is up: its live definition, sizes, first listing and what that stands on, in one transaction."""
         with self.transaction(operation) as db:
-            saved = self._save(db, number, volumes, None, usage, _Started(live, boot, real, storage))
-        self._remember(number, *saved)
+            saved = self._save(db, number, volumes, None, usage, below, _Started(live, boot, real, storage))
+        self._remember(number, saved)
 
     def add_active(
         self,
@@ -68,6 +76,7 @@ class Inventory(Pools):
         *,
         real: str | None = None,
         storage: str | None = None,
+        below: Sequence[Edge] = (),
     ) -> None:
         """A transient pool is up: it appears with all that :meth:`set_active` stores. ``identity``: name, uuid, type, target."""
         with self.transaction(operation) as db:
@@ -79,8 +88,8 @@ class Inventory(Pools):
             )
             number = int(cursor.lastrowid or 0)
             self._claim(db, number, claims)
-            saved = self._save(db, number, volumes, None, usage, _Started(live, boot, real, storage))
-        self._remember(number, *saved)
+            saved = self._save(db, number, volumes, None, usage, below, _Started(live, boot, real, storage))
+        self._remember(number, saved)
 
     def set_inactive(self, number: int, operation: str | None = None, *, same: bool = False) -> None:
         """The pool is down. Formats and the last listing stay for the next start; a transient pool vanishes.
@@ -118,7 +127,9 @@ class Inventory(Pools):
 
     def _drop(self, db: sqlite3.Connection, number: int, formats: bool = True) -> None:
         if formats:
-            self._keep_formats(db, number, self._load(number)[0].values())
+            for (block,) in db.execute("SELECT volumes FROM blocks WHERE pool = ?", (number,)).fetchall():
+                if packing.is_sound(block):
+                    self._keep_formats(db, number, packing.decode(block))
         else:
             db.execute("DELETE FROM formats WHERE place = (SELECT target FROM pools WHERE id = ?)", (number,))
         for statement in (
@@ -126,59 +137,79 @@ class Inventory(Pools):
             "places WHERE pool",
             "claims WHERE pool",
             "touched WHERE pool",
+            "backing WHERE pool",
+            "placements WHERE pool",
+            "reservations WHERE pool",
             "pools WHERE id",
         ):
             db.execute(f"DELETE FROM {statement} = ?", (number,))  # noqa: S608
-        self._known.pop(number, None)
+        self._kept.pop(number, None)
 
     @staticmethod
     def _keep_formats(db: sqlite3.Connection, number: int, volumes: Iterable[VolumeInfo]) -> None:
         """Record the formats of files for the pool's place; each is bound to name and inode."""
         target = db.execute("SELECT target FROM pools WHERE id = ?", (number,)).fetchone()
         if target is not None and target[0] is not None:
-            listed = ((target[0], v.name, _signed(v.inode), v.format) for v in volumes if v.inode and v.recorded)
+            listed = ((target[0], v.name, signed(v.inode), v.format) for v in volumes if v.inode and v.recorded)
             db.executemany("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", listed)
 
     # -- volumes ----------------------------------------------------------------------------------------------
 
-    def known(self, record: Record | None, place: str | None) -> tuple[int, dict[str, VolumeInfo]]:
-        """The version of ``record`` and the last listing of its pool, by name, and formats recorded at ``place`` for what is
-        not in it.
-        """
-        version, listing = 0, {}
-        if record is not None:
-            version = record.version  # what has changed since then counts as changed during the scan
-            cached = self._known.get(record.id)
-            if cached is None or cached[0] != version:
-                sound, damaged = self._load(record.id)
-                self._put_aside(damaged)
-                cached = self._known[record.id] = (version, sound)
-            listing = cached[1]
-        if place is not None:
-            pinned = self._db.rows("SELECT name, inode, format FROM formats WHERE place = ?", (place,))
-            # Not empty: an empty file would have no format yet.
-            extra = {
-                n: VolumeInfo(n, inode=i % (1 << 64), format=f, physical=1) for n, i, f in pinned if n not in listing
-            }
-            if extra:
-                listing = {**listing, **extra}
-        return version, listing
+    def known(self, record: Record | None) -> tuple[int, Known]:
+        """The version of ``record`` and the last listing of its pool, by name."""
+        if record is None:
+            return 0, Known.of({})
+        number, version = record.id, record.version  # what has changed since then counts as changed during the scan
+        kept = self._kept.get(number)
+        if kept is None or kept[0] != version or number in self._hurt:
+            outline = self._outline(number)
+            kept = self._kept[number] = (version, outline.stamps, outline.told)
+        return version, self._known(number, kept)
 
-    def _load(self, number: int) -> tuple[dict[str, VolumeInfo], list[bytes]]:
-        """The last listing by name, and the blocks of it that are damaged."""
-        rows = self._db.rows("SELECT volumes FROM blocks WHERE pool = ? ORDER BY first", (number,))
-        return blocks.readable([block for (block,) in rows])
+    def _known(self, number: int, kept: Kept) -> Known:
+        return Known(*kept[1:], lambda name: self._around(number, name))
+
+    def _outline(self, number: int) -> blocks.Outline:
+        """The outline of the last listing; damaged blocks are put aside and stay out."""
+        outline = blocks.outline(self._db.rows("SELECT id, volumes FROM blocks WHERE pool = ?", (number,)))
+        if outline.damaged:
+            self._hurt.add(number)
+            self._put_aside(list(outline.damaged.values()))
+        return outline
+
+    def _around(self, number: int, name: str | None) -> Iterator[VolumeInfo]:
+        """The volumes of the block that a name belongs to, of all blocks for None; nothing of damaged ones."""
+        query = "SELECT volumes FROM blocks WHERE pool = ?"
+        if name is None:
+            rows = self._db.rows(query, (number,))
+        else:
+            rows = self._db.rows(f"{query} AND first <= ? ORDER BY first DESC LIMIT 1", (number, name))
+        for (block,) in rows:
+            if packing.is_sound(block):
+                yield from packing.decode(block)
+
+    def formats(self, place: str) -> dict[str, Recorded]:
+        """The formats on record for files at ``place`` beyond those of listed volumes, by name: see :meth:`record_format`."""
+        rows = self._db.rows("SELECT name, inode, format FROM formats WHERE place = ?", (place,))
+        return {name: Recorded(unsigned(inode), format) for name, inode, format in rows}
+
+    def format(self, place: str, name: str) -> Recorded | None:
+        """The format on record for one file at ``place``, as :meth:`formats` has it."""
+        row = self._db.row("SELECT inode, format FROM formats WHERE place = ? AND name = ?", (place, name))
+        return None if row is None else Recorded(unsigned(row[0]), row[1])
 
     def record_format(self, place: str, name: str, inode: int, format: str) -> None:
         """Record durably the format of a file that is about to appear; it is bound to the inode: a replaced file is a new one."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, _signed(inode), format))
+            db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, signed(inode), format))
 
-    def save_listing(self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage) -> None:
-        """Store a refresh that began at version ``scanned``; what others changed since then is kept."""
+    def save_listing(
+        self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage, below: Sequence[Edge] = ()
+    ) -> None:
+        """Store a refresh that began at version ``scanned``, and what its volumes stand on; what others changed since is kept."""
         with self.transaction() as db:
-            saved = self._save(db, number, volumes, scanned, usage)
-        self._remember(number, *saved)
+            saved = self._save(db, number, volumes, scanned, usage, below)
+        self._remember(number, saved)
 
     def _save(
         self,
@@ -187,51 +218,79 @@ class Inventory(Pools):
         volumes: Sequence[VolumeInfo],
         scanned: int | None,
         usage: Usage,
+        below: Sequence[Edge],
         started: _Started | None = None,
-    ) -> tuple[int, dict[str, VolumeInfo]]:
-        """Store a listing, and that the pool was ``started``. Returns the new version and the listing: what ``_remember``
-        takes once that is committed.
-        """
+    ) -> Kept:
+        """Store a listing, and that the pool was ``started``. Returns what ``_remember`` takes once that is committed."""
+        found = Listing.of(volumes)
         current = self._present(db, number)
-        cached = self._known.pop(number, None)
-        trusted = cached is not None and cached[0] == current
-        old, damaged = ({}, []) if trusted and number not in self._hurt else self._load(number)
-        if damaged:
-            db.execute("DELETE FROM blocks WHERE pool = ?", (number,))
-        if trusted and cached is not None:
-            old = cached[1]
-        else:
-            self._put_aside(damaged)
+        kept = self._kept.pop(number, None)
+        damaged: Collection[int] = ()
+        if kept is None or kept[0] != current or number in self._hurt:
+            outline = self._outline(number)
+            kept, damaged = (current, outline.stamps, outline.told), outline.damaged
+            db.executemany("DELETE FROM blocks WHERE id = ?", ((row,) for row in damaged))
+        _, stamps, told = kept
         # A volume made or changed by others during the scan is newer than what the scan saw; one deleted is not back.
         newer: set[str] = set()
         if scanned is not None and current > scanned:
             query = "SELECT name FROM touched WHERE pool = ? AND version > ?"
             newer.update(name for (name,) in db.execute(query, (number, scanned)))
-        listing = {v[0]: v for v in volumes}
-        for name in newer:
-            listing.pop(name, None)
-            if name in old:
-                listing[name] = old[name]
-        changed = [v for v in listing.values() if old.get(v[0]) is not v]
-        missing = [n for n in old if n not in listing]
+        fresh: Mapping[str, Entry] = {**found.plain, **found.others} if found.others else found.plain
+        if newer:
+            fresh = {name: entry for name, entry in fresh.items() if name not in newer}
+        # Unchanged but not stored: another scan missed it, or its block is damaged. It was seen, so it stays listed.
+        lost = [n for n in found.same if n not in stamps and n not in newer] if scanned != current or damaged else []
+        fresh = {**fresh, **{n: found.known[n] for n in lost if found.known.held(n) is not None}} if lost else fresh
+        there = set(found.same)
+        missing = [n for n in stamps if n not in there and n not in fresh and n not in newer]
         version = current
-        if changed or missing or damaged:
+        if fresh or missing or damaged:
             version = current + 1
-            blocks.store(db, number, listing, changed, missing)
-            self._note(db, number, changed, missing)
+            gone = self._known(number, kept)
             # What is not there now may come back, as with a file system that was not mounted for a while: its formats stay.
-            self._keep_formats(db, number, [old[n] for n in missing])
+            self._keep_formats(db, number, [gone[n] for n in missing if n in gone])
+            blocks.store(db, number, fresh, missing)
+            self._note(db, number, fresh, missing)
+            stamps, told = {**stamps, **{n: found.stamps.get(n, 0) for n in fresh}}, {**told, **_told(fresh)}
+            for name in missing:
+                del stamps[name]
+                told.pop(name, None)
+            for name in fresh.keys() & told.keys():
+                if not _has_more(fresh[name]):
+                    del told[name]
+        backing.replace(db, number, below, newer)
         now = time.time()
-        sets = "capacity = ?, allocation = ?, available = ?, refreshed = ?, version = ?, trouble = NULL"
-        values: list[object] = [*map(_clamp, usage), now, version]
+        sets = "refreshed = ?, version = ?, trouble = NULL"
+        values: list[object] = [now, version]
         if started is not None:
             sets += ", active = 1, started = ?, live = ?, boot = ?, real = ?, storage = ?"
             values += [now, *started]
         db.execute(f"UPDATE pools SET {sets} WHERE id = ?", (*values, number))  # noqa: S608
-        return version, listing
+        # Sizes that were taken after a change that the scan may not have seen are newer than those of the scan.
+        self._measure(db, number, version, usage, version if scanned is None or started is not None else scanned)
+        return version, stamps, told
 
-    def _remember(self, number: int, version: int, listing: dict[str, VolumeInfo]) -> None:
-        self._known[number] = version, listing
+    @staticmethod
+    def _measure(db: sqlite3.Connection, number: int, version: int, usage: Usage, since: int) -> None:
+        """Store sizes that hold all changes up to ``version``, unless others were stored that hold more than up to ``since``."""
+        db.execute(
+            "UPDATE pools SET capacity = ?, allocation = ?, available = ?, measured = ? WHERE id = ? AND measured <= ?",
+            (*map(_clamp, usage), version, number, since),
+        )
+
+    def note_storage(self, number: int, storage: str | None) -> None:
+        """Store what the storage of an active pool was at its last listing."""
+        with self.transaction() as db:
+            db.execute("UPDATE pools SET storage = ? WHERE id = ? AND active", (storage, number))
+
+    def set_sizes(self, number: int, version: int, usage: Usage) -> None:
+        """Store sizes that were taken when the listing had ``version``, unless there are later ones."""
+        with self.transaction() as db:
+            self._measure(db, number, version, usage, version)
+
+    def _remember(self, number: int, kept: Kept) -> None:
+        self._kept[number] = kept
         self._hurt.discard(number)
 
     @staticmethod
@@ -260,36 +319,101 @@ class Inventory(Pools):
         return sorted({name for name, block in self._db.rows(query) if not packing.is_sound(block)})
 
     @staticmethod
-    def _note(db: sqlite3.Connection, number: int, changed: Sequence[VolumeInfo], missing: Sequence[str]) -> None:
-        """Keep the look-up by key and path in step, and drop recorded formats: what is listed carries its own."""
-        placed = [(number, v[0], v[14], v[15]) for v in changed if v[14] is not None or v[15] is not None]
+    def _note(db: sqlite3.Connection, number: int, changed: Mapping[str, Entry], missing: Sequence[str]) -> None:
+        """Keep the look-up by key and path in step, and drop formats on record that the listing carries from now on."""
+        volumes = (v for v in changed.values() if isinstance(v, VolumeInfo))
+        placed = [(number, v[0], v[14], v[15]) for v in volumes if v[14] is not None or v[15] is not None]
         if placed or db.execute("SELECT 1 FROM places WHERE pool = ? LIMIT 1", (number,)).fetchone():
-            names = chain((v[0] for v in changed), missing)
+            names = chain(changed, missing)
             db.executemany("DELETE FROM places WHERE pool = ? AND name = ?", ((number, n) for n in names))
             db.executemany("INSERT INTO places VALUES (?, ?, ?, ?)", placed)
         place = "(SELECT target FROM pools WHERE id = ?)"
         if db.execute(f"SELECT 1 FROM formats WHERE place = {place} LIMIT 1", (number,)).fetchone():  # noqa: S608
-            listed = ((number, v[0]) for v in changed)
+            carries = (n for n, v in changed.items() if isinstance(v, bytes) or (v.inode and v.recorded))
+            listed = ((number, name) for name in carries)
             db.executemany(f"DELETE FROM formats WHERE place = {place} AND name = ?", listed)  # noqa: S608
 
-    def put_volume(self, number: int, info: VolumeInfo, operation: str | None = None) -> None:
-        """Store one volume as it is now."""
+    def put_volume(
+        self, number: int, info: VolumeInfo, operation: str | None = None, *, below: Sequence[Edge] = (),
+        paths: Sequence[str] = (), sizes: tuple[int, Usage] | None = None, placed: placements.Placement | None = None,
+    ) -> int | None:  # fmt: skip
+        """Store one volume as it is now, what it stands on, and that what stands on one of its ``paths`` has it.
+
+        ``placed``: it was made through a flavor, and what was reserved for it is from the same instant a part of the listing.
+
+        ``sizes`` are those of the pool with the version that the listing had before they were taken. If it has another one by
+        now they may lack what others did: then the new version is returned, with which they have to be taken again.
+        """
         with self.transaction(operation) as db:
-            self._present(db, number)
+            current = self._present(db, number)
             self._touch(db, number, info.name)
             with self._whole(number):
                 blocks.put(db, number, info)
-            self._note(db, number, [info], [])
+            self._note(db, number, {info.name: info}, [])
+            backing.put(db, number, info.name, below)
+            backing.mark(db, paths, False)
+            if placed is not None:
+                placements.settle(db, number, info, placed)
+            return self._taken(db, number, current, sizes)
 
-    def drop_volume(self, number: int, name: str, operation: str | None = None) -> None:
-        """Forget one volume; a refresh that is under way will not bring it back. Nothing to do if the pool is gone."""
+    def drop_volume(
+        self, number: int, name: str, operation: str | None = None, *, paths: Sequence[str] = (),
+        sizes: tuple[int, Usage] | None = None,
+    ) -> int | None:  # fmt: skip
+        """Forget one volume; a refresh that is under way will not bring it back. Nothing to do if the pool is gone.
+
+        What stands on one of its ``paths`` misses it from now on. ``sizes`` and the answer as with ``put_volume``.
+        """
         with self.transaction(operation) as db:
-            if db.execute("SELECT 1 FROM pools WHERE id = ?", (number,)).fetchone() is None:
-                return
+            row = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()
+            if row is None:
+                return None
             self._touch(db, number, name)
             with self._whole(number):
                 blocks.drop(db, number, name)
-            self._note(db, number, [], [name])
+            self._note(db, number, {}, [name])
+            backing.put(db, number, name, ())
+            placements.forget(db, number, name)
+            backing.mark(db, paths, True)
+            return self._taken(db, number, int(row[0]), sizes)
+
+    def _taken(self, db: sqlite3.Connection, number: int, before: int, sizes: tuple[int, Usage] | None) -> int | None:
+        if sizes is None:
+            return None
+        taken, usage = sizes
+        if taken != before:
+            return before + 1
+        self._measure(db, number, before + 1, usage, before)
+        return None
+
+    # -- what stands on what ------------------------------------------------------------------------------------
+
+    def standing(self, query: tuple[str, list[object]], limit: int) -> tuple[list[tuple[str, str]], int]:
+        """Pool and volume of the first few that a query of ``poolkit.state.backing`` finds, by name, and how many it finds."""
+        words, values = query
+        first = self._db.rows(f"{words} ORDER BY pools.name, backing.name LIMIT ?", (*values, limit + 1))
+        count = len(first)
+        if count > limit:
+            row = self._db.row(f"SELECT count(*) FROM ({words})", values)  # noqa: S608
+            count = int(row[0]) if row else count
+        return first[:limit], count
+
+    def said_of(self, node: str) -> list[str]:
+        """The paths by which volumes name the file or device ``node``."""
+        return [path for (path,) in self._db.rows("SELECT DISTINCT said FROM backing WHERE node = ?", (node,))]
+
+    def edges(self, number: int) -> list[Edge]:
+        """What the volumes of a pool stand on, by name."""
+        query = "SELECT name, said, real, node, missing FROM backing WHERE pool = ? ORDER BY name, said"
+        return [Edge(*row)._replace(missing=bool(row[4])) for row in self._db.rows(query, (number,))]
+
+    def missing(self, number: int, first: str, last: str | None = None) -> dict[str, list[str]]:
+        """The paths that a volume, or all from ``first`` to ``last``, stand on and at which nothing is, by volume."""
+        found: dict[str, list[str]] = {}
+        query = "SELECT name, said FROM backing WHERE pool = ? AND name BETWEEN ? AND ? AND missing ORDER BY said"
+        for volume, path in self._db.rows(query, (number, first, first if last is None else last)):
+            found.setdefault(volume, []).append(path)
+        return found
 
     @contextmanager
     def _whole(self, number: int) -> Iterator[None]:
@@ -326,6 +450,26 @@ class Inventory(Pools):
         with self._whole(number):
             return [volume for (block,) in rows for volume in packing.decode(block)]
 
+    def walk(self, number: int) -> Iterator[list[VolumeInfo]]:
+        """The last listing by name, in portions that are read as they are asked for: see ``blocks.walk``.
+
+        All of it is checked before the first comes, so that nobody gets the beginning of a damaged listing.
+        """
+        with self._whole(number):
+            for _ in blocks.walk(self._db.rows, number, packing.names, str):
+                pass
+            yield from blocks.walk(self._db.rows, number, _decoded, _name)
+
+    def names(self, number: int) -> Iterator[str]:
+        """The names of the last listing, in order, read as they are asked for."""
+        with self._whole(number):
+            yield from chain.from_iterable(blocks.walk(self._db.rows, number, packing.names, str))
+
+    def names_near(self, number: int, name: str) -> list[str]:
+        """The names next to ``name`` in the order: all of a pool with a few thousand volumes."""
+        found = blocks.near(self._db.rows, number, name if is_text(name) else "", _NEAR)
+        return sorted(chain.from_iterable(packing.names(block) for block in found if packing.is_sound(block)))
+
     def volume(self, number: int, name: str) -> VolumeInfo | None:
         """One volume of a pool by name."""
         if not is_text(name):
@@ -349,9 +493,21 @@ class Inventory(Pools):
                 yield pool, info
 
 
-def _signed(inode: int) -> int:
-    """An inode number as SQLite can store it: Gluster's use all 64 bits."""
-    return inode - (1 << 64) if inode >= 1 << 63 else inode
+def _decoded(block: bytes) -> list[VolumeInfo]:
+    return list(packing.decode(block))
+
+
+def _name(volume: VolumeInfo) -> str:
+    return volume.name
+
+
+def _has_more(entry: Entry) -> bool:
+    """Whether more than numbers is known of a volume."""
+    return isinstance(entry, VolumeInfo) and entry[14:] != (None, None, None)
+
+
+def _told(volumes: Mapping[str, Entry]) -> dict[str, VolumeInfo]:
+    return {name: entry for name, entry in volumes.items() if isinstance(entry, VolumeInfo) and _has_more(entry)}
 
 
 def _clamp(value: int) -> int:

@@ -180,24 +180,42 @@ class Locks:
         with self._gate(os.path.join(self.directory, "%secrets"), 0.0, None):
             yield
 
+    @contextlib.contextmanager
+    def flavors(self) -> Iterator[None]:
+        """The short lock for changing a flavor; as :meth:`definitions`."""
+        with self._gate(os.path.join(self.directory, "%flavors"), 0.0, None):
+            yield
+
     def current(self, pool: str) -> list[Work]:
         """The work in progress on a pool, oldest first. Takes no lock that others wait for."""
         folder = os.path.join(self.directory, _quote(pool))
         return sorted((w for w, _ in self._alive(folder, gated=False)), key=lambda w: w.since)
+
+    def forget(self, pool: str) -> None:
+        """Remove the folder of a pool that is gone. It stays while anybody works on the pool, and where it cannot be removed."""
+        folder = os.path.join(self.directory, _quote(pool))
+        with contextlib.suppress(OSError, errors.PoolkitError):
+            if not os.path.isdir(folder):
+                return
+            with self._gate(folder, 0.0, None):
+                if not self._alive(folder):
+                    os.unlink(os.path.join(folder, _GATE))
+                    os.rmdir(folder)
 
     @contextlib.contextmanager
     def _gate(self, folder: str, wait: float, check: Callable[[], None] | None) -> Iterator[None]:
         private.check(folder)
         until = time.monotonic() + max(wait, GATE)
         pid = os.getpid()
+        fd = self._open_gate(folder)
         try:
-            with forks.undivided():
-                fd = private.open_private(os.path.join(folder, _GATE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-                forks.hold(fd)
-        except OSError as error:
-            raise errors.from_os_error(error, f"lock '{folder}'") from error
-        try:
-            while not _try(fd):
+            while True:
+                if _try(fd):
+                    if os.fstat(fd).st_nlink:
+                        break
+                    forks.release(fd)  # the pool was forgotten meanwhile: this is the gate of nothing
+                    fd = self._open_gate(folder)
+                    continue
                 if check is not None:
                     check()
                 if time.monotonic() > until:
@@ -210,6 +228,16 @@ class Locks:
         finally:
             if pid == os.getpid():
                 forks.release(fd)
+
+    @staticmethod
+    def _open_gate(folder: str) -> int:
+        try:
+            with forks.undivided():
+                fd = private.open_private(os.path.join(folder, _GATE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+                forks.hold(fd)
+        except OSError as error:
+            raise errors.from_os_error(error, f"lock '{folder}'") from error
+        return fd
 
     def _enter(self, folder: str, work: Work) -> tuple[str, int]:
         """The path of the file that stands for the work, and its locked descriptor; the folder where no file can be made."""

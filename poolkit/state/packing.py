@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from poolkit.backend import VolumeInfo
+from poolkit.listing import NUMBERS, PLAIN
 
 SIZE = 256
 """Volumes in a new block; one that has grown to twice that is split."""
 
 _COUNT = struct.Struct("<I")
 _SUM = struct.Struct("<I")
-_WIDTH = 11  # numbers of a volume: fields 3 (capacity) to 13 (ctime)
 _LIMIT = 1 << 63
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -45,68 +45,119 @@ def _content(block: bytes) -> bytes:
     return block[_SUM.size :]
 
 
-def encode(volumes: Sequence[VolumeInfo]) -> bytes:
-    """One block; ``detail`` must be JSON values."""
-    count = len(volumes)
-    pack = struct.Struct(f"<{_WIDTH * count}q").pack
-    try:
-        numbers = pack(*chain.from_iterable([v[3:14] for v in volumes]))
-    except struct.error:
-        # A size that a header claims beyond what a file can have, or an inode number with the highest bit set.
-        numbers = pack(*(_signed(n) for v in volumes for n in v[3:14]))
+Entry = VolumeInfo | bytes
+"""A volume, or the packed numbers of one that is plain: see ``poolkit.listing``."""
+
+
+def encode(volumes: Mapping[str, Entry]) -> bytes:
+    """One block of volumes by name, in their order; ``detail`` must be JSON values."""
+    if set(map(type, volumes.values())) == {bytes}:
+        words = _encode([list(volumes), [PLAIN], 0, {}, []])
+        return seal(b"".join([_COUNT.pack(len(volumes)), *volumes.values(), words.encode("ascii")]))  # type: ignore[list-item]
+    numbers = b"".join([v if isinstance(v, bytes) else _numbers(v) for v in volumes.values()])
     kinds: dict[tuple[str, str], int] = {}
-    kind = [kinds.setdefault(v[1:3], len(kinds)) for v in volumes]
+    kind = [kinds.setdefault(PLAIN if isinstance(v, bytes) else v[1:3], len(kinds)) for v in volumes.values()]
     details: dict[int, tuple[int, Any]] = {}  # volumes of one template share theirs
     rare = {
-        n: (key, path, details.setdefault(id(detail), (len(details), detail))[0] if detail is not None else None)
-        for n, (key, path, detail) in enumerate([v[14:] for v in volumes])
-        if detail is not None or key is not None or path is not None
+        n: (v[14], v[15], None if v[16] is None else details.setdefault(id(v[16]), (len(details), v[16]))[0])
+        for n, v in enumerate(volumes.values())
+        if not isinstance(v, bytes) and v[14:] != _NOTHING
     }
     told = [detail for _, detail in details.values()]
-    words = _encode([[v[0] for v in volumes], list(kinds), kind if len(kinds) > 1 else 0, rare, told])
-    return seal(_COUNT.pack(count) + numbers + words.encode("ascii"))
+    words = _encode([list(volumes), list(kinds), kind if len(kinds) > 1 else 0, rare, told])
+    return seal(_COUNT.pack(len(volumes)) + numbers + words.encode("ascii"))
 
 
-_PLAIN = (None, None, None)
+def _numbers(volume: VolumeInfo) -> bytes:
+    try:
+        return NUMBERS.pack(*volume[3:14])
+    except struct.error:
+        # A size that a header claims beyond what a file can have, or an inode number with the highest bit set.
+        return NUMBERS.pack(*map(_signed, volume[3:14]))
+
+
+_NOTHING = (None, None, None)
 
 
 def decode(block: bytes) -> Iterator[VolumeInfo]:
     """The volumes of a block; ``Damaged``."""
     block = _content(block)
-    count, names, *words = _words(block)
-    numbers = struct.unpack_from(f"<{_WIDTH * count}q", block, _COUNT.size)
+    names, *words = _words(block)
     for n, name in enumerate(names):
-        yield _volume(n, name, words, numbers[n * _WIDTH : (n + 1) * _WIDTH])
+        yield _volume(n, name, words, NUMBERS.unpack_from(block, _place(n)))
+
+
+def names(block: bytes) -> list[str]:
+    """The names of a block, in order; ``Damaged``."""
+    found: list[str] = _words(_content(block))[0]
+    return found
+
+
+def entries(block: bytes) -> dict[str, Entry]:
+    """The volumes of a block by name, plain ones as they are stored; ``Damaged``."""
+    block = _content(block)
+    names, *words = _words(block)
+    kinds, kind, rare, _ = words
+    plain = [tuple(k) == PLAIN for k in kinds]
+    return {
+        name: block[_place(n) : _place(n + 1)]
+        if plain[kind[n] if kind else 0] and str(n) not in rare
+        else _volume(n, name, words, NUMBERS.unpack_from(block, _place(n)))
+        for n, name in enumerate(names)
+    }
+
+
+def outline(block: bytes) -> tuple[dict[str, int], dict[str, VolumeInfo]]:
+    """The stamps of the volumes of a block by name, and those volumes of which more than numbers is known; ``Damaged``."""
+    block = _content(block)
+    names, *words = _words(block)
+    stamps = dict(zip(names, _stamps(len(names)).unpack_from(block, _COUNT.size), strict=True))
+    told = {}
+    for key in words[2]:
+        n = int(key)
+        told[names[n]] = _volume(n, names[n], words, NUMBERS.unpack_from(block, _place(n)))
+    return stamps, told
+
+
+@lru_cache(maxsize=32)
+def _stamps(count: int) -> struct.Struct:
+    """The fourth of the eleven numbers of each volume."""
+    return struct.Struct("<" + "24xq56x" * count)
 
 
 def find(block: bytes, name: str) -> VolumeInfo | None:
     """One volume of a block by name, without making the others; ``Damaged``."""
     block = _content(block)
-    _, names, *words = _words(block)
+    names, *words = _words(block)
     try:
         n = names.index(name)
     except ValueError:
         return None
-    numbers = struct.unpack_from(f"<{_WIDTH}q", block, _COUNT.size + n * _WIDTH * 8)
-    return _volume(n, name, words, numbers)
+    return _volume(n, name, words, NUMBERS.unpack_from(block, _place(n)))
 
 
-def split(volumes: Sequence[VolumeInfo]) -> Iterator[Sequence[VolumeInfo]]:
-    """Sorted volumes in pieces of a block's size."""
-    for start in range(0, len(volumes), SIZE):
-        yield volumes[start : start + SIZE]
+def split(volumes: Mapping[str, Entry]) -> Iterator[dict[str, Entry]]:
+    """Volumes in pieces of a block's size, sorted by name."""
+    names = sorted(volumes)
+    for start in range(0, len(names), SIZE):
+        yield {name: volumes[name] for name in names[start : start + SIZE]}
 
 
-def _words(block: bytes) -> tuple[Any, ...]:
-    """The number of volumes, their names, and what ``_volume`` needs."""
-    count: int = _COUNT.unpack_from(block)[0]
-    return (count, *json.loads(block[_COUNT.size + count * _WIDTH * 8 :]))
+def _place(n: int) -> int:
+    """Where the numbers of the volume ``n`` begin."""
+    return _COUNT.size + n * NUMBERS.size
+
+
+def _words(block: bytes) -> list[Any]:
+    """The names, and what ``_volume`` needs."""
+    found: list[Any] = json.loads(block[_place(_COUNT.unpack_from(block)[0]) :])
+    return found
 
 
 def _volume(n: int, name: str, words: Sequence[Any], numbers: tuple[int, ...]) -> VolumeInfo:
     kinds, kind, rare, told = words
     type, format = kinds[kind[n] if kind else 0]
-    key, path, detail = rare.get(str(n), _PLAIN) if rare else _PLAIN
+    key, path, detail = rare.get(str(n), _NOTHING) if rare else _NOTHING
     if detail is not None:
         detail = told[detail]
     if numbers[4] < 0:

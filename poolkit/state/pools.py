@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from poolkit import errors
@@ -43,6 +44,11 @@ class Record(NamedTuple):
 
 _RECORD = ", ".join(Record._fields)
 
+JOURNALS = "journal"
+"""The folder of the journals, beside the inventory."""
+_MARKS = 64
+"""Marks of operations that have ended which are kept: each new one asks for those beyond whether their journals are gone."""
+
 
 class Pools:
     """What the inventory knows of pools, and its file; see :class:`poolkit.state.inventory.Inventory`. ``HostError``."""
@@ -50,6 +56,11 @@ class Pools:
     def __init__(self, path: str, *, fault: Callable[[str], None] | None = None, keep: bool = True) -> None:
         self._db = Database(path, schema.SCHEMA, schema.VERSION, upgrade=schema.upgrade, fault=fault, keep=keep)
         self._ended: set[str] = set()  # operations whose marks are not needed any more
+
+    @property
+    def database(self) -> Database:
+        """The file's connections, for other tables than those of pools and volumes."""
+        return self._db
 
     @property
     def path(self) -> str:
@@ -67,24 +78,41 @@ class Pools:
 
     def close(self) -> None:
         """Close the connections of all threads; repeatable."""
-        if self._ended:
-            # A mark that stays does no harm.
-            with suppress(OSError, errors.HostError), self._db.transaction() as db:
-                self._clear_marks(db, tuple(self._ended))
-            self._ended.clear()
+        self._ended.clear()  # marks that stay do no harm, and taking them away would cost as much as a verb stores
         self._db.close()
 
     @contextmanager
     def transaction(self, operation: str | None = None) -> Iterator[sqlite3.Connection]:
         """All or nothing; with ``operation`` its journal counts as complete from the same instant."""
         ended: tuple[str, ...] = ()
-        with self._db.transaction() as db:
-            yield db
-            if operation is not None:
-                ended = tuple(self._ended)
-                self._clear_marks(db, ended)
-                db.execute("INSERT OR IGNORE INTO completed VALUES (?, ?)", (operation, time.time()))
+        try:
+            with self._db.transaction() as db:
+                yield db
+                if operation is not None:
+                    ended = tuple(self._ended)
+                    self._clear_marks(db, [*ended, *self._old_marks(db)])
+                    # Later than all others, also where the clock was set back.
+                    db.execute(
+                        "INSERT OR IGNORE INTO completed SELECT ?, max(?, coalesce(max(at), 0) + 1e-6) FROM completed",
+                        (operation, time.time()),
+                    )
+        except errors.HostError:
+            # SQLite's last step can fail after it has taken effect: what is stored counts, and must not be undone elsewhere.
+            if operation is None or not self._stored(operation):
+                raise
         self._ended.difference_update(ended)
+
+    def _stored(self, operation: str) -> bool:
+        try:
+            return self.completed(operation)
+        except errors.PoolkitError:
+            return False
+
+    def _old_marks(self, db: sqlite3.Connection) -> list[str]:
+        """The marks of operations of long ago, by other processes, whose journals are gone."""
+        query = "SELECT operation FROM completed ORDER BY at DESC LIMIT -1 OFFSET ?"
+        folder = f"{os.path.dirname(self.path)}/{JOURNALS}"
+        return [old for (old,) in db.execute(query, (_MARKS,)) if not os.path.lexists(f"{folder}/{old}.journal")]
 
     @staticmethod
     def _clear_marks(db: sqlite3.Connection, operations: Iterable[str]) -> None:
@@ -95,7 +123,7 @@ class Pools:
         return self._db.row("SELECT 1 FROM completed WHERE operation = ?", (operation,)) is not None
 
     def forget_operation(self, operation: str) -> None:
-        """Its journal is gone, so its mark may go: with the next transaction that makes one, or when this is closed.
+        """Its journal is gone, so its mark may go: with the next transaction that makes one.
 
         One of its own would cost as much as what the verb stores.
         """
@@ -107,10 +135,16 @@ class Pools:
         """All pools, by name."""
         return self._many("ORDER BY name")
 
-    def active_targets(self, boot: str) -> list[tuple[str, str, str]]:
-        """Name, target path and type of the pools that have one and were started since that boot, by name."""
-        query = "SELECT name, target, type FROM pools WHERE active AND boot = ? AND target IS NOT NULL ORDER BY name"
-        return self._db.rows(query, (boot,))
+    def on_directory(self, boot: str, inode: int) -> list[tuple[str, str, str]]:
+        """Name, target path and type of the pools that were started since that boot on a directory of that inode number.
+
+        It may be that of another file system: only the path tells. An index query, however many pools are active.
+        """
+        query = (
+            f"SELECT name, target, type FROM pools WHERE active AND {schema.INODE} = json_extract(?, '$') AND boot = ?"  # noqa: S608
+        )
+        # As JSON has it: one of 64 bits is no integer of SQLite's.
+        return self._db.rows(f"{query} AND target IS NOT NULL ORDER BY name", (str(inode), boot))
 
     def record(self, name: str) -> Record | None:
         """One pool by name."""
@@ -182,13 +216,29 @@ class Pools:
             claim for (claim,) in self._db.rows("SELECT claim FROM claims WHERE pool = ? ORDER BY claim", (number,))
         ]
 
-    def claimed(self, claims: Iterable[str], *, unless: str) -> tuple[str, str] | None:
-        """The first of ``claims`` that a pool of another name than ``unless`` has, and that name."""
+    def active_claims(self, boot: str) -> list[tuple[int, str, str, str, list[str]]]:
+        """Number, name, type, live definition and claims of the pools that were started since that boot, by name."""
         query = (
-            "SELECT name FROM claims JOIN pools ON pools.id = pool WHERE claim = ? AND name != ? ORDER BY name LIMIT 1"
+            "SELECT pools.id, name, type, live, claim FROM pools LEFT JOIN claims ON claims.pool = pools.id "
+            "WHERE active AND boot = ? AND live IS NOT NULL ORDER BY name, claim"
+        )
+        found: dict[int, tuple[int, str, str, str, list[str]]] = {}
+        for number, name, type, live, claim in self._db.rows(query, (boot,)):
+            one = found.setdefault(number, (number, name, type, live, []))
+            one[4].extend([claim] if claim is not None else [])
+        return list(found.values())
+
+    def claimed(self, claims: Iterable[str], *, unless: str, since: str | None = None) -> tuple[str, str] | None:
+        """The first of ``claims`` that a pool of another name than ``unless`` has, and that name.
+
+        With ``since``, a boot, only of pools that were started since then.
+        """
+        query = (
+            "SELECT name FROM claims JOIN pools ON pools.id = pool WHERE claim = ? AND name != ? "
+            "AND (? IS NULL OR (active AND boot = ?)) ORDER BY name LIMIT 1"
         )
         for claim in sorted(claims):
-            row = self._db.row(query, (claim, unless))
+            row = self._db.row(query, (claim, unless, since, since))
             if row is not None:
                 return claim, row[0]
         return None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 
-from poolkit.state import packing
+from poolkit.state import backing, packing, placements, unfinished
 from poolkit.state.database import execute
 
-VERSION = 3
+VERSION = 7
+INODE = "CASE WHEN json_valid(storage) THEN json_extract(storage, '$.is[1]') END"
+"""The inode number of the directory that an active pool was started with, as ``poolkit.host.places`` notes it."""
+_DIRECTORY = f"CREATE INDEX pools_directory ON pools ({INODE}) WHERE active;\n"
 _POOLS = """
 CREATE TABLE pools (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL, type TEXT NOT NULL,
     stamp INTEGER, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
     capacity INTEGER NOT NULL DEFAULT 0, allocation INTEGER NOT NULL DEFAULT 0, available INTEGER NOT NULL DEFAULT 0,
     started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0,
-    real TEXT, storage TEXT);
+    real TEXT, storage TEXT, measured INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX pools_uuid ON pools (uuid);
 CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
 CREATE INDEX pools_real ON pools (real) WHERE real IS NOT NULL;
@@ -25,6 +28,10 @@ INSERT INTO sqlite_sequence VALUES ('pools', abs(random()) >> 24);
 # The last statement: not even an inventory that took the place of a damaged one gives a number again.
 SCHEMA = (
     _POOLS
+    + _DIRECTORY
+    + backing.TABLE
+    + placements.TABLE
+    + unfinished.TABLE
     + """
 CREATE TABLE blocks (id INTEGER PRIMARY KEY, pool INTEGER NOT NULL, first TEXT NOT NULL, volumes BLOB NOT NULL);
 CREATE UNIQUE INDEX blocks_first ON blocks (pool, first);
@@ -47,7 +54,7 @@ DROP INDEX pools_target;
 ALTER TABLE pools RENAME TO before;
 {pools}
 INSERT INTO pools SELECT id, name, uuid, type, stamp, target, active, boot, live, capacity, allocation, available, started,
-    refreshed, error, trouble, version, NULL, NULL FROM before;
+    refreshed, error, trouble, version, NULL, NULL, 0 FROM before;
 INSERT OR IGNORE INTO claims SELECT value, before.id FROM before, json_each(before.claims);
 UPDATE blocks SET volumes = sealed(volumes);
 DELETE FROM touched;
@@ -61,12 +68,23 @@ ALTER TABLE pools ADD COLUMN storage TEXT;
 CREATE INDEX pools_real ON pools (real) WHERE real IS NOT NULL;
 """
 
+# The third did not know what stands on what, nor when sizes were taken. What is listed is known from the next refresh on.
+_FROM_3 = "ALTER TABLE pools ADD COLUMN measured INTEGER NOT NULL DEFAULT 0;" + backing.TABLE
+
 
 def upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Bring an inventory of version 1 or 2 up to date; run state, listings and recorded formats stay."""
+    """Bring an inventory of an earlier version up to date; run state, listings and recorded formats stay."""
+    if version == 1:
+        db.create_function("sealed", 1, packing.seal, deterministic=True)
+        # The number that the sequence starts with comes first, and the rows that keep theirs are below it or do not matter.
+        execute(db, _FROM_1.format(pools=_POOLS) + _DIRECTORY + backing.TABLE + placements.TABLE + unfinished.TABLE)
+        return
     if version == 2:
         execute(db, _FROM_2)
-        return
-    db.create_function("sealed", 1, packing.seal, deterministic=True)
-    # The number that the sequence starts with comes first, and the rows that keep theirs are below it or do not matter.
-    execute(db, _FROM_1.format(pools=_POOLS))
+    if version < 4:
+        execute(db, _FROM_3)
+    if version < 5:
+        execute(db, placements.TABLE)  # the fourth knew no flavors
+    if version < 6:
+        execute(db, unfinished.TABLE)  # the fifth forgot what was left half-written
+    execute(db, _DIRECTORY)  # the sixth looked through all active pools for those of a directory

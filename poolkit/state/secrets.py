@@ -2,7 +2,8 @@
 
 The description of a secret is a document (:class:`poolkit.documents.Secret`); its value is in a file of its own, mode 0600 in
 a folder of mode 0700. An *ephemeral* secret is kept in memory (tmpfs) alone. The value of
-a *private* secret is used by poolkit and given to nobody.
+a *private* secret is used by poolkit and given to nobody. A description may instead say where the value is
+(:mod:`poolkit.state.references`); then nothing of it is kept here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from poolkit import errors
 from poolkit.host import private
 from poolkit.host.descriptors import read_at, sync_directory
+from poolkit.state import references
 from poolkit.state.locks import Locks
 
 if TYPE_CHECKING:
@@ -83,7 +85,9 @@ class Secret:
 
     @property
     def has_value(self) -> bool:
-        """Whether a value was set."""
+        """Whether a value was set, or is where the description says."""
+        if self.definition.value is not None:
+            return references.there(self.definition.value)
         return os.path.exists(self._store.value_path(self.definition))
 
     def xml(self) -> str:
@@ -93,12 +97,35 @@ class Secret:
         return xmlmap.write(self.definition)
 
     def set_value(self, value: bytes | Passphrase) -> bool:
-        """Set the value, 1 to 65536 bytes. Returns whether it differs from what was there. Durable; repeatable."""
+        """Set the value, 1 to 65536 bytes. Returns whether it differs from what was there. Durable; repeatable.
+
+        ``InvalidState`` for a secret whose value is elsewhere.
+        """
+        if self.definition.value is not None:
+            raise errors.InvalidState(
+                f"the value of secret {self.uuid} is not kept here: its description says where it is",
+                hint="change it there, or undefine the secret and define it without <pks:value>",
+            )
         data = value.reveal() if isinstance(value, Passphrase) else value
         if not 0 < len(data) <= LARGEST:
             raise errors.InvalidArgument(f"the value of a secret has 1 to {LARGEST} bytes, not {len(data)}")
         with self._store._changing():
             return self._store.write(self.definition, data)
+
+    def refer_to(self, *, file: str | None = None, credential: str | None = None) -> bool:
+        """Have the value read from a file (absolute path) or a credential of systemd from now on. Returns whether that is new.
+
+        ``InvalidState`` while a value is kept here: it is not thrown away. Repeatable.
+        """
+        import dataclasses
+
+        from poolkit import documents, xmlmap
+
+        source = documents.ValueSource(file=file, credential=credential)
+        text = xmlmap.write(dataclasses.replace(self.definition, value=source))
+        made = self._store.define(text)  # as a document, so that it is checked as one
+        self.definition = made.definition
+        return made.changed
 
     def value(self) -> Passphrase:
         """The value; ``SecretNotFound`` if none was set, ``Unsafe`` for a private secret."""
@@ -172,7 +199,7 @@ class Secrets:
         """
         from poolkit import documents, xmlmap
 
-        definition = xmlmap.given(source, documents.Secret, filename=filename, strict=strict)
+        definition = xmlmap.definition_alone(xmlmap.given(source, documents.Secret, filename=filename, strict=strict))
         with self._changing():
             return self._define(definition)
 
@@ -203,6 +230,11 @@ class Secrets:
                 raise errors.SecretExists(f"secret {old.uuid} exists and is kept elsewhere", hint="undefine it first")
             if old.definition == definition:
                 return old
+            if definition.value is not None and old.definition.value is None and old.has_value:
+                raise errors.InvalidState(
+                    f"secret {old.uuid} has a value that is kept here, and is to get one from elsewhere",
+                    hint=errors.Hint("to give up the one that is kept: ", errors.remedy("secret-undefine", old.uuid)),
+                )
         from poolkit import xmlmap
 
         host = self.host.operation()
@@ -276,8 +308,17 @@ class Secrets:
                 hint="name one by its uuid: " + ", ".join(f"{s.uuid} ({s.usage[0]})" for s in named if s.usage),
             )
         shown = key[:200] if key.isprintable() else key[:200].encode("unicode_escape").decode("ascii")
+        import difflib
+
+        names = {s.usage[1] for s in known if s.usage is not None and type in (None, s.usage[0])} | {
+            s.uuid for s in known
+        }
+        near = difflib.get_close_matches(key[:255], names, 1)
         raise errors.SecretNotFound(
-            f"there is no secret '{shown}'", hint=errors.Hint("define it: ", errors.remedy("secret-define", ...))
+            f"there is no secret '{shown}'",
+            hint=f"did you mean '{near[0]}'?"
+            if near
+            else errors.Hint("define it: ", errors.remedy("secret-define", ...)),
         )
 
     def lookup(self, type: str, uuid: str | None, usage: str | None) -> bytes:
@@ -316,6 +357,8 @@ class Secrets:
 
     def read(self, definition: Any) -> bytes:
         """The value; ``SecretNotFound`` without one, ``Unsafe`` if others than the owner could read or replace it."""
+        if definition.value is not None:
+            return references.read(definition.value, str(definition.uuid), LARGEST)
         path = self.value_path(definition)
         try:
             fd = private.open_ours(path)
@@ -363,7 +406,7 @@ class Secrets:
 
 def temporaries(folder: str) -> list[str]:
     """The unfinished files in one of poolkit's own folders. ``HostError``."""
-    from poolkit.host.files import TEMPORARY
+    from poolkit.host.directory import TEMPORARY
 
     try:
         return [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.startswith(TEMPORARY)]

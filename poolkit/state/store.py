@@ -5,7 +5,9 @@
 | definitions, autostart links | /etc/poolkit/storage | $XDG_CONFIG_HOME/poolkit/storage | DIR/storage |
 | inventory, journals | /var/lib/poolkit | $XDG_STATE_HOME/poolkit | DIR/state |
 | work in progress (locks) | /run/poolkit | $XDG_STATE_HOME/poolkit/run | DIR/run |
+| flavors | /etc/poolkit/flavors | $XDG_CONFIG_HOME/poolkit/flavors | DIR/flavors |
 | secrets | /etc/poolkit/secrets | $XDG_CONFIG_HOME/poolkit/secrets | DIR/secrets |
+| this host (settings) | /etc/poolkit/host.toml | $XDG_CONFIG_HOME/poolkit/host.toml | DIR/host.toml |
 """
 
 from __future__ import annotations
@@ -28,26 +30,61 @@ _TICK = 2.0  # seconds; the coarsest clock of a file system's times (FAT)
 
 @value(frozen=True)
 class Locations:
-    """The folders of one engine; all absolute."""
+    """The folders of one engine, and the file that says what this host is; all absolute."""
 
     storage: str
     state: str
     run: str
     secrets: str
+    settings: str
+
+    @property
+    def flavors(self) -> str:
+        """The folder of flavors, beside the file that says what this host is."""
+        return f"{os.path.dirname(self.settings)}/flavors"
 
     @classmethod
     def choose(cls, root: str | os.PathLike[str] | None = None) -> Locations:
         """The folders below ``root``; without it, those of the system for root and of the user for others."""
         if root is not None:
             base = os.path.abspath(os.fspath(root))
-            return cls(f"{base}/storage", f"{base}/state", f"{base}/run", f"{base}/secrets")
+            return cls(f"{base}/storage", f"{base}/state", f"{base}/run", f"{base}/secrets", f"{base}/host.toml")
         if os.geteuid() == 0:
-            return cls("/etc/poolkit/storage", "/var/lib/poolkit", "/run/poolkit", "/etc/poolkit/secrets")
+            return cls(
+                "/etc/poolkit/storage",
+                "/var/lib/poolkit",
+                "/run/poolkit",
+                "/etc/poolkit/secrets",
+                "/etc/poolkit/host.toml",
+            )
         home = os.path.expanduser("~")
         config = _absolute("XDG_CONFIG_HOME") or f"{home}/.config"
         state = (_absolute("XDG_STATE_HOME") or f"{home}/.local/state") + "/poolkit"
         # Not $XDG_RUNTIME_DIR: a job of cron has none, and its locks must be those of the session.
-        return cls(f"{config}/poolkit/storage", state, f"{state}/run", f"{config}/poolkit/secrets")
+        config += "/poolkit"
+        return cls(f"{config}/storage", state, f"{state}/run", f"{config}/secrets", f"{config}/host.toml")
+
+
+def check_root(root: str | os.PathLike[str]) -> None:
+    """``InvalidArgument`` for a root that is no folder, and cannot become one because something above it is none."""
+    path = os.path.abspath(os.fspath(root))
+    while True:
+        try:
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            above = os.path.dirname(path)
+            if above == path:
+                return
+            if os.path.islink(path):
+                raise errors.InvalidArgument(f"the root '{path}' is a symbolic link that leads nowhere") from None
+            path = above
+            continue
+        except OSError:
+            return  # whoever uses it first says what is wrong
+        raise errors.InvalidArgument(
+            f"'{path}' is not a folder, so '{os.path.abspath(os.fspath(root))}' cannot be the root of poolkit's files"
+        )
 
 
 def _absolute(variable: str) -> str | None:
