@@ -233,6 +233,13 @@ def upload(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, limit: int
     stream of another kind when that shows, with what was written so far in place. With ``sparse`` runs of zeros become holes.
     Returns the number of bytes.
     """
+    return receive(host, stream, transfer, limit, lambda data, position: _put(fd, data, position, transfer.sparse))
+
+
+def receive(
+    host: Host, stream: BinaryIO, transfer: Transfer, limit: int | None, put: Callable[[memoryview, int], object]
+) -> int:
+    """``upload`` for storage of any kind: ``put`` writes some bytes at a position."""
     position = transfer.offset
     end = position + transfer.length if transfer.length else None
     total = transfer.length or (limit - position if limit is not None else 0)
@@ -250,7 +257,7 @@ def upload(host: Host, fd: int, stream: BinaryIO, transfer: Transfer, limit: int
         if limit is not None and position + count > limit:
             raise _no_room(limit)
         host.files.fault("upload")
-        _put(fd, view[:count], position, transfer.sparse)
+        put(view[:count], position)
         position += count
         host.progress(position - transfer.offset, total, "upload")
     if end is not None and position < end:

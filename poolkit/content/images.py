@@ -12,15 +12,17 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.formats import FdReader, ImageInfo, as_format, check, qemu_driver
 from poolkit.host.descriptors import read_at, write_at
 from poolkit.host.port import Host
-from poolkit.model import Encryption, Volume
+
+if TYPE_CHECKING:
+    from poolkit.content.recipes import Recipe
+    from poolkit.model import Encryption
 
 PREALLOCATION: dict[str, tuple[str, ...]] = {
     "raw": ("off", "falloc", "full"),
@@ -45,131 +47,26 @@ OVERLAYS = frozenset(("qcow2", "qed", "qcow", "vmdk"))
 NAMING = frozenset(("qcow2", "vmdk"))
 """Formats whose header can name files that a node cannot rule out: a qcow2's data file, the extents of a VMDK."""
 
+UNLOCKING: int | None = None
+"""Milliseconds of a processor that trying one passphrase of a new image is to take; None is qemu-img's own choice, two seconds.
+
+The longer, the longer takes who tries many. Tests that are not about that make it short.
+"""
+
 RESIZABLE = frozenset(("raw", "qcow2", "qed", "luks"))
 _SECRET = "key0"  # noqa: S105 - the name of an object of qemu-img, not a secret
-_ATTEMPTS = 5  # qemu-img measures the processor to make LUKS slow to guess, and on a busy machine that may fail
+# qemu-img measures the processor to make LUKS slow to guess. Where the kernel counts processor time in ticks
+# (CONFIG_TICK_CPU_ACCOUNTING), up to four of ten runs of 7.2 end with "Unable to get accurate CPU usage".
+_ATTEMPTS = 30
 _FLOOR = (5, 1)  # -o extent_size_hint and compression types
 _WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _VERSION = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
-# CVE-2024-4467: the releases of QEMU's stable branches that have the fix, and Debian 12's first package that has it,
-# which kept the number 7.2 of its upstream source: "(Debian 1:7.2+dfsg-7+deb12u7)".
+# CVE-2024-4467, by the announcements of QEMU 7.2.13, 8.2.6 and 9.0.2 (qemu-devel, 16 and 17 July 2024), and Debian 12's first
+# package with the fix by its changelog, 1:7.2+dfsg-7+deb12u7, which kept the number 7.2 of its upstream source.
 _FIXED = {(7, 2): 13, (8, 2): 6, (9, 0): 2}
 _FIXED_SINCE = (9, 1)
 _DEBIAN = re.compile(r"\(Debian 1:7\.2\+dfsg-7\+deb12u(\d+)")
 _DEBIAN_FIXED = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A new image, checked: every combination that qemu-img would refuse has been refused with a sentence."""
-
-    format: str
-    capacity: int
-    preallocation: str = "off"
-    cluster_size: int | None = None
-    compat: str | None = None
-    features: tuple[str, ...] = ()
-    encryption: Encryption | None = None
-    secret: bytes | None = None
-    backing: tuple[str, str] | None = None
-
-
-def format_of(volume: Volume, default: str = "raw") -> str:
-    """The format a definition asks for, in our names: raw with LUKS encryption is ``luks``."""
-    format = volume.target.format or default
-    if format == "vhd":
-        return "vpc"
-    if format in BYTES and volume.target.encryption is not None and volume.target.encryption.format != "qcow":
-        return "luks"
-    return format
-
-
-def recipe(
-    host: Host,
-    volume: Volume,
-    capacity: int,
-    *,
-    default: str = "raw",
-    preallocation: str | None = None,
-    copied: str | None = None,
-) -> Recipe:
-    """What is to be made for a definition; ``InvalidArgument`` or ``Unsupported`` with the reason where that cannot be.
-
-    ``copied`` is the format of the volume it is made from: a copy of its bytes needs no secret, and may have a format
-    that cannot be made anew.
-    """
-    name, target = volume.name, volume.target
-    format = format_of(volume, default)
-    if format not in PREALLOCATION and format not in BYTES and format != copied:
-        raise errors.Unsupported(
-            f"volume '{name}': the format '{format}' cannot be created",
-            volume=name,
-            hint=f"these can be: {', '.join(f for f in PREALLOCATION if f != 'luks')}",
-        )
-    wanted = preallocation or "off"
-    if wanted not in PREALLOCATION.get(format, ("off",)):
-        raise _wrong(
-            name, f"preallocation '{wanted}' is not one of {', '.join(PREALLOCATION[format])} for format {format}"
-        )
-    compat, features = (target.compat, target.features) if format == "qcow2" else (None, ())  # as libvirt
-    if features:
-        if "data_file" in target.features:
-            raise errors.Unsafe(
-                f"volume '{name}': an image whose data is in a second file is not made", volume=name,
-                hint="leave out the feature data_file",
-            )  # fmt: skip
-        if compat == "0.10":
-            raise _wrong(name, "features need compat 1.1")
-    if compat not in (None, "0.10", "1.1"):
-        raise _wrong(name, "compat is 0.10 or 1.1")
-    size = target.cluster_size if format in ("qcow2", "qed") else None
-    if size is not None:
-        low, high = (512, 2 << 20) if format == "qcow2" else (4096, 64 << 20)
-        if size & (size - 1) or not low <= size <= high:
-            raise _wrong(name, f"the cluster size of {format} is a power of two from {low} to {high} bytes")
-        if "extended_l2" in features and size < 16384:
-            raise _wrong(name, "extended_l2 needs clusters of 16384 bytes or more")
-    backing = volume.backing_store
-    if backing is not None:
-        if format not in OVERLAYS:
-            raise _wrong(name, f"the format {format} has no backing store")
-        if backing.format is None:
-            raise errors.Unsafe(
-                f"volume '{name}': the backing store '{backing.path}' needs its format", volume=name,
-                hint="add <format type='…'/> to <backingStore>: guessing it would let its content decide what is read",
-            )  # fmt: skip
-        if wanted != "off" and "extended_l2" not in features:
-            raise _wrong(name, "an overlay is preallocated only with the feature extended_l2")
-    encryption = target.encryption
-    if format == copied and encryption is not None and not encryption.secrets:
-        encryption = None
-    secret = _secret_for(host, name, format, encryption)
-    if format not in BYTES:
-        capacity = -(-capacity // 512) * 512  # images have whole sectors
-    return Recipe(
-        format, capacity, wanted, size, compat, features,
-        encryption if secret is not None else None, secret,
-        None if backing is None or backing.format is None else (backing.path, backing.format),
-    )  # fmt: skip
-
-
-def _wrong(name: str, why: str) -> errors.InvalidArgument:
-    return errors.InvalidArgument(f"volume '{name}': {why}", volume=name)
-
-
-def _secret_for(host: Host, name: str, format: str, encryption: Encryption | None) -> bytes | None:
-    if encryption is None:
-        return None
-    if format not in ("luks", "qcow2"):
-        raise errors.Unsupported(f"volume '{name}': format {format} cannot be encrypted", volume=name, hint="use qcow2")
-    if encryption.format not in ("luks", "luks-any") or encryption.engine == "librbd":
-        raise errors.Unsupported(
-            f"volume '{name}': encryption '{encryption.format}' cannot be made", volume=name, hint="use luks"
-        )
-    if not encryption.secrets:
-        raise _wrong(name, "encryption needs a secret: <secret type='passphrase' uuid='…'/>")
-    first = encryption.secrets[0]
-    return host.secret("volume", uuid=first.uuid, usage=first.usage)
 
 
 # -- looking before acting ------------------------------------------------------------------------------------------
@@ -436,20 +333,28 @@ def check_version(host: Host, floor: tuple[int, int] = _FLOOR, what: str = "pool
         )
 
 
+def reads_safely(told: str) -> bool:
+    """Whether a qemu-img that says ``told`` of itself (``--version``) is known to have the end of CVE-2024-4467."""
+    match = _VERSION.search(told)
+    if match is None:
+        return False
+    version, patch = (int(match[1]), int(match[2])), int(match[3] or 0)
+    package = _DEBIAN.search(told)
+    return (
+        version >= _FIXED_SINCE
+        or (version in _FIXED and patch >= _FIXED[version])
+        or (package is not None and int(package[1]) >= _DEBIAN_FIXED)
+    )
+
+
 def check_reader(host: Host) -> None:
     """``Unsupported`` for a qemu-img that opens what an image's header names (CVE-2024-4467), even if told otherwise.
 
     Only images that exist already are dangerous; making an empty one is not.
     """
     told = _told(host)
-    match = _VERSION.search(told)
-    if match is not None:
-        version, patch = (int(match[1]), int(match[2])), int(match[3] or 0)
-        package = _DEBIAN.search(told)
-        if version >= _FIXED_SINCE or (version in _FIXED and patch >= _FIXED[version]):
-            return
-        if package is not None and int(package[1]) >= _DEBIAN_FIXED:
-            return
+    if reads_safely(told):
+        return
     here = told.partition("\n")[0].removeprefix("qemu-img version ")[:80] or "unknown"
     raise errors.Unsupported(
         f"this qemu-img ({here}) may open files that an image names (CVE-2024-4467), so it is given no existing image",
@@ -487,6 +392,8 @@ def _target(
         if prefix:
             options.append("encrypt.format=luks")
         options.append(f"{prefix}key-secret=key1")
+        if UNLOCKING is not None:
+            options.append(f"{prefix}iter-time={UNLOCKING}")
         options += [f"{prefix}{o}" for o in _cipher(wanted.encryption)]
     # The default hint of XFS, 1 MiB, allocates ten times the data of a fragmented image.
     options.append("extent_size_hint=0")

@@ -84,7 +84,7 @@ def _words(fd: int) -> str:
                     with open(f"/proc/{pid}/comm", encoding="utf-8", errors="backslashreplace") as file:
                         found.append(f"process {pid} ({file.read().strip()})")
                     break
-    return ", ".join(found[:5]) or "a program that this process cannot see"
+    return errors.some(found) or "a program that this process cannot see"
 
 
 def _has_lock(pid: str, number: str) -> bool:

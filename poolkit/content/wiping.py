@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 from poolkit import errors
 from poolkit.content import copying
@@ -61,6 +62,14 @@ PROMISES = {
 """What one may expect of each algorithm, in a few words; names and order are libvirt's."""
 
 ALGORITHMS = tuple(PROMISES)
+
+
+def check_offered(name: str, volume: str, offered: Sequence[str], why: str) -> None:
+    """As :func:`check_algorithm`, and ``Unsupported`` for one that is not offered; ``why`` has ``{}`` for its name."""
+    if check_algorithm(name) not in offered:
+        raise errors.Unsupported(
+            f"volume '{volume}': {why.format(repr(name))}", volume=volume, hint=f"use {' or '.join(offered)}"
+        )
 
 
 def check_algorithm(name: str) -> str:
@@ -183,6 +192,14 @@ def _verify(host: Host, fd: int, size: int, pattern: bytes, count: int) -> None:
             raise errors.HostError(f"byte {position} and on read back other data than was written: the medium is bad")
         position += len(data)
         host.progress((count - 1) * size + position, count * size, f"pass {count} of {count}")
+
+
+def piece(pattern: bytes, position: int, length: int) -> bytes:
+    """The bytes of a pass at a position: the pattern as if it were one long run from the start, or random ones."""
+    if not pattern:
+        return os.urandom(length)
+    shift = position % len(pattern)
+    return (pattern * (length // len(pattern) + 2))[shift : shift + length]
 
 
 def _piece(pattern: bytes) -> bytes:

@@ -10,7 +10,7 @@ from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.content import copying, images
 from poolkit.engine.core import Core
-from poolkit.formats import FORMATS, FdReader, as_format, check, local
+from poolkit.formats import FORMATS, FdReader, as_format, check, local, read_as
 from poolkit.host import worker
 from poolkit.host.mounts import network_of
 
@@ -62,6 +62,15 @@ def walk(core: Core, pool: str, path: str, info: VolumeInfo, *, deep: bool = Fal
                 else "following the chain took too long"
             )
             return [*links, link._replace(problem=why)]
+        if _without_descriptor(core, link):
+            links.append(link)
+            below = _stored_below(core, link)
+            if below is None:
+                return links
+            if (below.pool, below.volume) in [(one.pool, one.volume) for one in links] or below.problem:
+                return [*links, below._replace(problem=below.problem or "the chain comes back to this image")]
+            path, link, format = below.path, below, below.format or "raw"
+            continue
         away = network_of(path, host.mounts())
         if away is not None and away.target not in alive:
             if not worker.answers(host, path):
@@ -125,6 +134,16 @@ def walk(core: Core, pool: str, path: str, info: VolumeInfo, *, deep: bool = Fal
         format = link.format or "raw"
 
 
+def _without_descriptor(core: Core, link: Link) -> bool:
+    """Whether a volume's bytes are behind a library or a protocol: what it stands on is known from the listing alone."""
+    record = core.inventory.record(link.pool) if link.pool is not None else None
+    if record is None or link.volume is None:
+        return False
+    from poolkit import registry
+
+    return registry.backend(record.type).sends()
+
+
 def _stored_below(core: Core, link: Link) -> Link | None:
     """What a volume stands on by its storage and not by a header, such as the origin of a snapshot."""
     record = core.inventory.record(link.pool) if link.pool is not None else None
@@ -148,10 +167,10 @@ def _below(core: Core, path: str, said: str | None) -> Link:
         if said is None:
             return Link(path, None, problem="the image above does not say its format; it was not opened")
         return Link(path, said, problem="" if said in FORMATS else "the image above says a format that is not known")
-    recorded = info.format or "raw"
+    recorded = read_as(info.format)
     link = Link(path, recorded, record.name, info.name)
     if info.type == "dir":
-        return link._replace(kind="dir", problem=_NO_IMAGE)
+        return link._replace(format="dir", kind="dir", problem=_NO_IMAGE)
     if said is not None and said != recorded:
         return link._replace(problem=f"the image above takes it for {said}; its format on record is {recorded}")
     return link

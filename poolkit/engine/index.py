@@ -35,6 +35,8 @@ class Index:
             stamp = self._store.stamp(only)
             files = {} if stamp is None else {only: stamp}
             record = self._inventory.record(only)
+            if record is None and stamp is None:
+                return None
             if record is not None and stamp is not None and record.stamp == stamp:
                 return record
             known = {} if record is None else {only: record.stamp}

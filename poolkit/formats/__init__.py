@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "UNREADABLE",
     "Backing",
     "Extent",
     "FdReader",
@@ -48,12 +49,19 @@ __all__ = [
     "probe",
     "probe_fd",
     "qemu_driver",
+    "read_as",
 ]
 
 FORMATS = (
     "raw", "bochs", "cloop", "cow", "dmg", "iso", "luks", "ploop", "qcow", "qcow2", "qed", "vdi", "vhdx", "vmdk", "vpc",
 )  # fmt: skip
 """Every format that has a reader here, by the name ``ImageInfo.format`` uses."""
+
+
+def read_as(format: str) -> str:
+    """The format that a volume's bytes are read as: the type of a partition, or no format, says nothing of them."""
+    return format if format in FORMATS else "raw"
+
 
 _MODULES = {"ploop": "parallels"}
 _WALKS = {"ploop": "parallels", "qcow2": "qcow2tables"}  # the modules that know the tables, where they are others
@@ -92,6 +100,12 @@ _BY_MAGIC: dict[bytes, tuple[str, bytes | tuple[bytes, ...]]] = {
 }
 
 
+UNREADABLE = "cannot be read: "
+"""How the error of an image begins that could not be read: it says nothing of the image, and may be another the next time."""
+
+_FIRST = frozenset(magic[0] for magic in (*_BY_MAGIC, _QFI, *_TEXT))  # any other first byte begins no image
+
+
 def probe(reader: Reader) -> ImageInfo:
     """Guess what ``reader`` holds: 4 KiB first, more only where those ask for it. Repeatable; raises nothing.
 
@@ -103,7 +117,7 @@ def probe(reader: Reader) -> ImageInfo:
         far = reader.pread(5, 32769) if reader.size > 32774 else b""
         return _judge(reader, head, far)
     except OSError as error:
-        return ImageInfo("raw", error=f"cannot be read: {error.strerror or error}")
+        return ImageInfo("raw", error=f"{UNREADABLE}{error.strerror or error}")
 
 
 def probe_fd(fd: int, size: int) -> ImageInfo:
@@ -111,7 +125,7 @@ def probe_fd(fd: int, size: int) -> ImageInfo:
     try:
         return _probe_head(fd, size, FdReader(fd, size).pread(HEAD, 0))
     except OSError as error:
-        return ImageInfo("raw", error=f"cannot be read: {error.strerror or error}")
+        return ImageInfo("raw", error=f"{UNREADABLE}{error.strerror or error}")
 
 
 def listed(fd: int, size: int) -> ImageInfo | None:
@@ -123,15 +137,15 @@ def listed(fd: int, size: int) -> ImageInfo | None:
     head = pread(fd, HEAD, 0)
     if len(head) < HEAD and len(head) < size:
         head = FdReader(fd, size).pread(HEAD, 0)  # the kernel may give less than there is
-    if head[:8] == _QCOW2_V3 and head[64:68] != _VDI and (size <= 32774 or pread(fd, 5, 32769) != b"CD001"):
-        image = _alike(head[:1024])
-        if image is not None:
-            return image
-    if head[:4] in _BY_MAGIC or head[:4] == _QFI or head[64:68] == _VDI or head[:1] in _TEXT:
-        return _probe_head(fd, size, head)
-    if size > 32774 and pread(fd, 5, 32769) in _DISCS:
-        return _probe_head(fd, size, head)
-    if size >= 512 and pread(fd, 4, size - 512) in _ENDS:
+    if not head or head[0] in _FIRST or head[64:68] == _VDI:
+        if head[:8] == _QCOW2_V3 and head[64:68] != _VDI and (size <= 32774 or pread(fd, 5, 32769) != b"CD001"):
+            image = _alike(head[:1024])
+            if image is not None:
+                return image
+        if head[:4] in _BY_MAGIC or head[:4] == _QFI or head[64:68] == _VDI or head[:1] in _TEXT:
+            return _probe_head(fd, size, head)
+    # Its start says nothing: the magics that stand elsewhere.
+    if (size > 32774 and pread(fd, 5, 32769) in _DISCS) or (size >= 512 and pread(fd, 4, size - 512) in _ENDS):
         return _probe_head(fd, size, head)
     return None
 
@@ -196,6 +210,8 @@ def as_format(reader: Reader, format: str) -> ImageInfo:
     if format not in FORMATS:
         raise InvalidArgument(f"image format {clean(format.encode(errors='replace'))!r} is not known")
     seen = probe(reader)
+    if seen.error is not None and seen.error.startswith(UNREADABLE):
+        return ImageInfo(format, error=seen.error)
     looks = (seen.format, *(name for name in seen.also if name != format))
     if seen.format == format:
         seen.ambiguous = False
@@ -208,7 +224,7 @@ def as_format(reader: Reader, format: str) -> ImageInfo:
             info.error, info.notes = info.notes[0], ()
             return info
     except OSError as error:
-        info.error = f"cannot be read: {error.strerror or error}"
+        info.error = f"{UNREADABLE}{error.strerror or error}"
         return info
     _fill(reader, head, info)
     info.also = tuple(dict.fromkeys((*looks, *info.also)))
@@ -232,24 +248,28 @@ def _claims(reader: Reader, head: bytes, info: ImageInfo) -> bool:
 def check(reader: Reader, info: ImageInfo, *, deep: bool = True) -> str | None:
     """What is wrong with the image whose header ``info`` tells, or None: what its tables name must lie within the file.
 
-    Without ``deep`` only the first of the tables are looked at, in at most two small reads for the usual formats; that is
-    for listings. An image with more tables than ``tables.LIMIT`` gets a note that the rest was not checked. Raises nothing.
+    Without ``deep`` only the first of the tables are looked at, in a few small reads for the usual formats; that is for
+    listings. If they show that more than the file is in use, as those of qcow2 can, some of the others are read as well. An
+    image with more tables than ``tables.LIMIT`` gets a note that the rest was not checked. Raises nothing.
     """
     if info.error is not None:
         return info.error
     name = info.format
     if name not in _TABLES or info.capacity is None:
         return None
+    suspected = False
     if name == "qcow2" and not deep:
         with suppress(OSError):
-            if qcow2.plain(reader, info.cluster_size or 0):
+            head = reader.pread(qcow2.GLANCED, 0)
+            suspected = qcow2.counts_beyond(reader, head)
+            if not suspected and qcow2.plain(reader, head, info.cluster_size or 0):
                 return None
-    from poolkit.formats.tables import LIMIT, Unchecked, Walk
+    from poolkit.formats.tables import LIMIT, SUSPECTED, Unchecked, Walk
 
     try:
         head = reader.pread(HEAD, 0)
         import_module("poolkit.formats." + _WALKS.get(name, name)).tables(
-            Walk(reader, info.capacity, deep=deep), head, info
+            Walk(reader, info.capacity, deep=deep or suspected, limit=SUSPECTED if suspected else None), head, info
         )
     except Malformed as error:
         return str(error)
@@ -259,7 +279,7 @@ def check(reader: Reader, info: ImageInfo, *, deep: bool = True) -> str | None:
                 f"it has more than {LIMIT >> 20} MiB of tables: whether it was cut short was not checked beyond them"
             )
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        return f"{UNREADABLE}{error.strerror or error}"
     except (StructError, ValueError, ArithmeticError, LookupError) as error:
         return f"malformed tables ({type(error).__name__})"
     return None
@@ -364,7 +384,7 @@ def _fill(reader: Reader, head: bytes, info: ImageInfo) -> None:
     except Malformed as error:
         info.error = str(error)
     except OSError as error:
-        info.error = f"cannot be read: {error.strerror or error}"
+        info.error = f"{UNREADABLE}{error.strerror or error}"
     except (StructError, ValueError, ArithmeticError, LookupError) as error:
         # the readers check before they compute; should one forget, a bad file must still not end a refresh
         info.error = f"malformed header ({type(error).__name__})"

@@ -19,6 +19,11 @@ _PLACES = Struct(">IQQIIQ").unpack_from
 _OFFSET = 0x00FFFFFFFFFFFE00  # of an entry of a table
 _SMALL, _FEW = 512, 4  # entries of a first level table and clusters of reference counts of an ordinary image
 
+GLANCED = 100
+"""Bytes of the header that a glance at the tables needs: up to the size of reference counts, which version 2 has not."""
+
+_NEXT = 64  # clusters behind the end that are asked for: who fills an image takes one after the other
+
 _BACKING_FORMAT = 0xE2792ACA
 _FEATURE_NAMES = 0x6803F857
 _DATA_FILE = 0x44415441
@@ -204,12 +209,37 @@ def extension(reader: Reader, head: bytes, cluster_size: int, wanted: int) -> by
     return None
 
 
-def plain(reader: Reader, cluster_size: int) -> bool:
-    """Whether all that the header and a small first level table name is there: the common answer, in two small reads.
+def counts_beyond(reader: Reader, head: bytes) -> bool:
+    """Whether a cluster right behind the file's end counts as used, as it does where the rest of an image is missing.
+
+    Two reads of some bytes; ``head`` are the first ``GLANCED`` ones. It may also be left over from a program that died: then all
+    of the image is there nevertheless.
+    """
+    if len(head) < 72:
+        return False
+    _, _, refcounts, tables, _, _ = _PLACES(head, 36)
+    bits = head[23]
+    order = head[99] if head[7] == 3 and len(head) == GLANCED else 4  # of version 2: 16 bits
+    if not 9 <= bits <= 21 or order > 6:
+        return False
+    cluster, size = 1 << bits, reader.size
+    block, number = divmod(-(-size // cluster), cluster * 8 >> order)
+    if (block + 1) * 8 > tables * cluster:
+        return False
+    entry = reader.pread(8, refcounts + block * 8)
+    place = int.from_bytes(entry, "big") & ~0x1FF
+    if not place or len(entry) < 8:
+        return False
+    start = number << order >> 3
+    found = reader.pread(min(_NEXT << order >> 3, cluster - start), place + start) if place < size else b"\1"
+    return found.count(0) != len(found)
+
+
+def plain(reader: Reader, head: bytes, cluster_size: int) -> bool:
+    """Whether all that the header and a small first level table name is there: the common answer, in one small read.
 
     False says nothing: ``qcow2tables`` is for what is wrong, and for tables that are larger.
     """
-    head = reader.pread(72, 0)
     if len(head) < 72:
         return False
     count, first, refcounts, clusters, snapshots, _ = _PLACES(head, 36)

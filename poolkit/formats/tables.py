@@ -18,6 +18,9 @@ LIMIT = 1 << 30
 GLANCE = 1 << 16
 """Bytes of tables that are read for a listing: the first level of 4 TiB in such clusters."""
 
+SUSPECTED = 1 << 22
+"""Bytes of tables that are read for a listing of an image of which a part seems to be missing."""
+
 _PIECE = 1 << 18
 _WIDTHS = {4: "I", 8: "Q"}
 
