@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from poolkit import errors
 from poolkit.host import undo
 from poolkit.host.descriptors import sync_directory, write_all, write_some
+from poolkit.host.directory import TEMPORARY, Directory, open_own, parent_of
 from poolkit.host.undo import Undo, identity, run
 
 if TYPE_CHECKING:
@@ -44,163 +45,8 @@ class Port(Protocol):
         """Raise ``Aborted`` if the caller asked to stop."""
 
 
-TEMPORARY = ".poolkit-"  # names that begin so are ours, unfinished, and never listed
-
-LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-"""How an entry nobody vouches for is opened: never through a link, never waiting for a FIFO, never as a terminal."""
-
-
-_LINKS = 40  # the kernel's own limit, path_resolution(7)
-
-
-@contextmanager
-def parent_of(path: str) -> Iterator[tuple[int, str]]:
-    """A descriptor (O_PATH) of the directory that ``path`` is in, and its name there, which no link has now.
-
-    Symbolic links on the way and at the end are followed if root or this user made them: ``Unsafe`` for those of others,
-    who could make root work on what they choose. Open the name with O_NOFOLLOW. ``FileNotFoundError`` only for a folder.
-    """
-    aim = path
-    links = 0
-    rest: list[str] = []
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        while True:
-            if aim.startswith("/"):
-                os.close(here)
-                here = -1
-                here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            rest += [part for part in aim.split("/") if part not in ("", ".")][::-1]
-            aim = ""
-            while rest and not aim:
-                last = len(rest) == 1
-                try:
-                    found = os.open(rest[-1], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-                except FileNotFoundError:
-                    if not last:
-                        raise
-                    break
-                try:
-                    facts = os.fstat(found)
-                    if stat.S_ISLNK(facts.st_mode):
-                        links += 1
-                        aim = _aim(path, rest.pop(), found, facts, links)
-                    elif last:
-                        break
-                    else:
-                        # O_DIRECTORY has what is to be mounted on demand mounted, which O_PATH alone has not.
-                        below = os.open(
-                            rest.pop(), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here
-                        )
-                        os.close(here)
-                        here = below
-                finally:
-                    os.close(found)
-            if not aim:
-                yield here, rest[0] if rest else "."
-                return
-    finally:
-        if here >= 0:
-            os.close(here)
-
-
-def _aim(path: str, name: str, link: int, facts: os.stat_result, links: int) -> str:
-    """Where an open link on the way to ``path`` leads to, if it may be followed."""
-    if links > _LINKS:
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    if facts.st_uid not in (0, os.geteuid()):
-        raise errors.Unsafe(
-            f"'{path}' leads through the symbolic link '{name}' of user {facts.st_uid}; it was not followed",
-            hint="name the place it leads to, if that is meant",
-        )
-    return os.readlink("", dir_fd=link)
-
-
-def open_own(path: str, flags: int) -> int:
-    """Open what is at ``path``, reached as :func:`parent_of` has it; O_NOFOLLOW and O_CLOEXEC are added."""
-    with parent_of(path) as (folder, name):
-        try:
-            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        except OSError as error:
-            error.filename = path
-            raise
-
-
-def _place_of(fd: int) -> str | None:
-    """Where an open directory is, without symbolic links."""
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return None
-
-
-class Directory:
-    """An open directory: entries are reached through its descriptor and never through a symbolic link."""
-
-    __slots__ = ("fd", "path")
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if _place_of(self.fd) != path:  # as most are, and this is ten times as fast as going step by step
-            os.close(self.fd)
-            self.fd = -1
-            self.fd = open_own(path, os.O_RDONLY | os.O_DIRECTORY)
-
-    def __enter__(self) -> Directory:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the descriptor; repeatable."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def join(self, name: str) -> str:
-        """The path of an entry, for people and for tools; poolkit itself uses the descriptor."""
-        return os.path.join(self.path, name)
-
-    def lstat(self, name: str) -> os.stat_result:
-        """Facts of an entry itself, not of what a link points to. Raises ``FileNotFoundError``."""
-        return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
-
-    def exists(self, name: str) -> bool:
-        """Whether there is an entry of that name, of any kind."""
-        try:
-            self.lstat(name)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def open(self, name: str, flags: int = LOOK) -> int:
-        """Open an entry; O_NOFOLLOW, O_NONBLOCK, O_NOCTTY and O_CLOEXEC are always added. The caller closes it."""
-        return os.open(name, flags | LOOK, dir_fd=self.fd)
-
-    @contextmanager
-    def regular(self, name: str, *, write: bool = False) -> Iterator[int]:
-        """A descriptor of an existing regular file; ``Unsafe`` if the entry is a link, device, FIFO or directory."""
-        try:
-            fd = self.open(name, os.O_RDWR if write else os.O_RDONLY)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EMLINK):
-                raise errors.Unsafe(
-                    f"'{self.join(name)}' is a symbolic link; it was not followed", volume=name
-                ) from error
-            if error.errno == errno.EISDIR:
-                raise errors.Unsafe(f"'{self.join(name)}' is a directory, not a file", volume=name) from error
-            if error.errno == errno.ENXIO:
-                raise errors.Unsafe(f"'{self.join(name)}' is not a regular file", volume=name) from error
-            raise
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise errors.Unsafe(f"'{self.join(name)}' is not a regular file", volume=name)
-            yield fd
-        finally:
-            os.close(fd)
-
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What link(2) says where a file cannot have another name: vfat, some of FUSE."""
 
 _UNNAMED = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 """Kernel names of file systems with O_TMPFILE (open(2)), of which this is known to be sound."""
@@ -300,7 +146,12 @@ class Files:
             kept = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
             self._host.keep_undo(undo.restore(kept, path))
             self.fault(f"keep {path}")
-            os.link(path, kept, follow_symlinks=False)
+            try:
+                os.link(path, kept, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                self._copy(path, kept)
         self.write(path, data, mode, undone=True)
 
     def write(self, path: str, data: bytes, mode: int = 0o600, *, undone: bool = False) -> None:
@@ -308,12 +159,27 @@ class Files:
 
         ``undone``: an undo removes the file, if it is still this one.
         """
-        directory, name = os.path.split(path)
+        directory = os.path.dirname(path)
         if self._host.dry_run:
             self._host.step(f"write {path}")
             return
         temporary = os.path.join(directory, f"{TEMPORARY}{os.urandom(8).hex()}")
         self._host.step(f"write {path}", undo.unlink(temporary))
+        self._put(temporary, path, data, mode, undone)
+
+    def _copy(self, path: str, kept: str) -> None:
+        """A copy of a file of ours, whole as soon as it has its name: for a file system that cannot give a file two names."""
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), kept)
+            self.sync(os.path.dirname(path))
+            return
+        temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{os.urandom(8).hex()}")
+        self._host.keep_undo(undo.unlink(temporary))
+        with open(path, "rb") as file:
+            self._put(temporary, kept, file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode), undone=False)
+
+    def _put(self, temporary: str, path: str, data: bytes, mode: int, undone: bool) -> None:
+        directory, name = os.path.split(path)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -384,18 +250,20 @@ class Files:
 
     @contextmanager
     def new(
-        self, directory: Directory, name: str, *, format: str, mode: int = 0o600, owner: int = -1, group: int = -1
-    ) -> Iterator[NewFile]:
+        self, directory: Directory, name: str, *, format: str, mode: int = 0o600, owner: int = -1, group: int = -1,
+        unnamed: int | None = None,
+    ) -> Iterator[NewFile]:  # fmt: skip
         """A new file that appears under ``name`` whole, with its final owner and mode, or not at all.
 
         The body fills the file; leaving it puts the file under its name without replacing anything
-        (``VolumeExists``). On an error nothing is left. ``format`` is what the engine records for it. Not for a dry run:
+        (``VolumeExists``). On an error nothing is left. ``format`` is what the engine records for it. ``unnamed`` is a
+        descriptor that :meth:`scratch` gave and :meth:`nameable` is true of: that file gets the name. Not for a dry run:
         ask ``host.dry_run`` first.
         """
         if directory.exists(name):
             raise _exists(directory, name)
         make = self._unnamed if self._has_unnamed(directory) else self._temporary
-        with make(directory, name, "create") as new:
+        with make(directory, name, "create") if unnamed is None else self._given(directory, name, unnamed) as new:
             yield new
             self._settle(new, format, mode, owner, group)
             self._host.keep_undo(undo.unlink_whole(directory.join(name), os.fstat(new.fd)))
@@ -412,9 +280,9 @@ class Files:
         """A new file that takes the place of the regular file ``name`` at once, with its owner and mode, or not at all.
 
         Other names of the old file keep the old content. ``old`` is a descriptor of the file that ``name`` must be.
-        ``scrub`` makes the data of the old file unreadable when the new one has its place; should this process die in it, the
-        old file is removed by the recovery, after one pass of random bytes if it was to be ``overwritten``. Otherwise as
-        :meth:`new`.
+        ``scrub`` makes the data of the old file unreadable when the new one has its place; should this process die in it, or be
+        interrupted (Ctrl-C), the old file is removed by what takes the operation back, after one pass of random bytes if it was
+        to be ``overwritten``. Otherwise as :meth:`new`.
         """
         with directory.regular(name) as fd:
             facts = os.fstat(fd if old is None else old)
@@ -436,13 +304,18 @@ class Files:
             scrub()
             self.fault(f"unlink the old {name}")
         except (OSError, errors.PoolkitError) as error:
+            self._let_go(directory, kept)
             worded = error if isinstance(error, errors.PoolkitError) else errors.from_os_error(error, f"wipe '{name}'")
             worded.hint = "the volume is new and empty; its old data was given back before all of it was overwritten"
             raise worded from error
-        finally:
-            if kept is not None:
-                os.unlink(kept, dir_fd=directory.fd)
-                os.fsync(directory.fd)
+        self._let_go(directory, kept)
+
+    @staticmethod
+    def _let_go(directory: Directory, kept: str | None) -> None:
+        """Remove the private name of an old file, whose data goes with it."""
+        if kept is not None:
+            os.unlink(kept, dir_fd=directory.fd)
+            os.fsync(directory.fd)
 
     @contextmanager
     def scratch(self, directory: Directory) -> Iterator[int]:
@@ -461,7 +334,7 @@ class Files:
         try:
             os.link(name, kept, src_dir_fd=directory.fd, dst_dir_fd=directory.fd, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            if error.errno not in _NO_LINKS:
                 raise
             return None
         os.fsync(directory.fd)
@@ -484,6 +357,15 @@ class Files:
             yield NewFile(directory, name, None, fd)
         finally:
             os.close(fd)
+
+    @contextmanager
+    def _given(self, directory: Directory, name: str, fd: int) -> Iterator[NewFile]:
+        self._host.step(f"create {directory.join(name)}")
+        yield NewFile(directory, name, None, fd)
+
+    def nameable(self, directory: Directory, fd: int) -> bool:
+        """Whether an open file of :meth:`scratch` can get a name in that directory."""
+        return self._has_unnamed(directory) and os.fstat(fd).st_dev == os.fstat(directory.fd).st_dev
 
     @contextmanager
     def _temporary(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:

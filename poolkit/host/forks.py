@@ -28,20 +28,21 @@ _in_child: list[Callable[[bool], None]] = []
 def undivided() -> Iterator[None]:
     """A part that no fork of another thread cuts. Short, and never waiting for another thread; may be nested."""
     me = threading.get_ident()
-    with _turn:
-        while _forkers and me not in _inside and me not in _forkers:
-            _turn.wait()
-        _inside[me] = _inside.get(me, 0) + 1
-    try:
+    outer = _inside.get(me, 0)
+    try:  # from here on: Ctrl-C may come between any two lines, and what is counted in must be counted out
+        with _turn:
+            while _forkers and me not in _inside and me not in _forkers:
+                _turn.wait()
+            _inside[me] = outer + 1
         yield
     finally:
         with _turn:
-            # A child that was made inside has counted anew.
-            depth = _inside.pop(me, 1) - 1
-            if depth:
-                _inside[me] = depth
-            elif _forkers:
-                _turn.notify_all()
+            if outer:
+                _inside[me] = outer
+            else:
+                _inside.pop(me, None)
+                if _forkers:
+                    _turn.notify_all()
 
 
 def in_child(function: Callable[[bool], None]) -> None:
@@ -61,9 +62,9 @@ def release(fd: int) -> None:
     with undivided():
         if fd in _held:
             _held.discard(fd)
-            try:
+            with suppress(OSError):  # closing gives it up as well, and the work that it stood for has its own errors
                 fcntl.flock(fd, fcntl.LOCK_UN)
-            finally:
+            with suppress(OSError):
                 os.close(fd)
 
 

@@ -96,7 +96,7 @@ class Journal:
             try:
                 remove(self.path, on_disk=self._on_disk)
             finally:
-                self._let_go()
+                self.leave()
         self.steps.clear()
 
     def put_aside(self, *, later: bool) -> None:
@@ -105,10 +105,11 @@ class Journal:
             try:
                 put_aside(self.path, later=later)
             finally:
-                self._let_go()
+                self.leave()
         self.steps.clear()
 
-    def _let_go(self) -> None:
+    def leave(self) -> None:
+        """Let go of the file as it is: whoever finds it takes it for one of work that has ended."""
         forks.release(self._fd)
         self._fd = -1
         self._on_disk = False
@@ -128,7 +129,8 @@ def remove(path: str, *, on_disk: bool = True) -> None:
 def put_aside(path: str, *, later: bool) -> None:
     """Keep a journal, with all its steps: for the next verb on its pool (``later``), or else for people to look at."""
     if not later:
-        os.replace(path, path + ".failed")  # `poolkit doctor` reports it
+        with suppress(OSError):  # under its old name it is tried again
+            os.replace(path, path + ".failed")  # `poolkit doctor` reports it
         return
     with suppress(OSError):  # without the line whoever opens the engine tries it, too
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -143,7 +145,7 @@ def read(path: str) -> tuple[dict[str, Any], list[Undo]]:
 
     A damaged line before the last stands for a step that cannot be undone (``damaged``): what it was is not known, and what
     the others undo is not in doubt. In the head ``running`` and ``until`` are of the last program that the operation ran (see
-    ``alive``), and ``later`` says that its undo waits for a server that did not answer.
+    ``alive``), and ``later`` says that its undo waits, as for a server that did not answer.
     """
     with open(open_ours(path), "rb") as file:
         return parse(file.read())

@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import os
 
+_PIECE = 1 << 16
+_PAGE = 4096  # an attribute of sysfs has less than a page, and comes whole (Linux: Documentation/filesystems/sysfs.rst)
+
 
 def value(path: str) -> str:
-    """The one value of an attribute, without the white space around it."""
-    return text(path).strip()
+    """The one value of an attribute of sysfs, without the white space around it."""
+    return _data(path, whole=_PAGE).decode("utf-8", "backslashreplace").strip()
 
 
 def text(path: str) -> str:
     """All of a file, line by line as it is; bytes that are not UTF-8 appear as ``\\xNN``."""
-    try:
-        with open(path, encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            return file.read()
+    return data(path).decode("utf-8", "backslashreplace")
+
+
+def data(path: str) -> bytes:
+    """All of a file of bytes, such as a page of a disk's vital product data."""
+    return _data(path)
+
+
+def _data(path: str, whole: int = 0) -> bytes:
+    """All of a file; a first read of less than ``whole`` bytes is known to be all."""
+    try:  # without a file object: a listing of disks reads a dozen attributes of each
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return b""
+    try:
+        found = piece = os.read(fd, _PIECE)
+        while len(piece) >= max(whole, 1):
+            piece = os.read(fd, _PIECE)
+            found += piece
+        return found
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def names(path: str) -> list[str]:

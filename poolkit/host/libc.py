@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -14,6 +15,8 @@ FALLOC_FL_ZERO_RANGE = 0x10
 
 
 _EMPTY_PATH = 0x1000  # linux/fcntl.h, AT_EMPTY_PATH
+_OPENAT2 = 437  # asm-generic/unistd.h, the same on all machines
+_NO_MAGICLINKS, _BENEATH = 0x02, 0x08  # linux/openat2.h
 _BTIME = 0x800  # linux/stat.h, STATX_BTIME
 
 
@@ -35,6 +38,18 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2) as the kernel has it: no emulation by writing, so ``EOPNOTSUPP`` is an honest answer."""
     if _libc.fallocate64(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
         _raise()
+
+
+def open_beneath(dir_fd: int, path: str, flags: int) -> int:
+    """Open what is at ``path`` below the directory ``dir_fd``, links followed as long as they stay there; ``EXDEV`` if not.
+
+    openat2(2), since Linux 5.6: ``struct open_how`` is three numbers of 64 bits, flags, mode and how names are resolved.
+    """
+    how = struct.pack("=QQQ", flags, 0, _BENEATH | _NO_MAGICLINKS)
+    fd = _libc.syscall(_OPENAT2, dir_fd, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+    if fd < 0:
+        _raise(path)
+    return int(fd)
 
 
 def birth(fd: int) -> int:

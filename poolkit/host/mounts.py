@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from poolkit import errors
@@ -89,11 +89,18 @@ def is_network(fstype: str) -> bool:
     return fstype in NETWORK
 
 
-def locate(path: str, mounts: Iterable[Mount]) -> tuple[str, Mount | None]:
+def may_wait(fstype: str) -> bool:
+    """Whether looking at a file system of that kernel name may wait for somebody: a network's, a process's (FUSE), autofs."""
+    return is_network(fstype) or fstype in ("autofs", "fuse", "fuseblk") or fstype.startswith("fuse.")
+
+
+def locate(
+    path: str, mounts: Iterable[Mount], untouched: Callable[[str], bool] = is_network
+) -> tuple[str, Mount | None]:
     """The path without symbolic links, as far as that can be told without waiting, and the mount it is on.
 
-    Below a network mount the rest of the path is taken as it is. What does not exist is taken as it is, too. Raises
-    ``OSError`` (ELOOP) for a loop of links.
+    Below a network mount, or another that is to stay ``untouched`` by its kind, the rest of the path is taken as it is. What
+    does not exist is taken as it is, too. Raises ``OSError`` (ELOOP) for a loop of links.
     """
     tops = (mounts if isinstance(mounts, MountTable) else MountTable(mounts)).tops
     rest = [part for part in os.path.normpath(path).split("/") if part][::-1]
@@ -107,7 +114,7 @@ def locate(path: str, mounts: Iterable[Mount]) -> tuple[str, Mount | None]:
         there = f"{here.rstrip('/')}/{part}"
         if there in tops:  # a mount point is a directory, never a link
             here, mount = there, tops[there]
-            if is_network(mount.fstype):
+            if untouched(mount.fstype):
                 break
             continue
         try:

@@ -10,17 +10,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from poolkit import errors
 from poolkit.host.descriptors import write_all
-from poolkit.host.files import Directory, Files
+from poolkit.host.devices import Devices
+from poolkit.host.directory import Directory
+from poolkit.host.files import Files
 from poolkit.values import value
 
 if TYPE_CHECKING:
     from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
+    from poolkit.host.node import Node
     from poolkit.host.undo import Undo
 
 
@@ -74,12 +77,17 @@ class Host:
         """Where a damaged inventory was set aside: formats on record may be missing, so that a guess is worth less."""
         self.on_adopt: Callable[[str, int, str], None] | None = None
         self.on_secret: Callable[[str, str | None, str | None], bytes] | None = None
+        self.on_node: Callable[[], Node] | None = None
         self.files = Files(self)
+        self.devices = Devices()
+        """What the kernel says of disks, and their nodes."""
         self._shared: dict[Any, Any] = {}
         self._secrets: list[str] = []
         self._programs: dict[str, str] = {}
         self.packages: dict[str, str] = {}
         """Debian's packages for programs that pool types use, for the hint where one is missing."""
+        self.bytewise: set[str] = set()
+        """Programs of pool types that need no character set; see :class:`~poolkit.backend.Backend`."""
         self.children: list[Any] = []
         """Processes that wait for work that may hang (``poolkit.host.worker``)."""
 
@@ -103,8 +111,10 @@ class Host:
         view.on_progress = progress or self.on_progress
         view.on_step = self.on_step
         view.on_secret = self.on_secret
+        view.on_node = self.on_node
         view._programs = self._programs
         view.packages = self.packages
+        view.bytewise = self.bytewise
         view.children = self.children
         return view
 
@@ -211,7 +221,7 @@ class Host:
             try:
                 process = programs.start(
                     full, own_session=self._own_session, pass_fds=tuple(pass_fds), confined=confined,
-                    stdout=output.fileno(), stderr=output.fileno(),
+                    stdout=output.fileno(), stderr=output.fileno(), charset=self._charset(argv[0]),
                 )  # fmt: skip
             except OSError as error:
                 raise errors.from_os_error(error, f"run '{argv[0]}'") from error
@@ -238,12 +248,19 @@ class Host:
         """What is really run, and the programs that it is confined to be."""
         full = [self.program(argv[0]), *argv[1:]]
         if not untrusted:
-            return full, ()
+            if not self._secrets:
+                return full, ()
+            from poolkit.host import cores
+
+            return [self.program("prlimit"), f"--core={cores.LIMIT}", "--", *full], ()
         from poolkit.host import programs
 
         all_limits = {**programs.UNTRUSTED_LIMITS, **(limits or {})}
         prlimit = self.program("prlimit")
         return [prlimit, *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full], (prlimit, full[0])
+
+    def _charset(self, program: str) -> str:
+        return "C" if program in self.bytewise else "C.UTF-8"
 
     def _track(self, pid: int) -> None:
         """A program that changes something has begun."""
@@ -289,7 +306,15 @@ class Host:
         return os.geteuid() == 0
 
     def has_program(self, name: str) -> bool:
-        """Whether ``program`` would find it."""
+        """Whether ``program`` would find it; for a library, such as ``libiscsi.so.7``, whether the loader does."""
+        if ".so." in name:
+            import ctypes
+
+            try:
+                ctypes.CDLL(name)
+            except OSError:
+                return False
+            return True
         try:
             self.program(name)
         except errors.ToolMissing:
@@ -341,7 +366,7 @@ class Host:
             process = programs.start(
                 full, own_session=self._own_session, pass_fds=tuple(pass_fds), confined=confined,
                 stdin=programs.PIPE if feed is not None else stdin if isinstance(stdin, int) else None,
-                stdout=stdout if isinstance(stdout, int) else None,
+                stdout=stdout if isinstance(stdout, int) else None, charset=self._charset(argv[0]),
             )  # fmt: skip
         except OSError as error:
             raise errors.from_os_error(error, f"run '{argv[0]}'") from error
@@ -498,6 +523,24 @@ class Host:
         value = self.on_secret(type, uuid, usage)
         self.hide(value.decode("utf-8", "backslashreplace"))
         return value
+
+    @property
+    def node(self) -> Node:
+        """Which host this is among those that share storage, and its role there; see :mod:`poolkit.state.settings`."""
+        from poolkit.host.node import here
+
+        node: Node = self.shared("node", self.on_node or here)
+        return node
+
+    @staticmethod
+    def spooled(needed: int, fill: Callable[[int], object]) -> AbstractContextManager[int]:
+        """A descriptor of an unnamed temporary file that ``fill`` has written, of about ``needed`` bytes, at its begin.
+
+        ``NoSpace`` if so much is not free where large temporary files go, ``TMPDIR`` or ``/var/tmp``.
+        """
+        from poolkit.host import spool
+
+        return spool.spooled(needed, fill)
 
     @contextmanager
     def secret_file(self, value: bytes) -> Iterator[tuple[str, int]]:

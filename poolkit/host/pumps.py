@@ -17,23 +17,72 @@ _PIECE = 1 << 16  # bytes; what a pipe holds (pipe(7))
 def feed(host: Host, stdin: int | BinaryIO | None, input: bytes | None) -> Feed | None:
     """What gives a program its input piece by piece; None for one that has none, or a descriptor of its own."""
     if input is not None:
-        pieces = [input] if input else []
-        return lambda: pieces.pop() if pieces else b""
+        return _Given(input)
     if stdin is None or isinstance(stdin, int):
         return None
-    total = streams.remaining(stdin) or 0
-    read = streams.reader(host, stdin)
-    buffer = memoryview(bytearray(_PIECE))
-    done = 0
+    fd = streams.descriptor(stdin)
+    return _Streamed(host, stdin) if fd is None or not streams.stalls(fd) else _Waiting(host, stdin, fd)
 
-    def piece() -> bytes:
-        nonlocal done
-        count = read(buffer)
-        done += count
-        host.progress(done, max(total, done))
-        return bytes(buffer[:count])
 
-    return piece
+class _Given:
+    """Bytes that are there."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def source(self) -> None:
+        """Nothing is waited for."""
+
+    def piece(self) -> bytes:
+        """All of it, once."""
+        data, self.data = self.data, b""
+        return data
+
+
+class _Streamed:
+    """A file, or a stream that has no descriptor to wait for."""
+
+    def __init__(self, host: Host, stream: BinaryIO) -> None:
+        self.host = host
+        self.total = streams.remaining(stream) or 0
+        self.read = streams.reader(host, stream)
+        self.buffer = memoryview(bytearray(_PIECE))
+        self.done = 0
+
+    def source(self) -> None:
+        """Nothing can be waited for."""
+
+    def piece(self) -> bytes:
+        """As much as a pipe holds."""
+        count = self.read(self.buffer)
+        self.done += count
+        self.host.progress(self.done, max(self.total, self.done))
+        return bytes(self.buffer[:count])
+
+
+class _Waiting:
+    """A pipe, socket or terminal, which gives what is there."""
+
+    def __init__(self, host: Host, stream: BinaryIO, fd: int) -> None:
+        self.host = host
+        self.fd = fd
+        self.held = streams.read_ahead(stream, fd)
+        self.done = 0
+
+    def source(self) -> int | None:
+        """Its descriptor, when what the stream had read ahead is used up."""
+        return None if self.held else self.fd
+
+    def piece(self) -> bytes | None:
+        """What is there."""
+        data, self.held = self.held, b""
+        try:
+            data = data or os.read(self.fd, _PIECE)
+        except BlockingIOError:
+            return None  # it does not block, and somebody else was faster
+        self.done += len(data)
+        self.host.progress(self.done, self.done)
+        return data
 
 
 def drain(host: Host, stdout: BinaryIO) -> Drain:

@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
 from poolkit.host.descriptors import sync_directory, write_at
-from poolkit.host.undo import Undo, identity
+from poolkit.host.undo import KINDS, Undo, identity
 from poolkit.host.undo import boot as this_boot
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from poolkit.host.port import Host
 
 _AWAY = 60.0  # seconds that one step may take on a server that answers, but not to this
+_AGAIN = "; it is tried again with the next verb on the pool"
+_CALL = 180.0  # seconds that a function may take that ends by itself, such as one with the time-outs of a cluster
 
 
 class Undone(NamedTuple):
@@ -29,9 +31,13 @@ class Undone(NamedTuple):
 
 
 def complete(journal: Journal) -> None:
-    """The operation is complete: let go of what an undo would have needed."""
+    """The operation is complete: let go of what an undo would have needed. What cannot go stays for the next verb to end."""
     if journal.ours:
-        finish(journal.steps)
+        try:
+            finish(journal.steps)
+        except BaseException:
+            journal.leave()
+            raise
         journal.close()
 
 
@@ -48,16 +54,25 @@ def roll_back(journal: Journal, host: Host) -> list[str]:
     """Run all steps of an operation. Returns a sentence for each that could not be undone.
 
     If there is one, the journal stays: as ``.failed`` for people to look at, or for the next verb on the pool where only
-    a server did not answer.
+    a server did not answer, or the file system is away on which the work was done.
     """
     if not journal.ours:
         return []
+    place = journal.facts.get("mount")
+    if journal.steps and place and host.operation().mount_at(place) is None:
+        # Below its mount point is another directory now, where nothing of this is found.
+        journal.put_aside(later=True)
+        return [f"'{place}' is mounted no more: what was begun is taken back with the next verb on the pool when it is"]
     undone = undo_all(journal.steps, host)
+    failures = list(undone.failures)
     if undone.failures:
         journal.put_aside(later=undone.later)
     else:
-        journal.close()
-    return list(undone.failures)
+        try:
+            journal.close()
+        except OSError as error:  # what it undoes is undone, and may be undone again
+            failures.append(f"the journal '{journal.path}' could not be removed yet: {error.strerror}")
+    return failures
 
 
 def undo_all(steps: Sequence[Undo], host: Host, away: set[str] | None = None) -> Undone:
@@ -69,11 +84,37 @@ def undo_all(steps: Sequence[Undo], host: Host, away: set[str] | None = None) ->
         try:
             perform(step, host, away)
         except errors.Unreachable as error:
-            failures.append(f"could not undo '{step}': {error}; it is tried again with the next verb on the pool")
+            failures.append(f"could not undo '{step}': {error}{_AGAIN}")
         except (OSError, errors.PoolkitError) as error:
-            failures.append(f"could not undo '{step}': {error}")
-            later = False
+            why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            # A step may be run twice, and what the system refuses now it may allow when a disk or a right was mended.
+            again = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+            failures.append(f"could not undo '{step}': {why}{_AGAIN if again else ''}")
+            later = later and again
     return Undone(tuple(failures), later)
+
+
+def after_boot(step: Undo, host: Host) -> Undo:
+    """A step that was written before the machine was started again: devices have other numbers then, or may have.
+
+    The inode number tells the file, and the device is the one that it is on now. A server that hangs is not asked.
+    """
+    path, known = step.field("path"), step.field("known")
+    if not isinstance(path, str) or not isinstance(known, list) or len(known) != 2:
+        return step
+    from poolkit.host.mounts import is_network, locate
+
+    mount = locate(path, host.mounts())[1]
+    if mount is not None and is_network(mount.fstype):
+        major, _, minor = mount.device.partition(":")
+        device = os.makedev(int(major), int(minor))
+    else:
+        try:
+            device = os.lstat(path).st_dev
+        except OSError:
+            return step
+    place = KINDS[step.kind][0].split().index("known")
+    return Undo(step.kind, (*step.args[:place], [device, known[1]], *step.args[place + 1 :]))
 
 
 def perform(step: Undo, host: Host, away: set[str]) -> None:
@@ -93,16 +134,22 @@ def perform(step: Undo, host: Host, away: set[str]) -> None:
     perform_here(host, step)
 
 
+def _unstoppable(host: Host) -> Host:
+    """A host of its own: neither an abort nor a fault that a test injects may stop an undo."""
+    from poolkit.host.port import Host as Machine
+
+    machine = Machine()
+    machine.children = host.children
+    machine.on_secret = host.on_secret
+    return machine
+
+
 def _perform_away(step: Undo, host: Host, target: str, away: set[str]) -> None:
     if target in away:
         raise errors.Unreachable(f"the server of '{target}' does not answer")
     from poolkit.host import worker
-    from poolkit.host.port import Host as Machine
 
-    # A host of its own: neither an abort nor a fault that a test injects may stop an undo.
-    machine = Machine()
-    machine.children = host.children
-
+    machine = _unstoppable(host)
     until = time.monotonic() + _AWAY
 
     def alive() -> bool:
@@ -140,6 +187,21 @@ def _sync_parent(step: Undo) -> None:
 
 def _run(host: Host, *argv: str) -> None:
     host.run_undo(argv)
+
+
+def _call(host: Host, words: str, function: str, arguments: list[Any]) -> None:
+    from poolkit.host import worker
+
+    until = time.monotonic() + _CALL
+    if not isinstance(arguments, list) or ":" not in function:
+        raise ValueError(words)
+    try:
+        work = worker.run(_unstoppable(host), function, arguments, answers=lambda: time.monotonic() < until)
+        worker.result(work)
+    except worker.Silent:
+        raise errors.Unreachable("the storage does not answer") from None
+    except ImportError as error:
+        raise errors.HostError(f"'{function}' is not to be had: {error}") from error
 
 
 def _run_if(host: Host, question: list[str], answer: str, argv: list[str], input: str | None = None) -> None:
@@ -260,8 +322,15 @@ def _restore(host: Host, kept: str, path: str) -> None:
     # What was removed waits under a private name until the operation is complete: put it back.
     if not os.path.lexists(path):
         os.rename(kept, path)
-    elif os.path.lexists(kept) and os.path.samefile(kept, path):
-        os.unlink(kept)  # it was not taken away yet, and has two names
+    elif os.path.lexists(kept) and (os.path.samefile(kept, path) or _same_bytes(kept, path)):
+        os.unlink(kept)  # it was not taken away yet, and has two names, or was copied
+
+
+def _same_bytes(kept: str, path: str) -> bool:
+    if not (os.path.isfile(kept) and os.path.isfile(path)):
+        return False
+    with open(kept, "rb") as one, open(path, "rb") as other:
+        return one.read() == other.read()
 
 
 def _overwrite(host: Host, path: str, name: str, known: Sequence[int], random: bool) -> None:
@@ -277,6 +346,14 @@ def _overwrite(host: Host, path: str, name: str, known: Sequence[int], random: b
     _with_the_same(path, known, os.O_RDWR, end)
 
 
+def _tell(host: Host, words: str) -> None:
+    """Recovery says it; who lives to see the failure has its error."""
+
+
+def _gone(host: Host, path: str, pool: int, name: str, boot: str) -> None:
+    """The listing is the inventory's, which ``Operations`` has."""
+
+
 def _damaged(host: Host, line: int) -> None:
     raise errors.HostError(f"line {line} of the journal is damaged")
 
@@ -284,6 +361,7 @@ def _damaged(host: Host, line: int) -> None:
 _ACTS: dict[str, Callable[..., None]] = {
     "run": _run,
     "run-if": _run_if,
+    "call": _call,
     "write-back": _write_back,
     "unmount": _unmount,
     "unlink": _unlink,
@@ -295,5 +373,7 @@ _ACTS: dict[str, Callable[..., None]] = {
     "restore": _restore,
     "trim": _trim,
     "overwrite": _overwrite,
+    "tell": _tell,
+    "gone": _gone,
     "damaged": _damaged,
 }

@@ -95,7 +95,7 @@ def reader(host: Abortable, stream: BinaryIO) -> Read:
 
 
 def _waiting(host: Abortable, stream: BinaryIO, fd: int) -> Read:
-    held = memoryview(_read_ahead(stream, fd))
+    held = memoryview(read_ahead(stream, fd))
 
     def fill(view: memoryview) -> int:
         nonlocal held
@@ -115,7 +115,7 @@ def _waiting(host: Abortable, stream: BinaryIO, fd: int) -> Read:
     return fill
 
 
-def _read_ahead(stream: BinaryIO, fd: int) -> bytes:
+def read_ahead(stream: BinaryIO, fd: int) -> bytes:
     """What a buffered stream has taken from its descriptor already, without waiting for more."""
     inner = getattr(stream, "file", stream)
     if type(inner) is not io.BufferedReader:

@@ -13,11 +13,29 @@ _KNOWN = (
     (re.compile(r"Is another process using the image.*$"), ""),
     (re.compile(r"Parameter '(?:[\w.-]+\.)?key-secret' is required.*$"), "the image is encrypted, and no secret opens it"),
     (re.compile(r"Invalid password, cannot unlock any keyslot.*$"), "the secret does not open the encrypted image"),
+    # From libmount's error messages and mount.cifs.
+    (
+        re.compile(r"^(?:mount: )?\S*:? ?wrong fs type, bad option, bad superblock on .*$"),
+        "its file system is not the one that was named, is damaged, or does not take one of the mount options",
+    ),
+    (
+        re.compile(r"^(?:mount: )?\S*:? ?unknown filesystem type '([^']*)'\.?$"),
+        r"this kernel has no file system '\1', and no program mount.\1 is installed",
+    ),
+    (re.compile(r"^(?:mount: )?\S*:? ?can't read superblock on (\S+?)\.?$"), r"the first blocks of '\1' cannot be read"),
+    (re.compile(r"^.*dmesg\(1\).*$"), ""),
+    (re.compile(r"^Refer to the mount\.cifs\(8\) manual page.*$"), ""),
 )  # fmt: skip
 
 
 def last_words(text: str, descriptors: Iterable[int] = ()) -> str:
-    """The last three lines of what a program said, after a colon; empty if it said nothing.
+    """As :func:`sentence`, after a colon; empty if it said nothing."""
+    said = sentence(text, descriptors)
+    return f": {said}" if said else ""
+
+
+def sentence(text: str, descriptors: Iterable[int] = ()) -> str:
+    """The last three lines of what a program said, in words for its users; empty if it said nothing.
 
     ``descriptors`` are those that it was given: the names of their files stand for the numbers.
     """
@@ -39,4 +57,4 @@ def last_words(text: str, descriptors: Iterable[int] = ()) -> str:
             line = pattern.sub(words, line)
         if line and line not in lines[-1:]:
             lines.append(line)
-    return f": {'; '.join(lines[-3:])[:500]}" if lines else ""
+    return "; ".join(lines[-3:])[:500]

@@ -30,6 +30,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "restore": ("kept path", "restore {kept} {path}"),
     "trim": ("path known size", "trim {path} to {size} bytes"),
     "overwrite": ("path name known random", "remove {path}"),
+    "call": ("words function arguments", "{words} (by {function})"),
+    "tell": ("words", "{words}"),
+    "gone": ("path pool name boot", "list '{name}' no more"),
     "damaged": ("line", "line {line} of the journal"),
 }  # fmt: skip
 """The kinds of steps: their fields, in the order of the journal, and how one is told. Journals outlive versions of poolkit: a
@@ -65,7 +68,7 @@ class Undo:
         values = {name.lstrip("*"): self.field(name.lstrip("*")) for name in names.split()}
         shown = {k: " ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
         try:
-            return words.format(**shown, kind=self.kind)
+            return words.format(**shown, kind=self.kind).strip() or self.kind
         except (KeyError, ValueError, TypeError):  # a damaged journal, or a newer one
             return " ".join([self.kind, *map(str, self.args)])
 
@@ -153,6 +156,26 @@ def overwrite(path: str, name: str, facts: os.stat_result, *, random: bool) -> U
     It has a second name until then, and is left as it is while that is ``name``.
     """
     return Undo("overwrite", (path, name, identity(facts), random))
+
+
+def call(words: str, function: str, *arguments: Any) -> Undo:
+    """Undo by ``function`` (``module:name``), called with a host and ``arguments``, plain values, in a child that is given up.
+
+    It must be harmless when the change never happened, and end by itself. ``words`` say what it does.
+    """
+    return Undo("call", (words, function, list(arguments)))
+
+
+def gone(path: str, pool: int, name: str) -> Undo:
+    """Nothing brings the file ``path`` back that is about to be removed; the volume ``name`` of the pool of that number in the
+    inventory is to be listed no more once it is. A restart of the machine ends that: pools are listed anew when they start.
+    """
+    return Undo("gone", (path, pool, name, boot()))
+
+
+def tell(words: str) -> Undo:
+    """Undo nothing, for what cannot be taken back: ``words`` are told to whoever recovers what a dead process had begun."""
+    return Undo("tell", (words,))
 
 
 def identity(facts: os.stat_result) -> list[int]:

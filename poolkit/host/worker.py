@@ -23,10 +23,12 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from poolkit import errors
+from poolkit.host import forks
 from poolkit.host.port import Host, Result
 from poolkit.host.undo import Undo
 
@@ -45,6 +47,19 @@ _START = (
     "import sys; number, first, *more = sys.argv[1:]; sys.path.insert(0, first); "
     "sys.path += [p for p in more if p not in sys.path]; from poolkit.host.worker import serve; serve(int(number))"
 )
+
+
+_children: weakref.WeakSet[_Child] = weakref.WeakSet()
+
+
+def _leave(cut: bool) -> None:
+    # A fork of this process must not keep the child waiting for work: it ends when the last copy of its socket is closed.
+    for child in list(_children):
+        child.disown()
+    _children.clear()
+
+
+forks.in_child(_leave)
 
 
 class Silent(errors.Unreachable):
@@ -136,6 +151,7 @@ class _Child:
     """A child process and the socket to it."""
 
     def __init__(self) -> None:
+        _children.add(self)
         self.idle = False
         """It has nothing to do, and ends by itself when the socket is closed."""
         self._parent = os.getpid()
@@ -172,6 +188,16 @@ class _Child:
     def usable(self) -> bool:
         """Whether it lives and is ours: after fork(2) the socket belongs to two."""
         return self._parent == os.getpid() and self._process.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """How it ended, as ``Popen.returncode`` has it; None while it lives."""
+        return self._process.poll()
+
+    def disown(self) -> None:
+        """Close this process's copy of the socket, which is another's; repeatable."""
+        if hasattr(self, "_socket"):
+            self._socket.close()
 
     def send(self, message: Any, fds: Sequence[int] = ()) -> None:
         """Send a call or an answer; that a child has died is found out when it is listened to."""
@@ -384,6 +410,7 @@ def serve(number: int) -> None:
     """The child's whole life: one call after the other, told to the socket ``number``."""
     connection = socket.socket(fileno=number)
     connection.set_inheritable(False)
+    _end_with_parent(connection)
     while True:
         connection.settimeout(_IDLE)
         try:
@@ -399,6 +426,24 @@ def serve(number: int) -> None:
         _do(Parent(connection, fds, **settings), function, arguments)
         for fd in fds:
             os.close(fd)
+
+
+def _end_with_parent(connection: socket.socket) -> None:
+    """End this process as soon as its parent has died, whatever it does: what it was at is taken back by others now.
+
+    A library that is at work in a thread of its own would go on otherwise.
+    """
+    import select
+    import threading
+
+    gone = select.poll()
+    gone.register(connection, 0)  # nothing but that the other end is closed
+
+    def wait() -> None:
+        gone.poll()
+        os._exit(0)  # as when it waits for work and there comes none any more
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _do(host: Parent, function: str, arguments: Sequence[Any]) -> None:
