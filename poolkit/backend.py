@@ -8,6 +8,7 @@ sees no states, no locks, no files of ours and no events; it talks to the machin
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,16 +18,25 @@ from poolkit import errors
 from poolkit.values import value
 
 if TYPE_CHECKING:
+    from poolkit import disks
     from poolkit.host.port import Host
+    from poolkit.listing import Listing
     from poolkit.model import Volume
 
 DefinitionClass = type[Any]  # inside Backend the name `type` is the pool type
 
 # The verbs a backend may have beyond usage and volumes, in the order `capabilities` names them.
 VERBS = (
-    "build", "start", "stop", "erase", "create", "clone", "resize", "delete", "wipe", "upload", "download",
-    "discover",
+    "build", "start", "stop", "erase", "create", "clone", "resize", "permit", "delete", "wipe", "upload",
+    "download", "overwrite", "attach", "detach", "discover",
 )  # fmt: skip
+
+
+_SAID = {
+    "upload": "write into",
+    "download": "read",
+    "permit": "change who may use",
+}  # verbs that are no English ones with "volumes" behind them
 
 
 class Usage(NamedTuple):
@@ -96,9 +106,35 @@ class VolumeInfo(NamedTuple):
         detail = self.detail or {}
         if detail.get("error"):
             return str(detail["error"])
+        if detail.get("missing"):
+            return f"what it stands on is missing: {quoted(detail['missing'])}"
+        if detail.get("half_written"):
+            return f"it is half-written: {detail['half_written']}"
         if detail.get("ambiguous") or detail.get("looks_like"):
             return str(detail.get("warning") or "it passes for several formats")
         return ""
+
+
+class Recorded(NamedTuple):
+    """The format on record of one volume, and the inode number of the file that it belongs to: another file has another."""
+
+    inode: int
+    format: str
+
+
+def quoted(names: Iterable[str], count: int | None = None) -> str:
+    """The first few of ``count`` names (of all, without it), in quotes: ``'a', 'b' and 3 others``."""
+    names = tuple(names)
+    shown = names[:SHOWN]
+    more = (len(names) if count is None else count) - len(shown)
+    words = [f"'{name}'" for name in shown]
+    if more:
+        words.append("1 other" if more == 1 else f"{more} others")
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
+
+
+SHOWN = 3
+"""Names that a sentence lists before it counts."""
 
 
 class Transfer(NamedTuple):
@@ -109,9 +145,26 @@ class Transfer(NamedTuple):
     sparse: bool = False
 
 
+class DiskSource(NamedTuple):
+    """How a machine reaches the bytes of a volume, and what suits the storage: ``cache`` and ``io`` as libvirt's ``<driver>``
+    has them, None where nothing needs to be said.
+    """
+
+    source: disks.Source
+    cache: disks.Cache | None = None
+    io: disks.Io | None = None
+
+
+class Outside(NamedTuple):
+    """Stands for the pool of what belongs to none: an image that is imported."""
+
+    name: str = ""
+    type: str = ""
+
+
 @value(frozen=True)
 class Source:
-    """What a new volume is made from: a volume of this or another pool, handed over by its own backend.
+    """What a new volume is made from: a volume of this or another pool, handed over by its own backend, or an image.
 
     ``pool`` is the definition of the pool it belongs to (a backend that finds its own pool here may use a means of its
     own, such as a snapshot); ``info`` the volume as it is now. ``path`` is for tools and people. The format is the recorded
@@ -122,11 +175,18 @@ class Source:
     info: VolumeInfo
     path: str
     opener: Callable[[], AbstractContextManager[int]]
+    sender: Callable[[int], object] | None = None
+    """Where the storage has no descriptor: writes all bytes, raw, into an open file or device that reads as zeros."""
+    words: str = ""
+    """What errors call it, where it is no volume."""
+    ours: bool = False
+    """Whether its file has no other user: a backend may make the volume of the very file."""
 
     def open(self) -> AbstractContextManager[int]:
         """A context manager that gives a read-only descriptor of the bytes: a regular file or block device, checked.
 
-        Raises ``Unsafe`` for anything else, and ``Unsupported`` for storage that no descriptor can reach.
+        Raises ``Unsafe`` for anything else. Where ``sender`` is set the bytes are first brought into an unnamed file: who only
+        writes them somewhere calls that instead.
         """
         return self.opener()
 
@@ -146,7 +206,27 @@ class Source:
         return self.info.allocation
 
     def __str__(self) -> str:
-        return f"volume '{self.info.name}' of pool '{self.pool.name}'"
+        return self.words or f"volume '{self.info.name}' of pool '{self.pool.name}'"
+
+
+class Mark(NamedTuple):
+    """The flavor that a volume is placed through, and a word that no other attempt to place one has."""
+
+    flavor: str
+    attempt: str
+
+
+class Placed(NamedTuple):
+    """A volume that has a mark; ``name`` is known of a finished one that is ``here``, in the very pool that was asked.
+
+    ``settled``: it stays. One that is not may still give way to another one of its flavor and name.
+    """
+
+    name: str
+    key: str
+    mark: Mark
+    here: bool
+    settled: bool
 
 
 class Backend:
@@ -155,9 +235,11 @@ class Backend:
     type: ClassVar[str]
     definition: ClassVar[DefinitionClass]
     tools: ClassVar[tuple[str, ...]] = ()
-    """Programs it needs for anything at all; ``poolkit doctor`` reports them."""
+    """Programs, and libraries by their file names, that it needs for anything at all; ``poolkit doctor`` reports them."""
     packages: ClassVar[Mapping[str, str]] = {}
     """Debian's package for each program that it uses, where the two differ in name."""
+    bytewise: ClassVar[tuple[str, ...]] = ()
+    """Programs that hand the bytes of names on as they are, and start sooner without a character set and its dozen files."""
     needs_root: ClassVar[tuple[str, ...]] = ()
     """Those of ``start``, ``build`` and ``discover`` that only root can do: others get a sentence, and not a tool's."""
     may_hang: ClassVar[tuple[str, ...]] = ()
@@ -166,11 +248,28 @@ class Backend:
     They are done by a child process with a backend of its own of this class, which is given up when ``answers`` says so. What a
     descriptor of ``open_volume`` is used for stays in this process.
     """
+    working_on: str | None = None
+    """While ``answers`` is asked: the volume that the work is about; None if it is about all."""
     file_backed: ClassVar[bool] = False
     """Volumes are entries of the directory ``target.path``: their path is that directory and their name.
 
     No other active pool of such a type may list the same directory, whatever path leads to it.
     """
+    keeps_formats: ClassVar[bool] = False
+    """Volumes have formats of their own, which stay on record: a guest that writes another header changes none.
+
+    The engine keeps the record, and hands it to ``volumes`` and ``look`` of such a class as ``recorded``: of the names that it
+    knows a format of, or of the one that is looked at (:class:`Recorded`). It goes before what ``known`` says, for a file that
+    has its inode number, and means nothing for any other.
+    """
+    usual_target: ClassVar[str | None] = None
+    """The target path of a definition that is made of what ``discover`` found; ``{name}`` in it is the pool's name."""
+    counts_volumes: ClassVar[bool] = True
+    """Whether ``usage`` looks at the volumes it is given; they are read for it after every verb."""
+    offers: ClassVar[tuple[str, ...]] = ()
+    """What volumes can have beyond the verbs, in the words that a flavor may require: thin, snapshot, shared, encryption."""
+    mark: Mark | None = None
+    """What the next volume that is made is to be marked with, where ``marks`` says that there are such."""
     source_formats: ClassVar[tuple[str, ...]] = ()
     """``<source><format type=…>`` values, the default first."""
     volume_formats: ClassVar[tuple[str, ...]] = ()
@@ -180,8 +279,14 @@ class Backend:
         self.pool = definition
         self.host = host
         host.packages.update(self.packages)
+        host.bytewise.update(self.bytewise)
 
     # -- the pool -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def lacks(cls) -> errors.ToolMissing | None:
+        """What the type cannot do without beside programs, such as a library, and this machine does not have."""
+        return None
 
     def claims(self) -> Iterable[str]:
         """What no other pool may claim: ``target DIR``, ``device PATH`` ... Asked at define; must not touch the host."""
@@ -226,12 +331,26 @@ class Backend:
         """What ``erase`` removes, and what stays of the pool's storage. Must not touch the host."""
         return Erased("what build made")
 
+    def undefined(self) -> None:
+        """Take away what only stood for the pool elsewhere, as its definition goes; data stays. By default there is nothing.
+
+        Asked of an inactive pool. An error is told as a warning, and does not keep the definition.
+        """
+
     def storage(self) -> str | None:
         """What tells the storage that is up from another in its place, as a text for ``changed_since``; None if nothing does.
 
         Asked once, when the pool has been started, and kept as long as it is active. Must not wait for anybody.
         """
         return None
+
+    def moved_since(self, noted: str) -> bool:
+        """Whether the volumes may be others than when ``storage`` noted that, as when another host has changed them.
+
+        The pool is listed anew at the next look then, and what differs is told. Asked as often as whether the pool is up. Must
+        not wait for anybody. Only for storage that tells it at no cost: ``storage`` is noted anew with each such listing.
+        """
+        return False
 
     def changed_since(self, noted: str) -> str:
         """Why what is up is not the storage that ``storage`` noted, as the end of a sentence; empty if it is.
@@ -245,12 +364,53 @@ class Backend:
         return self.pool
 
     def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
-        """The pool's sizes. Asked of the same object right after ``volumes``, with what that gave: nothing is asked twice."""
+        """The pool's sizes. Asked of the same object right after ``volumes``, with what that gave: nothing is asked twice.
+
+        Asked as well after each verb that changes a volume, with the volumes that are on record.
+        """
         raise self.unsupported("usage", "refresh")
+
+    def provisioned(self, volumes: Iterable[VolumeInfo]) -> int:
+        """Bytes of capacity that all volumes have together: what an over-subscription ratio limits. Asked with the listing."""
+        return sum(volume.capacity for volume in volumes)
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
         """All volumes. ``known`` has the last listing by name: a volume whose stamp is unchanged is yielded from there."""
         raise self.unsupported("volumes", "refresh")
+
+    def scan(self, found: Listing, **how: Any) -> None:
+        """Put all volumes into ``found``, whose ``known`` is that of ``volumes``, as ``how`` is; the default asks that.
+
+        For types of which a pool has so many volumes that an object for each costs more than the look at it.
+        """
+        for info in self.volumes(found.known, **how):
+            found.add(info)
+
+    def changes(self, since: str = "") -> str:
+        """Wait until a volume has been made, changed or deleted after ``since``, an earlier answer; what to go on from.
+
+        At once without ``since``, and where that is too long ago to be told. For storage that tells of changes by itself;
+        it is asked without any lock, and ends when the caller asks to stop.
+        """
+        raise self.unsupported("changes", "tell of changes by themselves")
+
+    def marks(self) -> str:
+        """Where the storage keeps the marks of flavors with its volumes, for all who use it; empty if it keeps none.
+
+        The same text for all pools of which one call of ``placed`` tells. Must not touch the host.
+        """
+        return ""
+
+    def placed(self, flavor: str, name: str | None = None) -> list[Placed]:
+        """All volumes that were made with a ``mark`` of that flavor, or those of one name, in all pools that ``marks`` means.
+
+        Those that are being made are told as well, from the moment they are there. Copies and snapshots are none.
+        """
+        raise self.unsupported("placed", "tell what flavors have placed")
+
+    def settle(self, info: VolumeInfo) -> None:
+        """Note with a volume that was made with a ``mark`` that it stays: ``placed`` tells it from now on. Repeatable."""
+        raise self.unsupported("settle", "keep the marks of flavors")
 
     def look(self, name: str, known: VolumeInfo | None) -> VolumeInfo:
         """One volume as it is now, or ``VolumeNotFound``. The default walks ``volumes``."""
@@ -273,6 +433,17 @@ class Backend:
         """
         raise self.unsupported("clone", "vol-clone")
 
+    def own(self, source: Source) -> bool:
+        """Whether ``clone`` asks the storage itself to copy ``source``, so that nobody has to open it."""
+        return False
+
+    def overwrite(self, info: VolumeInfo, source: Source) -> VolumeInfo:
+        """Put the content of ``source``, images as what they hold, in the place of that of a volume which exists.
+
+        For types whose volumes are made elsewhere; the others have ``clone``. ``InvalidArgument`` if it does not fit.
+        """
+        raise self.unsupported("overwrite", "copy a volume onto one that exists")
+
     def open_volume(self, info: VolumeInfo, *, write: bool = False) -> AbstractContextManager[int]:
         """A descriptor of a volume's bytes (regular file or block device), never reached through a planted link.
 
@@ -280,18 +451,65 @@ class Backend:
         """
         raise self.unsupported("open_volume", f"open volume '{info.name}' as a file")
 
+    def copy_to(self, info: VolumeInfo, fd: int) -> None:
+        """Write a volume's bytes, as they are, into the open file or device ``fd``, which reads as zeros: holes are left out.
+
+        For storage that no descriptor can reach, instead of ``open_volume``: what ``clone`` of any other backend gets the
+        bytes from. ``fd`` is at least as large as the volume, or a file that grows.
+        """
+        raise self.unsupported("copy_to", f"copy volume '{info.name}' elsewhere")
+
     def source(self, info: VolumeInfo) -> Source:
         """The volume as something that another volume, of any pool type, can be made from."""
         path = info.path or f"{getattr(getattr(self.pool, 'target', None), 'path', None) or ''}/{info.name}"
-        return Source(self.pool, info, path, lambda: self.open_volume(info))
+        if not self.sends():
+            return Source(self.pool, info, path, lambda: self.open_volume(info))
+        return self.sent(info, path, lambda fd: self.copy_to(info, fd))
+
+    def sent(self, info: VolumeInfo, path: str, sender: Callable[[int], object]) -> Source:
+        """The source that ``sender`` brings; see :meth:`copy_to`."""
+        return Source(self.pool, info, path, lambda: self.host.spooled(info.allocation, sender), sender)
+
+    def disk_source(self, info: VolumeInfo) -> DiskSource:
+        """Where the bytes of a volume are for a machine: a source of :mod:`poolkit.disks`.
+
+        ``vol-disk-xml`` makes libvirt's ``<disk>`` and QEMU's ``-blockdev`` of it, with the format on record and the secret of an
+        encrypted volume; none of that is the backend's affair. Asks nobody and changes nothing. By default what the volume's
+        type says: a file, or a block device that is opened past the host's page cache. A type whose volumes are reached over
+        the network gives a ``NetworkSource`` with servers and login; it raises ``Unsupported`` for a volume that no machine
+        can use, such as a snapshot that cannot be opened by itself.
+        """
+        from poolkit import disks
+
+        path = info.path or f"{getattr(getattr(self.pool, 'target', None), 'path', None) or ''}/{info.name}"
+        if info.type == "file":
+            return DiskSource(disks.FileSource(file=path))
+        if info.type == "block":
+            return DiskSource(disks.BlockSource(dev=path), cache="none", io="native")
+        raise self.unsupported("disk_source", f"give volume '{info.name}' to a machine: it is of type {info.type}")
+
+    def landing(self) -> AbstractContextManager[int]:
+        """A descriptor of an empty file that only this user can reach, for an image on its way to ``clone``; gone afterwards.
+
+        By default it is in ``$TMPDIR``, else in ``/var/tmp``. A backend may have a place where ``clone`` costs less.
+        """
+        return self.host.spooled(0, lambda fd: None)
 
     def below(self, info: VolumeInfo) -> tuple[str, ...]:
         """Paths of the volumes, of this or other pools, that this one stands on: what is lost with any of them.
 
-        By default the backing store that ``detail`` names. Images say it themselves in their headers, and are asked there.
+        By default the backing store that ``detail`` names. The engine lets none of them be deleted or overwritten without
+        ``force``, but for those in the same folder of devices: there the storage itself knows what stands on what.
         """
         backing = (info.detail or {}).get("backing")
         return (str(backing),) if backing else ()
+
+    def stands_on(self) -> Iterable[str]:
+        """Devices and folders of this host that the pool needs while it is active, besides those that it claims.
+
+        A pool or volume that one of them belongs to is not stopped or deleted without ``force``. Must not wait for anybody.
+        """
+        return ()
 
     def identity(self, info: VolumeInfo) -> Any:
         """What stays the same as long as the volume is itself: work that would meet another one under its name is refused."""
@@ -301,9 +519,20 @@ class Backend:
         """The capacity in bytes that a volume really gets when ``capacity`` is asked for; asked before ``resize``."""
         return capacity
 
+    def capacity_of(self, volume: Volume) -> int | None:
+        """The capacity that :meth:`create` gives a volume of this definition; None where that does not say it.
+
+        Asked to compare a document with a volume, for thousands of them: must not touch the host where that can be helped.
+        """
+        return self.rounded(volume.capacity) if volume.capacity else None
+
     def resize(self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False) -> VolumeInfo:
         """Set the capacity of a volume, in bytes; growing keeps all data, shrinking needs ``shrink``."""
         raise self.unsupported("resize", "vol-resize")
+
+    def permit(self, info: VolumeInfo, mode: int | None, owner: int | None, group: int | None) -> VolumeInfo:
+        """Set permission bits, owner and group of a volume; None leaves one as it is."""
+        raise self.unsupported("permit", "vol-permit")
 
     def delete(self, info: VolumeInfo) -> None:
         """Delete a volume and its data."""
@@ -321,17 +550,78 @@ class Backend:
         """Write the volume's bytes, as they are, to ``stream``; returns how many."""
         raise self.unsupported("download", "vol-download")
 
+    def exclusive(self, verb: str) -> AbstractContextManager[None]:
+        """A bracket around a verb that changes storage that hosts share, or a volume of it (``build``, ``vol-create`` ...).
+
+        Raises ``RoleForbidden`` for what this host may not do (``self.host.node``), before anything is run, and
+        ``LockUnavailable`` or ``Busy`` where other hosts cannot be kept out. By default nothing is shared.
+        """
+        return contextlib.nullcontext()
+
+    def attach(self, info: VolumeInfo, *, shared: bool = False, node: str | None = None) -> VolumeInfo:
+        """Make a volume usable on this host, and on no other one unless ``shared``. Returns it as it is then. Repeatable.
+
+        What is to be used by a machine is ``path`` of the result. ``node`` allows another host to attach it, where the
+        storage needs that. ``Busy``, naming the host, for what is attached elsewhere.
+        """
+        raise self.unsupported("attach", "vol-attach")
+
+    def detach(self, info: VolumeInfo, *, node: str | None = None, force: bool = False) -> VolumeInfo:
+        """End what ``attach`` began. Repeatable. ``Busy`` while the volume is in use here.
+
+        ``node`` ends it for another host, which is known to be dead: that needs ``force``.
+        """
+        raise self.unsupported("detach", "vol-detach")
+
+    def attach_listed(
+        self, info: VolumeInfo, noted: str, *, shared: bool = False, node: str | None = None
+    ) -> VolumeInfo | None:
+        """As ``attach``, of a volume as it was listed when ``storage`` was ``noted``, without a look before and after.
+
+        For storage that compares and acts in one step. None if that cannot be, or the volume was not as listed any more: then
+        ``attach`` follows, which finds what was done here. The role of the host has to be looked at here as well.
+        """
+        return None
+
+    def detach_listed(
+        self, info: VolumeInfo, noted: str, *, node: str | None = None, force: bool = False
+    ) -> VolumeInfo | None:
+        """As ``detach``; see :meth:`attach_listed`."""
+        return None
+
+    def take_control(self) -> bool:
+        """Make this host the one that changes the storage, whichever was before. Returns whether anything changed."""
+        raise self.unsupported("take_control", "take-control")
+
+    def lock_status(self) -> Mapping[str, Any]:
+        """What keeps the hosts of the storage apart, and who has what, as plain values by name. Changes nothing."""
+        raise self.unsupported("lock_status", "lock-status")
+
     @classmethod
     def discover(cls, host: Host, source: Any) -> Iterable[Any]:
         """Sources of this type that exist on ``source`` (a definition's source, or None for this host)."""
         raise errors.Unsupported(f"sources of {cls.type} pools cannot be searched for")
 
+    # -- undo by storage of its own kind ------------------------------------------------------------------------------
+
+    def take_back(self, *what: Any) -> None:
+        """Take a change back that the undo step of ``poolkit.families.away.taken_back`` described, for which no program is.
+
+        Harmless when it never happened, and when it is done twice. Must end by itself: what it waits for has a time limit.
+        ``Unreachable`` has it tried again later.
+        """
+        raise self.unsupported("take_back", f"take back {what}")
+
     # -- words --------------------------------------------------------------------------------------------------------
 
     def unsupported(self, method: str, verb: str | None = None) -> errors.Unsupported:
         """The error for a verb that this type of pool does not have."""
+        words = verb or method
+        if words.startswith("vol-"):
+            done = words.removeprefix("vol-")
+            words = f"{_SAID.get(done, done)} volumes"
         return errors.Unsupported(
-            f"pool '{self.pool.name}': pools of type '{self.type}' cannot {verb or method}", pool=self.pool.name
+            f"pool '{self.pool.name}': pools of type '{self.type}' cannot {words}", pool=self.pool.name
         )
 
     def require_options(self, verb: str, options: Mapping[str, Any]) -> None:
@@ -360,6 +650,15 @@ class Backend:
             f"{what} was replaced since it was listed; it was left alone", pool=self.pool.name, volume=volume,
             hint=errors.Hint("list it anew: ", errors.remedy("refresh", self.pool.name)),
         )  # fmt: skip
+
+    def offered(self) -> tuple[str, ...]:
+        """As ``offers``, of this pool: its definition may say that it has less. Must not touch the host."""
+        return self.offers
+
+    @classmethod
+    def sends(cls) -> bool:
+        """Whether the bytes of its volumes have no descriptor: the class has ``copy_to``."""
+        return _function(cls, "copy_to") is not _function(Backend, "copy_to")
 
     @classmethod
     def verbs(cls) -> tuple[str, ...]:

@@ -4,17 +4,24 @@
     +-- InvalidDefinition        a document is wrong; carries every problem with its place
     +-- InvalidArgument          a value given to a call is wrong (size, name, flag)
     +-- NotFound
-    |   +-- PoolNotFound  VolumeNotFound  SecretNotFound
+    |   +-- PoolNotFound  VolumeNotFound  SecretNotFound  FlavorNotFound
     +-- AlreadyExists
     |   +-- PoolExists  VolumeExists  SecretExists
+    +-- NotPlaced                no backend of a flavor took the volume; says why of each
     +-- Conflict                 another pool owns that source or target
     +-- InvalidState             the verb does not fit the pool's state
     +-- Busy                     other work is in progress; names it; trying again later helps
     |   +-- DefinitionChanged
+    |   +-- HeldElsewhere       another host of a shared storage has the volume
     +-- Unsupported              this pool type, format or host cannot do that
     +-- Unsafe                   refused to protect data or the host (ambiguous image, used disk, ...)
+    |   +-- HasDependents        other volumes or pools stand on it; names them
     +-- HostError                the machine refused
-    |   +-- NoSpace  PermissionDenied  Unreachable  SourceChanged
+    |   +-- NoSpace  SourceChanged  LoginRefused
+    |   +-- PermissionDenied
+    |   |   +-- RoleForbidden    the role of this host among those that share the storage does not allow it
+    |   +-- Unreachable
+    |   |   +-- LockUnavailable  what keeps the hosts of a shared storage apart does not work here
     |   +-- ToolError
     |       +-- ToolMissing  ToolFailed  ToolCrashed  ToolTimeout
     +-- Aborted                  the caller asked to stop
@@ -52,11 +59,16 @@ class Remedy(NamedTuple):
             if method == "define":
                 return f"engine.define_secret({_python(*self.operands)})"
             owner = f"engine.secret({_python(self.operands[0])})"
+        elif self.verb == "flavor-list":
+            return "engine.flavors.list()"
+        elif self.verb.startswith("flavor-"):
+            owner, method = f"engine.flavors.get({_python(self.operands[0])})", self.verb.removeprefix("flavor-")
         elif self.verb in _OF_ENGINE:
             return f"engine.{_OF_ENGINE[self.verb]}({', '.join(map(_python, self.operands))})"
         else:
             owner, method = f"engine.pool({_python(self.operands[0])})", self.verb
-        given = ", ".join(f"{key}={_python(value)}" for key, value in options.items())
+        named = (f"{key}={_python(value)}" for key, value in options.items())
+        given = ", ".join((*map(_python, self.operands[1:]), *named))
         return f"{owner}.{_METHODS.get(method, method)}({given or ('...' if method == 'set_value' else '')})"
 
     def as_dict(self) -> dict[str, Any]:
@@ -124,6 +136,12 @@ class Hint(str):
             parts += ["; "] if parts else []
             parts += hint.parts if isinstance(hint, Hint) else [hint]
         return cls(*parts)
+
+
+def some(words: Sequence[str], most: int = 5, between: str = ", ") -> str:
+    """The first of ``words``, and how many are left out: ``a, b and 3 more``."""
+    left = len(words) - most
+    return between.join(words[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 class PoolkitError(Exception):
@@ -231,6 +249,10 @@ class SecretNotFound(NotFound):
     libvirt_code = 66  # VIR_ERR_NO_SECRET
 
 
+class FlavorNotFound(NotFound):
+    """No flavor has that name."""
+
+
 class AlreadyExists(PoolkitError):
     """The name or uuid is taken."""
 
@@ -252,6 +274,19 @@ class SecretExists(AlreadyExists):
     """A secret of that uuid or usage exists."""
 
 
+class NotPlaced(PoolkitError):
+    """No backend of a flavor took the volume. ``backends`` has each as (pool, code of the error, why)."""
+
+    exit_code = 15
+    libvirt_code = 9
+    backends: tuple[tuple[str, str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As for every error, with the backends."""
+        tried = [{"pool": pool, "error": code, "why": why} for pool, code, why in self.backends]
+        return {**super().as_dict(), "backends": tried}
+
+
 class Conflict(PoolkitError):
     """Two pools would own one source or one target."""
 
@@ -266,6 +301,10 @@ class InvalidState(PoolkitError):
     libvirt_code = 55  # VIR_ERR_OPERATION_INVALID
 
 
+class PlanOutdated(InvalidState):
+    """A stored plan is not what would be planned now: what there is has changed since it was made."""
+
+
 class Busy(PoolkitError):
     """Other work on the pool or volume is in progress; the message names it, who does it and since when."""
 
@@ -275,6 +314,10 @@ class Busy(PoolkitError):
 
 class DefinitionChanged(Busy):
     """Somebody else has stored another definition since the one that was to be replaced was read."""
+
+
+class HeldElsewhere(Busy):
+    """Another host, of those that share the storage, has the volume; the message names it where that can be told."""
 
 
 class Unsupported(PoolkitError):
@@ -289,6 +332,25 @@ class Unsafe(PoolkitError):
 
     exit_code = 9
     libvirt_code = 29  # VIR_ERR_OPERATION_DENIED
+
+
+class HasDependents(Unsafe):
+    """Volumes or pools stand on the one that would be lost or changed, or flavors name it.
+
+    ``volumes`` are the first few as (pool, volume), ``volume_count`` how many there are, ``pools`` and ``flavors`` the names of
+    all of these.
+    """
+
+    volumes: tuple[tuple[str, str], ...] = ()
+    volume_count: int = 0
+    pools: tuple[str, ...] = ()
+    flavors: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As for every error, with those that stand on it."""
+        volumes = [{"pool": pool, "volume": volume} for pool, volume in self.volumes]
+        count = {"volumes": volumes, "volume_count": self.volume_count, "pools": list(self.pools)}
+        return {**super().as_dict(), "dependents": {**count, "flavors": list(self.flavors)}}
 
 
 class HostError(PoolkitError):
@@ -314,10 +376,25 @@ class PermissionDenied(HostError):
     exit_code = 12
 
 
+class RoleForbidden(PermissionDenied):
+    """The role of this host, among those that share the storage, does not allow the verb; nothing was run."""
+
+
 class Unreachable(HostError):
     """A server or device did not answer in time."""
 
     exit_code = 13
+
+
+class LockUnavailable(Unreachable):
+    """What keeps the hosts of a shared storage apart does not work on this host: its daemon is not there, or not ready."""
+
+
+class LoginRefused(HostError):
+    """A server refused the login: the name, the secret or the host is not one that it lets in."""
+
+    exit_code = 14
+    libvirt_code = 45  # VIR_ERR_AUTH_FAILED
 
 
 class ToolError(HostError):

@@ -14,6 +14,7 @@ from .xmlmap.rules import exactly_one, requires
 from .xmlmap.tree import Flag, Words
 
 POOLKIT_NAMESPACE = "urn:poolkit:pool:1"
+POOLKIT_VOLUME_NAMESPACE = "urn:poolkit:volume:1"
 
 # The order is that of libvirt's documentation; what follows "vmdk" is known to libvirt's schema or to poolkit alone.
 FILE_FORMATS = (
@@ -133,6 +134,26 @@ class SourceDevice(Element):
     path: str = xml("@path", type=simple.Path, since="0.4.1", effect="acted", doc="Path of the device.")
 
 
+class WantedPool(Element):
+    """What a folder of documents wants of a pool beyond its definition; what is not said stays as it is."""
+
+    state: Literal["active", "inactive", "absent"] | None = xml(
+        "@state",
+        default=None,
+        effect="acted",
+        doc="active, inactive, or absent: then it is stopped and undefined, and its storage stays.",
+    )
+    autostart: bool | None = xml(
+        "@autostart", type=simple.YesNo, default=None, effect="acted", doc="Whether it is marked to be started at boot."
+    )
+    build: Literal["never", "if-empty"] = xml(
+        "@build",
+        default="never",
+        effect="acted",
+        doc="Whether its storage is built before it is started; never over something else.",
+    )
+
+
 # libvirt has one reader for the sources of all pool types, and no type uses all of it.
 _ANY_SOURCE = ("host", "device", "dir", "name", "adapter", "initiator", "auth", "format", "protocol")
 
@@ -160,26 +181,41 @@ class Pool(Element):
         doc="Identity of the pool; made when it is not given.",
     )
     capacity: int = xml(
-        "capacity", type=simple.Size, default=0, compare=False, since="0.4.1", doc="Size of the storage; reported only."
+        "capacity", type=simple.Size, default=0, reported=True, since="0.4.1", doc="Size of the storage; reported only."
     )
     allocation: int = xml(
-        "allocation", type=simple.Size, default=0, compare=False, since="0.4.1", doc="Space in use; reported only."
+        "allocation", type=simple.Size, default=0, reported=True, since="0.4.1", doc="Space in use; reported only."
     )
     available: int = xml(
-        "available", type=simple.Size, default=0, compare=False, since="0.4.1", doc="Space left; reported only."
+        "available", type=simple.Size, default=0, reported=True, since="0.4.1", doc="Space left; reported only."
     )
-    metadata: tuple[str, ...] = foreign(doc="<metadata> and elements of other name spaces, kept as they are.")
+    wanted: WantedPool | None = xml(
+        "pk:wanted",
+        default=None,
+        beside=True,
+        effect="acted",
+        doc="What plan and apply are to make of the pool; no part of its definition, and not stored.",
+    )
+    metadata: tuple[str, ...] = foreign(
+        default=(), doc="<metadata> and elements of other name spaces, kept as they are."
+    )
+
+
+def vendor() -> Any:
+    """The field ``vendor`` of a source, anew for each class: in the order of elements it comes last but one."""
+    return xml("vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information.")
+
+
+def product() -> Any:
+    """The field ``product`` of a source, anew for each class: in the order of elements it comes last."""
+    return xml("product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information.")
 
 
 class PlainSource(Element):
     """The source of a pool that has none but may carry its maker."""
 
-    vendor: str | None = xml(
-        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
-    )
-    product: str | None = xml(
-        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
-    )
+    vendor: str | None = vendor()
+    product: str | None = product()
 
 
 class VolumeSecret(Element):
@@ -247,6 +283,14 @@ class Timestamps(Element):
     )
 
 
+class VolumeFeatures(Element):
+    """What a qcow2 image can do that its first version could not. libvirt prints it, empty or not, for the newer version."""
+
+    words: tuple[str, ...] = xml(
+        "*", type=Words(*VOLUME_FEATURES), default=(), since="1.1.0", effect="acted", doc="Features of a qcow2 image."
+    )
+
+
 class VolumeTarget(Element):
     """Where the volume is and what it is."""
 
@@ -270,7 +314,7 @@ class VolumeTarget(Element):
         "permissions", default=Permissions, since="0.4.1", doc="Mode and owner; 0600 by default."
     )
     timestamps: Timestamps | None = xml(
-        "timestamps", default=None, compare=False, since="0.10.0", doc="Times of the volume; reported only."
+        "timestamps", default=None, reported=True, since="0.10.0", doc="Times of the volume; reported only."
     )
     encryption: Encryption | None = xml("encryption", default=None, since="0.7.1", doc="Encryption of the volume.")
     compat: str | None = xml(
@@ -294,14 +338,14 @@ class VolumeTarget(Element):
         effect="acted",
         doc="qcow2 cluster size.",
     )
-    features: tuple[str, ...] = xml(
-        "features/*",
-        type=Words(*VOLUME_FEATURES),
-        default=(),
-        since="1.1.0",
-        effect="acted",
-        doc="Features of a qcow2 image.",
+    features: VolumeFeatures | None = xml(
+        "features", default=None, since="1.1.0", doc="Features of a qcow2 image; empty means that it may have some."
     )
+
+    @property
+    def feature_words(self) -> tuple[str, ...]:
+        """The features that are named."""
+        return self.features.words if self.features is not None else ()
 
 
 class BackingStore(Element):
@@ -323,7 +367,7 @@ class BackingStore(Element):
     permissions: Permissions = xml(
         "permissions", default=Permissions, since="0.6.0", effect="kept", doc="Its mode and owner."
     )
-    timestamps: Timestamps | None = xml("timestamps", default=None, compare=False, since="0.10.0", doc="Its times.")
+    timestamps: Timestamps | None = xml("timestamps", default=None, reported=True, since="0.10.0", doc="Its times.")
 
 
 class Extent(Element):
@@ -348,6 +392,76 @@ class VolumeSource(Element):
     devices: tuple[VolumeDevice, ...] = xml("device", default=(), since="0.4.1", doc="Devices and extents.")
 
 
+class RbdImage(Element):
+    """What a new image of a pool of type rbd is to be, beyond its size; what is not said is the cluster's to choose."""
+
+    object_size: int | None = xml(
+        "@object_size", type=simple.Size, default=None, effect="acted", doc="Size of its objects, a power of two."
+    )
+    features: str | None = xml(
+        "@features", type=simple.Text, default=None, effect="acted", doc="Its features, with commas between."
+    )
+    data_pool: str | None = xml(
+        "@data_pool", type=simple.Name, default=None, effect="acted", doc="The Ceph pool that holds its data."
+    )
+    stripe_unit: int | None = xml(
+        "@stripe_unit", type=simple.Size, default=None, effect="acted", doc="Bytes of a stripe in one object."
+    )
+    stripe_count: int | None = xml(
+        "@stripe_count", type=simple.UInt, default=None, effect="acted", doc="Objects that a stripe goes over."
+    )
+
+
+class Layout(Element):
+    """How a logical volume lies on the devices of its group; linear without one. Both make a RAID 10."""
+
+    stripes: int | None = xml(
+        "@stripes",
+        type=simple.UInt,
+        default=None,
+        effect="acted",
+        doc="Number of devices that its data is spread over.",
+    )
+    mirrors: int | None = xml(
+        "@mirrors", type=simple.UInt, default=None, effect="acted", doc="Number of further copies on other devices."
+    )
+
+
+class WantedVolume(Element):
+    """What a folder of documents wants of a volume beyond its definition."""
+
+    pool: str | None = xml(
+        "@pool",
+        type=simple.Name,
+        default=None,
+        effect="acted",
+        doc="Name of its pool; the name of the folder that the document is in by default.",
+    )
+    state: Literal["present", "absent"] = xml(
+        "@state", default="present", effect="acted", doc="present, or absent: then it is deleted, with its data."
+    )
+
+
+class VolumeContent(Element):
+    """Where the content of a volume comes from when it is made; the content of one that is there is not looked at."""
+
+    rules = (exactly_one("file", "volume", paths=("@file", "@volume")),)
+    file: str | None = xml(
+        "@file",
+        type=simple.Path,
+        default=None,
+        effect="acted",
+        doc="Path of an image; a relative one begins at the folder of the document.",
+    )
+    volume: str | None = xml("@volume", type=simple.VolumeName, default=None, effect="acted", doc="Name of a volume.")
+    pool: str | None = xml(
+        "@pool", type=simple.Name, default=None, effect="acted", doc="The pool of that volume; its own by default."
+    )
+    checksum: str | None = xml(
+        "@checksum", type=simple.Text, default=None, effect="acted", doc="Of the file: sha256:HEX or sha512:HEX."
+    )
+
+
 class Volume(Element):
     """A volume of any pool type.
 
@@ -356,21 +470,22 @@ class Volume(Element):
     """
 
     tag: ClassVar[str] = "volume"
+    local_namespaces: ClassVar[dict[str, str]] = {"pkv": POOLKIT_VOLUME_NAMESPACE}
     block: ClassVar[bool] = True
 
     type: Literal["file", "block", "dir", "network", "netdir", "ploop"] | None = xml(
-        "@type", default=None, compare=False, since="1.2.0", doc="What the volume is on the host; reported only."
+        "@type", default=None, reported=True, since="1.2.0", doc="What the volume is on the host; reported only."
     )
     name: str = xml(
         "name", type=simple.VolumeName, since="0.4.1", effect="acted", doc="Name of the volume, unique in its pool."
     )
     key: str | None = xml(
-        "key", default=None, compare=False, since="0.4.1", doc="Identity of the volume; reported only."
+        "key", default=None, reported=True, since="0.4.1", doc="Identity of the volume; reported only."
     )
     source: VolumeSource = xml(
         "source",
         default=VolumeSource,
-        compare=False,
+        reported=True,
         since="0.4.1",
         doc="Devices and extents; reported only.",
     )
@@ -397,7 +512,7 @@ class Volume(Element):
         type=simple.Size,
         default=None,
         skip=0,
-        compare=False,
+        reported=True,
         since="3.0.0",
         doc="Size on the host; reported only.",
     )
@@ -405,12 +520,30 @@ class Volume(Element):
     backing_store: BackingStore | None = xml(
         "backingStore", default=None, since="0.6.0", doc="The image below this one."
     )
+    rbd: RbdImage | None = xml("pkv:rbd", default=None, doc="How to make an image of RBD.")
+    layout: Layout | None = xml(
+        "pkv:layout", default=None, doc="How a logical volume lies on its devices; other pool types refuse it."
+    )
+    wanted: WantedVolume | None = xml(
+        "pkv:wanted",
+        default=None,
+        beside=True,
+        effect="acted",
+        doc="What plan and apply are to make of the volume; vol-create leaves it out.",
+    )
+    content: VolumeContent | None = xml(
+        "pkv:content",
+        default=None,
+        beside=True,
+        effect="acted",
+        doc="Where plan and apply take its content from; vol-create leaves it out.",
+    )
 
     @staticmethod
     def complete(values: dict[str, Any]) -> None:
         """Features need the newer qcow2 version, which libvirt then fills in."""
         target = values.get("target")
-        if target is not None and target.features and target.compat is None:
+        if target is not None and target.features is not None and target.compat is None:
             from .xmlmap import replace
 
             values["target"] = replace(target, compat="1.1")

@@ -20,7 +20,7 @@ def factor(unit: str) -> int:
         return int(1024**power)
     if power and low[1:] == "b":
         return int(1000**power)
-    raise ValueError(f"unknown unit {unit!r}; use bytes, KiB, MiB, GiB, TiB, PiB, EiB or KB, MB, GB, TB, PB, EB")
+    raise ValueError(f"unknown unit {unit[:20]!r}; use bytes, KiB, MiB, GiB, TiB, PiB, EiB or KB, MB, GB, TB, PB, EB")
 
 
 def scale(number: int, unit: str = "") -> int:
@@ -34,14 +34,16 @@ def scale(number: int, unit: str = "") -> int:
 def parse_size(text: str, default_unit: str = "") -> int:
     """A size as people type it, ``"10G"``, ``"512 MiB"``, ``"1.5T"``, in bytes.
 
-    ``default_unit`` counts for a number without a unit. A fraction is exact (no floating point) and must come to whole
-    bytes. Raises ``ValueError`` with a sentence that says what is wrong.
+    ``default_unit`` counts for a number without a unit, and ``Gi`` is ``GiB``. A fraction is exact (no floating point) and
+    must come to whole bytes. Raises ``ValueError`` with a sentence that says what is wrong.
     """
     stripped = text.strip()
     end = 0
     while end < len(stripped) and stripped[end] in "0123456789.":
         end += 1
     number, unit = stripped[:end], stripped[end:].strip() or default_unit
+    if len(unit) == 2 and unit[1] in "iI":
+        unit += "B"  # Gi, as Kubernetes writes it
     whole, dot, part = number.partition(".")
     if len(number) > 40 or not (whole + part) or "." in part or (dot and not part):
         raise ValueError(f"{text[:60]!r} is not a size; write a number and a unit, such as 10GiB")

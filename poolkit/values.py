@@ -65,5 +65,11 @@ def value(*, frozen: bool = False, ignore: tuple[str, ...] = ()) -> Callable[[ty
     return make
 
 
+def replaced(one: T, **changes: Any) -> T:
+    """A value like ``one``, a value of :func:`value`, with some of its fields changed."""
+    names = type(one).__slots__  # type: ignore[attr-defined]
+    return type(one)(**{name: getattr(one, name) for name in names} | changes)
+
+
 def _refuse(self: Any, name: str, *_: Any) -> None:
     raise AttributeError(f"{type(self).__name__}.{name} cannot be changed")

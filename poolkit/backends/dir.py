@@ -41,6 +41,10 @@ class DirPool(Pool):
         effect="acted",
         doc="Build and start refuse the target unless something is mounted there.",
     )
+    follow: bool = xml(
+        "pk:follow", type=Flag, default=False, effect="acted",
+        doc="Symbolic links to files below the target are volumes, to be read and copied.",
+    )  # fmt: skip
 
 
 class DirBackend(FileBackend):
@@ -52,11 +56,13 @@ class DirBackend(FileBackend):
     def state(self, *, closely: bool = False) -> State:
         """Whether the directory is there; on a network file system that is believed, for the question could hang.
 
+        There it is never told to be whole, so that start asks.
         Lame is one of which the server says, asked closely, that it is not there any more.
         """
-        if network_of(self.place, self.host.mounts()) or os.path.isdir(self.place):
+        network = network_of(self.place, self.host.mounts()) is not None
+        if network or os.path.isdir(self.place):
             why = self._unmounted()
-            return State(False, why=why) if why else State(True, lame=closely and self._is_gone())
+            return State(False, why=why) if why else State(True, whole=not network, lame=closely and self._is_gone())
         return State(False, why=f"the directory '{self.place}' does not exist")
 
     def _is_gone(self) -> bool:
@@ -82,8 +88,21 @@ class DirBackend(FileBackend):
             )  # fmt: skip
 
     def start(self) -> None:
-        """Nothing to bring up: the directory must be there, as a mount point if the definition says so."""
+        """Nothing to bring up: the directory must be there, as a mount point if the definition says so.
+
+        ``Unreachable`` where it is on a network file system whose server does not answer: opening it would hang.
+        """
         self._require_mounted()
+        network = network_of(self.place, self.host.mounts())
+        if network is not None and not self.host.dry_run:
+            from poolkit.host import worker
+
+            if not worker.answers(self.host, self.place):
+                raise errors.Unreachable(
+                    f"pool '{self.pool.name}': the server of {mounting.words(network)}, which has '{self.place}', did not answer "
+                    f"within {worker.DEADLINE:g} seconds",
+                    pool=self.pool.name, hint="is the server up, and does a firewall let it answer?",
+                )  # fmt: skip
         self.open().close()
 
     def build(self, *, overwrite: bool = False) -> bool:

@@ -15,7 +15,7 @@ from poolkit.families.partvolumes import SFDISK, PartitionVolumes
 from poolkit.host import undo
 from poolkit.host.descriptors import read_at
 from poolkit.host.port import Host
-from poolkit.model import PARTITION_FORMATS, DeviceTarget, Extent, Pool
+from poolkit.model import PARTITION_FORMATS, DeviceTarget, Extent, Pool, product, vendor
 from poolkit.xmlmap import Element, replace, simple, xml
 
 _SAVED = 1 << 20  # bytes at each end of the disk that are kept to undo a new table: all tables are within them
@@ -37,7 +37,7 @@ class Disk(Element):
         doc="Whether partitions are named with a p before the number.",
     )
     free_extents: tuple[Extent, ...] = xml(
-        "freeExtent", default=(), compare=False, since="0.4.1", doc="Free space; reported."
+        "freeExtent", default=(), reported=True, since="0.4.1", doc="Free space; reported."
     )
 
 
@@ -52,12 +52,8 @@ class DiskSource(Element):
         effect="acted",
         doc="Partition table; unknown takes what is there.",
     )
-    vendor: str | None = xml(
-        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
-    )
-    product: str | None = xml(
-        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
-    )
+    vendor: str | None = vendor()
+    product: str | None = product()
 
 
 class DiskPool(Pool):
@@ -75,7 +71,9 @@ class DiskBackend(PartitionVolumes):
     type = "disk"
     needs_root = ("start", "build", "discover")
     definition = DiskPool
+    usual_target = "/dev"
     tools = ("sfdisk", "partx", "lsblk", "wipefs")
+    bytewise = ("sfdisk",)
     packages: ClassVar[Mapping[str, str]] = {
         "sfdisk": "fdisk", "partx": "util-linux", "lsblk": "util-linux", "resizepart": "util-linux",
     }  # fmt: skip
@@ -93,11 +91,11 @@ class DiskBackend(PartitionVolumes):
 
         It is never told to be whole: some partitions may have no device node yet.
         """
-        if not blockdevice.number(self.path):
+        if not self.host.devices.number(self.path):
             return State(False, why=f"there is no disk '{self.path}'")
         why = ""
         with contextlib.suppress(PermissionError):  # who may not read it cannot be told more than that it is there
-            why = self._wrong(partitiontable.label(disknodes.head(self.path)))
+            why = self._wrong(partitiontable.label(disknodes.head(self.host, self.path)))
         return State(not why, whole=False, why=why)
 
     def start(self) -> None:
@@ -125,6 +123,7 @@ class DiskBackend(PartitionVolumes):
                 disk, found,
                 errors.Hint("if it is not needed, add ", errors.Option("overwrite"), ": all of the disk is lost then"),
             )  # fmt: skip
+            self._table(disk)  # what shows that it is one must be readable as well
             return False
         if wanted == "unknown":
             wanted = "dos" if disk.size <= partitiontable.DOS_SECTORS * disk.sector else "gpt"
@@ -229,7 +228,7 @@ class DiskBackend(PartitionVolumes):
             names = [disk.name(p.number) for p in table.parts]
             if names:
                 raise self._error(
-                    errors.Unsafe, f"the disk '{self.path}' has the partitions {', '.join(names[:10])}"
+                    errors.Unsafe, f"the disk '{self.path}' has the partitions {errors.some(names, 10)}"
                     f"{' and others' if len(names) > 10 else ''}; nothing was deleted",
                     "delete its volumes first; poolkit removes nothing that was not asked for by name",
                 )  # fmt: skip
@@ -246,14 +245,26 @@ class DiskBackend(PartitionVolumes):
         """The disks of this host that nothing uses and that hold a partition table or nothing, with the table's type."""
         from poolkit.documents import FoundDevice, FoundSource
 
-        for disk in disknodes.whole():
+        for disk in disknodes.whole(host):
             with contextlib.suppress(OSError, errors.PoolkitError):  # a disk that cannot be read is of no use
-                label = partitiontable.label(disknodes.head(disk.node))
+                label = partitiontable.label(disknodes.head(host, disk.node))
                 own = {"mbr", _OWN_NAMES.get(label, label)} | _AT_ENDS if label else set()
                 if not blockdevice.users(host, disk.number) and own.issuperset(_content(host, disk.node)):
                     yield FoundSource(devices=(FoundDevice(path=disk.node),), format=label or None)
 
     # -- facts --------------------------------------------------------------------------------------------------------
+
+    def storage(self) -> str | None:
+        """The identity of the partition table."""
+        try:
+            return partitiontable.identity(disknodes.head(self.host, self.path)) or None
+        except OSError:
+            return None
+
+    def changed_since(self, noted: str) -> str:
+        """Whether another disk, or one with another table, is at the path."""
+        now = self.storage()
+        return "" if now in (None, noted) else f"another disk is at '{self.path}', or it has another partition table"
 
     def usage(self, volumes: Sequence[VolumeInfo]) -> Usage:
         """The disk's size, the sum of its partitions, and of the free extents that a partition can be made in."""

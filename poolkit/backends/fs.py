@@ -11,11 +11,12 @@ from typing import ClassVar, Literal
 from poolkit import errors
 from poolkit.backend import Erased, State
 from poolkit.content import images
-from poolkit.families import blockdevice, mkfs, mounting, mountoptions
+from poolkit.families import blockdevice, btrfs, mkfs, mounting, mountoptions
 from poolkit.families.filepool import FileBackend
 from poolkit.host import undo
 from poolkit.host.mounts import Mount, btrfs_has, is_network, network_of, number, shows
-from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice
+from poolkit.host.toolwords import sentence
+from poolkit.model import Permissions, Pool, PoolTarget, SourceDevice, product, vendor
 from poolkit.xmlmap import Element, simple, xml
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
@@ -52,12 +53,8 @@ class FsSource(Element):
         "vmfs",
         "btrfs",
     ] = xml("format/@type", default="auto", since="0.4.1", effect="acted", doc="File system; auto leaves it to mount.")
-    vendor: str | None = xml(
-        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
-    )
-    product: str | None = xml(
-        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
-    )
+    vendor: str | None = vendor()
+    product: str | None = product()
 
 
 class FsPool(Pool):
@@ -85,7 +82,7 @@ class FsBackend(FileBackend):
     type = "fs"
     needs_root = ("start", "build")
     definition = FsPool
-    tools = ("mount", "umount")
+    tools = bytewise = ("mount", "umount")
     packages = mkfs.PACKAGES
     source_formats = (
         "auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf", "gfs", "gfs2", "vfat", "hfs+", "xfs", "ocfs2", "vmfs",
@@ -147,13 +144,13 @@ class FsBackend(FileBackend):
         try:
             facts = os.stat(self.device)
         except OSError:
-            return mount.source in (self.device, os.path.realpath(self.device))
+            return mount.source in (self.device, self.host.devices.real(self.device))
         if stat.S_ISDIR(facts.st_mode):
             return shows(mount, self.device, mounts)
         if not stat.S_ISBLK(facts.st_mode) or is_network(mount.fstype):
             return False
         device = number(facts.st_rdev)
-        return mount.device == device or blockdevice.number(mount.source) == device or btrfs_has(mount, device)
+        return mount.device == device or self.host.devices.number(mount.source) == device or btrfs_has(mount, device)
 
     def state(self, *, closely: bool = False) -> State:
         """Whether the device is mounted at the target: as the kernel's table of mounts has it."""
@@ -170,7 +167,7 @@ class FsBackend(FileBackend):
             return
         name, target = self.pool.name, self.place
         mounting.require_free(self.host, name, target, f"'{self.device}'")
-        source = os.path.realpath(self.device)
+        source = self.host.devices.real(self.device)
         bind = self._is_directory()
         kind = None if bind else self._kind()
         options = self.options()
@@ -181,6 +178,8 @@ class FsBackend(FileBackend):
             raise self._refused(error) from error
         if self.host.dry_run:
             return
+        if "degraded" in options:
+            self._warn_of_missing()
         if self._shows_device():
             return
         mount, why = self._mounted()
@@ -190,6 +189,15 @@ class FsBackend(FileBackend):
             self.host.step(f"turn copy-on-write off for new files in {self.place}")
             with self.open() as directory:
                 images.no_cow(directory.fd)
+
+    def _warn_of_missing(self) -> None:
+        with blockdevice.opened(self.host, self.device) as fd:
+            whole = btrfs.members(fd)
+        if whole is not None and (gone := btrfs.missing(whole.uuid)):
+            self.host.warn(
+                f"pool '{self.pool.name}': {len(gone)} of the {whole.devices} devices of its file system are missing; what is "
+                "written now has fewer copies, until they are replaced (btrfs replace, btrfs balance)"
+            )
 
     def _shows_device(self) -> bool:
         """Whether what was mounted just now is the device's file system: told without the mount table, which takes longer to
@@ -214,7 +222,7 @@ class FsBackend(FileBackend):
     def _kind(self) -> str | None:
         """The kernel's name of the file system to mount: never left to a guess of mount(8)."""
         if self.format != "auto":
-            if not blockdevice.number(self.device):
+            if not self.host.devices.number(self.device):
                 with blockdevice.opened(self.host, self.device):  # raises in the right words
                     pass
             return mkfs.KERNEL.get(self.format, self.format)
@@ -229,14 +237,22 @@ class FsBackend(FileBackend):
 
     def _refused(self, error: errors.ToolFailed) -> errors.ToolFailed:
         """The error of mount(8) in our words, with what the device really holds."""
-        said = "; ".join(line.strip() for line in error.stderr.splitlines() if line.strip() and "dmesg(1)" not in line)
+        said = sentence(error.stderr)
         hint: str | None = None
+        whole: btrfs.Members | None = None
         try:
             with blockdevice.opened(self.host, self.device) as fd:
                 found = mkfs.content(fd)
+                whole = btrfs.members(fd)
         except (OSError, errors.PoolkitError):
             found = (self.format,)
-        if not found:
+        if whole is not None and whole.devices > 1 and "No such file or directory" in error.stderr:
+            said = f"its btrfs has {whole.devices} devices, and the kernel does not know all of them"
+            hint = (
+                "connect the others, and have the kernel look for them: btrfs device scan; to use what is there without them, "
+                "add the mount option degraded: <fs:option name='degraded'/>"
+            )
+        elif not found:
             hint = self._unformatted()
         elif self.format not in ("auto", *found):
             hint = f"the device holds {', '.join(found)}, and the definition says {self.format}"
@@ -318,7 +334,7 @@ class FsBackend(FileBackend):
         return mark, mkfs.shown(self.format, mark)
 
     def _make(self, found: tuple[str, ...]) -> None:
-        device = os.path.realpath(self.device)
+        device = self.host.devices.real(self.device)
         if found:
             # Or leftovers could pass for what is there.
             self.host.change(["wipefs", "--all", "--quiet", "--", device], whole=True)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from poolkit import errors
-from poolkit.backend import Erased, State
+from poolkit.backend import DiskSource, Erased, State, VolumeInfo
 from poolkit.backends.fs import FS_NAMESPACE, MountOption
 from poolkit.families import mounting, mountoptions, servers
 from poolkit.families.filepool import FileBackend
 from poolkit.host import worker
 from poolkit.host.mounts import Mount, export
 from poolkit.host.port import Host
-from poolkit.model import Permissions, Pool, PoolTarget, SourceHost
+from poolkit.host.toolwords import sentence
+from poolkit.model import AuthSecret, Permissions, Pool, PoolTarget, SourceHost, product, vendor
 from poolkit.xmlmap import Element, simple, xml
 from poolkit.xmlmap.rules import only_with
+
+
+class SmbAuth(Element):
+    """How to log in to a server of SMB."""
+
+    type: Literal["smb"] = xml("@type", effect="acted", doc="smb.")
+    username: str = xml("@username", type=simple.Text, effect="acted", doc="User name; the domain is a mount option.")
+    secret: AuthSecret = xml("secret", doc="Where the password is: a secret whose usage is of type smb.")
 
 
 class NetfsSource(Element):
@@ -50,12 +60,9 @@ class NetfsSource(Element):
         effect="acted",
         doc="NFS version, such as 4.2; nfs and auto only.",
     )
-    vendor: str | None = xml(
-        "vendor/@name", default=None, since="0.8.4", effect="kept", doc="Who made the storage; for information."
-    )
-    product: str | None = xml(
-        "product/@name", default=None, since="0.8.4", effect="kept", doc="What it is; for information."
-    )
+    auth: SmbAuth | None = xml("auth", default=None, doc="Login; cifs only. As guest without it.")
+    vendor: str | None = vendor()
+    product: str | None = product()
 
 
 class NetfsPool(Pool):
@@ -64,6 +71,8 @@ class NetfsPool(Pool):
     type: ClassVar[str] = "netfs"
     first: ClassVar[str | None] = "0.4.1"
     namespaces: ClassVar[dict[str, str]] = {"fs": FS_NAMESPACE}
+    # libvirt reads the logins of other pool types, and does nothing with them here.
+    spare_types: ClassVar[dict[str, tuple[str, ...]]] = {"source/auth": ("chap", "ceph")}
     source: NetfsSource = xml("source", doc="The server and its directory.")
     target: PoolTarget = xml("target", doc="The mount point.")
     mount_options: tuple[MountOption, ...] = xml(
@@ -87,9 +96,11 @@ class NetfsBackend(FileBackend):
     """
 
     type = "netfs"
+    offers = ("thin", "encryption", "shared")
     needs_root = ("start",)
     definition = NetfsPool
-    tools = ("mount", "umount")
+    usual_target = "/mnt/{name}"
+    tools = bytewise = ("mount", "umount")
     packages: ClassVar[Mapping[str, str]] = {
         "mount.nfs": "nfs-common", "showmount": "nfs-common", "mount.cifs": "cifs-utils", "mount.glusterfs": "glusterfs-client",
         "gluster": "glusterfs-cli",
@@ -97,7 +108,8 @@ class NetfsBackend(FileBackend):
     source_formats = ("auto", "nfs", "glusterfs", "cifs")
     trust_blocks = False
     may_hang = (
-        "live", "volumes", "usage", "look", "create", "clone", "resize", "delete", "wipe", "upload", "download", "open_volume",
+        "live", "volumes", "usage", "look", "create", "clone", "resize", "permit", "delete", "wipe", "upload", "download",
+        "open_volume",
     )  # fmt: skip
 
     @property
@@ -105,6 +117,10 @@ class NetfsBackend(FileBackend):
         """The protocol; ``auto`` means nfs."""
         format: str = self.pool.source.format
         return "nfs" if format == "auto" else format
+
+    def disk_source(self, info: VolumeInfo) -> DiskSource:
+        """As any file; the page cache of this host is left out, so that a machine can move to another one that mounts it."""
+        return super().disk_source(info)._replace(cache="none")
 
     def claims(self) -> Iterable[str]:
         """The target, and the directory on each of its servers. Refuses what could never be mounted."""
@@ -125,6 +141,11 @@ class NetfsBackend(FileBackend):
         names = {option.partition("=")[0] for option in given}
         if self.kind == "glusterfs":
             self._check_gluster()
+        if self.kind != "cifs" and self.pool.source.auth is not None:
+            raise errors.InvalidArgument(
+                f"pool '{self.pool.name}': a login by <auth> is for the format cifs, not {self.kind}", pool=self.pool.name,
+                hint="leave it out, or name the format: <format type='cifs'/>",
+            )  # fmt: skip
         version = self.pool.source.protocol_version
         if version:
             mountoptions.check(self.pool.name, "nfs", [f"nfsvers={version}"])
@@ -134,7 +155,8 @@ class NetfsBackend(FileBackend):
         if self.kind == "nfs" and "retry" not in names:
             given.append("retry=0")  # mount.nfs would try for two minutes
         if self.kind == "cifs":
-            if not names & {"guest", "sec"}:
+            self._check_login(given)
+            if self.pool.source.auth is None and not names & {"guest", "sec"}:
                 given.append("guest")  # or mount.cifs asks for a password
             # Modes are not stored: what is shown is what new volumes get elsewhere, and not 0755.
             given += [o for o in ("file_mode=0600", "dir_mode=0700") if o.partition("=")[0] not in names]
@@ -145,6 +167,48 @@ class NetfsBackend(FileBackend):
             others = (servers.check_host(self.pool.name, other.name) for other in self.pool.source.hosts[1:])
             given.append(f"backup-volfile-servers={':'.join(others)}")
         return given
+
+    def _check_login(self, given: Sequence[str]) -> None:
+        """``InvalidArgument`` for options that contradict the login, and for a user that mount.cifs would split or cut."""
+        name, auth = self.pool.name, self.pool.source.auth
+        without = {"guest", "sec=none"} & set(given)
+        if auth is None:
+            if any(option.startswith("sec=ntlm") for option in given):
+                raise errors.InvalidArgument(
+                    f"pool '{name}': this 'sec' is a login with a password, and the source has no <auth>", pool=name,
+                    hint="name the user and the secret by <auth type='smb'>, or use krb5 or none",
+                )  # fmt: skip
+            return
+        if without or any(option.startswith("sec=krb5") for option in given):
+            raise errors.InvalidArgument(
+                f"pool '{name}': the mount options say that no password is used, and the source has <auth>", pool=name,
+                hint="leave out one of the two",
+            )  # fmt: skip
+        if not re.fullmatch(r"[^\x00-\x1f\x7f%/\\]{1,127}", auth.username):
+            raise errors.InvalidArgument(
+                f"pool '{name}': '{auth.username[:80]}' cannot be a user of SMB: mount.cifs would split it", pool=name,
+                hint="the domain of a user is the mount option domain=NAME",
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _login(self) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+        """The options that log in, and the descriptors that they name: what is in memory alone leaves nothing when we die."""
+        auth = self.pool.source.auth
+        if auth is None or self.host.dry_run:
+            yield [] if auth is None else ["credentials=MEMORY"], ()
+            return
+        value = self.host.secret("smb", uuid=auth.secret.uuid, usage=auth.secret.usage)
+        password = value.removesuffix(b"\n")
+        # mount.cifs(8): a line per fact; 512 bytes is the most that it keeps of a password.
+        if not 0 < len(password) <= 512 or b"\n" in password or b"\0" in password:
+            raise errors.InvalidArgument(
+                f"pool '{self.pool.name}': the secret of user '{auth.username}' is no password of SMB: it is one line of 1 to "
+                "512 bytes", pool=self.pool.name,
+            )  # fmt: skip
+        self.host.hide(password.decode("utf-8", "backslashreplace"))
+        lines = b"username=%s\npassword=%s\n" % (auth.username.encode(), password)
+        with self.host.secret_file(lines) as (path, fd):
+            yield [f"credentials={path}"], (fd,)
 
     def _check_gluster(self) -> None:
         """``InvalidArgument`` for what the shell script mount.glusterfs would split or cut."""
@@ -193,7 +257,8 @@ class NetfsBackend(FileBackend):
         if ":" in bare or re.fullmatch(r"[0-9.]+", bare):
             return {bare}
         try:
-            said = self.host.query(["getent", "ahosts", "--", bare], ok=(0, 2), timeout=3, shared=True).stdout
+            asked = ["getent", "--no-addrconfig", "ahosts", "--", bare]
+            said = self.host.query(asked, ok=(0, 2), timeout=3, shared=True).stdout
         except errors.ToolError:
             return set()
         return {line.split()[0] for line in said.splitlines() if line.strip()}
@@ -233,9 +298,11 @@ class NetfsBackend(FileBackend):
         failures: list[tuple[str, errors.ToolError]] = []
         for host, source in zip(self.pool.source.hosts, sources, strict=True):
             try:
-                mounting.mount(
-                    self.host, source, self.place, kind=self.kind, options=self.options(host), timeout=MOUNT_TIMEOUT
-                )
+                with self._login() as (login, fds):
+                    mounting.mount(
+                        self.host, source, self.place, kind=self.kind, options=[*login, *self.options(host)],
+                        timeout=MOUNT_TIMEOUT, pass_fds=fds,
+                    )  # fmt: skip
                 break
             except (errors.ToolFailed, errors.ToolTimeout) as error:
                 failures.append((source, error))
@@ -251,17 +318,24 @@ class NetfsBackend(FileBackend):
         """One error for all servers that were tried: ``Unreachable`` if none of them answered."""
         parts = []
         for source, error in failures:
-            lines = [line.strip() for line in error.stderr.splitlines() if line.strip() and "dmesg(1)" not in line]
             late = f"no answer within {MOUNT_TIMEOUT:g} seconds"
             parts.append(
-                f"'{source}': {late if isinstance(error, errors.ToolTimeout) else '; '.join(lines) or error.message}"
+                f"'{source}': {late if isinstance(error, errors.ToolTimeout) else sentence(error.stderr) or error.message}"
             )
         message = f"pool '{self.pool.name}': could not mount " + ", nor ".join(parts)
         if all(isinstance(e, errors.ToolTimeout) or _SILENT.search(e.stderr) for _, e in failures):
             return errors.Unreachable(
                 message, pool=self.pool.name, hint="is the server up, and does a firewall let it answer?"
             )
-        last = failures[-1][1]
+        last, auth = failures[-1][1], self.pool.source.auth
+        if auth is not None and _REFUSED.search(last.stderr):
+            return errors.PermissionDenied(
+                f"pool '{self.pool.name}': '{failures[-1][0]}' lets user '{auth.username}' not in", pool=self.pool.name,
+                hint=errors.Hint(
+                    "the password, the user or its rights on the share are not right; to set the password: ",
+                    errors.remedy("secret-set-value", auth.secret.uuid or auth.secret.usage),
+                ),
+            )  # fmt: skip
         return errors.ToolFailed(
             message, argv=last.argv, status=last.status, stdout=last.stdout, stderr=last.stderr, pool=self.pool.name
         )
@@ -303,6 +377,7 @@ class NetfsBackend(FileBackend):
         return worker.answers(self.host, self.place)
 
 
+_REFUSED = re.compile(r"mount error\((13|126|127|128|129)\)")  # EACCES; ENOKEY, EKEYEXPIRED, EKEYREVOKED, EKEYREJECTED
 _SILENT = re.compile("timed out|No route to host|Network is unreachable|Host is down|Connection refused", re.IGNORECASE)
 
 

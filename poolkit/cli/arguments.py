@@ -21,7 +21,8 @@ class Argument(NamedTuple):
     ``volume``, ``file``, ``directory``, ``size``, ``change`` (a size that may be negative), ``number``,
     ``seconds``, ``word`` (one of ``choices``), ``words`` (several, with commas), ``verb``, ``refused`` (``help`` says why).
     ``times`` is ``1`` (needed), ``?``, ``*`` or ``+``; an option is never needed unless it is ``1``. A
-    ``late`` option may be given by its place, too, behind all that have one, as virsh has it.
+    ``late`` option may be given by its place, too, behind all that have one, as virsh has it. ``instead``
+    names the argument whose place is not filled where this option is given.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Argument(NamedTuple):
     choices: tuple[str, ...] = ()
     short: str = ""
     late: bool = False
+    instead: str = ""
 
     @property
     def key(self) -> str:
@@ -41,6 +43,11 @@ class Argument(NamedTuple):
     def option(self) -> str:
         """The name by which it is given."""
         return self.name if self.name.startswith("--") else f"--{self.name}"
+
+    @property
+    def called(self) -> str:
+        """How a message names it: as the usage line does where its name alone says little."""
+        return self.value if self.placed and self.kind in ("file", "word") else self.name
 
     @property
     def placed(self) -> bool:
@@ -59,7 +66,7 @@ class Argument(NamedTuple):
             "change": "SIZE",
             "number": "N",
             "seconds": "SECONDS",
-            "file": "FILE",
+            "file": "FILE" if self.key not in ("path", "dir") else self.key.upper(),  # those may be folders
             "directory": "DIR",
             "pool": "POOL",
         }
@@ -130,6 +137,13 @@ def near(word: str, words: Sequence[str]) -> str | None:
     return f"did you mean '{close[0]}'?" if close else None
 
 
+def without_replaced(arguments: Sequence[Argument], words: Sequence[str]) -> list[Argument]:
+    """The arguments but those whose place an option among ``words`` takes."""
+    options = {word.partition("=")[0] for word in (words[: words.index("--")] if "--" in words else words)}
+    gone = {a.instead for a in arguments if a.instead and a.option in options}
+    return [a for a in arguments if a.key not in gone]
+
+
 def next_place(arguments: Sequence[Argument], seen: Container[str]) -> Argument | None:
     """The argument that the next word without a name is for: the first place that is free, then the first late option."""
     places = [*(a for a in arguments if a.placed), *(a for a in arguments if a.late)]
@@ -196,7 +210,7 @@ class _Parser:
         """Raise if something needed is missing."""
         missing = [a for a in self.arguments if a.times in "1+" and a.key not in self.seen]
         if missing:
-            raise usage_error(f"{missing[0].name} is missing ({missing[0].help})", self.verb)
+            raise usage_error(f"{missing[0].called} is missing ({missing[0].help})", self.verb)
 
 
 def is_option(word: str) -> bool:
@@ -225,7 +239,11 @@ def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def parse(arguments: Sequence[Argument], words: Sequence[str], verb: str | None = None) -> Values:
     """The values of ``words``; raises ``InvalidArgument`` with a sentence. ``--help`` and ``--version`` excuse missing ones."""
-    parser = _Parser([*arguments, *(g for g in GLOBAL if g.name not in {a.option for a in arguments})], verb)
+    taken = without_replaced(arguments, words)
+    parser = _Parser([*taken, *(g for g in GLOBAL if g.name not in {a.option for a in arguments})], verb)
+    for argument in arguments:
+        if argument not in taken:
+            setattr(parser.values, argument.key, None)
     at = 0
     only_data = False
     while at < len(words):
@@ -266,10 +284,22 @@ def convert(argument: Argument, word: str, verb: str | None = None) -> Any:
             raise ValueError("it is empty")
         if "\0" in word:
             raise ValueError("it contains a NUL character")
+        if kind not in ("file", "directory") and not _is_text(word):
+            raise ValueError(f"'{shown(word)}' is not valid UTF-8")
     except ValueError as error:
         hint = near(word, argument.choices) if argument.choices else None
-        raise usage_error(f"{argument.name}: {error}", verb, hint) from None
+        name = "" if argument.placed and kind == "word" else f"{argument.name}: "
+        raise usage_error(f"{name}{error}", verb, hint) from None
     return os.path.abspath(word) if kind == "directory" else word
+
+
+def _is_text(word: str) -> bool:
+    """Whether a word of the command line is text: bytes that are none are surrogates in it."""
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _whole(word: str) -> int:

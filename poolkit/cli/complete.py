@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from poolkit.cli.arguments import GLOBAL, Argument, is_option, next_place
+from poolkit import errors
+from poolkit.cli.arguments import GLOBAL, Argument, is_option, next_place, without_replaced
 from poolkit.cli.verbs import VERBS, Verb, find
 
 
@@ -40,10 +41,9 @@ def candidates(line: Sequence[str]) -> list[str]:
     elif verb is None and wanted is None:
         found = _verbs(last)
     else:
-        found = [] if wanted is None else _values(wanted, values)
-    found = list(found)
-    if found in ([":file"], [":directory"]):
-        return found
+        if wanted is not None and wanted.kind in ("file", "directory"):
+            return [f":{wanted.kind}"]
+        found = [] if wanted is None else _values(wanted, values, verb.name if verb is not None else "")
     return [c for c in found if c.startswith(last) and c.replace("\t", "").isprintable()]
 
 
@@ -77,7 +77,8 @@ def _place(before: Sequence[str]) -> tuple[Verb | None, dict[str, str], Argument
 
 
 def _next(verb: Verb, values: dict[str, str]) -> Argument | None:
-    return next_place(verb.arguments, values)
+    given = [f"--{key.replace('_', '-')}" for key in values]
+    return next_place(without_replaced(verb.arguments, given), values)
 
 
 def _verbs(last: str) -> Iterator[str]:
@@ -89,10 +90,8 @@ def _verbs(last: str) -> Iterator[str]:
                 yield f"{alias}\t{verb.help}"
 
 
-def _values(argument: Argument, values: dict[str, str]) -> Iterable[str]:
+def _values(argument: Argument, values: dict[str, str], verb: str) -> Iterable[str]:
     kind = argument.kind
-    if kind in ("file", "directory"):
-        return [f":{kind}"]
     if kind in ("word", "words"):
         return argument.choices or (_types() if argument.key == "type" else ())
     if kind == "verb":
@@ -101,13 +100,44 @@ def _values(argument: Argument, values: dict[str, str]) -> Iterable[str]:
         return _pools(values.get("root"))
     if kind == "volume":
         return _volumes(values.get("root"), values.get("pool"))
-    if argument.key == "type":
+    if argument.key in ("type", "pool_type"):
         return _types()
-    if argument.key in ("format", "backing_vol_format"):
-        from poolkit.model import FILE_FORMATS
-
-        return FILE_FORMATS
+    if argument.key in ("format", "backing_vol_format", "source_format"):
+        return _formats(argument.key, verb, values)
     return ()
+
+
+def _formats(key: str, verb: str, values: dict[str, str]) -> Iterable[str]:
+    """The formats that the verb would take: what can be made, what can be read, or the sources of a type of pool."""
+    from poolkit import registry
+
+    if key == "source_format" and verb != "vol-import":
+        return registry.backend(values["type"]).source_formats if "type" in values else ()
+    if key != "format" or verb == "vol-adopt":
+        from poolkit.formats import FORMATS
+
+        return FORMATS
+    from poolkit.content.images import PREALLOCATION
+    from poolkit.model import FILE_FORMATS
+
+    files = tuple(
+        word for word in FILE_FORMATS if word in PREALLOCATION and word != "luks"
+    )  # that is raw with a secret
+    pool = values.get("to_pool") or values.get("pool")
+    try:
+        backend = registry.backend(_type_of(values.get("root"), pool)) if pool is not None else None
+    except errors.PoolkitError:
+        backend = None
+    if backend is None:
+        return files
+    return files if backend.file_backed else backend.volume_formats
+
+
+def _type_of(root: str | None, pool: str) -> str:
+    from poolkit.engine import Engine
+
+    with Engine(root, dry_run=True) as engine:
+        return engine.pool(pool).info.type
 
 
 def _types() -> Iterable[str]:
@@ -123,16 +153,18 @@ def _pools(root: str | None) -> list[str]:
     return sorted(name for name, _ in Store(Locations.choose(root)).names())
 
 
-def _volumes(root: str | None, pool: str | None) -> list[str]:
+def _volumes(root: str | None, pool: str | None) -> Iterator[str]:
     import os
 
     from poolkit.engine import Engine
     from poolkit.state.store import Locations
 
     if not os.path.isdir(Locations.choose(root).state):
-        return []
+        return
     # A dry run, so that pressing a key recovers and changes nothing.
     with Engine(root, dry_run=True) as engine:
         if pool is not None:
-            return [volume.name for volume in engine.pool(pool).volumes()]
-        return [v.path for info in engine.pools(active=True) for v in engine.pool(info.name).volumes()]
+            yield from (volume.name for volume in engine.pool(pool).iter_volumes())
+            return
+        for info in engine.pools(active=True):
+            yield from (volume.path for volume in engine.pool(info.name).iter_volumes())

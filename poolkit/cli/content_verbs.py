@@ -7,17 +7,18 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from poolkit import errors
 from poolkit.cli import output
 from poolkit.cli.arguments import Values, shown, usage_error
 from poolkit.cli.lookup import facts, find, permissions, preallocation, volume_format
-from poolkit.host.files import parent_of
+from poolkit.host.directory import parent_of
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
+    from poolkit.engine.pool import Pool
     from poolkit.engine.volume import Volume
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -28,11 +29,44 @@ def clone(session: Session, values: Values) -> None:
     """``vol-clone VOL NEWNAME``."""
     from poolkit import xmlmap
     from poolkit.backend import check_volume_name
-    from poolkit.engine.cloning import definition_for
 
+    if values.flavor is not None and (values.to_pool is not None or values.overwrite):
+        raise usage_error("--flavor finds the pool: --to-pool and --overwrite mean nothing with it", "vol-clone")
     source = find(session, values.vol, values.pool)
     pool = session.engine.pool(values.to_pool) if values.to_pool is not None else source.pool
     check_volume_name(values.newname, pool.name)
+    if values.overwrite:
+        if values.linked or values.reflink or values.format or values.capacity is not None:
+            raise usage_error(
+                "--overwrite copies content alone: --linked, --reflink, --format and --capacity mean nothing with it"
+            )
+        there = pool.volume(values.newname)
+        session.done(there.overwrite(source), pool.name, volume=facts(pool.volume(values.newname)))
+        return
+    definition = _clone_of(source, values, pool)
+    if values.print_xml:
+        session.xml(xmlmap.write(definition))
+        return
+    how: Any = {
+        "linked": values.linked, "reflink": _reflink(values), "secret": values.secret, **preallocation(values)
+    }  # fmt: skip
+    if values.flavor is None:
+        made = pool.create_volume_from(definition, source, **how)
+    else:
+        made = session.engine.flavors.get(values.flavor).place(
+            values.newname, lambda there: there.create_volume_from(_clone_of(source, values, there), source, **how),
+            capacity=definition.capacity or 0, allocation=0 if values.linked else source.info.allocation,
+            format=volume_format(values.format),
+        )  # fmt: skip
+        session.note(f"volume '{made.name}' is in pool '{made.pool.name}'")
+    session.done(made.outcome, made.pool.name, volume=facts(made))
+
+
+def _clone_of(source: Volume, values: Values, pool: Pool) -> Any:
+    """The document of a clone in a pool."""
+    from poolkit import xmlmap
+    from poolkit.engine.cloning import definition_for
+
     definition = definition_for(source, values.newname, pool, linked=values.linked)
     format = volume_format(values.format)
     if format is not None and format != definition.target.format:
@@ -50,14 +84,7 @@ def clone(session: Session, values: Values) -> None:
                 hint="leave --capacity out; the copy can be made smaller by vol-resize --shrink",
             )  # fmt: skip
         definition = xmlmap.replace(definition, capacity=values.capacity)
-    if values.print_xml:
-        session.xml(xmlmap.write(definition))
-        return
-    made = pool.create_volume_from(
-        definition, source, linked=values.linked, reflink=_reflink(values), secret=values.secret,
-        **preallocation(values),
-    )  # fmt: skip
-    session.done(made.outcome, pool.name, volume=facts(made))
+    return definition
 
 
 def create_from(session: Session, values: Values) -> None:
@@ -94,7 +121,7 @@ def upload(session: Session, values: Values) -> None:
     with _reading(values.file) as stream:
         outcome = volume.upload(
             stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse, force=values.force,
-            **options,
+            form=values.form, **options,
         )  # fmt: skip
     session.done(outcome, volume.pool.name, volume=facts(volume))
 
@@ -109,9 +136,10 @@ def download(session: Session, values: Values) -> None:
         return
     to_output = _descriptor(values.file) == 1
     try:
-        with _writing(values.file, volume) as stream:
+        with _writing(values.file, volume) as (stream, unfinished, settle):
             count = volume.download(
-                stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse
+                stream, offset=values.offset or 0, length=values.length or 0, sparse=values.sparse, form=values.form,
+                unfinished=unfinished, settle=settle,
             )  # fmt: skip
     except errors.HostError as error:
         if isinstance(error.__cause__, BrokenPipeError):
@@ -181,6 +209,22 @@ def adopt(session: Session, values: Values) -> None:
     session.done(volume.adopt(volume_format(values.format)), volume.pool.name, volume=facts(volume))
 
 
+def attach(session: Session, values: Values) -> None:
+    """``vol-attach VOL``."""
+    volume = find(session, values.vol, values.pool)
+    session.done(
+        volume.attach(shared=values.shared, node=values.node, vm=values.vm), volume.pool.name, volume=facts(volume)
+    )
+
+
+def detach(session: Session, values: Values) -> None:
+    """``vol-detach VOL``."""
+    volume = find(session, values.vol, values.pool)
+    session.done(
+        volume.detach(node=values.node, vm=values.vm, force=values.force), volume.pool.name, volume=facts(volume)
+    )
+
+
 @contextlib.contextmanager
 def _reading(file: str) -> Iterator[BinaryIO]:
     if file == "-":
@@ -188,18 +232,27 @@ def _reading(file: str) -> Iterator[BinaryIO]:
         return
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
     except OSError as error:
         raise errors.from_os_error(error, f"read '{shown(file, 4096)}'") from error
     with open(fd, "rb", buffering=0) as stream:
         yield stream
 
 
+_Target = tuple[BinaryIO, str | None, Callable[[], None] | None]
+
+
 @contextlib.contextmanager
-def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
-    """Where a download goes: a regular file is replaced when all bytes are there and keeps its content until then."""
+def _writing(file: str, volume: Volume | None = None) -> Iterator[_Target]:
+    """Where a download goes: a regular file is replaced when all bytes are there and keeps its content until then.
+
+    With the path that the unfinished file has, or gets for a moment, and what puts it into its place.
+    """
     number = _descriptor(file)
     if number == 1:
-        yield sys.stdout.buffer
+        yield sys.stdout.buffer, None, None
         sys.stdout.buffer.flush()
         return
     if number is not None:
@@ -210,14 +263,14 @@ def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
             raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
         with open(fd, "wb") as stream:
             _check_other(file, os.fstat(fd), volume)
-            yield stream
+            yield stream, None, None
         return
     where = os.path.abspath(file)
     if where.startswith(("/dev/", "/proc/")) and not where.startswith(_OPEN_TO_ALL):
         # Nobody else makes links there, and those to open descriptors lead to what has no name.
         with open(_open(file, file, os.O_WRONLY), "wb") as stream:
             _check_other(file, os.fstat(stream.fileno()), volume)
-            yield stream
+            yield stream, None, None
         return
     with contextlib.ExitStack() as stack:
         try:
@@ -230,24 +283,32 @@ def _writing(file: str, volume: Volume | None = None) -> Iterator[BinaryIO]:
             _check_owner(file, folder, old)
             if not stat.S_ISREG(old.st_mode):
                 with open(_open(name, file, os.O_WRONLY | os.O_NOFOLLOW, folder), "wb") as stream:
-                    yield stream
+                    yield stream, None, None
                 return
         temporary = f"{name[:80]}.{os.urandom(6).hex()}.part"
         try:
             # A new file is for its owner only: it is a disk. One without a name is gone if this process is killed.
             with open(_unnamed(file, folder) or _open(temporary, file, _NEW, folder), "wb") as stream:
-                yield stream
-                stream.flush()
-                if old is not None:
-                    with contextlib.suppress(PermissionError):
-                        os.fchown(stream.fileno(), old.st_uid, old.st_gid)
-                    os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
-                if os.fstat(stream.fileno()).st_nlink == 0:
-                    os.link(f"/proc/self/fd/{stream.fileno()}", temporary, dst_dir_fd=folder)
-            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                yield stream, _place(folder, temporary), lambda: _settle(stream, file, folder, (temporary, name), old)
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
+
+
+def _settle(stream: BinaryIO, file: str, folder: int, names: tuple[str, str], old: os.stat_result | None) -> None:
+    """Put a file that is whole into the place of ``old``: the ``names`` are that for a moment, and its own."""
+    temporary, name = names
+    try:
+        stream.flush()
+        if old is not None:
+            with contextlib.suppress(PermissionError):
+                os.fchown(stream.fileno(), old.st_uid, old.st_gid)
+            os.fchmod(stream.fileno(), stat.S_IMODE(old.st_mode))
+        if os.fstat(stream.fileno()).st_nlink == 0:
+            os.link(f"/proc/self/fd/{stream.fileno()}", temporary, dst_dir_fd=folder)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
 
 
 def _descriptor(file: str) -> int | None:
@@ -269,6 +330,13 @@ def _unnamed(file: str, folder: int) -> int | None:
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
             return None
         raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+
+
+def _place(folder: int, name: str) -> str | None:
+    """The path of a name in an open folder: a recovery needs it."""
+    with contextlib.suppress(OSError):
+        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
+    return None
 
 
 def _stat(name: str, folder: int) -> os.stat_result | None:

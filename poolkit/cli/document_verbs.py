@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from poolkit.xmlmap.judges import Judges
 
 _ROOTS = {
-    "pool": "pool", "volume": "volume", "secret": "secret", "sources": "sources", "source": "sources",
-    "storagepoolCapabilities": "capabilities", "poolCapabilities": "capabilities",
+    "pool": "pool", "volume": "volume", "secret": "secret", "flavor": "flavor", "sources": "sources", "source": "sources",
+    "storagepoolCapabilities": "capabilities", "poolCapabilities": "capabilities", "documents": "documents",
 }  # fmt: skip
 _NETWORK = ("rbd", "sheepdog", "gluster", "iscsi-direct")
 
@@ -31,10 +31,15 @@ def classes(kind: str) -> list[type]:
         from poolkit.model import Volume
 
         return [Volume]
+    if kind == "documents":
+        from poolkit import registry, schemas
+
+        return schemas.several(registry.definitions())
     from poolkit import documents
 
     others: dict[str, list[type]] = {
         "secret": [documents.Secret],
+        "flavor": [documents.Flavor],
         "sources": [documents.Sources, documents.FoundSource],
         "capabilities": [documents.StoragePoolCapabilities, documents.PoolCapabilities],
     }
@@ -43,12 +48,9 @@ def classes(kind: str) -> list[type]:
 
 def kind_of(data: bytes) -> str:
     """Which kind of document this is, by its root element; ``pool`` if that cannot be seen."""
-    import re
+    from poolkit.xmlmap.source import root
 
-    # Comments and processing instructions may come first; the reader judges whatever is odd about them.
-    text = re.sub(r"<!--.*?-->|<\?.*?\?>", "", data[:65536].decode("utf-8", "replace"), flags=re.DOTALL)
-    match = re.search(r"<\s*([A-Za-z][\w.-]*)", text)
-    return _ROOTS.get(match[1] if match else "", "pool")
+    return _ROOTS.get(root(data)[0], "pool")
 
 
 def _reading_classes(data: bytes, kind: str) -> list[type]:
@@ -66,6 +68,10 @@ def read(session: Session, data: bytes, filename: str, kind: str, *, lenient: bo
     def warn(problem: Problem) -> None:
         session.warn_of_document(str(problem))
 
+    if kind == "documents":
+        from poolkit.engine.plan import several
+
+        return several.each(data, filename, strict=not lenient, warn=warn)
     return xmlmap.read(data, _reading_classes(data, kind), filename=filename, strict=not lenient, warn=warn)
 
 
@@ -146,17 +152,27 @@ def normalize(session: Session, values: Values) -> None:
         data, filename = session.read(file)
         kind = kind_of(data)
         definition = read(session, data, filename, kind, lenient=values.lenient)
-        if kind in ("pool", "volume"):
-            definition = xmlmap.without_reports(definition)  # what is found is told anew by each dump
-        if kind == "volume" and values.pool_type is not None:
-            definition = _in_pool(definition, values.pool_type)
-        made.append({"file": filename, "xml": xmlmap.write(definition), **session.document_facts()})
+        several = definition if kind == "documents" else [definition]
+        text = "".join(xmlmap.write(_normal(one, values.pool_type)) for one in several)
+        if kind == "documents":
+            text = f"<documents>\n{text}</documents>\n"
+        made.append({"file": filename, "xml": text, **session.document_facts()})
         session.document_warnings.clear()
     if session.json:
         session.value(made)
         return
     for one in made:
         session.xml(one["xml"])
+
+
+def _normal(definition: Any, pool_type: str | None) -> Any:
+    from poolkit import xmlmap
+
+    if definition.tag in ("pool", "volume"):
+        definition = xmlmap.without_reports(definition)  # what is found is told anew by each dump
+    if definition.tag == "volume" and pool_type is not None:
+        definition = _in_pool(definition, pool_type)
+    return definition
 
 
 def _in_pool(volume: Any, type: str) -> Any:
@@ -178,6 +194,20 @@ def schema(session: Session, values: Values) -> None:
 
     if values.rng and values.xsd:
         raise usage_error("--rng and --xsd exclude each other", "schema")
+    if values.catalog or values.into is not None:
+        if values.rng or values.xsd or values.document is not None:
+            raise usage_error("a catalog has the grammars of all documents, of both kinds", "schema")
+        from poolkit.cli import catalog
+
+        catalog.schema_catalog(session, values)
+        return
+    if values.document == "plan":
+        from poolkit.schemas import plan_schema
+
+        if values.rng or values.xsd:
+            raise usage_error("a plan is no XML: its grammar is a JSON Schema", "schema")
+        session.out.write(plan_schema())
+        return
     of = classes(values.document or "pool")
     text = xmlmap.xsd(of) if values.xsd else xmlmap.relaxng(of)
     if session.json:

@@ -18,6 +18,15 @@ def edit_pool(session: Session, pool: Pool) -> None:
     """Edit the stored definition of ``pool``; also one whose file is damaged."""
     from poolkit.engine.operation import Outcome
 
+    if not (os.environ.get("VISUAL") or os.environ.get("EDITOR")) and not terminal():
+        raise errors.InvalidArgument(
+            f"pool '{pool.name}' cannot be edited without a terminal",
+            pool=pool.name,
+            hint=errors.Hint(
+                "set $EDITOR to a program that needs none, or change a copy: ",
+                errors.remedy("dumpxml", pool.name, inactive=True), ", and then ", errors.remedy("define", ...),
+            ),
+        )  # fmt: skip
     engine = session.engine
     stored = engine.stored_text(pool.name)
     try:
@@ -44,13 +53,16 @@ def edit_pool(session: Session, pool: Pool) -> None:
             session.done(changed.outcome, pool.name, uuid=changed.uuid)
             return
         except errors.PoolkitError as error:
-            if not _again(session, error, path):
+            if not _again(session, error, path, text):
                 return
 
 
-def _again(session: Session, error: errors.PoolkitError, path: str) -> bool:
-    """Show the error; whether the user wants to go on editing. Keeps or removes the file as told."""
+def _again(session: Session, error: errors.PoolkitError, path: str, text: str) -> bool:
+    """Show the error; whether the user wants to go on editing. A file without changes is not kept."""
     if session.json or not terminal():
+        if _read(path) == text:
+            os.unlink(path)
+            raise error
         error.hint = errors.Hint.joined(error.hint, f"your text is kept in {path}")
         raise error
     session.fail(error)

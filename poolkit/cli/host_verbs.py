@@ -51,7 +51,7 @@ def find_sources(session: Session, values: Values) -> None:
 
         data, filename = session.read(values.srcSpec)
         source = xmlmap.read(data, [FoundSource], filename=filename)
-    _found(session, session.engine.discover(values.type, source))
+    _found(session, values, session.engine.discover(values.type, source))
 
 
 def find_sources_as(session: Session, values: Values) -> None:
@@ -63,13 +63,20 @@ def find_sources_as(session: Session, values: Values) -> None:
     if values.host is not None or values.initiator is not None:
         hosts = () if values.host is None else (SourceHost(name=values.host, port=values.port),)
         source = FoundSource(hosts=hosts, initiator=values.initiator)
-    _found(session, session.engine.discover(values.type, source))
+    _found(session, values, session.engine.discover(values.type, source))
 
 
-def _found(session: Session, sources: list[Any]) -> None:
+def _found(session: Session, values: Values, sources: list[Any]) -> None:
     from poolkit import xmlmap
     from poolkit.documents import FoundSource, Sources
 
+    if values.define:
+        texts = [xmlmap.write(one) for one in session.engine.proposed(values.type, sources)]
+        if session.json:
+            session.value([{"xml": text} for text in texts])
+        else:
+            session.xml("\n".join(texts))
+        return
     if session.json:
         session.value([{"xml": _source_text(one)} for one in sources])
     elif all(isinstance(one, FoundSource) for one in sources):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,15 @@ def find(session: Session, word: str, pool: str | None, option: str = "pool") ->
     ``option`` is the verb's name for the option with the pool.
     """
     try:
-        return session.engine.volume(word, pool)
+        try:
+            return session.engine.volume(word, pool)
+        except errors.PoolkitError:
+            # A path as people type it. Keys with slashes that are no paths, such as those of images of Ceph, come first.
+            if "/" not in word or word.startswith("/"):
+                raise
+            with contextlib.suppress(errors.VolumeNotFound):
+                return session.engine.volume(os.path.abspath(word), pool)
+            raise
     except errors.VolumeNotFound as error:
         if pool is None and "/" not in word:
             error.hint = errors.Hint("a volume is found by its name with ", errors.Option(option, ...))
@@ -29,22 +38,18 @@ def find(session: Session, word: str, pool: str | None, option: str = "pool") ->
             if len(owners) == 1:
                 error.hint = errors.Hint("add ", errors.Option(option, owners[0]))
         raise
+    except errors.PoolNotFound as error:
+        if pool is not None and "/" not in pool and word in _with_volume(session, pool):
+            error.hint = f"the volume comes first, then its pool: {shown(pool, 60)} {shown(word, 60)}"
+        raise
 
 
 def _with_volume(session: Session, name: str) -> list[str]:
     """The active pools that have a volume of that name on record."""
-    from poolkit.backend import check_volume_name
-
-    found = []
     try:
-        check_volume_name(name, None)
-        for info in session.engine.pools(active=True):
-            with contextlib.suppress(errors.VolumeNotFound):
-                session.engine.pool(info.name).volume(name)
-                found.append(info.name)
+        return [info.name for info in session.engine.pools(active=True) if session.engine.pool(info.name).lists(name)]
     except errors.PoolkitError:
         return []
-    return found
 
 
 def volume_format(word: str | None) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import IO
 
 from poolkit.cli.arguments import shown
@@ -61,27 +62,74 @@ def table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint, *, right: Sequence[str] = (), colour: str = ""
 ) -> list[str]:
     """Lines of an aligned table. ``right`` names the heads of columns aligned to the right; ``colour`` that of the states."""
-    cells = [[shown(c, 4096) for c in row] for row in rows]
-    widths = [max([width(head), *(width(row[i]) for row in cells)]) for i, head in enumerate(heads)]
-    flush = [head in right for head in heads]
+    cells = [_clean(row) for row in rows]
+    layout = _Layout(heads, right)
+    layout.widen(cells)
     state = heads.index(colour) if colour and paint.on else -1
-    lines = [paint("  ".join(_padded(heads, widths, flush)).rstrip(), BOLD)]
+    lines = [paint(layout.line(heads), BOLD)]
     for row in cells:
-        padded = _padded(row, widths, flush)
+        padded = layout.padded(row)
         if state >= 0:
             padded[state] = paint(padded[state], STATES.get(row[state], ""))
         lines.append("  ".join(padded).rstrip())
     return lines
 
 
+HELD = 10_000
+"""Rows of a long table that are kept in memory while the widths of its columns are found: about 5 MB."""
+
+
+def long_table(
+    heads: Sequence[str], rows: Callable[[], Iterable[Sequence[str]]], paint: Paint, *, right: Sequence[str] = ()
+) -> Iterator[str]:
+    """The lines of :func:`table`, one after another. With more than ``HELD`` rows ``rows`` is called again to print them.
+
+    What is wider then than it was the first time, because it was changed meanwhile, leaves its line out of step.
+    """
+    layout = _Layout(heads, right)
+    found = map(_clean, rows())
+    held = list(islice(found, HELD))
+    layout.widen(held)
+    more = next(found, None)
+    if more is not None:
+        held.clear()
+        layout.widen(chain([more], found))
+    yield paint(layout.line(heads), BOLD)
+    yield from map(layout.line, held if more is None else map(_clean, rows()))
+
+
+def _clean(row: Sequence[str]) -> list[str]:
+    return [shown(cell, 4096) for cell in row]
+
+
+class _Layout:
+    """The widths of a table's columns, and which are aligned to the right."""
+
+    def __init__(self, heads: Sequence[str], right: Sequence[str]) -> None:
+        self._widths = [width(head) for head in heads]
+        self._flush = [head in right for head in heads]
+
+    def widen(self, rows: Iterable[Sequence[str]]) -> None:
+        """Make room for all cells of ``rows``."""
+        widths = self._widths
+        for row in rows:
+            for place, cell in enumerate(row):
+                if (wide := width(cell)) > widths[place]:
+                    widths[place] = wide
+
+    def padded(self, cells: Sequence[str]) -> list[str]:
+        """Cells as wide as their columns."""
+        return [
+            " " * (w - width(c)) + c if right else c + " " * (w - width(c))
+            for c, w, right in zip(cells, self._widths, self._flush, strict=True)
+        ]
+
+    def line(self, cells: Sequence[str]) -> str:
+        """A line, without blanks at its end."""
+        return "  ".join(self.padded(cells)).rstrip()
+
+
 STATES = {"active": GREEN, "invalid": RED, "problem": RED, "note": YELLOW, "ok": GREEN}
-
-
-def _padded(cells: Sequence[str], widths: Sequence[int], flush: Sequence[bool]) -> list[str]:
-    return [
-        " " * (w - width(c)) + c if right else c + " " * (w - width(c))
-        for c, w, right in zip(cells, widths, flush, strict=True)
-    ]
 
 
 def facts(pairs: Iterable[tuple[str, str]], paint: Paint) -> list[str]:
@@ -96,3 +144,8 @@ def xml_for_terminal(text: str) -> str:
     if text.isascii() or all(c.isprintable() or c in "\n\t" for c in text):
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else f"&#x{ord(c):x};" for c in text)
+
+
+def count_of(documents: int, *, dry: bool) -> str:
+    """How many documents are, or would be, somewhere."""
+    return f"{documents} document{'' if documents == 1 else 's'} {'would be' if dry else 'is' if documents == 1 else 'are'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
@@ -48,7 +49,7 @@ def _done(session: Session, pool: Pool) -> None:
 def undefine(session: Session, values: Values) -> None:
     """``undefine POOL``."""
     pool = session.engine.pool(values.pool)
-    session.done(pool.undefine(), pool.name)
+    session.done(pool.undefine(force=values.force), pool.name)
 
 
 def build(session: Session, values: Values) -> None:
@@ -66,46 +67,83 @@ def start(session: Session, values: Values) -> None:
             raise usage_error(
                 "--autostart starts the marked pools as they are: it takes no pool and no build option", "start"
             )
-        _start_marked(session)
+        _start_marked(session, values.deadline)
         return
+    if values.deadline is not None:
+        raise usage_error("--deadline is for --autostart", "start")
     if values.pool is None:
         raise usage_error("pool is missing (name or uuid of the pool)", "start")
     pool = session.engine.pool(values.pool)
     session.done(pool.start(build=_with_build(values), overwrite=overwrite), pool.name)
 
 
-def _start_marked(session: Session) -> None:
+def _start_marked(session: Session, deadline: float | None) -> None:
     answers: list[dict[str, Any]] = []
-    for name, result in session.engine.start_autostart():
-        if isinstance(result, errors.PoolkitError):
-            session.code = session.code or result.exit_code
-            answers.append({"pool": name, "error": session.error_facts(result)})
+    found: dict[str, list[str]] = {}
+    for one in session.engine.starting_autostart(deadline=deadline):
+        found.setdefault(one.result, []).append(one.pool)
+        facts: dict[str, Any] = {"pool": one.pool, "result": one.result, "seconds": round(one.seconds, 1)}
+        if one.outcome is not None:
+            answers.append({**facts, **session.outcome_facts(one.outcome)})
             if not session.json:
-                session.fail(result)
-        else:
-            answers.append({"pool": name, **session.outcome_facts(result)})
+                session.done(one.outcome, one.pool)
+        elif one.error is not None:
+            session.code = session.code or one.error.exit_code
+            answers.append({**facts, "error": session.error_facts(one.error)})
             if not session.json:
-                session.done(result, name)
+                session.fail(one.error)
     if session.json:
-        session.value(answers)
+        session.value(sorted(answers, key=lambda answer: str(answer["pool"])))
+    elif not session.options.dry_run:
+        _sum_up(session, found)
+
+
+_RESULTS = {
+    "started": "started", "unchanged": "active already", "failed": "failed", "timed-out": "given up after its deadline",
+    "skipped": "not tried",
+}  # fmt: skip
+
+
+def _sum_up(session: Session, found: Mapping[str, list[str]]) -> None:
+    """How many pools had which end, with the names of those that are not up."""
+    parts = []
+    for result, words in _RESULTS.items():
+        if names := sorted(found.get(result, ())):
+            which = "" if result in ("started", "unchanged") else f" ({', '.join(names)})"
+            parts.append(f"{len(names)} {words}{which}")
+    if session.code:
+        session.say("error", f"of the pools that are marked for autostart: {', '.join(parts)}")
+    else:
+        session.note(", ".join(parts) or "no pool is marked for autostart")
 
 
 def refresh(session: Session, values: Values) -> None:
-    """``refresh POOL``."""
+    """``refresh POOL [--vol NAME] [--follow]``."""
     pool = session.engine.pool(values.pool)
-    session.done(pool.refresh(), pool.name)
+    if values.follow and values.vol is not None:
+        raise usage_error("--follow looks at all volumes, and --vol at one", session.verb)
+    if values.follow:
+        try:
+            for outcome in pool.follow():
+                session.done(outcome, pool.name)
+                session.out.flush()
+        except errors.Aborted:
+            if not session.stopping:
+                raise
+        return
+    session.done(pool.refresh(values.vol), pool.name)
 
 
 def destroy(session: Session, values: Values) -> None:
     """``destroy POOL``."""
     pool = session.engine.pool(values.pool)
-    session.done(pool.destroy(), pool.name)
+    session.done(pool.destroy(force=values.force), pool.name)
 
 
 def delete(session: Session, values: Values) -> None:
     """``delete POOL``."""
     pool = session.engine.pool(values.pool)
-    session.done(pool.delete(), pool.name)
+    session.done(pool.delete(force=values.force), pool.name)
 
 
 def autostart(session: Session, values: Values) -> None:
@@ -220,3 +258,21 @@ def uuid(session: Session, values: Values) -> None:
 def name(session: Session, values: Values) -> None:
     """``name POOL``."""
     session.text("name", session.engine.pool(values.pool).name)
+
+
+def lock_status(session: Session, values: Values) -> None:
+    """``lock-status POOL``."""
+    found = session.engine.pool(values.pool).lock_status()
+    if session.json:
+        session.value(found)
+        return
+    attached = found.pop("attached", {})
+    rows = [(key.replace("_", " ").capitalize(), "-" if value is None else str(value)) for key, value in found.items()]
+    rows += [(f"Attached: {name}", ", ".join(nodes)) for name, nodes in sorted(attached.items())]
+    session.facts(rows)
+
+
+def take_control(session: Session, values: Values) -> None:
+    """``take-control POOL``."""
+    pool = session.engine.pool(values.pool)
+    session.done(pool.take_control(), pool.name)

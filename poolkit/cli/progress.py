@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ class Reporter:
         self.last = 0.0
         self.bar: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
+        self._turn = threading.RLock()  # several pools may be started side by side
 
     def watch(self, engine: Engine) -> None:
         """Report what this engine does from now on."""
@@ -48,6 +50,10 @@ class Reporter:
 
     def progress(self, done: int, total: int, what: str = "") -> None:
         """So much is done; bytes or steps. ``total`` 0 means that it is not known."""
+        with self._turn:
+            self._progress(done, total, what)
+
+    def _progress(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
         began = self.began.setdefault(what, now)
         if now - self.last < _PAUSE and done < total:
@@ -62,10 +68,10 @@ class Reporter:
 
     def write(self, event: str, **facts: Any) -> None:
         """One line."""
-        self.stream.write(
-            json.dumps({"time": round(time.time(), 3), "event": event, "verb": self.verb, **facts}) + "\n"
-        )
-        self.stream.flush()
+        line = json.dumps({"time": round(time.time(), 3), "event": event, "verb": self.verb, **facts})
+        with self._turn:
+            self.stream.write(line + "\n")
+            self.stream.flush()
 
     def draw(self, done: int, total: int, what: str) -> None:
         """Show or move the bar."""
@@ -87,9 +93,10 @@ class Reporter:
 
     def pause(self) -> None:
         """Take the bar away, so that lines can be written."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-            self.tasks.clear()
+        with self._turn:
+            if self.bar is not None:
+                self.bar.stop()
+                self.bar = None
+                self.tasks.clear()
 
     close = pause

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.host import cores
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
@@ -45,6 +46,9 @@ def define(session: Session, values: Values) -> None:
 
 def set_value(session: Session, values: Values) -> None:
     """``secret-set-value SECRET``."""
+    if values.from_file is not None or values.from_credential is not None:
+        _refer(session, values)
+        return
     if values.plain and values.file is None:
         raise usage_error("--plain says how --file is read: name the file", "secret-set-value")
     if values.plain and values.base64:
@@ -52,6 +56,7 @@ def set_value(session: Session, values: Values) -> None:
     if values.interactive and (values.file is not None or not sys.stdin.isatty()):
         raise usage_error("--interactive needs a terminal, and no --file", "secret-set-value")
     secret = session.engine.secret(values.secret)
+    cores.forbid()
     data = _value(values)
     if values.base64 or (values.file is not None and not values.plain):
         import base64
@@ -70,6 +75,17 @@ def set_value(session: Session, values: Values) -> None:
     changed = secret.set_value(data)
     words = "has its value" if changed else "has that value already"
     _done(session, secret, changed, f"secret {secret.uuid} {words}")
+
+
+def _refer(session: Session, values: Values) -> None:
+    given = [one for one in ("file", "plain", "base64", "exact", "interactive") if getattr(values, one)]
+    if given or (values.from_file is not None and values.from_credential is not None):
+        raise usage_error(
+            "--from-file and --from-credential take the place of a value, and of each other", "secret-set-value"
+        )
+    secret = session.engine.secret(values.secret)
+    changed = secret.refer_to(file=values.from_file, credential=values.from_credential)
+    _done(session, secret, changed, f"secret {secret.uuid} gets its value from where it was said")
 
 
 def _value(values: Values) -> bytes:
@@ -96,6 +112,7 @@ def get_value(session: Session, values: Values) -> None:
     secret = session.engine.secret(values.secret)
     if not values.show:
         raise usage_error("a secret is printed only with --show")
+    cores.forbid()
     value = secret.value().reveal()
     if values.plain and not session.json:
         session.out.flush()

@@ -17,9 +17,25 @@ if TYPE_CHECKING:
     from poolkit.engine.operation import Outcome
 
 _MAKE_ROOT = frozenset(
-    {"define", "define-as", "create", "create-as", "secret-define", "find-sources", "find-sources-as"}
+    {
+        "define",
+        "define-as",
+        "create",
+        "create-as",
+        "secret-define",
+        "find-sources",
+        "find-sources-as",
+        "plan",
+        "diff",
+        "apply",
+        "import",
+    }
 )
 """Verbs for which the folder of --root need not be there: they make it, or ask nothing of it."""
+
+
+SOMETHING_TO_DO = 2
+"""Exit status of plan and diff where there is something to do, as of ``terraform plan -detailed-exitcode``."""
 
 
 class Session:
@@ -53,6 +69,7 @@ class Session:
                     f"there is no folder '{shown(options.root, 4096)}' for --root", hint="define makes one"
                 )
             engine = self._engine = Engine(options.root, wait=options.wait or 0.0, dry_run=options.dry_run)
+            engine.host.on_secret = _uncored(engine.host.on_secret)
             if options.log_json or (not self.quiet and self.err.isatty()):
                 from poolkit.cli.progress import Reporter
 
@@ -110,6 +127,17 @@ class Session:
 
         self.out.write(json.dumps(value, indent=2) + "\n")
 
+    def values(self, values: Iterable[Any]) -> None:
+        """A JSON list as :meth:`value` prints it, each value as it comes: however long, it is never in memory whole."""
+        import json
+
+        encode = json.JSONEncoder(indent=2).encode
+        before = "[\n  "
+        for value in values:
+            self.out.write(before + encode(value).replace("\n", "\n  "))
+            before = ",\n  "
+        self.out.write("[]\n" if before[0] == "[" else "\n]\n")
+
     def text(self, name: str, value: str) -> None:
         """The one value that was asked for."""
         if self.json:
@@ -122,6 +150,12 @@ class Session:
     ) -> None:
         """A table."""
         self.lines(output.table(heads, rows, self.paint, right=right, colour=colour))
+
+    def long_rows(
+        self, heads: Sequence[str], rows: Callable[[], Iterable[Sequence[str]]], *, right: Sequence[str] = ()
+    ) -> None:
+        """A table of any length, of which a part is in memory: ``rows`` is called again for what does not fit into it."""
+        self.out.writelines(f"{line}\n" for line in output.long_table(heads, rows, self.paint, right=right))
 
     def facts(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Names and values."""
@@ -166,7 +200,9 @@ class Session:
         """An outcome as plain values."""
         result: dict[str, Any] = {"changed": outcome.changed, "message": outcome.message}
         if outcome.pending:
-            result["pending"] = [{"path": p, "running": _plain(a), "new": _plain(b)} for p, a, b in outcome.pending]
+            from poolkit.xmlmap.plain import plain
+
+            result["pending"] = [{"path": p, "running": plain(a), "new": plain(b)} for p, a, b in outcome.pending]
         if outcome.removed is not None:
             result["removed"], result["stays"] = outcome.removed, outcome.stays
         if outcome.warnings or self.document_warnings:
@@ -197,13 +233,18 @@ class Session:
         if not self.quiet:
             self.print(outcome.message)
         for path, running, new in outcome.pending:
-            self.note(f"waits for the next start: {path}: {_word(running)} becomes {_word(new)}")
+            from poolkit.xmlmap.plain import word
+
+            self.note(f"waits for the next start: {path}: {word(running)} becomes {word(new)}")
         for warning in outcome.warnings:
             self.warn(warning)
 
     def fail(self, error: errors.PoolkitError) -> None:
         """Report an error; its exit code becomes that of the command unless there is one already."""
-        self.code = self.code or error.exit_code
+        code = error.exit_code
+        if code == SOMETHING_TO_DO and self.verb in ("plan", "diff"):
+            code = 1  # the usual one is an answer there
+        self.code = self.code or code
         if self._reporter is not None:
             self._reporter.pause()
         if self.options.debug:
@@ -215,6 +256,10 @@ class Session:
         if self.json:
             self.error_object({**self.error_facts(error), **self.document_facts()})
             return
+        self.tell(error)
+
+    def tell(self, error: errors.PoolkitError) -> None:
+        """An error and its hint on standard error, for people."""
         for line in str(error).split("\n"):
             self.say("error", line)
         if error.hint:
@@ -264,14 +309,6 @@ class Session:
                 return key
 
 
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
-def _word(value: Any) -> str:
-    return "nothing" if value is None else str(value)
-
-
 def terminal() -> bool:
     """Whether a person sits at both ends."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
@@ -280,6 +317,18 @@ def terminal() -> bool:
 def editor() -> str:
     """The command line of the user's editor."""
     return os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+
+
+def _uncored(ask: Any) -> Any:
+    """``ask``, which gives the value of a secret, with no core dump of this process from then on."""
+
+    def asked(*which: Any) -> Any:
+        from poolkit.host import cores
+
+        cores.forbid()
+        return ask(*which)
+
+    return asked
 
 
 Function = Callable[[Session, Values], None]

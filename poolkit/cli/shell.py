@@ -39,10 +39,13 @@ def _explained(arguments: tuple[Argument, ...]) -> list[str]:
         word = argument.value if argument.placed else " ".join(filter(None, [argument.name, argument.value]))
         if argument.short:
             word = f"{argument.short}, {word}"
+        help = argument.help
+        if argument.choices and "|" not in argument.value:
+            help += f": {', '.join(argument.choices)}"
         head = f"  {word:<24}  " if len(word) <= 24 else f"  {word}\n" + " " * 28
-        lines.append(_wrap(argument.help, " " * 28, head) if "\n" not in head else head.split("\n")[0])
+        lines.append(_wrap(help, " " * 28, head) if "\n" not in head else head.split("\n")[0])
         if "\n" in head:
-            lines.append(_wrap(argument.help, " " * 28))
+            lines.append(_wrap(help, " " * 28))
     return lines
 
 

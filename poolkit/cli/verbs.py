@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 GROUPS = {
     "pools": "Pools",
     "volumes": "Volumes",
+    "flavors": "Flavors",
     "secrets": "Secrets",
     "documents": "Documents",
     "host": "This machine",
@@ -37,27 +38,47 @@ GROUPS = {
 SHAPES = {
     "outcome": "object: verb, pool, changed, message; and where they apply uuid, volume (as vol-info prints it), pending "
     "(list of path, running, new), warnings (list), dry_run and plan (list of lines)",
-    "outcomes": "list of objects: pool, changed, message; or pool and error (an error object)",
+    "outcomes": "list of objects: pool, result (started, unchanged, failed, timed-out, skipped), seconds; and changed, message, "
+    "or error (an error object)",
     "pool": "object: name, uuid, type, state, active, persistent, autostart, target, capacity, allocation, available (bytes), "
     "refreshed (seconds since 1970 or null), reason",
     "pools": "list of the objects that info prints",
     "volume": "object: pool, name, key, path, type, format, capacity, allocation, physical (bytes), mode (octal text), owner, "
     "group, atime, mtime, ctime (seconds since 1970 as text), and rarer facts where known: backing, backing_format, "
     "backing_kind, data_file, encryption, compat, cluster_size, features, extents, content, also, ambiguous, looks_like, "
-    "replaced, unread, warning, error",
+    "extent_files, missing (paths of what it stands on that are not there), half_written (what was broken off), link (where a "
+    "symbolic link leads to), replaced, unread, unseen, warning, error, of "
+    "Sheepdog vdi_id, lineage, object_size, copies, snapshot_of, snapshot_id, and of rbd id, order, parent, snapshots",
     "volumes": "list of the objects that vol-info prints",
     "links": "list of objects: path, format, pool, volume, capacity (null where unknown), kind, problem (empty if none)",
     "secrets": "list of objects: uuid, usage_type, usage, has_value, ephemeral, private, description",
+    "flavors": "list of objects: name, description, policy, backends (list of names of pools)",
+    "sm": "as the action: the object that flavor-define prints, a list of objects name, description; a list of objects, or one, "
+    "number, flavor, pool, uuid, type, config (object); an object verb, changed, message",
+    "flavor-outcome": "object: verb, flavor, changed, message; and where they apply warnings, dry_run and plan",
+    "backends": "list of objects: pool, turn (from 1; 0 if it would not be tried), why, priority, total, free, provisioned, "
+    "promised, reserved, ratio, room",
     "secret-outcome": "object: verb, changed, message, secret (as secret-list prints it)",
+    "locks": "object: lock, node, role, attached (object: names of nodes by volume), and what the type tells",
     "document": "object: xml (text)",
     "documents": "list of objects: file, xml",
     "verdicts": "list of objects: file, valid, kind, problems (list of source, line, column, path, message), judges",
+    "plan": "object: version, changed, entries (list of action add|change|remove|none, kind pool|volume|secret|flavor, name, "
+    "pool, changes (list of field, old, new, when now|next-start|shrink|replace), steps, needs, after (lists), place, note, "
+    "pending (as changes))",
+    "applied": "object: changed, results (list of kind, name, pool, result done|unchanged|failed|skipped, messages, warnings, "
+    "and error), remaining (entries as plan has them: what is different still)",
+    "diff": "object: changed, diff (text)",
+    "imported": "object: changed, results (list of kind, name, result taken|unchanged|different|failed, messages, warnings, and "
+    "error), marks (list of commands that remove libvirt's marks for autostart), warnings",
+    "exported": "object: files, left (lists)",
     "text": "object: the one value that was asked for, by its name",
     "types": "list of objects: type, supported, verbs, source_formats, volume_formats, tools, error",
     "sources": "list of objects: xml, and the fields of the source",
     "images": "list of objects: path, format, virtual_size, actual_size (bytes), backing_file, backing_format, backing_kind, "
     "data_file, encrypted, encryption, compat, cluster_size, also, ambiguous, error, and more; null where unknown",
     "health": "object: ok, checks (list of name, status ok|note|problem, message, hint)",
+    "units": "list of objects: name, text",
     "recovered": "object: recovered (list of lines), failed (list of files)",
     "verbs": "list of objects: name, aliases, group, help, arguments, json",
     "none": "nothing",
@@ -94,8 +115,23 @@ _COPY = (
     flag("--no-reflink", "copy every block, even where blocks could be shared"),
     option("--secret", "uuid or usage of the secret that opens an encrypted source"),
 )
-_FORCE = flag("--force", "even if a machine has it open, or the file has several names (hard links), which all change")
+_FORCE = flag(
+    "--force",
+    "even if other volumes or active pools stand on it, a machine has it open, or the file has several names (hard links), which "
+    "all change",
+)
+_FORCE_POOL = flag("--force", "even if active pools, or volumes of them, stand on it")
+_IN_FLAVOR = option("--flavor", "instead of POOL: the first pool of this flavor that takes the volume")._replace(
+    instead="pool"
+)
+_FLAVOR = data("flavor", "name of the flavor")
 _SECRET = data("secret", "uuid of the secret, or the name of its usage")
+_FORM = option(
+    "--form",
+    "what the file is, where the pool's type knows it: a VHD, or a gzipped tar of the raw bytes",
+    "word",
+    ("vhd", "tar"),
+)
 _RANGE = (
     option("--offset", "first byte of the volume (0 by default)", "size", late=True),
     option("--length", "how many bytes (all by default)", "size", late=True),
@@ -123,7 +159,11 @@ _AS = (
         )
     ),
 )  # fmt: skip
+_FOLDERS = data("path", "folders of documents, or documents", "file", "+")
+_PRUNE = flag("--prune", "remove what an earlier apply of the same paths made and no document describes any more")
+_UNCHANGED = flag("--all", "name also what there is nothing to do for")
 _BYTES = flag("--bytes", "print sizes in bytes")
+_DEFINE = flag("--define", "print definitions of pools with these sources, ready to be defined")
 _NAME_ONLY = flag("--name", "print names only, one per line")
 _UUID_ONLY = flag("--uuid", "print uuids only, one per line")
 
@@ -135,7 +175,10 @@ VERBS: tuple[Verb, ...] = (
         more="Defining what is defined already changes nothing. For an active pool the answer lists the fields that wait for "
         "the next start.",
     ),
-    Verb("undefine", "pool_verbs:undefine", "forget a pool's definition; storage and data stay", (_POOL,), ("pool-undefine",)),
+    Verb(
+        "undefine", "pool_verbs:undefine", "forget a pool's definition; storage and data stay",
+        (_POOL, flag("--force", "even if a flavor has it as a backend")), ("pool-undefine",),
+    ),
     Verb(
         "build", "pool_verbs:build", "make the storage that the definition describes",
         (_POOL, _OVERWRITE, _NO_OVERWRITE), ("pool-build",),
@@ -145,10 +188,12 @@ VERBS: tuple[Verb, ...] = (
         (
             data("pool", "name or uuid of the pool", "pool", "?"), _BUILD, _OVERWRITE, _NO_OVERWRITE,
             flag("--autostart", "start every pool that is marked for autostart, instead of one"),
+            option("--deadline", "with --autostart, give a pool up that is not up after so long (120 by default)", "seconds"),
         ),
         ("pool-start",), json="outcome; with --autostart outcomes",
-        more="With --autostart, a pool that fails does not stop the others; the exit status is that of the first failure. "
-        "This is what a boot service runs.",
+        more="With --autostart pools are started side by side, each behind those it stands on. One that fails or hangs does not "
+        "stop the others; one that stands on it is not tried. The exit status is that of the first failure. This is what a boot "
+        "service runs.",
     ),
     Verb(
         "create", "pool_verbs:create", "start a pool from a document without storing it; it vanishes when it is stopped",
@@ -162,9 +207,20 @@ VERBS: tuple[Verb, ...] = (
         "create-as", "as_verbs:create_as", "start a pool made from arguments without storing it",
         (*_AS, _BUILD, _OVERWRITE, _NO_OVERWRITE), ("pool-create-as",),
     ),
-    Verb("refresh", "pool_verbs:refresh", "list the volumes of a pool anew", (_POOL,), ("pool-refresh",)),
-    Verb("destroy", "pool_verbs:destroy", "take a pool down; no data changes", (_POOL,), ("pool-destroy",)),
-    Verb("delete", "pool_verbs:delete", "delete the storage that build made; the definition stays", (_POOL,), ("pool-delete",)),
+    Verb(
+        "refresh", "pool_verbs:refresh", "list the volumes of a pool anew",
+        (
+            _POOL, option("--vol", "look only at this volume (a name): new, changed or gone, it is listed as it is", "volume"),
+            flag("--follow", "go on, and refresh whenever the storage tells of a change, for types that can (xensm)"),
+        ),
+        ("pool-refresh",),
+    ),
+    Verb("destroy", "pool_verbs:destroy", "take a pool down; no data changes", (_POOL, _FORCE_POOL), ("pool-destroy",)),
+    Verb(
+        "delete", "pool_verbs:delete", "delete the storage that build made; the definition stays",
+        (_POOL, flag("--force", "even if active pools, or volumes of them, stand on it, or a flavor has it as a backend")),
+        ("pool-delete",),
+    ),
     Verb(
         "autostart", "pool_verbs:autostart", "mark a pool to be started at boot",
         (_POOL, flag("--disable", "clear the mark")), ("pool-autostart",),
@@ -174,8 +230,8 @@ VERBS: tuple[Verb, ...] = (
         (
             flag("--inactive", "list inactive pools"), flag("--all", "list active and inactive pools"),
             flag("--transient", "only pools without a stored definition"), flag("--persistent", "only stored pools"),
-            flag("--autostart", "only pools that are started at boot"),
-            flag("--no-autostart", "only pools that are not started at boot"),
+            flag("--autostart", "only pools that are marked for autostart"),
+            flag("--no-autostart", "only pools that are not marked for autostart"),
             option("--type", "only these types, with commas between", "words", late=True),
             flag("--details", "all facts, with sizes"), _BYTES, _NAME_ONLY, _UUID_ONLY,
         ),
@@ -201,11 +257,22 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb("uuid", "pool_verbs:uuid", "print a pool's uuid", (_POOL,), ("pool-uuid",), json="text"),
     Verb("name", "pool_verbs:name", "print a pool's name", (_POOL,), ("pool-name",), json="text"),
+    Verb(
+        "lock-status", "pool_verbs:lock_status", "say what keeps the hosts of a shared storage apart, and who has what",
+        (_POOL,), ("pool-lock-status",), json="locks",
+    ),
+    Verb(
+        "take-control", "pool_verbs:take_control", "make this host the one that changes a shared storage",
+        (_POOL,), ("pool-take-control",),
+        more="Nothing asks the host that had control before: be sure that it does not work on the storage any more.",
+    ),
     # -- volumes -----------------------------------------------------------------------------------------------
     Verb(
         "vol-create", "volume_verbs:create", "make a volume from a document",
-        (_POOL, _FILE, *_PREALLOC, _VALIDATE, _LENIENT),
+        (_POOL, _FILE, *_PREALLOC, _VALIDATE, _LENIENT, _IN_FLAVOR),
         group="volumes",
+        more="With --flavor a backend that is full, unreachable, busy or down is passed over. One that is there already or "
+        "cannot be meant ends the search. If no backend takes the volume the error says of each why.",
     ),
     Verb(
         "vol-create-as", "volume_verbs:create_as", "make a volume from arguments",
@@ -217,7 +284,9 @@ VERBS: tuple[Verb, ...] = (
             option("--backing-vol", "the volume or image to be an overlay of: its name, key or path", "volume", late=True),
             option("--backing-vol-format", "format of the backing image", late=True),
             *_OWNED, *_PREALLOC,
-            flag("--print-xml", "print the document, and make nothing"),
+            option("--stripes", "spread a logical volume over so many devices", "number"),
+            option("--mirrors", "keep so many further copies of a logical volume on other devices", "number"),
+            flag("--print-xml", "print the document, and make nothing"), _IN_FLAVOR,
         ),
         group="volumes",
     ),
@@ -236,10 +305,24 @@ VERBS: tuple[Verb, ...] = (
         group="volumes", json="document",
     ),
     Verb(
+        "vol-disk-xml", "volume_verbs:disk_xml", "print the disk element with which a machine uses a volume",
+        (
+            _POOL, data("vol", "the volume: its name, key or path", "volume"),
+            flag("--chain", "write down the images that it stands on, each a volume of an active pool"),
+            flag("--pool-form", "name pool and volume instead of a place: libvirt must have a pool of that name"),
+            flag("--qemu", "print the JSON of QEMU's -blockdev instead"),
+            option("--target", "name of the disk in the machine, such as vdb, and of QEMU's node"),
+            option("--cache", "use of the host's page cache; what suits the storage otherwise", "word",
+                   ("none", "writeback", "writethrough", "directsync", "unsafe")),
+        ),
+        group="volumes", json="object: xml (text), or with --qemu blockdev (object); warnings (list)",
+        more="The format is the one on record, and never guessed. An encrypted volume needs a secret whose usage is its path.",
+    ),
+    Verb(
         "vol-delete", "volume_verbs:delete", "delete a volume and its data",
         (
-            _VOLUME, _IN_POOL, flag("--force", "even if a machine has it open"),
-            flag("--delete-snapshots", "refused: a snapshot is a volume of its own, and is deleted by its name"),
+            _VOLUME, _IN_POOL, flag("--force", "even if other volumes or active pools stand on it, or a machine has it open"),
+            flag("--delete-snapshots", "with its snapshots, where these are part of a volume (rbd)"),
         ),
         group="volumes",
     ),
@@ -252,6 +335,10 @@ VERBS: tuple[Verb, ...] = (
             flag("--shrink", "allow it to become smaller, which cuts off data"), _FORCE,
         ),
         group="volumes",
+    ),
+    Verb(
+        "vol-permit", "volume_verbs:permit", "change the mode, owner and group of a volume that is a file",
+        (_VOLUME, *_OWNED, _IN_POOL, _FORCE), group="volumes",
     ),
     Verb("vol-path", "volume_verbs:path", "print a volume's path", (_VOLUME, _IN_POOL), group="volumes", json="text"),
     Verb("vol-key", "volume_verbs:key", "print a volume's key", (_VOLUME, _IN_POOL), group="volumes", json="text"),
@@ -269,6 +356,8 @@ VERBS: tuple[Verb, ...] = (
             option("--capacity", "its size, if larger than that of the source", "size"),
             *_OWNED, flag("--same-owner", "owner, group and mode of the source, where nothing else is said"),
             *_COPY, *_PREALLOC, flag("--print-xml", "print the document, and make nothing"),
+            option("--flavor", "instead of --to-pool: the first pool of this flavor that takes the volume"),
+            flag("--overwrite", "NEWNAME is there already, in a pool whose volumes are made elsewhere: replace its content"),
         ),
         group="volumes",
         more="In the same format the bytes are copied, with shared blocks where the file system can. Another format is a "
@@ -281,6 +370,24 @@ VERBS: tuple[Verb, ...] = (
             *_COPY, *_PREALLOC, _VALIDATE, _LENIENT,
         ),
         group="volumes",
+    ),
+    Verb(
+        "vol-import", "importing:import_volume", "make a volume of an image: a file, what a server has, or standard input",
+        (
+            _POOL, data("name", "name of the new volume"),
+            data("file", "the image: a file, an http or https address, or - for standard input", "file"),
+            option("--format", "format of the volume; that of the image otherwise, raw where volumes are devices"),
+            option("--source-format", "format of the image, where its header must not decide"),
+            option("--capacity", "its size, if larger than that of the image", "size"),
+            option("--allocation", "how much of it to reserve; what its data takes otherwise", "size"),
+            option("--checksum", "what the image's bytes must add up to: sha256:HEX or sha512:HEX"),
+            *_OWNED, *_PREALLOC, option("--secret", "uuid or usage of the secret that opens an encrypted image"), _IN_FLAVOR,
+        ),
+        group="volumes",
+        more="The volume is there when all bytes have arrived, the checksum is right and the image was found sound; until then, "
+        "and if anything fails, there is nothing. Another format is a conversion. What comes from a server or standard input "
+        "waits in the pool's directory, or for pools without one in $TMPDIR or /var/tmp. Redirects lead to http and https only, "
+        "and never from https to http.",
     ),
     Verb(
         "vol-wipe", "content_verbs:wipe", "make the data of a volume unreadable; it stays, empty",
@@ -298,7 +405,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "vol-upload", "content_verbs:upload", "write a file's bytes into a volume",
         (
-            _VOLUME, data("file", "the file; - is standard input", "file"), _IN_POOL, *_RANGE,
+            _VOLUME, data("file", "the file; - is standard input", "file"), _IN_POOL, *_RANGE, _FORM,
             flag("--allow-backing", "accept an image that stands on a backing image"), _FORCE,
         ),
         group="volumes",
@@ -307,7 +414,7 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "vol-download", "content_verbs:download", "write a volume's bytes, as they are, into a file",
-        (_VOLUME, data("file", "the file; - is standard output", "file"), _IN_POOL, *_RANGE), group="volumes",
+        (_VOLUME, data("file", "the file; - is standard output", "file"), _IN_POOL, *_RANGE, _FORM), group="volumes",
     ),
     Verb(
         "vol-chain", "content_verbs:chain", "show the images a volume stands on", (_VOLUME, _IN_POOL, _BYTES),
@@ -317,6 +424,58 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "vol-adopt", "content_verbs:adopt", "record the format of a volume, so that it is never guessed again",
         (_VOLUME, _IN_POOL, option("--format", "the format; what the header says otherwise")), group="volumes",
+        more="A volume that an interrupted upload or wipe left half-written is taken as it is, and not told of any more.",
+    ),
+    Verb(
+        "vol-attach", "content_verbs:attach", "make a volume of shared storage usable on this host, and on no other",
+        (
+            _VOLUME, _IN_POOL, flag("--shared", "on this host as on others, at the same time"),
+            option("--node", "allow another host to attach it, by its name"),
+            option("--vm", "the virtual machine that gets it, by name or uuid, where the storage's own hosts run machines"),
+        ),
+        group="volumes",
+    ),
+    Verb(
+        "vol-detach", "content_verbs:detach", "end the use of a volume of shared storage on this host",
+        (
+            _VOLUME, _IN_POOL, option("--node", "for another host, by its name; needs --force"),
+            option("--vm", "take it from this virtual machine alone, by name or uuid"),
+            flag("--force", "the other host is dead, or known to have let go: nothing can ask it"),
+        ),
+        group="volumes",
+    ),
+    # -- flavors -----------------------------------------------------------------------------------------------
+    Verb(
+        "flavor-define", "flavor_verbs:define", "store a flavor, or change it; volumes stay where they are",
+        (_FILE, _VALIDATE, _LENIENT), group="flavors", json="flavor-outcome",
+    ),
+    Verb("flavor-list", "flavor_verbs:list_flavors", "list the flavors", group="flavors", json="flavors"),
+    Verb("flavor-dumpxml", "flavor_verbs:dumpxml", "print a flavor's document", (_FLAVOR, *_XPATH), group="flavors",
+         json="document"),
+    Verb(
+        "flavor-delete", "flavor_verbs:delete", "forget a flavor that has no volumes; its pools stay", (_FLAVOR,),
+        ("flavor-undefine",), "flavors", "flavor-outcome",
+    ),
+    Verb(
+        "flavor-explain", "flavor_verbs:explain", "say which backend would take a volume, and why the others would not",
+        (
+            _FLAVOR, data("capacity", "size of the volume (0 by default)", "size", "?"),
+            option("--allocation", "how much of it to reserve: all by default", "size", late=True),
+            option("--format", "its format", late=True), _BYTES,
+        ),
+        group="flavors", json="backends",
+    ),
+    Verb(
+        "sm", "sm_verbs:run", "storage repositories of XenServer and XCP-ng as backends of flavors, by number",
+        (
+            data("action", "what to do", "word", "1", ("flavor-create", "flavor-delete", "flavor-list", "backend-add",
+                                                        "backend-remove", "backend-list")),
+            data("words", "what the action takes", times="*"), _OVERWRITE,
+        ),
+        group="flavors", json="sm",
+        more="flavor-create FLAVOR [DESCRIPTION]; flavor-delete FLAVOR; flavor-list [FLAVOR]; backend-add FLAVOR TYPE KEY=VALUE "
+        "...; backend-remove NUMBER; backend-list [FLAVOR]. Where the hosts are is said in host.toml, [xapi]. A password is "
+        "given as KEY_secret=USAGE, with the usage of a secret.",
     ),
     # -- secrets -----------------------------------------------------------------------------------------------
     Verb("secret-define", "secret_verbs:define", "store the description of a secret", (_FILE, _VALIDATE, _LENIENT),
@@ -330,6 +489,8 @@ VERBS: tuple[Verb, ...] = (
             data("value", "not taken from the command line, where every user of the machine can read it: use --file or "
                  "standard input", "refused", "?"),
             flag("--base64", "what comes from standard input is base64, too"), flag("--exact", "keep a newline at the end"),
+            option("--from-file", "keep no value, and read it from this file whenever it is needed", "directory"),
+            option("--from-credential", "keep no value, and read it from this credential of systemd (LoadCredential=)"),
         ),
         group="secrets", json="secret-outcome",
     ),
@@ -373,10 +534,66 @@ VERBS: tuple[Verb, ...] = (
         "schema", "document_verbs:schema", "print the grammar of documents, with all installed pool types",
         (
             flag("--rng", "RELAX NG (the default)"), flag("--xsd", "XML Schema 1.1"),
-            option("--document", "which kind of document (pool by default)", "word",
-                   ("pool", "volume", "secret", "sources", "capabilities")),
+            option("--document", "which kind of document (pool by default); plan is the JSON Schema of plan --json", "word",
+                   ("pool", "volume", "secret", "flavor", "documents", "sources", "capabilities", "plan")),
+            flag("--catalog", "an XML catalog, by which editors and validators find the grammars that are installed"),
+            option("--into", "write the grammars of all documents, and a catalog of them, into this folder", "directory"),
         ),
-        group="documents", json="document",
+        group="documents", json="document; with --into files (list)",
+    ),
+    # -- storage as code ---------------------------------------------------------------------------------------
+    Verb(
+        "plan", "plan_verbs:plan", "say how this machine differs from folders of documents",
+        (
+            _FOLDERS, _PRUNE, option("--out", "store the plan in a file, for apply", "file"), _UNCHANGED, _LENIENT,
+        ),
+        group="documents", json="plan",
+        more="Changes nothing, and no pool has to be active for it. The exit status is 0 if there is nothing to do and 2 if "
+        "there is something; what is wrong with the command line itself is 1 here.",
+    ),
+    Verb(
+        "apply", "plan_verbs:apply", "make this machine what folders of documents want",
+        (
+            data("path", "folders of documents, documents, or one file that plan --out wrote", "file", "+"), _PRUNE, _UNCHANGED,
+            flag("--restart", "stop and start active pools for what waits for their next start"),
+            flag("--shrink", "let volumes become smaller: data beyond their new ends is lost"),
+            flag("--replace", "let volumes be deleted and made anew, with what cannot be changed in place: their data is lost"),
+            flag("--delete", "let volumes that are to be absent be deleted, and values of secrets"),
+            flag("--overwrite", "let the build of a pool destroy what its source holds"),
+            option("--at-once", "how many pools are worked on side by side (8 by default)", "number"), _LENIENT,
+        ),
+        group="documents", json="applied",
+        more="Safe to repeat, and to interrupt: what is done stays done. Nothing is begun if something needs a word (--shrink, "
+        "--replace, --delete) that was not given. Afterwards all is compared again, and what is different still is an error.",
+    ),
+    Verb(
+        "diff", "plan_verbs:diff", "show how documents differ from what there is, as a unified diff",
+        (_FOLDERS, _PRUNE, _LENIENT), group="documents", json="diff",
+        more="The exit status is that of plan.",
+    ),
+    Verb(
+        "export", "plan_verbs:export", "write what there is as a folder of documents, which plans to nothing",
+        (
+            data("dir", "the folder, which must be empty or not there", "file"),
+            flag("--volumes", "the volumes of active pools, too"), flag("--no-secrets", "no descriptions of secrets"),
+            flag("--libvirt", "for libvirt instead: the files that it has in /etc/libvirt, without what is poolkit's own"),
+            flag("--secret-values", "with --libvirt: the values of secrets, too, in files that only their owner can read"),
+        ),
+        group="documents", json="exported",
+        more="Values of secrets are not written, but for libvirt, when that is asked for.",
+    ),
+    Verb(
+        "import", "libvirt_verbs:import_libvirt", "take over the pools and secrets of a libvirt host, those that run as they are",
+        (
+            data("what", "what from", "word", choices=("libvirt",)),
+            option("--from", "root folder of another system, or a copy of libvirt's folder (this system's otherwise)",
+                   "directory"),
+            option("--uri", "ask the libvirt at this URI instead, such as qemu:///system (poolkit[libvirt])"),
+        ),
+        group="documents", json="imported",
+        more="Nothing is changed in libvirt, and nothing that is here already. Active pools are adopted: nothing is stopped, and "
+        "what is not up is not started. What cannot be taken is told with the reason, and the rest goes on. A second run changes "
+        "nothing. Two engines must not both start a pool: the marks that libvirt still has are listed.",
     ),
     # -- this machine ------------------------------------------------------------------------------------------
     Verb(
@@ -385,14 +602,17 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "find-sources", "host_verbs:find_sources", "search for sources of pools",
-        (data("type", "pool type"), data("srcSpec", "document with the <source> to search, such as a server", "file", "?")),
+        (
+            data("type", "pool type"),
+            data("srcSpec", "document with the <source> to search, such as a server", "file", "?"), _DEFINE,
+        ),
         ("find-storage-pool-sources",), "host", "sources",
     ),
     Verb(
         "find-sources-as", "host_verbs:find_sources_as", "search for sources of pools on a server",
         (
             data("type", "pool type"), data("host", "server", times="?"), data("port", "its port", "number", "?"),
-            option("--initiator", "iSCSI initiator name to search as", late=True),
+            option("--initiator", "iSCSI initiator name to search as", late=True), _DEFINE,
         ),
         ("find-storage-pool-sources-as",), "host", "sources",
     ),
@@ -408,6 +628,21 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "doctor", "host_verbs:doctor", "check folders, programs, definitions and left-over work", group="host", json="health",
         more="The exit status is 1 if something is wrong that keeps poolkit from working.",
+    ),
+    Verb(
+        "systemd-unit", "unit_verbs:systemd_unit", "print a unit for systemd: one that starts pools at boot, or a drift check",
+        (
+            data("which", "boot starts the pools that are marked; drift compares with documents, by a timer", "word",
+                 choices=("boot", "drift")),
+            data("path", "for drift: the folders of documents (poolkit/documents in /etc or in the user's configuration)",
+                 "file", "*"),
+            flag("--user", "for the systemd of a user instead of the machine's"),
+            option("--every", "for drift: when, as systemd.time(7) has it (hourly by default)"),
+            option("--into", "write the units into this folder", "directory"),
+        ),
+        group="host", json="units",
+        more="The units call this command by its path, with --root if it is given. The drift check fails (exit status 2) when "
+        "there is something to do, which OnFailure= of a drop-in can tell somebody; the journal has what it is.",
     ),
     # -- the command itself ------------------------------------------------------------------------------------
     Verb(

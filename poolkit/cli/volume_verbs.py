@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values
+from poolkit.cli.arguments import Values, usage_error
 from poolkit.cli.lookup import facts, find, permissions, preallocation, volume_format
 
 if TYPE_CHECKING:
@@ -26,18 +28,23 @@ def create_as(session: Session, values: Values) -> None:
     """``vol-create-as POOL NAME CAPACITY``."""
     from poolkit import xmlmap
     from poolkit.backend import check_volume_name
-    from poolkit.model import BackingStore, Volume, VolumeTarget
+    from poolkit.model import BackingStore, Layout, Volume, VolumeTarget
 
     check_volume_name(values.name, values.pool)
     backing = None
     if values.backing_vol is not None:
         path = values.backing_vol
-        if not path.startswith("/"):
-            path = session.engine.pool(values.pool).volume(path).path
+        if "/" not in path and values.pool is None:
+            raise usage_error("with --flavor the backing volume is given by its path", "vol-create-as")
+        path = os.path.abspath(path) if "/" in path else session.engine.pool(values.pool).volume(path).path
         backing = BackingStore(path=path, format=volume_format(values.backing_vol_format))
+    layout = None
+    if values.stripes is not None or values.mirrors is not None:
+        layout = Layout(stripes=values.stripes, mirrors=values.mirrors)
     definition = Volume(
         name=values.name, capacity=values.capacity, allocation=values.allocation,
         target=VolumeTarget(format=volume_format(values.format), permissions=permissions(values)), backing_store=backing,
+        layout=layout,
     )  # fmt: skip
     if values.print_xml:
         session.xml(xmlmap.write(definition))
@@ -46,57 +53,70 @@ def create_as(session: Session, values: Values) -> None:
 
 
 def _create(session: Session, values: Values, definition: Any) -> None:
-    pool = session.engine.pool(values.pool)
-    volume = pool.create_volume(definition, **preallocation(values))
-    session.done(volume.outcome, pool.name, volume=facts(volume))
+    how = preallocation(values)
+    if values.flavor is not None:
+        volume = session.engine.flavors.get(values.flavor).create_volume(definition, **how)
+        session.note(f"volume '{volume.name}' is in pool '{volume.pool.name}'")
+    else:
+        volume = session.engine.pool(values.pool).create_volume(definition, **how)
+    session.done(volume.outcome, volume.pool.name, volume=facts(volume))
 
 
 def list_volumes(session: Session, values: Values) -> None:
-    """``vol-list POOL``."""
-    volumes = session.engine.pool(values.pool).volumes()
+    """``vol-list POOL``: volumes are read as they are printed, since a pool can have a million."""
+    pool = session.engine.pool(values.pool)
     if session.json:
-        session.value([facts(volume) for volume in volumes])
-    elif values.name:
-        for volume in volumes:
+        session.values(facts(volume) for volume in pool.iter_volumes())
+        return
+    if values.name:
+        for volume in pool.iter_volumes():
             session.print(volume.name)
-    elif values.details:
-        session.rows(
-            ("Name", "Type", "Format", "Capacity", "Allocation", "Physical", "Mode", "Owner", "Backing", "Path"),
-            [
-                (
-                    v.name, v.info.type, _format_shown(v),
-                    *(output.size(n, values.bytes) for n in (v.info.capacity, v.info.allocation, v.info.physical)),
-                    f"{v.info.mode:04o}", f"{v.info.owner}:{v.info.group}", _backing(v), v.path,
-                )
-                for v in volumes
-            ],
-            right=("Capacity", "Allocation", "Physical"),
-        )  # fmt: skip
-    else:
-        session.rows(
-            ("Name", "Format", "Capacity", "Allocation", "Path"),
-            [
-                (
-                    v.name, _format_shown(v), output.size(v.info.capacity, values.bytes),
-                    output.size(v.info.allocation, values.bytes), v.path,
-                )
-                for v in volumes
-            ],
-            right=("Capacity", "Allocation"),
-        )  # fmt: skip
-    odd = sum(1 for volume in volumes if volume.info.problem)
-    if odd and not session.json and not values.name:
+        return
+    odd, first = 0, ""
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        nonlocal odd, first
+        odd, first = 0, ""
+        for volume in pool.iter_volumes():
+            if volume.info.detail is not None and volume.info.problem:
+                odd, first = odd + 1, first or volume.name
+            yield _details(volume, values.bytes) if values.details else _summary(volume, values.bytes)
+
+    heads = _DETAILS if values.details else _SUMMARY
+    session.long_rows(heads, rows, right=("Capacity", "Allocation", "Physical"))
+    if odd:
         what = "volume is" if odd == 1 else "volumes are"
         session.warn(
             errors.Hint(
-                f"{odd} {what} damaged, unreadable or not what the record says, see '!'; what is wrong says ",
-                errors.remedy("vol-info", next(v.name for v in volumes if v.info.problem), pool=values.pool),
+                f"{odd} {what} damaged, unreadable, not what the record says or without a base, see '!'; what is wrong says ",
+                errors.remedy("vol-info", first, pool=values.pool),
             )
         )
 
 
+_SUMMARY = ("Name", "Format", "Capacity", "Allocation", "Path")
+_DETAILS = ("Name", "Type", "Format", "Capacity", "Allocation", "Physical", "Mode", "Owner", "Backing", "Path")
+
+
+def _summary(volume: Volume, exact: bool) -> tuple[str, ...]:
+    info = volume.info
+    return (
+        info.name, _format_shown(volume), output.size(info.capacity, exact), output.size(info.allocation, exact),
+        volume.path,
+    )  # fmt: skip
+
+
+def _details(volume: Volume, exact: bool) -> tuple[str, ...]:
+    info = volume.info
+    return (
+        info.name, info.type, _format_shown(volume),
+        *(output.size(number, exact) for number in (info.capacity, info.allocation, info.physical)),
+        f"{info.mode:04o}", f"{info.owner}:{info.group}", _backing(volume), volume.path,
+    )  # fmt: skip
+
+
 def _format_shown(volume: Volume) -> str:
-    """The format; a mark tells a volume that is damaged, unreadable or not what the record says."""
+    """The format; a mark tells a volume that has a problem."""
     return (volume.info.format or "-") + (" !" if volume.info.problem else "")
 
 
@@ -136,15 +156,44 @@ def dumpxml(session: Session, values: Values) -> None:
     session.xml(_now(find(session, values.vol, values.pool)).xml())
 
 
+def disk_xml(session: Session, values: Values) -> None:
+    """``vol-disk-xml POOL VOL``."""
+    volume = session.engine.volume(values.vol, values.pool)
+    if values.qemu:
+        if values.pool_form:
+            raise usage_error("QEMU knows no pools: --qemu and --pool-form exclude each other", "vol-disk-xml")
+        node = volume.blockdev(chain=values.chain, target=values.target, cache=values.cache)
+        _warn(session, volume)
+        if session.json:
+            session.value({"blockdev": node, **_warnings(session, volume)})
+        else:
+            import json
+
+            session.print(json.dumps(node))
+        return
+    text = volume.disk_xml(chain=values.chain, pool_form=values.pool_form, target=values.target, cache=values.cache)
+    _warn(session, volume)
+    if session.json:
+        session.value({"xml": text, **_warnings(session, volume)})
+    else:
+        session.xml(text)
+
+
+def _warnings(session: Session, volume: Volume) -> dict[str, Any]:
+    found = volume.outcome.warnings if volume.outcome is not None else ()
+    return {"warnings": [session.words(words) for words in found]} if found else {}
+
+
+def _warn(session: Session, volume: Volume) -> None:
+    for words in volume.outcome.warnings if volume.outcome is not None else ():
+        session.warn(words)
+
+
 def delete(session: Session, values: Values) -> None:
     """``vol-delete VOL``."""
-    if values.delete_snapshots:
-        raise errors.Unsupported(
-            "snapshots are not deleted along with a volume",
-            hint="a snapshot is a volume of its own: delete it by its name",
-        )
     volume = find(session, values.vol, values.pool)
-    session.done(volume.delete(force=values.force), volume.pool.name, volume=facts(volume))
+    outcome = volume.delete(force=values.force, delete_snapshots=values.delete_snapshots)
+    session.done(outcome, volume.pool.name, volume=facts(volume))
 
 
 def resize(session: Session, values: Values) -> None:
@@ -153,6 +202,17 @@ def resize(session: Session, values: Values) -> None:
     outcome = volume.resize(
         values.capacity, delta=values.delta, allocate=values.allocate, shrink=values.shrink, force=values.force
     )
+    session.done(outcome, volume.pool.name, volume=facts(volume))
+
+
+def permit(session: Session, values: Values) -> None:
+    """``vol-permit VOL``."""
+    volume = find(session, values.vol, values.pool)
+    asked = permissions(values)
+    owner, group = (None if number == -1 else number for number in (asked.owner, asked.group))
+    if asked.mode is owner is group is None:
+        raise usage_error("say what to change: --mode, --owner or --group", "vol-permit")
+    outcome = volume.permit(mode=asked.mode, owner=owner, group=group, force=values.force)
     session.done(outcome, volume.pool.name, volume=facts(volume))
 
 

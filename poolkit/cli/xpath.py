@@ -18,7 +18,7 @@ def found(text: str, expression: str, *, wrap: bool = False) -> str:
         nodes = etree.fromstring(text.encode(), etree.XMLParser(resolve_entities=False, no_network=True)).xpath(
             expression
         )
-    except etree.XPathError as error:
+    except (etree.XPathError, ValueError) as error:  # lxml's own for control characters
         raise usage_error(f"'{shown(expression)}' is no XPath expression: {error}") from None
     if not isinstance(nodes, list):
         raise usage_error(f"the XPath expression '{shown(expression)}' finds no nodes but a value")

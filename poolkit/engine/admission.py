@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from poolkit import errors, registry
@@ -25,17 +26,17 @@ class Admitted(NamedTuple):
 def admit(core: Core, definition: Any) -> Admitted:
     """Look whether another pool is in the way of a definition, and raise if there is one.
 
-    What other pools claim is looked up by index. Before that the folder of definitions is read once, with one stat(2) for each
-    file: nothing else shows that one was edited by hand, and claims something else since.
+    Names, uuids and claims are looked up by index, so it costs the same among ten pools and among thousands. Only of the pools
+    that are in the way the files are looked at: somebody may have edited them since. Another file that was edited by hand, to
+    claim the same, is as one that is edited in the next moment: what it claims is seen when a pool is started.
     """
     import uuid
 
     name = definition.name
-    core.index.sync()
-    record = core.inventory.record(name)
+    record = core.index.sync(name)
     if definition.uuid is not None:
-        other = core.inventory.by_uuid(definition.uuid)
-        if other is not None and other.name != name:
+        other = _now(core, name, lambda: core.inventory.by_uuid(definition.uuid))
+        if other is not None:
             raise errors.PoolExists(
                 f"the uuid {definition.uuid} belongs to pool '{other.name}'; a pool cannot be renamed by defining it",
                 pool=name,
@@ -50,19 +51,69 @@ def admit(core: Core, definition: Any) -> Admitted:
     else:
         known = record.uuid if record is not None and record.uuid else None
         definition = with_uuid(definition, known or str(uuid.uuid4()))
-    backend = core.definitions.backend(definition)
-    taken = core.inventory.claimed(backend.claims(), unless=name)
-    if taken is not None:
-        claim, other_name = taken
-        raise errors.Conflict(
-            f"pool '{name}' would use {_claim_words(claim)}, which belongs to pool '{other_name}'",
-            pool=name,
-            hint=f"undefine '{other_name}', or give this pool another source or target",
-        )
+    _refuse_names_of_others(core, definition)
+    claims = list(core.definitions.backend(definition).claims())
+    if _now(core, name, lambda: _owner(core, claims, name)) is not None:
+        refuse_claims_of_others(core, name, claims)
     old = None
     if record is not None and record.stamp is not None and not record.error:
         old = core.definitions.load(name)
     return Admitted(definition, old, record)
+
+
+def _now(core: Core, name: str, ask: Callable[[], Record | None]) -> Record | None:
+    """The other pool that ``ask`` finds, when the definitions of those it found before are as their files say now."""
+    looked: set[str] = set()
+    while (other := ask()) is not None and other.name != name:
+        if other.name in looked:
+            return other
+        looked.add(other.name)
+        core.index.sync(other.name)
+    return None
+
+
+def _owner(core: Core, claims: Iterable[str], name: str) -> Record | None:
+    taken = core.inventory.claimed(claims, unless=name)
+    return None if taken is None else core.inventory.record(taken[1])
+
+
+def refuse_claims_of_others(core: Core, name: str, claims: Iterable[str], *, active: bool = False) -> None:
+    """Raise ``Conflict`` if another pool has one of the claims; with ``active``, an active pool."""
+    taken = core.inventory.claimed(claims, unless=name, since=core.boot if active else None)
+    if taken is None:
+        return
+    claim, other = taken
+    raise errors.Conflict(
+        f"pool '{name}' would use {_claim_words(claim)}, which belongs to {'the active ' if active else ''}pool '{other}'",
+        pool=name,
+        hint=f"{'stop' if active else 'undefine'} '{other}', or give this pool another source or target",
+    )
+
+
+def _refuse_names_of_others(core: Core, definition: Any) -> None:
+    """Raise ``PoolExists`` if a name would stand for two pools: one that is another's uuid, or a uuid that is another's name.
+
+    A pool is found by its name first, so the other one could not be reached any more.
+    """
+    import uuid
+
+    name, other = definition.name, None
+    with contextlib.suppress(ValueError):
+        text = str(uuid.UUID(name))
+        other = _now(core, name, lambda: core.inventory.by_uuid(text))
+    if other is not None:
+        raise errors.PoolExists(
+            f"pool '{name}' would have the uuid of pool '{other.name}' as its name",
+            pool=name,
+            hint="choose another name",
+        )
+    named = core.index.sync(definition.uuid)
+    if named is not None and named.name != name:
+        raise errors.PoolExists(
+            f"pool '{name}' would have the name of pool '{named.name}' as its uuid",
+            pool=name,
+            hint="leave the uuid out",
+        )
 
 
 def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
@@ -72,15 +123,13 @@ def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
 
     if not _lists(definition.type):
         return
-    others = [o for o in core.inventory.active_targets(core.boot) if o[0] != definition.name and _lists(o[2])]
-    if not others:
-        return
     path, mounts = definition.target.path, host.mounts()
     if network_of(path, mounts):
         return
-    place = identity(os.stat(path))
-    for other, target, _ in others:
-        if network_of(target, mounts):
+    facts = os.stat(path)
+    place = identity(facts)
+    for other, target, type in core.inventory.on_directory(core.boot, facts.st_ino):
+        if other == definition.name or not _lists(type) or network_of(target, mounts):
             continue
         with contextlib.suppress(OSError):
             if identity(os.stat(target)) == place:

@@ -20,12 +20,15 @@ def left_out(asked: model.Volume, made: VolumeInfo, path: str, *, files: bool) -
         yield f"{name}: its type is {made.type}, as the pool has it; {asked.type} was left out"
     if target.path not in (None, path):
         yield f"{name}: its path is '{path}', as the pool has it; '{(target.path or '')[:200]}' was left out"
+    if asked.content is not None:
+        yield f"{name}: its <pkv:content> was left out; apply takes it"
     format = made.format or "raw"
     given = {
-        "compat": target.compat is not None and not target.features and format != "qcow2",
+        "compat": target.compat is not None and target.features is None and format != "qcow2",
         "clusterSize": target.cluster_size is not None and format not in ("qcow2", "qed"),
-        "features": bool(target.features) and format != "qcow2",
+        "features": bool(target.feature_words) and format != "qcow2",
         "nocow": target.nocow and not files,
+        "pkv:rbd": asked.rbd is not None and "order" not in (made.detail or {}),
     }
     if words := ", ".join(f"<{key}>" for key, meaningless in given.items() if meaningless):
         yield f"{name}: a volume of format {format} has no {words}; left out"

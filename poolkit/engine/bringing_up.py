@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from poolkit import errors
 from poolkit.backend import Backend, Usage, VolumeInfo
-from poolkit.engine import admission
+from poolkit.engine import admission, standing
 from poolkit.engine.core import Core
 from poolkit.engine.index import target_of
 from poolkit.engine.operation import Operation
-from poolkit.state.inventory import Record
+from poolkit.state.inventory import Edge, Record
 
 
 class Up(NamedTuple):
     """What is stored of a pool that was brought up; ``real`` and ``storage`` are described by ``Record``."""
 
-    volumes: list[VolumeInfo]
+    volumes: Sequence[VolumeInfo]
     usage: Usage
     real: str | None = None
     storage: str | None = None
+    below: Sequence[Edge] = ()
 
 
 def _is_up(backend: Backend) -> bool:
@@ -45,10 +47,14 @@ def bring_up(
     ``anew`` starts also what seems to be up, because it can never work again.
     """
     backend = core.definitions.backend(definition, op.host)
+    admission.refuse_claims_of_others(core, definition.name, backend.claims(), active=True)
     if not op.dry and not op.host.root and "start" in backend.needs_root and not _is_up(backend):
         admission.require_root(backend, "start", op.host, definition.name)
     if build:
-        backend.build(overwrite=overwrite)
+        if overwrite:
+            standing.require_free_source(core, op.host, backend, record)
+        with backend.exclusive("build"):
+            backend.build(overwrite=overwrite)
     if op.dry:
         backend.start()
         return Up([], Usage(0, 0, 0))
@@ -60,4 +66,15 @@ def bring_up(
     real = op.host.locate(target)[0] if target is not None and backend.file_backed else None
     storage = backend.storage()
     _, volumes, usage = core.scan(backend, record, target)
-    return Up(volumes, usage, real, storage)
+    below = standing.edges(backend, op.host, volumes.told(), volumes.names())
+    return Up(volumes, usage, real, storage, below)
+
+
+def take_leave(core: Core, op: Operation, record: Record) -> None:
+    """Before a definition goes: let the backend take away what stood for the pool elsewhere. What cannot be done is warned of."""
+    if record.error:
+        return
+    try:
+        core.definitions.backend(core.definitions.load(record.name), op.host).undefined()
+    except errors.PoolkitError as error:
+        op.host.warn(f"pool '{record.name}' is undefined, and something of it is left elsewhere: {error}")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
 from poolkit.backend import VolumeInfo, check_volume_name
+from poolkit.engine import marking, standing, writing
 from poolkit.engine.asked import left_out
 from poolkit.engine.chain import trusted, walk
 from poolkit.engine.core import Core
-from poolkit.engine.operation import Outcome
+from poolkit.engine.keeping import keep
+from poolkit.engine.operation import Outcome, Progress
 from poolkit.engine.options import CloneOptions, of_backend
+from poolkit.formats import read_as
 from poolkit.xmlmap import replace
 
 if TYPE_CHECKING:  # a pool imports this module, and hands itself and its volumes over
     import os
+    import threading
 
     from poolkit import model
     from poolkit.engine.pool import Pool
@@ -71,26 +76,32 @@ def create_from(
     ):  # fmt: skip
         _, backend_from, from_record = reading
         info = core.same_volume(backend_from, from_record, source.info)
+        writing.warn_of_copy(core, op, from_record, info)
         asked = definition
         # As in libvirt, a copy is never smaller than what it is made from.
         definition = replace(definition, capacity=max(definition.capacity or 0, info.capacity))
-        options = of_backend(how)
+        options = of_backend(how, definition)
         if linked:
             _sound_chain(core, source)
         elif (info.detail or {}).get("backing") and backend.file_backed:
-            wanted = definition.target.format or info.format
+            wanted = definition.target.format or "raw"
             grows = definition.capacity > info.capacity
             if wanted != info.format or grows or not _carries(definition, info):
                 options["chain"] = trusted(core, source.pool.name, source.path, source.info)
         if secret is not None:
+            if not (info.detail or {}).get("encryption"):
+                raise errors.InvalidArgument(
+                    f"volume '{source.name}' is not encrypted, and a secret was given to open it", volume=source.name,
+                    hint="the secret of the new volume is named in its document, by <encryption>",
+                )  # fmt: skip
             options["secret"] = op.host.secret("volume", uuid=secret)
         backend.require_options("clone", options)
         core.still_there(backend, record, name, dry=op.dry)
+        marking.mark(backend, pool._placed)
         made = backend.clone(
             definition, backend_from.source(info), linked=linked, reflink=how.get("reflink"), **options
         )
-        if not op.dry:
-            core.inventory.put_volume(record.id, made, op.id)
+        keep(core, op, backend, record, made, pool._placed, new=True)
         if 0 < (asked.capacity or 0) < info.capacity:
             op.host.warn(
                 f"volume '{name}' has the {info.capacity} bytes of its source, and not {asked.capacity}: "
@@ -104,12 +115,61 @@ def create_from(
     return made, record.target, op.outcome(True, words)
 
 
+def overwrite(
+    volume: Volume, source: Volume, options: dict[str, bool], wait: float | None, abort: threading.Event | None,
+    progress: Progress | None,
+) -> Outcome:  # fmt: skip
+    """See :meth:`poolkit.engine.volume.Volume.overwrite`."""
+    pool, core = volume.pool, volume.pool._core
+    if source.pool == pool and source.name == volume.name:
+        raise errors.InvalidArgument(
+            f"volume '{source.name}' cannot be copied onto itself", pool=pool.name, volume=source.name
+        )
+    with (
+        core.volume_work(source.pool.name, "vol-clone", source.name, shared=True, wait=wait, abort=abort) as reading,
+        core.volume_work(
+            pool.name, "vol-clone", volume.name, wait=wait, abort=abort, progress=progress
+        ) as (op, backend, record),
+    ):  # fmt: skip
+        _, backend_from, from_record = reading
+        info = core.same_volume(backend_from, from_record, source.info)
+        now = core.same_volume(backend, record, volume.info)
+        if options:
+            backend.require_options("overwrite", options)
+        force = options.get("force", False)
+        standing.require_free_volume(core, op, backend, record, now, "overwritten", force=force)
+        writing.warn_of_copy(core, op, from_record, info)
+        with writing.in_place(core, (op, backend, record), now, "overwritten"):
+            made = backend.overwrite(now, backend_from.source(info), **options)
+        keep(core, op, backend, record, made)
+    core.emit(op, "volume-changed", pool.name, pool.uuid, volume.name)
+    words = f"volume '{volume.name}' has the content of volume '{source.name}' of pool '{source.pool.name}'"
+    return op.outcome(True, words)
+
+
+def hold_base(
+    core: Core, stack: contextlib.ExitStack, definition: Any, new: tuple[str, str], wait: float | None,
+    abort: threading.Event | None,
+) -> Any:  # fmt: skip
+    """The definition as :func:`pinned` gives it; until ``stack`` ends others may read its backing store, and no more.
+
+    ``new`` is the pool and the name of what is to be made.
+    """
+    with contextlib.suppress(errors.VolumeNotFound):
+        record, info = core.find_volume("path", definition.backing_store.path)
+        if (record.name, info.name) != new:
+            stack.enter_context(
+                core.volume_work(record.name, "vol-create", info.name, shared=True, wait=wait, abort=abort)
+            )
+    return pinned(core, definition)
+
+
 def pinned(core: Core, definition: Any) -> Any:
     """``definition`` with the recorded format of its backing store, where that is a volume of an active pool.
 
     ``Unsafe`` when the document says another one: then the image's content would decide what a machine reads.
     """
-    backing = getattr(definition, "backing_store", None)
+    backing = definition.backing_store
     if backing is None:
         return definition
     try:
@@ -128,7 +188,7 @@ def pinned(core: Core, definition: Any) -> Any:
                 "say which one it is: ", errors.remedy("vol-adopt", info.name, pool=record.name, format=...)
             ),
         )  # fmt: skip
-    recorded = info.format or "raw"
+    recorded = read_as(info.format)
     if backing.format is not None and backing.format != recorded:
         raise errors.Unsafe(
             f"the format of the backing store '{backing.path}' on record is {recorded}, not {backing.format}",
@@ -144,10 +204,12 @@ def _carries(definition: Any, info: Any) -> bool:
     """Whether a copy of the source's bytes is what the definition asks for."""
     detail = info.detail or {}
     target = definition.target
+    closed = bool(detail.get("encryption"))
     return (
-        target.cluster_size in (None, detail.get("cluster_size"))
+        (not closed if target.encryption is None else not target.encryption.secrets)
+        and target.cluster_size in (None, detail.get("cluster_size"))
         and target.compat in (None, detail.get("compat"))
-        and set(target.features) <= set(detail.get("features", ()))
+        and set(target.feature_words) <= set(detail.get("features", ()))
     )
 
 

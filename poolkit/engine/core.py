@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from poolkit import errors
 from poolkit.backend import Backend, Usage, VolumeInfo
@@ -15,23 +16,29 @@ from poolkit.engine.index import Index, normal
 from poolkit.engine.operation import Operation, Operations, Progress, said
 from poolkit.host.port import Host
 from poolkit.host.undo import boot
+from poolkit.listing import Listing
 from poolkit.state.inventory import Inventory, Record
 from poolkit.state.locks import Locks
-from poolkit.state.store import Locations, Store
+from poolkit.state.pools import JOURNALS
+from poolkit.state.store import Locations, Store, check_root
 
 
 class Core:
     """The parts of one engine, shared by its pools and volumes. Internal: it changes without notice."""
 
     def __init__(self, root: str | os.PathLike[str] | None, host: Host, wait: float) -> None:
+        if root is not None:
+            check_root(root)
         self.locations = Locations.choose(root)
         self.host = host
         self.wait = wait
         self.store = Store(self.locations)
         self.inventory = Inventory(f"{self.locations.state}/inventory.sqlite", fault=host.fault, keep=not host.dry_run)
         self.locks = Locks(f"{self.locations.run}/work")
-        self.operations = Operations(host, self.locks, self.inventory, f"{self.locations.state}/journal")
+        self.operations = Operations(host, self.locks, self.inventory, f"{self.locations.state}/{JOURNALS}")
         self.events = Subscriptions()
+        self.relist: Callable[[Record], object] = lambda record: None
+        """Lists a pool anew; the engine says how."""
         self.definitions = Definitions(self.store, host)
         self.boot = boot()
         """The identity of this boot of the machine: what was active before a reboot is not active now."""
@@ -56,33 +63,47 @@ class Core:
 
     def activity(self, record: Record, host: Host | None = None) -> tuple[bool, str]:
         """Whether the pool is active: the run state says so and the storage is up. If only the first, why."""
+        return self.looked_at(record, host)[:2]
+
+    def looked_at(self, record: Record, host: Host | None = None) -> tuple[bool, str, bool]:
+        """As :meth:`activity`, and whether the storage says that somebody has changed it since it was listed."""
         if not self.runs(record):
-            return False, ""
+            return False, "", False
         try:
             backend = self.definitions.backend(self.definitions.running(record), host)
             state = backend.state()
             if not state.up:
-                return False, state.why or "its storage is not there any more"
-            why = backend.changed_since(record.storage) if record.storage is not None else ""
-            return not why, why
+                return False, state.why or "its storage is not there any more", False
+            if record.storage is None:
+                return True, "", False
+            why = backend.changed_since(record.storage)
+            return not why, why, not why and backend.moved_since(record.storage)
         except OSError as error:
-            return False, str(errors.from_os_error(error, "look at its storage"))
+            return False, str(errors.from_os_error(error, "look at its storage")), False
         except errors.PoolkitError as error:
-            return False, str(error)
+            return False, str(error), False
 
     def require_active(self, name: str, verb: str, host: Host | None = None) -> Record:
-        """The record of an active pool; ``InvalidState`` for any other."""
+        """The record of an active pool; ``InvalidState`` for any other.
+
+        Without the ``host`` of a verb it is for a look, at the listing as it is after what others have changed of the storage.
+        """
         record = self.record(name)
-        active, reason = self.activity(record, host)
-        if not active:
-            why = f": {reason}" if reason else ""
-            words = f"{said(verb)} a volume" if verb.startswith("vol-") else verb
-            raise errors.InvalidState(
-                f"cannot {words}: pool '{name}' is not active{why}",
-                pool=name,
-                hint=errors.Hint("start it: ", errors.remedy("start", name)),
-            )
-        return record
+        active, reason, moved = self.looked_at(record, host)
+        if active:
+            return self.listed_anew(record) if moved and host is None else record
+        words = f"{said(verb)} a volume" if verb.startswith("vol-") else verb
+        raise errors.InvalidState(
+            f"cannot {words}: pool '{name}' is not active{f': {reason}' if reason else ''}",
+            pool=name,
+            hint=errors.Hint("start it: ", errors.remedy("start", name)),
+        )
+
+    def listed_anew(self, record: Record) -> Record:
+        """The record of a pool whose storage was changed, after a listing. Where that cannot be, the next look tries again."""
+        with contextlib.suppress(errors.PoolkitError):  # such as Busy: somebody is at work on it here
+            self.relist(record)
+        return self.record(record.name)
 
     def require_inactive(self, record: Record, verb: str, host: Host) -> None:
         """Raise ``InvalidState`` if the pool is active."""
@@ -108,17 +129,22 @@ class Core:
             else errors.Hint("those there are: ", errors.remedy("list", all=True)),
         )
 
-    def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, list[VolumeInfo], Usage]:
+    def scan(self, backend: Backend, record: Record | None, place: str | None) -> tuple[int, Listing, Usage]:
         """The version of the inventory that a listing started from, the listing and the pool's sizes."""
-        version, known = self.inventory.known(record, place)
+        version, known = self.inventory.known(record)
+        # A backend that keeps no formats need not know the word.
+        how: dict[str, Any] = {}
+        if backend.keeps_formats and place is not None:
+            how["recorded"] = self.inventory.formats(place)
         backend.host.cautious = self.inventory.damaged
         if backend.host.cautious is not None:
             backend.host.warn(
                 f"the inventory was damaged and set aside as '{backend.host.cautious}': images that are listed anew wait for "
                 "vol-adopt, or for that file to be removed"
             )
-        volumes = list(backend.volumes(known))
-        return version, volumes, backend.usage(volumes)
+        found = Listing(known)
+        backend.scan(found, **how)
+        return version, found, backend.usage(found)
 
     # -- work -----------------------------------------------------------------------------------------------------
 
@@ -170,7 +196,9 @@ class Core:
                 op.host.on_adopt = adopt
                 if not shared:
                     op.stands_on(place)
-            yield op, self.definitions.backend(self.definitions.running(record), op.host), record
+            backend = self.definitions.backend(self.definitions.running(record), op.host)
+            with contextlib.nullcontext() if shared else backend.exclusive(verb):
+                yield op, backend, record
 
     def same_volume(self, backend: Backend, record: Record, info: VolumeInfo) -> VolumeInfo:
         """The volume as it is now; ``Unsafe`` if it is another one than was listed, such as a partition renumbered since."""
@@ -182,6 +210,10 @@ class Core:
         if (now.detail or {}).get("unread"):
             raise errors.HostError(
                 f"volume '{info.name}' {now.problem}, so its format is not known", pool=record.name, volume=info.name
+            )
+        if (now.detail or {}).get("unseen"):
+            raise errors.HostError(
+                f"volume '{info.name}' {now.problem}, so its capacity is not known", pool=record.name, volume=info.name
             )
         return now
 
@@ -214,6 +246,10 @@ class Core:
                 real = self.host.operation().locate(said)[0]
                 if real != said:
                     yield real
+
+    def listed(self, record: Record) -> Iterator[str]:
+        """The names of a pool's volumes, read when the first is asked for."""
+        yield from self.inventory.names(record.id)
 
     def still_there(self, backend: Backend, record: Record, name: str, *, dry: bool = False) -> None:
         """Raise ``VolumeExists`` if a listed volume is really there; else it is dropped from the listing.

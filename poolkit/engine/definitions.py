@@ -43,11 +43,15 @@ class Definitions:
         """As :meth:`parse`, without what a dump of a running pool reports: sizes are not part of a definition."""
         from poolkit import xmlmap
 
-        return xmlmap.without_reports(self.parse(source, filename=filename, strict=strict))
+        return xmlmap.definition_alone(self.parse(source, filename=filename, strict=strict))
 
     def running(self, record: Record) -> Any:
         """The definition a pool was started with."""
-        return self._read(record.live or "", "<string>")
+        return self.from_text(record.live or "")
+
+    def from_text(self, live: str) -> Any:
+        """The definition that was stored as ``live``, when its pool was started."""
+        return self._read(live, "<string>")
 
     def load(self, name: str, stamp: int | None = None) -> Any:
         """The stored definition of a pool; ``PoolNotFound``, or ``InvalidDefinition`` if its file was damaged.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.model import (
+    VOLUME_FEATURES,
     BackingStore,
     Encryption,
     Extent,
@@ -16,6 +17,7 @@ from poolkit.model import (
     Timestamps,
     Volume,
     VolumeDevice,
+    VolumeFeatures,
     VolumeSecret,
     VolumeSource,
     VolumeTarget,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from poolkit.engine.core import Core
 
 _NO_SOURCE = VolumeSource()
+_NOBODY = Permissions()
 _ENCRYPTION: dict[str, Any] = {"luks": "luks", "luks1": "luks", "luks2": "luks2", "qcow": "qcow", "aes": "qcow"}
 
 
@@ -47,7 +50,8 @@ def describer(directory: str | None) -> Callable[[VolumeInfo], Volume]:
             if info.ctime
             else None
         )
-        permissions = _permissions(info.mode, info.owner, info.group)
+        # What is reached over the network has no file here, and no owner.
+        permissions = _NOBODY if kind == "network" else _permissions(info.mode, info.owner, info.group)
         if info.detail is None:
             target = VolumeTarget(path=path, format=format, permissions=permissions, timestamps=timestamps)
         else:
@@ -90,8 +94,13 @@ def _rich_target(
         encryption=encryption,
         compat="1.1" if detail.get("compat") == "1.1" else None,
         cluster_size=detail.get("cluster_size") if format == "qcow2" else None,
-        features=tuple(f for f in detail.get("features", ()) if f in ("lazy_refcounts", "extended_l2", "data_file")),
+        features=_features(detail) if format == "qcow2" and detail.get("compat") == "1.1" else None,
     )
+
+
+def _features(detail: Mapping[str, Any]) -> VolumeFeatures:
+    """As libvirt prints them: an image of the newer version has the element, also without a feature."""
+    return VolumeFeatures(words=tuple(word for word in detail.get("features", ()) if word in VOLUME_FEATURES))
 
 
 def with_secret(volume: Volume, core: Core) -> Volume:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
@@ -17,11 +18,19 @@ from poolkit.engine.operation import Outcome
 from poolkit.engine.pool import Pool, PoolInfo, info_of
 from poolkit.engine.volume import Volume
 from poolkit.host.port import Host
+from poolkit.state import settings
 from poolkit.state.inventory import Record
 from poolkit.state.store import Locations, check_pool_name
 
 if TYPE_CHECKING:
     from poolkit import documents, model
+    from poolkit.engine.autostart import Started
+    from poolkit.engine.flavors import Flavors
+    from poolkit.engine.plan.export import Exported
+    from poolkit.engine.plan.plan import Plan
+    from poolkit.engine.plan.sources import Document
+    from poolkit.engine.storage_manager import StorageManager
+    from poolkit.host.node import Node
     from poolkit.state.secrets import Secret, Secrets
 
 
@@ -30,7 +39,8 @@ class Engine:
 
     ``root`` moves all of poolkit's own files below one folder; without it the system's places are used as root, the
     user's otherwise (see :class:`~poolkit.state.store.Locations`). ``wait`` is how many seconds a verb waits for conflicting work
-    before it raises ``Busy``. With ``dry_run`` verbs change nothing and their outcome has the plan. Any number of
+    before it raises ``Busy``. ``node`` is this host among those that share storage; by default what ``host.toml`` says
+    (:mod:`poolkit.state.settings`). With ``dry_run`` verbs change nothing and their outcome has the plan. Any number of
     engines, threads and processes may use one root at once. Use as a context manager, or call :meth:`close`.
     """
 
@@ -41,12 +51,15 @@ class Engine:
         host: Host | None = None,
         wait: float = 0.0,
         dry_run: bool = False,
+        node: Node | None = None,
     ) -> None:
         self.host = host or Host(dry_run=dry_run)
         self.core = Core(root, self.host, wait)
         """What the verbs stand on. Internal: it changes without notice."""
+        self.core.relist = self._relist
         self._secrets: Secrets | None = None
         self.host.on_secret = self._secret_value
+        self.host.on_node = lambda: node or settings.read(self.core.locations.settings)
         self.recovered: list[str] = [] if self.host.dry_run else self.core.operations.recover()
         """What operations that died before had left, and was finished or undone when this engine was opened."""
 
@@ -65,6 +78,11 @@ class Engine:
     def locations(self) -> Locations:
         """The folders of this root."""
         return self.core.locations
+
+    def _relist(self, record: Record) -> None:
+        from poolkit.engine import refreshing
+
+        refreshing.whole(self.core, record.name, record.uuid, 0, quiet=True)
 
     # -- definitions ----------------------------------------------------------------------------------------------
 
@@ -149,7 +167,7 @@ class Engine:
                     claims = tuple(self.core.definitions.backend(definition).claims())
                     self.core.inventory.add_active(
                         row, claims, self.core.definitions.text(definition), self.core.boot, op.id, up.volumes, up.usage,
-                        real=up.real, storage=up.storage,
+                        real=up.real, storage=up.storage, below=up.below,
                     )  # fmt: skip
         if not op.dry:
             self.core.events.emit("started", name, definition.uuid)
@@ -184,7 +202,7 @@ class Engine:
         from poolkit import xmlmap
 
         # What was dumped of the running pool carries facts of its storage; defining it again leaves nothing pending.
-        live = xmlmap.without_reports(self.core.definitions.backend(self.core.definitions.running(record)).live())
+        live = xmlmap.definition_alone(self.core.definitions.backend(self.core.definitions.running(record)).live())
         known = {(path, repr(new)) for path, _, new in xmlmap.diff(self.core.definitions.running(record), live)}
         changes = xmlmap.diff(self.core.definitions.running(record), definition)
         return tuple(c for c in changes if (c[0], repr(c[2])) not in known)
@@ -324,21 +342,67 @@ class Engine:
         """All secrets, by uuid."""
         return self.secret_store.list()
 
+    # -- flavors ------------------------------------------------------------------------------------------------------
+
+    @property
+    def flavors(self) -> Flavors:
+        """The flavors of this root: kinds of storage, each with the pools that its volumes are placed in."""
+        from poolkit.engine.flavors import Flavors
+
+        return Flavors(self.core)
+
+    @property
+    def storage_manager(self) -> StorageManager:
+        """XenAPI storage repositories as backends of flavors, by numbers: what ``poolkit sm`` does."""
+        from poolkit.engine.storage_manager import StorageManager
+
+        return StorageManager(self)
+
     # -- the whole ----------------------------------------------------------------------------------------------------
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call ``callback`` with every :class:`~poolkit.engine.events.Event` of this engine; returns what ends that."""
         return self.core.events.add(callback)
 
-    def start_autostart(self) -> list[tuple[str, Outcome | errors.PoolkitError]]:
-        """Start every pool marked for autostart; one that fails does not stop the others. For boot time; repeatable."""
-        results: list[tuple[str, Outcome | errors.PoolkitError]] = []
-        for info in self.pools(autostart=True):
-            try:
-                results.append((info.name, self.pool(info.name).start()))
-            except errors.PoolkitError as error:
-                results.append((info.name, error))
-        return results
+    def start_autostart(
+        self, *, deadline: float | None = None, at_once: int | None = None
+    ) -> list[tuple[str, Outcome | errors.PoolkitError]]:
+        """Start every pool marked for autostart; one that fails does not stop the others. For boot time; repeatable.
+
+        As :meth:`starting_autostart`, by name, with the outcome or the error of each.
+        """
+        found = self.starting_autostart(deadline=deadline, at_once=at_once)
+        results: dict[str, Outcome | errors.PoolkitError] = {}
+        for one in found:
+            ended = one.error if one.outcome is None else one.outcome
+            assert ended is not None  # noqa: S101 - it is one of the two
+            results[one.pool] = ended
+        return sorted(results.items(), key=lambda item: item[0])
+
+    def starting_autostart(self, *, deadline: float | None = None, at_once: int | None = None) -> Iterator[Started]:
+        """Start every pool marked for autostart; gives what became of each when that is known.
+
+        ``at_once`` pools are started side by side, each behind those of them it stands on, as their documents say it: a
+        directory on another pool's file system, a file system or group on another pool's disk. One whose start takes more than
+        ``deadline`` seconds is given up, and what was begun is taken back. One that stands on a pool that is not up is not
+        tried. Pools that stand on each other in a circle are started by name, with a warning. ``InvalidArgument`` for a number
+        that is not positive.
+        """
+        from poolkit.engine import autostart
+
+        deadline = autostart.DEADLINE if deadline is None else deadline
+        at_once = autostart.AT_ONCE if at_once is None else at_once
+        if not deadline > 0 or at_once < 1:
+            raise errors.InvalidArgument("a deadline and the number of pools that are started at once are positive")
+        self.core.index.sync()
+        marked = self.core.store.autostart_names()
+        known = [record.name for record in self.core.inventory.records() if self.core.exists(record)]
+        plan = autostart.plan(self.core, [name for name in known if name in marked])
+
+        def start(name: str, abort: threading.Event) -> Outcome:
+            return self.pool(name).start(abort=abort)
+
+        return autostart.run(plan, start, deadline=deadline, at_once=at_once, abort=self.host.abort)
 
     def recover(self) -> list[str]:
         """Take back what processes that died had begun, also what waits for a server; a line for each. Repeatable."""
@@ -361,6 +425,37 @@ class Engine:
         """Files with the steps of operations that could not be taken back completely, for people to look at."""
         return self.core.operations.failed()
 
+    def plan(self, documents: Document | Iterable[Document], *, prune: bool = False, strict: bool = True) -> Plan:
+        """How this root differs from what ``documents`` want: paths of folders and files, XML texts, or definitions.
+
+        Of a folder every file ``*.xml`` in and below it is read. A volume belongs to the pool that it names, else to the one
+        whose name its folder has. Nothing is changed, and no pool has to be active: :meth:`Plan.apply` does it. ``prune`` plans
+        to remove what earlier applies of the same paths have made and no document describes any more. Raises
+        ``InvalidDefinition`` with all that is wrong with all documents, and a ``HostError`` for what cannot be read.
+        """
+        from poolkit.engine.plan import plan
+
+        return plan.make(self, documents, prune=prune, strict=strict)
+
+    def stored_plan(self, data: str | bytes, *, filename: str = "<plan>") -> Plan:
+        """The plan in the text that :func:`poolkit.engine.plan.stored.text` made of it.
+
+        ``PlanOutdated`` if what there is has changed since, ``InvalidArgument`` for what is no such text.
+        """
+        from poolkit.engine.plan import stored
+
+        return stored.load(self, data, filename)
+
+    def export(self, *, volumes: bool = False, secrets: bool = True) -> Exported:
+        """All pools, with ``volumes`` those of active pools, and ``secrets`` without their values, as documents of a folder.
+
+        A plan of that folder has nothing to do. Transient pools are left out, since they have no definition; what is left out
+        is told. Changes nothing.
+        """
+        from poolkit.engine.plan import export
+
+        return export.documents(self, volumes=volumes, secrets=secrets)
+
     def discover(
         self,
         type: str,
@@ -380,7 +475,19 @@ class Engine:
         backend, host = registry.backend(type), self.host.operation()
         admission.require_root(backend, "discover", host)
         host.packages.update(backend.packages)
+        host.bytewise.update(backend.bytewise)
         return list(backend.discover(host, source))
+
+    def proposed(self, type: str, found: Sequence[Any]) -> list[Any]:
+        """For each source that :meth:`discover` found a definition for :meth:`define`, with a name that is free."""
+        from poolkit.engine.proposing import proposed
+
+        taken = {pool.name for pool in self.pools()}
+        definitions = []
+        for one in found:
+            definitions.append(proposed(type, one, taken))
+            taken.add(definitions[-1].name)
+        return definitions
 
 
 def _may_be_name(key: str) -> bool:

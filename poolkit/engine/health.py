@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 
 from poolkit import errors, registry
 from poolkit.backend import Backend
+from poolkit.content import images
 from poolkit.engine.capabilities import pool_types
 from poolkit.engine.engine import Engine
-from poolkit.host import private
+from poolkit.host import forks, private
 from poolkit.host.port import Host
 from poolkit.state.store import Locations
 
@@ -43,7 +44,7 @@ def examine(root: str | os.PathLike[str] | None = None, opened: Callable[[], Eng
     except (errors.PoolkitError, OSError) as error:
         return _unopened(locations, error)
     found = [*_machine(), *_folders(locations)]
-    for part in (_left_over, _inventory, _pools, _secrets):
+    for part in (_settings, _left_over, _inventory, _pools, _secrets):
         try:
             found += part(engine)
         except (errors.PoolkitError, OSError) as error:
@@ -80,8 +81,6 @@ _FEATURES = (
     ("gluster", "searching for the volumes of Gluster servers"),
     ("udevadm", "waiting for the names of new devices"),
 )  # fmt: skip
-_FIXED = {(7, 2): 13, (8, 2): 6, (9, 0): 2}
-"""QEMU's releases with the end of CVE-2024-4467, an image that makes qemu-img open any file of the host; all from 9.1 have it."""
 
 
 def _backends() -> Iterator[type[Backend]]:
@@ -138,6 +137,9 @@ def _features() -> Iterator[Finding]:
             yield _qemu_img(host)
         else:
             yield Finding(f"program {program}", "ok", use)
+    for backend in _backends():
+        if lack := backend.lacks():
+            yield Finding(f"pools of type {backend.type}", "note", str(lack), lack.hint)
 
 
 def _qemu_img(host: Host) -> Finding:
@@ -148,12 +150,11 @@ def _qemu_img(host: Host) -> Finding:
         said = host.query(["qemu-img", "--version"]).stdout
     except errors.PoolkitError as error:
         return Finding(name, "note", str(error), error.hint)
-    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", said)
+    found = re.search(r"version (\d+\.\d+(?:\.\d+)?)", said)
     if found is None:
         return Finding(name, "note", "its version cannot be told")
-    major, minor, patch = map(int, found.groups())
-    version = f"version {major}.{minor}.{patch}"
-    if (major, minor) < (9, 1) and patch < _FIXED.get((major, minor), patch + 1):
+    version = f"version {found[1]}"
+    if not images.reads_safely(said):
         return Finding(
             name, "note", f"{version}: QEMU's own release has CVE-2024-4467 (an image that makes it open other files)",
             "distributions mend it without a new number: see whether yours has, and upgrade",
@@ -191,6 +192,18 @@ def _folder(name: str, path: str) -> Finding:
     return Finding(name, "ok", path)
 
 
+def _settings(engine: Engine) -> Iterator[Finding]:
+    """What the administrator says of this host; verbs read it only when they need it."""
+    from poolkit.state import settings
+
+    path = engine.locations.settings
+    if not os.path.lexists(path):
+        return
+    settings.read(path)
+    settings.xapi(path)
+    yield Finding("settings", "ok", path)
+
+
 def _left_over(engine: Engine) -> Iterator[Finding]:
     from poolkit.state.secrets import temporaries
 
@@ -205,8 +218,11 @@ def _left_over(engine: Engine) -> Iterator[Finding]:
     waiting = engine.core.operations.waiting()
     for path in waiting:
         yield Finding(
-            "journal", "note", f"what is left of failed work waits for a server: {path}",
-            errors.Hint("the next verb on its pool takes it back when the server answers, or ", errors.remedy("recover")),
+            "journal", "note", f"what is left of failed work waits to be taken back: {path}",
+            errors.Hint(
+                "the next verb on its pool takes it back when its server answers, or its disk can be written, or ",
+                errors.remedy("recover"),
+            ),
         )  # fmt: skip
     if not failed and not waiting:
         yield Finding("journal", "ok", "no work is left half done")
@@ -228,19 +244,26 @@ def _inventory(engine: Engine) -> Iterator[Finding]:
         return
     try:
         # Opened on its own, for reading only, since the answer must not depend on what the engine has in memory.
-        db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, timeout=10)
-        try:
-            answer = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
-        finally:
-            db.close()
+        with forks.undivided():
+            db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, timeout=10)
+            try:
+                answer = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            finally:
+                db.close()
+    except sqlite3.OperationalError as error:
+        # It cannot be read just now, as while a change waits for room or rights to be taken back; nothing is wrong with it.
+        yield Finding("inventory", "problem", f"{path} cannot be read: {error}", "make room, or look at its rights")
+        return
     except sqlite3.Error as error:
         answer = str(error)
     if answer == "ok":
         yield Finding("inventory", "ok", path)
     else:
         yield Finding(
-            "inventory", "problem", f"{path}: {answer}", "it is derived data: remove it, then start the pools again"
-        )
+            "inventory", "problem", f"{path}: {answer}",
+            f"it has the formats on record: keep it as {path}.damaged (mv), and start the pools again; new images with a "
+            "backing file then wait for vol-adopt",
+        )  # fmt: skip
     for name in engine.core.inventory.damaged_pools():
         yield Finding("inventory", "problem", f"the listing of pool '{name}' is damaged", _act("refresh", name))
     if os.path.lexists(f"{path}.damaged"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from poolkit import errors
 from poolkit.host import journal as journals
 from poolkit.host import private, rollback
 from poolkit.host.port import Host
-from poolkit.host.undo import Undo
+from poolkit.host.undo import Undo, boot
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import Locks
 from poolkit.values import value
@@ -128,7 +130,14 @@ class Operations:
                     marked = bool(journal.steps)
                     if marked and host.fault is not None:
                         host.fault("passed: done")
-                    rollback.complete(journal)
+                    try:
+                        rollback.complete(journal)
+                    except OSError as error:
+                        if not self.inventory.completed(ident):
+                            raise
+                        # All of it is done and committed; the next verb finishes what is left, which the journal names.
+                        host.warn(f"what was put aside for an undo could not be removed yet: {error.strerror}")
+                        return
                     if marked:
                         self.inventory.forget_operation(ident)
 
@@ -160,7 +169,8 @@ class Operations:
     def recover(self, pool: str | None = None, *, patience: float = 0.0, waiting: bool = False) -> list[str]:
         """Undo what processes that died had begun (on one pool, or on all); returns a line for each such operation.
 
-        What waits for a server that did not answer is tried again by work on its pool, and with ``waiting``.
+        What waits, for a server that did not answer or a disk that failed, is tried again by work on its pool, and with
+        ``waiting``.
         A program that a dead process had started may still be at work. On one pool it is waited for, ``patience`` seconds,
         then ``Busy``; else its operation is left for later.
         """
@@ -209,12 +219,22 @@ class Operations:
                 journals.remove(path)
                 self.inventory.forget_operation(ident)
                 return [f"finished: {what}"]
-            undone = rollback.undo_all(steps, self.host.operation(), away)
+            host = self.host.operation()
+            if head.get("boot", boot()) != boot():
+                steps = [rollback.after_boot(step, host) for step in steps]
+            undone = rollback.undo_all(steps, host, away)
+            self._forget_gone(steps)
             if undone.failures:
                 journals.put_aside(path, later=undone.later)
             else:
                 journals.remove(path)
-            return [f"undone: {what}", *undone.failures]
+            return [f"undone: {what}", *(str(step) for step in steps if step.kind == "tell"), *undone.failures]
+
+    def _forget_gone(self, steps: list[Undo]) -> None:
+        """List no more what a verb had removed when it ended before its end."""
+        for step in steps:
+            if step.kind == "gone" and step.counts and not os.path.lexists(step.field("path")):
+                self.inventory.drop_volume(step.field("pool"), step.field("name"), paths=[step.field("path")])
 
     @staticmethod
     def _headless(path: str) -> list[str]:
@@ -240,7 +260,7 @@ class Operations:
             raise errors.from_os_error(error, f"read the folder '{self.journals}'") from error
 
     def waiting(self) -> list[str]:
-        """Journals of dead operations whose undo waits for a server that did not answer."""
+        """Journals of dead operations whose undo is tried again, as when a server did not answer."""
         found = []
         for path in self.left():
             with contextlib.suppress(FileNotFoundError, PermissionError):
@@ -295,7 +315,28 @@ def _worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.
     what = f"volume '{volume}' of pool '{pool}'" if volume else f"pool '{pool}'"
     named = error.filename if isinstance(error.filename, (str, bytes)) else None
     where = f" ('{os.fsdecode(named)}')" if named else ""
-    return errors.from_os_error(error, f"{said(verb)} {what}{where}", pool=pool, volume=volume)
+    worded = errors.from_os_error(error, f"{said(verb)} {what}{where}", pool=pool, volume=volume)
+    if named and worded.hint is None:
+        worded.hint = _rights(error, os.fsdecode(named))
+    return worded
+
+
+def _rights(error: OSError, path: str) -> str | None:
+    """Whose right it is that is missing: the owner and mode of what is there, or of the folder where something was to be."""
+    if error.errno == errno.EROFS:
+        return "the file system is mounted read-only"
+    if error.errno not in (errno.EACCES, errno.EPERM) or not path.startswith("/"):
+        return None
+    while True:
+        try:
+            facts = os.stat(path, follow_symlinks=False)
+            break
+        except OSError:
+            if path == "/":
+                return None
+            path = os.path.dirname(path)
+    mode = f"{stat.S_IMODE(facts.st_mode):04o}"
+    return f"'{path}' is of user {facts.st_uid} and group {facts.st_gid} with mode {mode}; you are user {os.geteuid()}"
 
 
 _SAID = {
@@ -303,6 +344,7 @@ _SAID = {
     "autostart": "mark for autostart",
     "adopt": "record the format of",
     "list": "list the volumes of",
+    "disk-xml": "describe the disk of",
 }
 
 

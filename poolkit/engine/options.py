@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from poolkit.engine.operation import Progress
+
+if TYPE_CHECKING:
+    from poolkit.model import Permissions, Volume
 
 
 class CreateOptions(TypedDict, total=False):
@@ -39,7 +42,35 @@ class CloneOptions(CreateOptions, total=False):
     """Uuid or usage of the secret that opens an encrypted source; None takes the one whose usage is the source's path."""
 
 
-def checked(options: CreateOptions, kind: type[CreateOptions], verb: str) -> CloneOptions:
+class ImportOptions(TypedDict, total=False):
+    """How :meth:`~poolkit.engine.pool.Pool.import_volume` makes a volume of an image."""
+
+    format: str | None
+    """The format of the volume; that of the image by default, raw where volumes are devices."""
+    source_format: str | None
+    """The format of the image, where its header must not decide."""
+    capacity: int | None
+    """Bytes that a machine sees, if more than the image has."""
+    allocation: int | None
+    """Bytes to reserve; None takes what the data takes, or everything where the pool's type has no less."""
+    checksum: str | None
+    """``sha256:HEX`` or ``sha512:HEX`` of the image's bytes as they come."""
+    permissions: Permissions | None
+    """Mode, owner and group of the volume."""
+    secret: str | None
+    """Uuid or usage of the secret that opens an encrypted image which is to be converted."""
+    wait: float | None
+    """As for :class:`CreateOptions`, and so are the others."""
+    abort: threading.Event | None
+    progress: Progress | None
+    preallocation: Literal["off", "metadata", "falloc", "full"] | None
+    backend: Mapping[str, Any]
+
+
+Options = TypeVar("Options", CreateOptions, CloneOptions, ImportOptions)
+
+
+def checked(options: Options, kind: type[Options], verb: str) -> Options:
     """``options``, as the verb's own; ``TypeError`` for a keyword it does not know, as for any other call."""
     for name in options:
         if name not in kind.__annotations__:
@@ -48,12 +79,18 @@ def checked(options: CreateOptions, kind: type[CreateOptions], verb: str) -> Clo
             near = difflib.get_close_matches(name, kind.__annotations__, 1)
             meant = f"; did you mean '{near[0]}'?" if near else ""
             raise TypeError(f"{verb}() has no keyword argument '{name}'{meant}")
-    return CloneOptions(**options)  # type: ignore[typeddict-item]
+    return options
 
 
-def of_backend(options: CloneOptions) -> dict[str, Any]:
-    """Those of the options that the backend is given."""
+def of_backend(
+    options: CreateOptions | CloneOptions | ImportOptions, definition: Volume | None = None
+) -> dict[str, Any]:
+    """Those of the options that the backend is given, with what the definition of the volume says of its layout."""
     found = dict(options.get("backend", {}))
+    layout = definition.layout if definition is not None else None
+    if layout is not None:
+        asked = {"stripes": layout.stripes, "mirrors": layout.mirrors}
+        found = {key: number for key, number in asked.items() if number is not None} | found
     if options.get("preallocation") is not None:
         found["preallocation"] = options["preallocation"]
     return found

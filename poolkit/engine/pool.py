@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from poolkit import errors
 from poolkit.backend import Backend, VolumeInfo, check_volume_name
-from poolkit.engine import admission
-from poolkit.engine.bringing_up import bring_up
+from poolkit.engine import admission, belonging, marking, standing, writing
+from poolkit.engine.bringing_up import bring_up, take_leave
 from poolkit.engine.core import Core
+from poolkit.engine.keeping import keep
 from poolkit.engine.operation import Operation, Outcome
-from poolkit.engine.options import CloneOptions, CreateOptions, checked, of_backend
+from poolkit.engine.options import CloneOptions, CreateOptions, ImportOptions, checked, of_backend
 from poolkit.engine.volume import Volume
 from poolkit.host.port import Host
 from poolkit.state.inventory import Record
+from poolkit.state.placements import Placement
 
 if TYPE_CHECKING:
     import os
 
     from poolkit import model
+    from poolkit.engine.importing import Origin
 
 
 class PoolInfo(NamedTuple):
@@ -51,7 +55,10 @@ class PoolInfo(NamedTuple):
 class Pool:
     """A pool by name; every call looks at its present state. ``outcome`` is that of the verb that returned it."""
 
-    def __init__(self, core: Core, name: str, uuid: str, outcome: Outcome | None = None) -> None:
+    def __init__(
+        self, core: Core, name: str, uuid: str, outcome: Outcome | None = None, placed: Placement | None = None
+    ) -> None:
+        self._placed = placed  # the flavor that makes a volume through this object, and what it has reserved
         self._core = core
         self.name = name
         self.uuid = uuid
@@ -107,27 +114,38 @@ class Pool:
 
     # -- transitions ----------------------------------------------------------------------------------------------
 
-    def undefine(self, *, wait: float | None = None) -> Outcome:
-        """Forget the stored definition; storage and data stay. ``InvalidState`` while active, ``PoolNotFound``."""
+    def undefine(self, *, force: bool = False, wait: float | None = None) -> Outcome:
+        """Forget the stored definition; storage and data stay. ``InvalidState`` while active, ``PoolNotFound``.
+
+        ``HasDependents`` while a flavor has the pool as a backend, unless ``force``.
+        """
         with self._core.work(self.name, "undefine", wait) as op:
             record = self._core.record(self.name)
             self._core.require_inactive(record, "undefine", op.host)
+            belonging.require_no_flavor(self._core, self.name, "undefined", force=force)
+            take_leave(self._core, op, record)
             self._core.store.remove(self.name, op.host)
             if not op.dry:
                 self._core.inventory.drop(record.id, operation=op.id)
+        if not op.dry:
+            self._core.locks.forget(self.name)
         return self._done(op, "undefined", f"pool '{self.name}' is undefined")
 
     def build(self, *, overwrite: bool = False, wait: float | None = None) -> Outcome:
         """Make the storage that the definition describes; ``overwrite`` allows to destroy what the source holds.
 
-        Repeatable. ``InvalidState`` while active; ``Unsafe`` when the source holds something else.
+        Repeatable. ``InvalidState`` while active; ``Unsafe`` when the source holds something else, ``HasDependents`` when volumes
+        of active pools stand on what would be overwritten.
         """
         with self._core.work(self.name, "build", wait) as op:
             record = self._core.record(self.name)
             self._core.require_inactive(record, "build", op.host)
             backend = self._core.definitions.backend(self._core.definitions.load(self.name), op.host)
             admission.require_root(backend, "build", op.host, self.name)
-            changed = backend.build(overwrite=overwrite)
+            if overwrite:
+                standing.require_free_source(self._core, op.host, backend, record)
+            with backend.exclusive("build"):
+                changed = backend.build(overwrite=overwrite)
         words = "is built" if changed else "is built already"
         return self._done(op, "created" if changed else None, f"pool '{self.name}' {words}", changed)
 
@@ -158,36 +176,47 @@ class Pool:
             up = bring_up(core, definition, op, record, build=build, overwrite=overwrite, anew=anew)
             if not op.dry:
                 with core.locks.definitions():
-                    admission.refuse_shared_place(core, definition, op.host)  # again, under the lock
+                    # Again, under the lock.
+                    claims = core.definitions.backend(definition).claims()
+                    admission.refuse_claims_of_others(core, self.name, claims, active=True)
+                    admission.refuse_shared_place(core, definition, op.host)
                     core.inventory.set_active(
                         record.id, core.definitions.text(definition), core.boot, op.id, up.volumes, up.usage,
-                        real=up.real, storage=up.storage,
+                        real=up.real, storage=up.storage, below=up.below,
                     )  # fmt: skip
+                standing.warn_of_missing(op.host, self.name, up.below)
+                writing.warn_of(op.host, self.name, writing.left(core, core.record(self.name), up.volumes))
         return self._done(op, "started", f"pool '{self.name}' is active")
 
-    def refresh(self, *, wait: float | None = None, abort: threading.Event | None = None) -> Outcome:
+    def refresh(
+        self, volume: str | None = None, *, wait: float | None = None, abort: threading.Event | None = None
+    ) -> Outcome:
         """List the volumes anew; only what changed is looked into. Holds no lock that listing or look-ups wait for.
 
         If it fails the pool stays active and the last listing stays; the error is also in ``info.reason``.
+        With ``volume``, a name, only that one is looked at, however many there are: it is listed if it appeared behind poolkit
+        and dropped if it is gone; ``VolumeNotFound`` if it is neither listed nor there.
         """
-        core = self._core
-        with self._core.work(self.name, "refresh", wait, shared=True, abort=abort) as op:
-            record = self._core.require_active(self.name, "refresh", op.host)
-            backend = core.definitions.backend(core.definitions.running(record), op.host)
-            try:
-                scanned, volumes, usage = core.scan(backend, record, record.target)
-            except (OSError, errors.HostError) as error:
-                if not op.dry:
-                    core.inventory.set_trouble(record.id, f"the last refresh failed: {error}")
-                raise
-            if not op.dry:
-                core.inventory.save_listing(record.id, volumes, scanned, usage)
-            _warn_of_problems(op.host, self.name, volumes)
-        changed = core.inventory.version(record.id) != scanned
-        return self._done(op, "refreshed", f"pool '{self.name}' has {len(volumes)} volumes", changed)
+        from poolkit.engine import refreshing
 
-    def destroy(self, *, wait: float | None = None) -> Outcome:
-        """Take the pool down; no data changes, despite libvirt's name for it. A transient pool is gone. Repeatable."""
+        if volume is not None:
+            return refreshing.one(self._core, self.name, self.uuid, volume, wait, abort)
+        return refreshing.whole(self._core, self.name, self.uuid, wait, abort)
+
+    def follow(self, *, wait: float | None = None, abort: threading.Event | None = None) -> Iterator[Outcome]:
+        """Refresh now and whenever the storage tells of a changed volume, without a lock between; the outcomes.
+
+        ``Unsupported`` for pool types that do not tell. Ends with ``Aborted`` when ``abort`` is set, and with the first error.
+        """
+        from poolkit.engine import refreshing
+
+        return refreshing.follow(self._core, self.name, self.uuid, wait, abort)
+
+    def destroy(self, *, force: bool = False, wait: float | None = None) -> Outcome:
+        """Take the pool down; no data changes, despite libvirt's name for it. A transient pool is gone. Repeatable.
+
+        ``HasDependents`` if other active pools, or volumes of them, stand on what would be taken away, unless ``force``.
+        """
         core = self._core
         with self._core.work(self.name, "destroy", wait) as op:
             record = core.record(self.name)
@@ -195,23 +224,31 @@ class Pool:
                 return Outcome(False, f"pool '{self.name}' is inactive already")
             # Stop also what only the run state calls active: half of it may still be up.
             live = core.definitions.running(record)
-            core.definitions.backend(live, op.host).stop()
+            backend = core.definitions.backend(live, op.host)
+            standing.require_free_pool(core, op, backend, record, "stopped", force=force)
+            backend.stop()
             if not op.dry:
                 same = record.stamp is not None and not record.error and core.definitions.load(self.name) == live
                 core.inventory.set_inactive(record.id, op.id, same=same)
+        if not op.dry and record.stamp is None:  # it was transient
+            core.locks.forget(self.name)
         return self._done(op, "stopped", f"pool '{self.name}' is inactive")
 
-    def delete(self, *, wait: float | None = None) -> Outcome:
+    def delete(self, *, force: bool = False, wait: float | None = None) -> Outcome:
         """Delete what ``build`` made, as far as the type does; the definition stays. Refuses what is active or not empty.
 
+        ``HasDependents`` if active pools, or volumes of them, stand on it, or a flavor has it as a backend, unless ``force``.
         The outcome's ``removed`` and ``stays`` say what that is, and what is left of the storage.
         """
         core = self._core
         with self._core.work(self.name, "delete", wait) as op:
             record = core.record(self.name)
             self._core.require_inactive(record, "delete", op.host)
+            belonging.require_no_flavor(core, self.name, "deleted", force=force)
             backend = core.definitions.backend(core.definitions.load(self.name), op.host)
-            changed = backend.erase()
+            standing.require_free_pool(core, op, backend, record, "deleted", force=force)
+            with backend.exclusive("delete"):
+                changed = backend.erase()
             removed, stays = backend.erased()
         if changed:
             core.emit(op, "deleted", self.name, self.uuid)
@@ -219,8 +256,33 @@ class Pool:
         words += f"; what stays: {stays}" if stays else ""
         return op.outcome(changed, words, removed=removed if changed else "", stays=stays)
 
+    def lock_status(self) -> dict[str, Any]:
+        """What keeps the hosts of a shared storage apart, as plain values: ``lock``, ``node``, ``role``, and what the type tells.
+
+        ``Unsupported`` for pool types that no other host shares. Changes nothing.
+        """
+        with self._core.work(self.name, "lock-status", shared=True) as op:
+            record = self._core.require_active(self.name, "lock-status", op.host)
+            return dict(self._core.definitions.backend(self._core.definitions.running(record), op.host).lock_status())
+
+    def take_control(self, *, wait: float | None = None) -> Outcome:
+        """Make this host the one that changes a shared storage, whichever was before. Repeatable.
+
+        Nothing asks the other host: the caller knows that it does not work on the storage any more. ``Unsupported`` where
+        hosts need no such agreement, ``RoleForbidden`` for a compute node.
+        """
+        with self._core.work(self.name, "take-control", wait) as op:
+            record = self._core.require_active(self.name, "take-control", op.host)
+            backend = self._core.definitions.backend(self._core.definitions.running(record), op.host)
+            changed = backend.take_control()
+        words = "has control of" if changed else "has control already of"
+        return op.outcome(changed, f"node '{op.host.node.name}' {words} the storage of pool '{self.name}'")
+
     def autostart(self, on: bool = True, *, wait: float | None = None) -> Outcome:
-        """Mark the pool to be started at boot (``Engine.start_autostart``), or clear the mark. Repeatable."""
+        """Mark the pool to be started at boot (``Engine.start_autostart``), or clear the mark. Repeatable.
+
+        The outcome's message says what will start it: poolkit has no daemon, so a service of the machine must.
+        """
         with self._core.work(self.name, "autostart", wait) as op:
             record = self._core.record(self.name)
             if record.stamp is None:
@@ -228,7 +290,7 @@ class Pool:
                     f"pool '{self.name}' is transient and cannot be started at boot", pool=self.name, hint="define it"
                 )
             changed = self._core.store.set_autostart(self.name, on, op.host)
-        words = "is started at boot" if on else "is not started at boot"
+        words = _started_at_boot(self._core) if on else "is not marked for autostart"
         return self._done(op, "autostart" if changed else None, f"pool '{self.name}' {words}", changed)
 
     # -- volumes ----------------------------------------------------------------------------------------------------
@@ -236,7 +298,23 @@ class Pool:
     def volumes(self) -> list[Volume]:
         """All volumes of the last listing by name, with all their facts; ``InvalidState`` unless the pool is active."""
         record = self._core.require_active(self.name, "list volumes")
-        return [Volume(self, info, record.target) for info in self._core.inventory.volumes(record.id)]
+        return list(self._made(record, [self._core.inventory.volumes(record.id)]))
+
+    def iter_volumes(self) -> Iterator[Volume]:
+        """The volumes of :meth:`volumes`, made as they are asked for: few are in memory at any time, however many there are.
+
+        One that is made, changed or deleted meanwhile may come as it was before; the others come exactly once.
+        """
+        record = self._core.require_active(self.name, "list volumes")
+        return self._made(record, self._core.inventory.walk(record.id))
+
+    def _made(self, record: Record, portions: Iterable[list[VolumeInfo]]) -> Iterator[Volume]:
+        for portion in filter(None, portions):
+            lacking = self._core.inventory.missing(record.id, portion[0].name, portion[-1].name)
+            if half := writing.left(self._core, record, portion):
+                portion = [writing.marked(info, half.get(info.name)) for info in portion]
+            for info in portion:
+                yield Volume(self, standing.marked(info, lacking.get(info.name)) if lacking else info, record.target)
 
     def volumes_xml(self) -> list[str]:
         """The XML of every volume of the last listing, in one call and without a limit."""
@@ -247,6 +325,11 @@ class Pool:
         describe = describer(record.target)
         return [xmlmap.write(describe(info)) for info in self._core.inventory.volumes(record.id)]
 
+    def lists(self, name: str) -> bool:
+        """Whether the last listing has a volume of that name; ``InvalidState`` unless the pool is active."""
+        record = self._core.require_active(self.name, "look up a volume")
+        return self._core.inventory.volume(record.id, name) is not None
+
     def volume(self, name: str) -> Volume:
         """A volume by name; ``VolumeNotFound``, ``InvalidState`` unless the pool is active."""
         record = self._core.require_active(self.name, "look up a volume")
@@ -255,18 +338,18 @@ class Pool:
             check_volume_name(name, self.name)
             import difflib
 
-            near = difflib.get_close_matches(name, [v.name for v in self._core.inventory.volumes(record.id)], 1)
+            # Not all of a large pool: a name that was mistyped is mostly next to the right one in the order.
+            near = difflib.get_close_matches(name, self._core.inventory.names_near(record.id, name), 1)
             raise errors.VolumeNotFound(
                 f"pool '{self.name}' has no volume '{name}'",
                 pool=self.name,
                 volume=name,
-                hint=f"did you mean '{near[0]}'?"
-                if near
-                else errors.Hint(
-                    "a file that appeared behind poolkit is listed by ", errors.remedy("refresh", self.name)
-                ),
-            )
-        return Volume(self, info, record.target)
+                hint=f"did you mean '{near[0]}'?" if near
+                else errors.Hint("a file that appeared behind poolkit is listed by ", errors.remedy("refresh", self.name)),
+            )  # fmt: skip
+        lacking = self._core.inventory.missing(record.id, name)
+        info = writing.marked(info, writing.left(self._core, record, [info]).get(name))
+        return Volume(self, standing.marked(info, lacking.get(name)), record.target)
 
     def create_volume(
         self, source: str | bytes | os.PathLike[str] | model.Volume, **how: Unpack[CreateOptions]
@@ -277,24 +360,31 @@ class Pool:
         run. Raises ``VolumeExists``, ``NoSpace``, ``InvalidDefinition``, ``InvalidState`` unless the pool is active.
         """
         from poolkit.engine.asked import left_out
-        from poolkit.engine.cloning import pinned
 
         options = checked(how, CreateOptions, "create_volume")
         core = self._core
-        definition = pinned(core, self._given_volume(source, options))
+        definition = self._given_volume(source, options)
         name = check_volume_name(definition.name, self.name)
-        with core.volume_work(
-            self.name, "vol-create", name, wait=options.get("wait"), abort=options.get("abort"),
-            progress=options.get("progress"),
-        ) as (op, backend, record):  # fmt: skip
+        wait, abort = options.get("wait"), options.get("abort")
+        with contextlib.ExitStack() as stack:
+            if definition.backing_store is not None:
+                from poolkit.engine.cloning import hold_base
+
+                definition = hold_base(core, stack, definition, (self.name, name), wait, abort)
+            op, backend, record = stack.enter_context(
+                core.volume_work(
+                    self.name, "vol-create", name, wait=wait, abort=abort, progress=options.get("progress")
+                )
+            )
             core.still_there(backend, record, name, dry=op.dry)
             if op.dry and backend.file_backed and definition.target.format in (None, "raw"):
                 _foresee_space(backend, definition)
-            own = of_backend(options)
+            _require_format(backend, definition)
+            own = of_backend(options, definition)
             backend.require_options("create", own)
+            marking.mark(backend, self._placed)
             info = backend.create(definition, **own)
-            if not op.dry:
-                core.inventory.put_volume(record.id, info, op.id)
+            keep(core, op, backend, record, info, self._placed, new=True)
             made = Volume(self, info, record.target)
             for words in left_out(definition, info, made.path, files=backend.file_backed):
                 op.host.warn(words)
@@ -318,6 +408,19 @@ class Pool:
         info, directory, outcome = create_from(self, definition, source, options)
         return Volume(self, info, directory, outcome)
 
+    def import_volume(self, name: str, origin: Origin, **how: Unpack[ImportOptions]) -> Volume:
+        """Make a volume of an image that is no volume yet; whole or not at all.
+
+        ``origin`` is the path of a file or block device, an address (http or https, with the extra ``http``), or a binary
+        stream. The format is kept unless ``how`` says otherwise, which :class:`~poolkit.engine.options.ImportOptions`
+        describes. Raises as ``create_volume``; ``Unsafe`` for an image that is ambiguous, damaged, cut short, stands on another
+        file, or has another checksum; ``HostError`` and ``Unreachable`` for a server that refuses or does not answer.
+        """
+        from poolkit.engine.importing import import_from
+
+        info, directory, outcome = import_from(self, name, origin, checked(how, ImportOptions, "import_volume"))
+        return Volume(self, info, directory, outcome)
+
     def _given_volume(self, source: str | bytes | os.PathLike[str] | model.Volume, options: CreateOptions) -> Any:
         return self.parse_volume(
             source, filename=options.get("filename", "<string>"), strict=options.get("strict", True)
@@ -339,7 +442,9 @@ class Pool:
 
 def info_of(core: Core, record: Record, *, autostart: bool | None = None, host: Host | None = None) -> PoolInfo:
     """Facts of the pool of an inventory's record; ``autostart`` and ``host`` where many pools are asked for at once."""
-    active, reason = core.activity(record, host or core.host.operation())
+    active, reason, moved = core.looked_at(record, host or core.host.operation())
+    if moved:
+        record = core.listed_anew(record)
     sizes = (record.capacity, record.allocation, record.available) if active else (0, 0, 0)
     return PoolInfo(
         name=record.name,
@@ -357,6 +462,33 @@ def info_of(core: Core, record: Record, *, autostart: bool | None = None, host: 
     )
 
 
+def _started_at_boot(core: Core) -> str:
+    from poolkit.engine.autostart import starter
+
+    unit = starter(core.locations)
+    if unit is not None:
+        return f"is started at boot, by {unit}"
+    return (
+        "is marked for autostart; nothing on this machine starts it at boot (see the manual's page "
+        "'Starting pools at boot')"
+    )
+
+
+def _require_format(backend: Backend, definition: Any) -> None:
+    """``Unsupported`` for a format that volumes of the pool's type do not have; types without formats are not asked."""
+    known, format = backend.volume_formats, definition.target.format
+    if not known or format is None or format in known:
+        return
+    import difflib
+
+    near = difflib.get_close_matches(format, known, 1)
+    raise errors.Unsupported(
+        f"volume '{definition.name}': pools of type '{backend.type}' have no volumes of format '{format}'",
+        volume=definition.name,
+        hint=f"did you mean '{near[0]}'?" if near else f"they have: {', '.join(known)}",
+    )
+
+
 def _foresee_space(backend: Backend, definition: Any) -> None:
     """``NoSpace`` if a raw volume cannot have what it is to reserve; of other formats only the program knows it."""
     wanted = definition.capacity if definition.allocation is None else definition.allocation
@@ -366,16 +498,4 @@ def _foresee_space(backend: Backend, definition: Any) -> None:
             f"volume '{definition.name}' needs {wanted} bytes, and the pool has {available}",
             volume=definition.name,
             hint=errors.Hint("reserve less: ", errors.Option("allocation", 0)),
-        )
-
-
-def _warn_of_problems(host: Host, pool: str, volumes: Sequence[VolumeInfo]) -> None:
-    """Count the volumes that are damaged, unreadable, or another format than is on record."""
-    odd = [v.name for v in volumes if v.detail is not None and v.problem]
-    if odd:
-        names = ", ".join(f"'{name}'" for name in odd[:3]) + (", ..." if len(odd) > 3 else "")
-        what = "1 volume is" if len(odd) == 1 else f"{len(odd)} volumes are"
-        why = errors.remedy("vol-info", odd[0], pool=pool)
-        host.warn(
-            errors.Hint(f"{what} damaged, unreadable or not what the record says: {names}; what is wrong says ", why)
         )

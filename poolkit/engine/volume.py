@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from poolkit import errors
-from poolkit.backend import Backend, Transfer, VolumeInfo
+from poolkit.backend import Backend, Recorded, Transfer, VolumeInfo
+from poolkit.engine import standing, writing
+from poolkit.engine.keeping import at_once, forget, keep
 from poolkit.engine.operation import Operation, Outcome, Progress
 from poolkit.engine.options import CloneOptions
+from poolkit.host import undo
 
 if TYPE_CHECKING:
-    import os
-
-    from poolkit import model
+    from poolkit import disks, model
     from poolkit.engine.chain import Link
     from poolkit.engine.core import Core
     from poolkit.engine.pool import Pool
     from poolkit.state.inventory import Record
 
 _END = 1 << 63  # the first byte that no file offset reaches
+_MODES = 0o7777  # chmod(2)
 
 
 class Volume:
@@ -69,12 +73,18 @@ class Volume:
     def look(self) -> Volume:
         """The same volume as it is now; ``VolumeNotFound`` if it is gone. Stores what it finds."""
         with self._work("vol-info", shared=True) as (op, backend, record):
-            info = backend.look(self.name, self._core.inventory.volume(record.id, self.name))
-            if info != self.info and not op.dry:
+            from poolkit.engine.refreshing import look
+
+            info = look(self._core, backend, record, self.name, self._core.inventory.volume(record.id, self.name))
+            below = standing.edges(backend, op.host, [info], self._core.listed(record))
+            lacking = [edge.said for edge in below if edge.missing]
+            half = writing.left(self._core, record, [info]).get(self.name)
+            seen = writing.marked(standing.marked(info, lacking), half)
+            if seen != self.info:
                 # What was seen is told all the same; a refresh stores it when something can be written.
                 with contextlib.suppress(errors.NoSpace, errors.PermissionDenied):
-                    self._core.inventory.put_volume(record.id, info, op.id)
-        return Volume(self.pool, info, self.directory)
+                    keep(self._core, op, backend, record, info)
+        return Volume(self.pool, seen, self.directory)
 
     def definition(self) -> Any:
         """The facts as a :class:`poolkit.model.Volume`."""
@@ -93,28 +103,72 @@ class Volume:
             definition = with_secret(definition, self._core)
         return xmlmap.write(definition)
 
-    def delete(self, *, force: bool = False, wait: float | None = None) -> Outcome:
+    def disk_xml(
+        self,
+        *,
+        chain: bool = False,
+        pool_form: bool = False,
+        target: str | None = None,
+        cache: disks.Cache | None = None,
+    ) -> str:
+        """The ``<disk>`` element with which a domain of libvirt uses the volume, in the format on record.
+
+        ``chain`` writes down every image below it, so that none is looked for in a header: each must be a volume of an active
+        pool, else ``Unsafe``. ``pool_form`` names pool and volume instead of a place. ``target`` is the disk's name in the
+        machine (vda; sda for a disc), ``cache`` one of libvirt's modes instead of what suits the storage. An encrypted volume
+        has the secret whose usage is its path, else ``SecretNotFound``. ``Unsafe`` for a volume whose format is in doubt,
+        ``Unsupported`` for one that no machine can use. Warnings are in ``outcome``; changes nothing.
+        """
+        from poolkit.engine.disks import disk_xml
+
+        return disk_xml(self, chain=chain, pool_form=pool_form, target=target, cache=cache)
+
+    def blockdev(
+        self, *, chain: bool = False, target: str | None = None, cache: disks.Cache | None = None
+    ) -> dict[str, Any]:
+        """The node that QEMU's ``-blockdev`` and ``json:`` take; arguments and errors as :meth:`disk_xml`.
+
+        Its name is ``target``. Secrets are left to whoever starts QEMU: ids of ``-object secret`` are that name with ``-key``
+        (passphrase of the volume) and ``-auth`` (login); with ``chain`` the image number n below has ``-n-key``.
+        """
+        from poolkit.engine.disks import blockdev
+
+        return blockdev(self, chain=chain, target=target, cache=cache)
+
+    def delete(self, *, force: bool = False, delete_snapshots: bool = False, wait: float | None = None) -> Outcome:
         """Delete the volume and its data. One that is gone already is dropped from the listing, unchanged.
 
-        ``force`` deletes a file that a machine has open as well, else ``Busy``.
+        ``HasDependents`` if other volumes or active pools stand on it, ``Busy`` for a file that a machine has open: ``force``
+        deletes both. ``delete_snapshots`` deletes the snapshots that are part of a volume along with it, where the pool type
+        has such, else ``Unsafe``.
         """
-        inventory = self._core.inventory
         with self._work("vol-delete", wait=wait) as (op, backend, record):
+            standing.require_free_volume(self._core, op, backend, record, self.info, "deleted", force=force)
             changed = True
             try:
-                options = _forced(force)
+                options = {"delete_snapshots": True} if delete_snapshots else {}
+                _require_snapshots(backend, options)
                 backend.require_options("delete", options)
+                with contextlib.suppress(errors.Unsupported):  # what stands on it may be all that was to be forced
+                    backend.require_options("delete", _forced(force))
+                    options |= _forced(force)
+                if backend.file_backed:
+                    _note(op, undo.gone(self.path, record.id, self.name))
                 backend.delete(self.info, **options)
             except errors.VolumeNotFound:
                 changed = False
-            if not op.dry:
-                try:
-                    inventory.drop_volume(record.id, self.name, op.id)
-                except errors.NoSpace as error:
-                    if op.id is not None:
-                        raise
-                    # It is gone, and that is what makes room.
-                    op.host.warn(f"the volume is deleted, and is listed until the next refresh: {error}")
+            except (OSError, errors.HostError):
+                if backend.file_backed and not os.path.lexists(self.path):
+                    with contextlib.suppress(errors.PoolkitError):  # then it is listed until the next refresh
+                        self._core.inventory.drop_volume(record.id, self.name, paths=[self.path])
+                raise
+            try:
+                forget(self._core, op, backend, record, self.info)
+            except (errors.HostError, errors.Busy) as error:
+                if any(step.kind != "gone" for step in op.journal.steps):
+                    raise
+                # It is gone, and that is what makes room.
+                op.host.warn(f"the volume is deleted, and is listed until the next refresh: {error}")
         if changed:
             self._emit(op, "volume-deleted")
         words = "is deleted" if changed else "was gone already"
@@ -137,9 +191,9 @@ class Volume:
         ``allocate`` backs the growth with space, and without growth the holes of a raw volume.
 
         Less than now needs ``shrink``: the data beyond the new end is lost. With ``shrink`` and ``delta`` the size is
-        reduced by ``capacity``. ``force`` works on a file with several names as well. Repeatable without ``delta``.
+        reduced by ``capacity``. ``HasDependents`` for less than now while other volumes or active pools stand on it. ``force``
+        does that, and works on a file with several names, as well. Repeatable without ``delta``.
         """
-        inventory = self._core.inventory
         with self._work("vol-resize", wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
             now = self._core.same_volume(backend, record, self.info)
@@ -155,6 +209,8 @@ class Volume:
                 )
             if wanted == now.capacity and (not allocate or now.allocation >= wanted):
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
+            if wanted < now.capacity:
+                standing.require_free_volume(self._core, op, backend, record, now, "made smaller", force=force)
             options: dict[str, Any] = {**_forced(force)}
             if (now.detail or {}).get("backing") and backend.file_backed and wanted > now.capacity:
                 from poolkit.engine.chain import trusted
@@ -162,8 +218,7 @@ class Volume:
                 options["chain"] = trusted(self._core, self.pool.name, self.path, self.info)
             backend.require_options("resize", options)
             self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **options)
-            if not op.dry:
-                inventory.put_volume(record.id, self.info, op.id)
+            keep(self._core, op, backend, record, self.info)
         words = f"volume '{self.name}' has {wanted} bytes"
         if wanted == now.capacity:
             words += ", and its space is reserved"
@@ -182,6 +237,37 @@ class Volume:
         """Make a volume with this one's content, in ``pool`` or in this one's; see :meth:`Pool.create_volume_from`."""
         return (pool or self.pool).create_volume_from(definition, self, **how)
 
+    def permit(
+        self,
+        *,
+        mode: int | None = None,
+        owner: int | None = None,
+        group: int | None = None,
+        force: bool = False,
+        wait: float | None = None,
+    ) -> Outcome:
+        """Set the permission bits and the owner and group, by number, of a volume that is a file; None leaves one as it is.
+
+        ``Unsupported`` where volumes are no files. ``force`` works on a file with several names as well. Warns of what the
+        file system has otherwise nevertheless. Repeatable.
+        """
+        if mode is not None and not 0 <= mode <= _MODES:
+            raise errors.InvalidArgument(f"volume '{self.name}' cannot have the mode {mode:o}", volume=self.name)
+        asked = {"mode": mode, "owner": owner, "group": group}
+        with self._work("vol-permit", wait=wait) as work:
+            op, backend, record = work
+            now = self._core.same_volume(backend, record, self.info)
+            if "permit" in backend.verbs() and all(value in (None, getattr(now, k)) for k, value in asked.items()):
+                return Outcome(False, f"volume '{self.name}' has these permissions already")
+            backend.require_options("permit", _forced(force))
+            self.info = backend.permit(now, mode, owner, group, **_forced(force))
+            keep(self._core, op, backend, record, self.info)
+            for what, value in asked.items():
+                if not op.dry and value not in (None, getattr(self.info, what)):
+                    op.host.warn(f"volume '{self.name}': its {what} is another still: the file system decides that")
+        self._emit(op, "volume-changed")
+        return op.outcome(True, f"volume '{self.name}' has new permissions")
+
     def wipe(
         self,
         algorithm: str = "zero",
@@ -194,8 +280,8 @@ class Volume:
         """Make the data unreadable; the volume keeps its name and capacity, and an image becomes an empty one.
 
         ``algorithm`` is zero, nnsa, dod, bsi, gutmann, schneier, pfitzner7, pfitzner33, random or trim; the outcome's message
-        says what it promises. Cannot be undone: an abort leaves the volume partly wiped. ``force`` works on a file with
-        several names as well.
+        says what it promises. Cannot be undone: an abort leaves the volume partly wiped. ``HasDependents`` if other volumes or
+        active pools stand on it. ``force`` wipes it nevertheless, and a file with several names as well.
         """
         from poolkit.content.wiping import PROMISES, check_algorithm
 
@@ -203,9 +289,11 @@ class Volume:
         with self._work("vol-wipe", wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
             now = self._core.same_volume(backend, record, self.info)
+            standing.require_free_volume(self._core, op, backend, record, now, "wiped", force=force)
             options = _forced(force)
             backend.require_options("wipe", options)
-            found = backend.wipe(now, algorithm, **options)
+            with writing.in_place(self._core, work, now, "wiped"):
+                found = backend.wipe(now, algorithm, **options)
             self._store(work, backend, found, now)
         self._emit(op, "volume-changed")
         return op.outcome(True, f"volume '{self.name}' is wiped: {PROMISES[algorithm]}")
@@ -219,6 +307,7 @@ class Volume:
         sparse: bool = False,
         force: bool = False,
         backing: bool = False,
+        form: str | None = None,
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
@@ -227,18 +316,40 @@ class Volume:
 
         The recorded format stays. A raw volume is written in place, and never beyond its capacity. An image is replaced as
         a whole when the last byte has arrived and its header was found sound; ``backing`` accepts one that stands on a
-        backing image. ``sparse`` makes holes of zeros. Raises ``InvalidArgument`` for a range outside of the volume.
+        backing image. ``sparse`` makes holes of zeros. ``form`` says what the bytes are packed as, for pool types that know
+        such (``vhd`` and ``tar`` of xensm). Raises ``InvalidArgument`` for a range outside of the volume, and
+        ``HasDependents`` if other volumes or active pools stand on it, unless ``force``.
         """
         transfer = self._transfer(offset, length, sparse)
         with self._work("vol-upload", wait=wait, abort=abort, progress=progress) as work:
             op, backend, record = work
             now = self._core.same_volume(backend, record, self.info)
-            options = _forced(force) | ({"backing": True} if backing else {})
+            standing.require_free_volume(self._core, op, backend, record, now, "overwritten", force=force)
+            options = _forced(force) | ({"backing": True} if backing else {}) | _packed(form)
             backend.require_options("upload", options)
-            found = backend.upload(now, stream, transfer, **options)
+            with writing.in_place(self._core, work, now, "written to", transfer):
+                found = backend.upload(now, stream, transfer, **options)
             self._store(work, backend, found, now)
         self._emit(op, "volume-changed")
         return op.outcome(True, f"volume '{self.name}' is uploaded")
+
+    def overwrite(
+        self,
+        source: Volume,
+        *,
+        force: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """Replace all content by that of ``source``, a volume of any pool; images as what they hold.
+
+        For pools whose volumes are made elsewhere, such as logical units; ``Unsupported`` for others, which have clones.
+        ``InvalidArgument`` if it does not fit; what is left of the volume reads as zeros then.
+        """
+        from poolkit.engine.cloning import overwrite
+
+        return overwrite(self, source, _forced(force), wait, abort, progress)
 
     def download(
         self,
@@ -247,6 +358,9 @@ class Volume:
         offset: int = 0,
         length: int = 0,
         sparse: bool = False,
+        unfinished: str | None = None,
+        settle: Callable[[], None] | None = None,
+        form: str | None = None,
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
@@ -254,7 +368,9 @@ class Volume:
         """Write the bytes of the volume's storage, as they are, to a binary stream; returns how many.
 
         ``length`` 0 means to the end. ``sparse`` makes holes in a stream that is a regular file. Changes nothing. ``outcome``
-        of this object has what there is to be warned of, such as a machine that writes to the volume.
+        of this object has what there is to be warned of, such as a machine that writes to the volume. ``unfinished`` is the
+        path that the caller's own file has until it is whole, which is removed if the work fails or its process dies;
+        ``settle`` is called when all bytes are there, to put the file into its place. ``form`` is as for :meth:`upload`.
         """
         transfer = self._transfer(offset, length, sparse)
         with self._work("vol-download", shared=True, wait=wait, abort=abort, progress=progress) as (
@@ -262,9 +378,83 @@ class Volume:
             backend,
             record,
         ):
-            count = backend.download(self._core.same_volume(backend, record, self.info), stream, transfer)
+            if unfinished is not None and not op.dry:
+                facts = os.stat(unfinished, follow_symlinks=False) if os.path.lexists(unfinished) else None
+                _note(op, undo.unlink(unfinished, facts))
+            now = self._core.same_volume(backend, record, self.info)
+            writing.warn_of_copy(self._core, op, record, now)
+            backend.require_options("download", _packed(form))
+            count = backend.download(now, stream, transfer, **_packed(form))
+            if settle is not None:
+                settle()
             self.outcome = op.outcome(False, f"{count} bytes of volume '{self.name}' were read")
             return count
+
+    def attach(
+        self,
+        *,
+        shared: bool = False,
+        node: str | None = None,
+        vm: str | None = None,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+    ) -> Outcome:
+        """Make the volume usable on this host alone, or with ``shared`` on this one as on others; its ``path`` is there then.
+
+        Repeatable: what is attached already is unchanged, but for a size that was changed elsewhere, which is seen then.
+        ``node`` allows another host to attach it, where the storage needs that; ``vm`` plugs it into a virtual machine of the
+        storage's own hosts, by name or uuid (xensm). ``Busy``, with the holder's name, for what is
+        attached elsewhere; ``Unsupported`` for pool types whose volumes need no attaching.
+        """
+        how = f"attached{f' to {node or vm}' if node or vm else ''}"
+        return self._move(
+            "attach", how, vm, wait, abort,
+            lambda backend, now, noted: backend.attach_listed(now, noted, shared=shared, node=node),
+            lambda backend, now: backend.attach(now, shared=shared, node=node, **_machine(vm)),
+        )  # fmt: skip
+
+    def detach(
+        self,
+        *,
+        node: str | None = None,
+        vm: str | None = None,
+        force: bool = False,
+        wait: float | None = None,
+        abort: threading.Event | None = None,
+    ) -> Outcome:
+        """End what :meth:`attach` began. Repeatable. ``Busy``, with the user, while the volume is in use on this host.
+
+        ``vm`` ends it for one virtual machine; without, for all that :meth:`attach` plugged it into.
+        With ``node`` and ``force`` it ends for another host, of which the caller knows that it is dead or has let go.
+        """
+        how = f"detached{f' from {node or vm}' if node or vm else ''}"
+        return self._move(
+            "detach", how, vm, wait, abort,
+            lambda backend, now, noted: backend.detach_listed(now, noted, node=node, force=force),
+            lambda backend, now: backend.detach(now, node=node, force=force, **_machine(vm)),
+        )  # fmt: skip
+
+    def _move(
+        self, verb: str, how: str, vm: str | None, wait: float | None, abort: threading.Event | None,
+        listed: Callable[[Backend, VolumeInfo, str], VolumeInfo | None],
+        move: Callable[[Backend, VolumeInfo], VolumeInfo],
+    ) -> Outcome:  # fmt: skip
+        """Attach or detach: at once by what is ``listed`` where the backend can, else by a whole ``move``."""
+        if vm is None and (done := at_once(self, f"vol-{verb}", wait, abort, listed)):
+            return self._moved(*done, how, moved=True)
+        with self._work(f"vol-{verb}", wait=wait, abort=abort) as work:
+            op, backend, record = work
+            now = self._core.same_volume(backend, record, self.info)
+            backend.require_options(verb, _machine(vm))
+            self._store(work, backend, move(backend, now), now)
+        return self._moved(op, now, how)
+
+    def _moved(self, op: Operation, before: VolumeInfo, how: str, *, moved: bool = False) -> Outcome:
+        changed = bool(op.host.plan) if op.dry else moved or self.info != before
+        if changed:
+            self._emit(op, "volume-changed")
+        where = f": {self.path}" if how == "attached" else ""
+        return op.outcome(changed, f"volume '{self.name}' is {how}{'' if changed else ' already'}{where}")
 
     def chain(self) -> list[Link]:
         """The images this volume stands on, itself first. Opens nothing but regular files and block devices, changes nothing."""
@@ -276,7 +466,8 @@ class Volume:
         """Record the format of the volume; from now on it is never guessed again. Repeatable.
 
         Without ``format`` the header decides, now; ``Unsafe`` if it passes for several formats. A volume that poolkit made
-        needs no adoption; one whose recorded format is wrong gets the right one this way.
+        needs no adoption; one whose recorded format is wrong gets the right one this way. A volume that was left half-written
+        is taken as it is, and not told of any more.
         """
         from poolkit.formats import FORMATS
 
@@ -286,7 +477,10 @@ class Volume:
             )
         with self._work("vol-adopt", wait=wait) as work:
             op, backend, record = work
-            if not backend.file_backed:
+            if not backend.keeps_formats:
+                if format is None and writing.accept(self._core, op, record, self.info):
+                    self._emit(op, "volume-changed")
+                    return op.outcome(True, f"volume '{self.name}' is taken as it is")
                 raise errors.Unsupported(
                     f"pool '{self.pool.name}': volumes of type '{backend.type}' have no format of their own"
                 )
@@ -295,7 +489,7 @@ class Volume:
             if now.type == "dir":
                 raise errors.Unsupported(f"volume '{self.name}' is a directory", volume=self.name)
             if format is not None:
-                now = backend.look(self.name, VolumeInfo(self.name, format=format, inode=now.inode, physical=1))
+                now = backend.look(self.name, None, **_by_record(Recorded(now.inode, format)))
             detail = now.detail or {}
             if detail.get("unread"):
                 raise errors.HostError(f"volume '{self.name}' {now.problem}", pool=self.pool.name, volume=self.name)
@@ -313,8 +507,9 @@ class Volume:
                         f"volume '{self.name}' is not {format or now.format}: {problem}", volume=self.name
                     )
             self._store(work, backend, now, now)
+            half = writing.accept(self._core, op, record, now)
         doubt = known is None or not known.recorded or bool((known.detail or {}).get("replaced"))
-        changed = doubt or known is None or known.format != now.format
+        changed = doubt or half or known is None or known.format != now.format
         if changed:
             self._emit(op, "volume-changed")
         words = f"the format of volume '{self.name}' is on record: {now.format}"
@@ -352,7 +547,7 @@ class Volume:
         if op.dry:
             return
         self.info = backend.look(self.name, before) if found is None else found
-        self._core.inventory.put_volume(record.id, self.info, op.id)
+        keep(self._core, op, backend, record, self.info)
 
     def _transfer(self, offset: int, length: int, sparse: bool) -> Transfer:
         for what, value in (("offset", offset), ("length", length)):
@@ -362,6 +557,22 @@ class Volume:
                     volume=self.name,
                 )
         return Transfer(offset, length, sparse)
+
+
+def _note(op: Operation, step: undo.Undo) -> None:
+    """Write down for a recovery what is about to be done. Where nothing can be, as on a full disk, the work goes on as ever."""
+    with contextlib.suppress(OSError, errors.NoSpace, errors.PermissionDenied):
+        op.host.keep_undo(step)
+
+
+def _require_snapshots(backend: Backend, options: dict[str, bool]) -> None:
+    try:
+        backend.require_options("delete", {key: True for key in options if key == "delete_snapshots"})
+    except errors.Unsupported as error:
+        raise errors.Unsupported(
+            f"snapshots are not deleted along with a volume in pools of type '{backend.type}'", pool=error.pool,
+            hint="a snapshot is a volume of its own: delete it by its name",
+        ) from error  # fmt: skip
 
 
 def _cut_short(op: Operation, backend: Backend, info: VolumeInfo) -> str | None:
@@ -376,6 +587,19 @@ def _cut_short(op: Operation, backend: Backend, info: VolumeInfo) -> str | None:
         size = copying.size_of(fd)
         image = as_format(FdReader(fd, size), info.format)
         return images.check_whole(op.host, fd, size, image, str(source))
+
+
+def _by_record(recorded: Recorded | None) -> dict[str, Any]:
+    # Only where there is one: a backend that keeps no formats need not know the word.
+    return {} if recorded is None else {"recorded": recorded}
+
+
+def _machine(vm: str | None) -> dict[str, str]:
+    return {} if vm is None else {"vm": vm}
+
+
+def _packed(form: str | None) -> dict[str, str]:
+    return {} if form is None else {"form": form}
 
 
 def _forced(force: bool) -> dict[str, bool]:

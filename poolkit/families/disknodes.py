@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.families import blockdevice
-from poolkit.host import kernel, undo
+from poolkit.host import undo
 from poolkit.host.descriptors import read_at
+from poolkit.host.devices import Devices
 from poolkit.host.port import Host
 
 _WAIT = 10.0  # seconds: for the lock of a disk that udev or another partitioner holds, and for device nodes to appear
@@ -58,53 +58,54 @@ class Disk(NamedTuple):
         return self.node[: self.node.rindex("/") + 1] + self.name(number)
 
 
-def look(path: str, part_separator: bool | None = None) -> Disk | None:
+def look(host: Host, path: str, part_separator: bool | None = None) -> Disk | None:
     """The block device at ``path``, or None. ``part_separator`` is the definition's, for device-mapper disks."""
-    number = blockdevice.number(path)
+    said = host.devices
+    number = said.number(path)
     if not number:
         return None
     base = f"/sys/dev/block/{number}"
-    name = os.path.basename(os.path.realpath(base))
-    size = int(kernel.value(f"{base}/size") or 0) * 512  # always counted in 512 bytes
-    sector = int(kernel.value(f"{base}/queue/logical_block_size") or 512)
-    dm = kernel.value(f"{base}/dm/name")
+    name = os.path.basename(said.real(base))
+    size = int(said.value(f"{base}/size") or 0) * 512  # always counted in 512 bytes
+    sector = int(said.value(f"{base}/queue/logical_block_size") or 512)
+    dm = said.value(f"{base}/dm/name")
     if dm:
-        names = _dm_parts(base)
+        names = _dm_parts(said, base)
         return Disk(
             path, f"/dev/mapper/{dm}", number, size, sector, dm, _dm_separator(dm, names, part_separator), names
         )
     separator = "p" if name[-1:].isdigit() else ""
     prefix = name + separator
     names = {}
-    for entry in os.listdir(base):
+    for entry in said.names(base):
         tail = entry.removeprefix(prefix)
         if entry.startswith(prefix) and tail.isdigit():
             names[int(tail)] = entry
     return Disk(path, f"/dev/{name.replace('!', '/')}", number, size, sector, "", separator, names)
 
 
-def whole() -> Iterator[Disk]:
+def whole(host: Host) -> Iterator[Disk]:
     """The disks of this host with a medium that can be written: multipath ones, but no other mapped devices nor loops."""
-    for name in sorted(os.listdir("/sys/block")):
+    said = host.devices
+    for name in sorted(said.names("/sys/block")):
         base = f"/sys/block/{name}"
-        plain = os.path.exists(f"{base}/device") and not name.startswith(("sr", "fd"))
-        if not plain and not kernel.value(f"{base}/dm/uuid").startswith("mpath-"):
+        plain = said.there(f"{base}/device") and not name.startswith(("sr", "fd"))
+        if not plain and not said.value(f"{base}/dm/uuid").startswith("mpath-"):
             continue
-        mapped = kernel.value(f"{base}/dm/name")
-        found = look(f"/dev/mapper/{mapped}" if mapped else f"/dev/{name.replace('!', '/')}")
-        if found is not None and found.size and kernel.value(f"{base}/ro") == "0":
+        mapped = said.value(f"{base}/dm/name")
+        found = look(host, f"/dev/mapper/{mapped}" if mapped else f"/dev/{name.replace('!', '/')}")
+        if found is not None and found.size and said.value(f"{base}/ro") == "0":
             yield found
 
 
-def _dm_parts(base: str) -> dict[int, str]:
+def _dm_parts(said: Devices, base: str) -> dict[int, str]:
     """kpartx and parted give a partition the uuid of its disk after ``partN-``."""
     names: dict[int, str] = {}
-    own = kernel.value(f"{base}/dm/uuid")
-    with contextlib.suppress(OSError):
-        for holder in os.listdir(f"{base}/holders"):
-            prefix, _, of = kernel.value(f"/sys/class/block/{holder}/dm/uuid").partition("-")
-            if of == own and own and prefix.startswith("part") and prefix[4:].isdigit():
-                names[int(prefix[4:])] = kernel.value(f"/sys/class/block/{holder}/dm/name")
+    own = said.value(f"{base}/dm/uuid")
+    for holder in said.names(f"{base}/holders"):
+        prefix, _, of = said.value(f"/sys/class/block/{holder}/dm/uuid").partition("-")
+        if of == own and own and prefix.startswith("part") and prefix[4:].isdigit():
+            names[int(prefix[4:])] = said.value(f"/sys/class/block/{holder}/dm/name")
     return names
 
 
@@ -117,22 +118,20 @@ def _dm_separator(dm: str, names: dict[int, str], wanted: bool | None) -> str:
     return "p" if wanted or dm[-1:].isdigit() else ""  # as libvirt: without it the number could not be told
 
 
-def head(path: str) -> bytes:
+def head(host: Host, path: str) -> bytes:
     """The first 8 KiB of the disk. Raises ``OSError``."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    fd = host.devices.open(path)
     try:
-        if not stat.S_ISBLK(os.fstat(fd).st_mode):
-            raise errors.Unsafe(f"'{path}' is not a block device")
         return read_at(fd, _HEAD, 0)
     finally:
         os.close(fd)
 
 
-def span(number: str) -> tuple[int, int]:
+def span(host: Host, number: str) -> tuple[int, int]:
     """Start and size in bytes that the kernel has for the partition ``major:minor``; the start is -1 if it has none."""
     base = f"/sys/dev/block/{number}"
-    start = kernel.value(f"{base}/start")
-    return int(start) * 512 if start else -1, int(kernel.value(f"{base}/size") or 0) * 512
+    start = host.devices.value(f"{base}/start")
+    return int(start) * 512 if start else -1, int(host.devices.value(f"{base}/size") or 0) * 512
 
 
 @contextlib.contextmanager
@@ -155,7 +154,7 @@ def locked(host: Host, disk: Disk) -> Iterator[None]:
 
 def _open_locked(host: Host, disk: Disk) -> int:
     # Read-only: udev looks again at a disk that was open for writing.
-    fd = os.open(disk.node, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    fd = host.devices.open(disk.node)
 
     def taken() -> bool:
         try:
@@ -175,7 +174,7 @@ def _open_locked(host: Host, disk: Disk) -> int:
 
 def settle(host: Host) -> None:
     """Wait until udev, if it runs, has done what it was told."""
-    if os.path.exists(_UDEV):
+    if host.devices.there(_UDEV):
         host.query(["udevadm", "settle", "--timeout=30"], ok=(0, 1))
 
 
@@ -233,15 +232,15 @@ def forget(host: Host, disk: Disk, number: int, what: str, *, stale: bool = Fals
 def require_idle(host: Host, disk: Disk, number: int, what: str) -> None:
     """Raise ``Busy``, naming the user, if the partition is mounted, swap space, part of something or open for good."""
     if number in disk.names:
-        device = blockdevice.number(disk.part(number))
+        device = host.devices.number(disk.part(number))
         if device and (words := blockdevice.users(host, device)):
-            raise errors.Busy(f"{what} is in use: {', '.join(words[:5])}")
+            raise errors.Busy(f"{what} is in use: {errors.some(words)}")
 
 
 def _by(host: Host, node: str) -> str:
-    device = blockdevice.number(node)
+    device = host.devices.number(node)
     words = blockdevice.users(host, device, processes=True) if device else []
-    return f": {', '.join(words[:5])}" if words else ""
+    return f": {errors.some(words)}" if words else ""
 
 
 def arrive(host: Host, disk: Disk, number: int, what: str) -> Disk:
@@ -249,8 +248,8 @@ def arrive(host: Host, disk: Disk, number: int, what: str) -> Disk:
 
     def there() -> Disk | None:
         # With device-mapper the machine's own rules for kpartx may have given it another name than the expected one.
-        found = look(disk.path) if disk.dm else disk
-        if found is not None and (number in found.names or not disk.dm) and blockdevice.number(found.part(number)):
+        found = look(host, disk.path) if disk.dm else disk
+        if found is not None and (number in found.names or not disk.dm) and host.devices.number(found.part(number)):
             return found
         return None
 
@@ -263,7 +262,7 @@ def arrive(host: Host, disk: Disk, number: int, what: str) -> Disk:
     return found
 
 
-def stable(target: str, disk: Disk, nodes: dict[str, str]) -> dict[str, str]:
+def stable(host: Host, target: str, disk: Disk, nodes: dict[str, str]) -> dict[str, str]:
     """For each partition's node its path below the pool's target: a link there that leads to it, else the node itself.
 
     Of several links the one whose name continues that of the disk in the definition is taken, else the first by name.
@@ -273,8 +272,7 @@ def stable(target: str, disk: Disk, nodes: dict[str, str]) -> dict[str, str]:
         return nodes
     found: dict[str, str] = {}
     own = os.path.basename(disk.path) + "-part"
-    with contextlib.suppress(OSError):
-        for entry in sorted(os.listdir(target), key=lambda entry: (not entry.startswith(own), entry)):
-            real = os.path.realpath(f"{target}/{entry}")
-            found.setdefault(real, f"{target}/{entry}")
-    return {name: found.get(os.path.realpath(node), node) for name, node in nodes.items()}
+    said = host.devices
+    for entry in sorted(said.names(target), key=lambda entry: (not entry.startswith(own), entry)):
+        found.setdefault(said.real(f"{target}/{entry}"), f"{target}/{entry}")
+    return {name: found.get(said.real(node), node) for name, node in nodes.items()}

@@ -67,14 +67,19 @@ def mount(
     options: Sequence[str],
     timeout: float = 600,
     bind: bool = False,
+    pass_fds: Sequence[int] = (),
 ) -> None:
-    """Run mount(8). ``kind`` is the kernel's name of the file system. Undone by unmounting exactly this. Raises as ``change``."""
+    """Run mount(8). ``kind`` is the kernel's name of the file system; ``pass_fds`` are descriptors that options name.
+
+    Undone by unmounting exactly this. Raises as ``change``.
+    """
     words = [*options, *SAFE]
     type = ["-t", kind] if kind else []
     host.change(
         ["mount", *type, "-o", ",".join(["bind", *words] if bind else words), "--", source, target],
         undo=undo.unmount(host.locate(target)[0], source),
         timeout=timeout,
+        pass_fds=pass_fds,
     )
 
 
@@ -86,7 +91,7 @@ def unmount(host: Host, pool: str, mount: Mount, *, timeout: float = 600) -> Non
         if "busy" not in error.stderr:  # the status is 32, or 16 from the helper for NFS
             raise
         users = list(holders(host, mount))
-        by = f" by {_listed(users)}" if users else ""
+        by = f" by {errors.some(users)}" if users else ""
         raise errors.Busy(
             f"pool '{pool}': '{mount.target}' is in use{by}",
             pool=pool, hint="end those first; the pool stays active" if users else "lsof and fuser may know who it is",
@@ -157,13 +162,6 @@ def _number_of(mount: Mount) -> str:
 
 def _escaped(path: str) -> str:
     return path.replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
-
-
-def _listed(users: Sequence[str]) -> str:
-    shown = list(users[:5])
-    if len(users) > 5:
-        shown.append(f"{len(users) - 5} more")
-    return ", ".join(shown[:-1]) + " and " + shown[-1] if len(shown) > 1 else shown[0]
 
 
 def erase_target(backend: Any) -> bool:

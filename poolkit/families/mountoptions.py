@@ -1,15 +1,17 @@
 """Which options of mount(8) a definition may give, by file system.
 
-A list of what is allowed, not of what is forbidden: an option can name files, read secrets, run helpers, cancel ``nosuid``
-or bring the machine down (``errors=panic``), and new kernels bring new ones. Names and meanings are those of mount(8),
-nfs(5), mount.cifs(8) and the kernel's documentation of each file system.
+What is dangerous is refused with the reason: an option can name files, read secrets, run helpers, mount something else, or
+bring the machine down (``errors=panic``). What a table knows is checked, so that a slip is found when the pool is defined and
+not at the next boot. The rest passes if it is made of letters that no parser could split: kernels bring new options, and
+other tools write some that mean nothing here. Names and meanings are those of mount(8), nfs(5), mount.cifs(8), mount.glusterfs
+and the kernel's documentation of each file system.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from poolkit import errors
 
@@ -26,7 +28,7 @@ _FLAG = ""  # takes no value
 
 _GENERAL = {
     _FLAG: "ro rw sync async dirsync atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime "
-    "nolazytime iversion noiversion silent loud defaults _netdev nosuid nodev noexec"
+    "nolazytime iversion noiversion silent loud defaults _netdev nosuid nodev noexec nosymfollow"
 }
 _EXT = {
     _FLAG: "acl noacl user_xattr nouser_xattr barrier nobarrier discard nodiscard delalloc nodelalloc norecovery noload "
@@ -123,7 +125,7 @@ _KINDS: dict[str, dict[str, str]] = {
         "all|none|pos|positive": "lookupcache",
         "none|tls|mtls": "xprtsec",
         "lazy|eager|wait": "write",
-        _ADDRESS: "clientaddr",
+        _ADDRESS: "clientaddr addr",
     },
     "cifs": {
         _FLAG: "guest hard soft forceuid noforceuid forcegid noforcegid perm noperm serverino noserverino mapchars nomapchars "
@@ -139,40 +141,76 @@ _KINDS: dict[str, dict[str, str]] = {
         "handletimeout closetimeo retrans esize min_enc_offload",
         r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}": "domain workgroup netbiosname servern",
         _WORD: "iocharset",
+        _ADDRESS: "addr ip srcaddr",
     },
     "glusterfs": {
         _FLAG: "acl selinux worm fopen-keep-cache enable-ino32 mem-accounting thin-client",
         "CRITICAL|ERROR|WARNING|INFO|DEBUG|TRACE|NONE": "log-level",
-        "enable|disable|yes|no|on|off": "direct-io-mode use-readdirp root-squash reader-thread-count kernel-writeback-cache",
+        # libvirt mounts every gluster pool with direct-io-mode=1
+        "enable|disable|yes|no|on|off|true|false|0|1": "direct-io-mode use-readdirp root-squash kernel-writeback-cache "
+        "fopen-keep-cache auto-invalidation global-threading",
+        _N: "reader-thread-count server-port volfile-server-port lru-limit invalidate-limit fetch-attempts",
         r"\d{1,6}(\.\d{1,6})?": "attribute-timeout entry-timeout negative-timeout background-qlen congestion-threshold "
         "event-history",
         r"[A-Za-z0-9_.:-]{1,255}": "backup-volfile-servers backupvolfile-server",
     },
 }
 
-# Why the better known of those that are not allowed are not.
-_WHY = {
-    "suid": "it lets files of the storage become root", "dev": "it lets the storage hold device nodes",
-    "exec": "it lets files of the storage be run", "user": "it implies others that poolkit sets",
-    "users": "it implies others that poolkit sets", "owner": "it implies others that poolkit sets",
-    "group": "it implies others that poolkit sets", "remount": "it changes a mount that is there already",
-    "bind": "it mounts something else than the source", "rbind": "it mounts something else than the source",
-    "move": "it moves a mount that is there already", "loop": "the source must be a device",
-    "offset": "the source must be a device", "encryption": "the source must be a device",
-    "context": "labels are the machine's own affair", "fscontext": "labels are the machine's own affair",
-    "defcontext": "labels are the machine's own affair", "rootcontext": "labels are the machine's own affair",
-    "credentials": "it reads a file of the host", "cred": "it reads a file of the host",
-    "username": "logins have no place in a definition", "user_id": "logins have no place in a definition",
-    "password": "secrets have no place in a definition", "pass": "secrets have no place in a definition",
-    "password2": "secrets have no place in a definition", "bg": "mount would end before anything is mounted",
+# What only those have a use for who read /etc/fstab. Taken, and not given to mount(8): with `nofail` it would end well although
+# nothing is mounted, and whether a pool is up is told by the pool.
+FSTAB = frozenset({"nofail", "noauto", "auto"})
+
+_VALUE = re.compile(
+    r"[A-Za-z0-9_.:+@%~/=-]{0,255}"
+)  # of an option that no table has: nothing that a parser could split
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]{0,63}")
+_CHOICES = "[A-Za-z]{3}"  # in a table's pattern: words, of which a new kernel may know more
+
+_OTHER_MOUNT = "it changes how a mount is shared, or one that is there already"
+_OTHER_SOURCE = "it mounts something else than the source"
+_OTHER_DEVICE = "it uses another device than the source"
+_IMPLIES = "it implies others that poolkit sets, and lets users unmount it"
+_LOOP = "the source must be a device"
+_LOGIN = "logins have no place in an option"
+_FILE = "it names a file of the host"
+_PROGRAM = "it runs another program, or gives it options that nobody has looked at"
+_FUSE = "it is between the kernel and the program that serves the mount"
+
+# Dangerous in the hands of who writes a definition that root starts, whatever the file system. Names in lower case: helpers
+# of mount(8) compare some without regard to case, and by their beginning.
+_WHY: dict[str, str] = {
+    "suid": "it lets files of the storage become root",
+    "dev": "it lets the storage hold device nodes",
+    "exec": "it lets files of the storage be run",
+    **dict.fromkeys(("user", "users", "owner", "group"), _IMPLIES),
+    **dict.fromkeys(
+        ("remount", "move", "shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"),
+        _OTHER_MOUNT,
+    ),
+    **dict.fromkeys(("bind", "rbind", "source", "unc", "target", "path", "prefixpath", "meta"), _OTHER_SOURCE),
+    **dict.fromkeys(("volume-name", "volume-id", "subdir-mount", "volfile"), _OTHER_SOURCE),
+    **dict.fromkeys(("loop", "offset", "sizelimit", "encryption"), _LOOP),
+    **dict.fromkeys(("journal_path", "journal_dev", "logdev", "rtdev", "device"), _OTHER_DEVICE),
+    **dict.fromkeys(("username", "password", "password2", "pass", "pass2"), _LOGIN),
+    **dict.fromkeys(("log-file", "dump-fuse", "pid-file"), _FILE),
+    **dict.fromkeys(("helper", "uhelper", "fuse-mountopts", "fuse-opt", "xlator-option"), _PROGRAM),
+    **dict.fromkeys(("fd", "rootmode", "user_id", "group_id"), _FUSE),
     "cruid": "it takes the tickets of another user",
-    "helper": "it runs another program", "log-file": "it writes a file of the host",
-}  # fmt: skip
+    "privkey_serial": "it takes a key of the host",
+    "mounthost": "it asks another server than the source's",
+    "mountaddr": "it asks another server than the source's",
+    "bg": "mount would end before anything is mounted",
+}
+_WHY_BEGINNING = {
+    "cred": "it reads a file of the host",  # mount.cifs takes any word that begins so for `credentials`
+    "x-": "it is meant for mount(8) itself, or for readers of fstab, and may run or make things",
+    "verity.": "it names files and devices of the host",
+}
 
 
 @functools.cache
 def _table(kind: str) -> dict[str, list[str]]:
-    """From the name of each allowed option to the patterns of its values; an empty pattern means no value."""
+    """From the name of each option that is known to the patterns of its values; an empty pattern means no value."""
     table: dict[str, list[str]] = {}
     for group in (_GENERAL, _KINDS.get(kind, {})):
         for pattern, names in group.items():
@@ -181,10 +219,20 @@ def _table(kind: str) -> dict[str, list[str]]:
     return table
 
 
-def check(pool: str, kind: str, given: Iterable[str]) -> list[str]:
-    """The options if all are allowed for file systems of ``kind`` (a ``<format>`` value; others: the general options).
+def danger(name: str, value: str = "") -> str | None:
+    """Why an option may not be given, whatever the file system; None if nothing speaks against it."""
+    name = name.lower()
+    if value.lower() in ("panic", "bug"):
+        return "it stops the whole machine when the storage has an error"
+    begins = next((why for beginning, why in _WHY_BEGINNING.items() if name.startswith(beginning)), None)
+    return begins or _WHY.get(name)
 
-    Raises ``Unsafe`` for one that is known to be dangerous, ``InvalidArgument`` for any other.
+
+def check(pool: str, kind: str, given: Iterable[str]) -> list[str]:
+    """The options that mount(8) is to be given, for a file system of ``kind`` (a ``<format>`` value).
+
+    Raises ``Unsafe`` for one that is dangerous, ``InvalidArgument`` for one that cannot be meant: no word of letters, or a
+    known one with a value that it does not take. What is not known is for the file system to judge, and passes.
     """
     table = _table(kind)
     found = []
@@ -196,37 +244,48 @@ def check(pool: str, kind: str, given: Iterable[str]) -> list[str]:
                 f"pool '{pool}': the mount option '{shown}' contains a comma, which would begin another option",
                 pool=pool, hint="give each option an <fs:option> of its own",
             )  # fmt: skip
-        if name in _WHY or name.lower().startswith("x-"):
-            why = _WHY.get(name, "it is meant for mount(8) itself and may run or make things")
-            raise errors.Unsafe(f"pool '{pool}': the mount option '{shown}' is not allowed: {why}", pool=pool)
+        if why := danger(name, value):
+            raise errors.Unsafe(
+                f"pool '{pool}': the mount option '{shown}' is not allowed: {why}", pool=pool,
+                hint="name the user and the secret by <auth type='smb'> in the source" if why == _LOGIN else None,
+            )  # fmt: skip
+        if name in FSTAB and not equals:
+            continue
         patterns = table.get(name)
         if patterns is None:
-            raise errors.InvalidArgument(
-                f"pool '{pool}': '{shown}' is not among the mount options allowed for "
-                + ("a file system that is not named" if kind == "auto" else kind), pool=pool,
-                hint="name it: <format type='ext4'/>" if kind == "auto" else _near(name, list(table)),
-            )  # fmt: skip
-        if not any(re.fullmatch(p, value) if p and equals else not (p or equals) for p in patterns):
+            _check_unknown(pool, shown, name, value)
+        elif not any(re.fullmatch(p, value) if p and equals else not (p or equals) for p in patterns) and not (
+            equals and any(re.search(_CHOICES, p) for p in patterns) and _plain(value)
+        ):
             lacks = "takes no value" if patterns == [_FLAG] else "does not take that value"
             raise errors.InvalidArgument(
-                f"pool '{pool}': the mount option '{name}' {lacks if equals else 'needs a value'}: '{shown}'", pool=pool,
-                hint="a login needs a password, which no definition can give: use krb5 or none, or leave it out for a guest"
-                if (kind, name) == ("cifs", "sec") else None,
-            )  # fmt: skip
+                f"pool '{pool}': the mount option '{name}' {lacks if equals else 'needs a value'}: '{shown}'", pool=pool
+            )
         found.append(option)
     return found
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    import difflib
+def _plain(value: str) -> bool:
+    return bool(_VALUE.fullmatch(value)) and value[:1] != "/" and ".." not in value.split("/")
 
-    near = difflib.get_close_matches(name, names, 1)
-    return f"did you mean '{near[0]}'?" if near else "the list is in the manual's page on the pool type"
+
+def _check_unknown(pool: str, shown: str, name: str, value: str) -> None:
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise errors.InvalidArgument(
+            f"pool '{pool}': '{shown}' cannot be a mount option: it has characters that none has", pool=pool
+        )
+    if not _plain(value):
+        raise errors.Unsafe(f"pool '{pool}': the mount option '{shown}' is not allowed: {_FILE}", pool=pool)
+
+
+def dangerous() -> dict[str, str]:
+    """The options that are refused, with the reason, for the manual; a name that ends in ``*`` is a beginning."""
+    return {**_WHY, **{f"{beginning}*": why for beginning, why in _WHY_BEGINNING.items()}}
 
 
 def reference() -> dict[str, tuple[str, ...]]:
-    """The names of all allowed options by file system, for the manual; ``all`` has those that every one of them takes."""
+    """The names of the options that are known by file system; ``all`` has those that every one of them takes."""
     return {"all": tuple(sorted(_table(""))), **{
-        kind: tuple(sorted(name for names in groups.values() for name in names.split()))
+        kind: tuple(sorted({name for names in groups.values() for name in names.split()}))
         for kind, groups in _KINDS.items()
     }}  # fmt: skip

@@ -6,6 +6,7 @@ knows their geometry and hides their book-keeping slices. All sizes and places h
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
 import re
@@ -48,6 +49,26 @@ PARTED = {
 }  # fmt: skip
 
 
+def identity(head: bytes) -> str:
+    """What tells a disk's table from others, of its first 8 KiB: the GUID of gpt, the number of dos; empty if there is none."""
+    kind = label(head)
+    if kind == "gpt":
+        at = 512 if head[512:520] == b"EFI PART" else 4096
+        if not _is_header(head[at : at + 512]):
+            return ""  # the other table at the disk's end has it
+        return f"gpt {head[at + 56 : at + 72].hex()}"  # UEFI 2.10, 5.3.2: DiskGUID
+    mark = head[440:444]  # the signature of a disk, as Windows and the kernel have it
+    return f"dos {mark.hex()}" if kind == "dos" and mark != bytes(4) else ""
+
+
+def _is_header(data: bytes) -> bool:
+    """Whether a sector is a header of gpt that says what was written: UEFI 2.10, 5.3.2, its checksum over its own length."""
+    length = int.from_bytes(data[12:16], "little")
+    if data[:8] != b"EFI PART" or not 92 <= length <= len(data):
+        return False
+    return binascii.crc32(data[:16] + bytes(4) + data[20:length]) == int.from_bytes(data[16:20], "little")
+
+
 class Partition(NamedTuple):
     """One entry. ``kind`` is primary, extended or logical; ``type`` the table's own code, ``format`` the volume's."""
 
@@ -81,6 +102,7 @@ class Gap(NamedTuple):
 class Table(NamedTuple):
     """A partition table. ``grain`` is what starts are aligned to; ``ident`` its identity, if it has one.
 
+    ``damaged`` says which of gpt's two copies is, if one is: what is known comes from the other one then.
     ``marks`` are the starts of all that is in use, book-keeping included, and ``last`` is the end of usable space.
     """
 
@@ -92,6 +114,7 @@ class Table(NamedTuple):
     gaps: tuple[Gap, ...]
     marks: tuple[int, ...]
     last: int
+    damaged: str = ""
 
     def find(self, number: int) -> Partition | None:
         """The partition of that number."""
@@ -130,6 +153,8 @@ def label(head: bytes) -> str:
     if head[4:8] == b"IPL1":
         return "pc98"
     # A boot sector without a table, such as that of a whole-disk boot loader, has entries with other flags.
+    if any(head[450 + 16 * i] == 0xEE for i in range(4)):
+        return "gpt"  # UEFI 2.10, 5.2.3: its protective record, also where the first header is damaged
     return "dos" if all(head[446 + 16 * i] in (0, 0x80) for i in range(4)) else ""
 
 
@@ -148,7 +173,9 @@ def fetch(host: Host, node: str, label: str, size: int, sector: int) -> Table:
 
 
 def _sfdisk(host: Host, node: str, label: str, size: int, sector: int) -> Table:
-    text = host.query(["sfdisk", "--json", "--", node]).stdout
+    answer = host.query(["sfdisk", "--json", "--", node])
+    text = answer.stdout
+    damaged = next((one for one in ("primary", "backup") if f"The {one} GPT table is corrupt" in answer.stderr), "")
     try:
         found = json.loads(_clean(text))["partitiontable"]
         sector = found.get("sectorsize", sector)
@@ -161,10 +188,10 @@ def _sfdisk(host: Host, node: str, label: str, size: int, sector: int) -> Table:
         raise errors.HostError(
             f"the first sectors of '{node}' show a table of type {label}, and sfdisk reads "
             f"{'the protective record of gpt' if kind == label else f'one of type {kind}'}",
-            hint="one of gpt's two tables is damaged, or the disk had sectors of another size when it was written: "
+            hint="gpt's tables are damaged, or the disk had sectors of another size when it was written: "
             f"sfdisk --dump {node}",
         )
-    if kind == "gpt" and _grown(node, size, sector):
+    if kind == "gpt" and not damaged and _grown(host, node, size, sector):
         # The next write moves the second table to the disk's end: its entries there, and one sector of header.
         entries = -(-int(found.get("table-length", GPT_ENTRIES)) * 128 // sector)
         usable = (usable[0], (size // sector - entries - 1) * sector)
@@ -174,7 +201,7 @@ def _sfdisk(host: Host, node: str, label: str, size: int, sector: int) -> Table:
     if kind == "dos":
         last = min(last, DOS_SECTORS * sector)
         extended = next((p for p in parts if p.kind == "extended"), None)
-        taken = _records(node, extended, sector) if extended is not None else []
+        taken = _records(host, node, extended, sector) if extended is not None else []
     gaps = _gaps([p for p in parts if p.kind != "logical"], first, last)
     for extended in [p for p in parts if p.kind == "extended"]:
         inner = [(p.start, p.end) for p in parts if p.kind == "logical"] + taken
@@ -185,7 +212,7 @@ def _sfdisk(host: Host, node: str, label: str, size: int, sector: int) -> Table:
             if gap.size > GRAIN
         ]
     marks = (*(p.start for p in parts), *(start for start, _ in taken))
-    return Table(kind, str(found.get("id", "")), sector, GRAIN, tuple(parts), tuple(gaps), marks, last)
+    return Table(kind, str(found.get("id", "")), sector, GRAIN, tuple(parts), tuple(gaps), marks, last, damaged)
 
 
 def _clean(text: str) -> str:
@@ -203,14 +230,14 @@ def _number(part: str, node: str) -> int:
     return int(tail.removeprefix("-part").removeprefix("p"))
 
 
-def _grown(node: str, size: int, sector: int) -> bool:
+def _grown(host: Host, node: str, size: int, sector: int) -> bool:
     """Whether the second table of gpt is not at the disk's end, because the disk was made larger (UEFI 5.3.2)."""
-    header = _sectors(node, sector, 40)
+    header = _sectors(host, node, sector, 40)
     return header[:8] == b"EFI PART" and int.from_bytes(header[32:40], "little") < size // sector - 1
 
 
-def _sectors(node: str, offset: int, length: int) -> bytes:
-    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def _sectors(host: Host, node: str, offset: int, length: int) -> bytes:
+    fd = host.devices.open(node)
     try:
         return read_at(fd, length, offset)
     finally:
@@ -226,11 +253,11 @@ def _entry(label: str, number: int, entry: dict[str, object], sector: int) -> Pa
     return Partition(number, start, end, kind, format, code, str(entry.get("uuid", "")))
 
 
-def _records(node: str, extended: Partition, sector: int) -> list[tuple[int, int]]:
+def _records(host: Host, node: str, extended: Partition, sector: int) -> list[tuple[int, int]]:
     """Places of the records that chain logical partitions: sfdisk does not tell them, and parted puts them anywhere."""
     places: list[tuple[int, int]] = []
     here = extended.start
-    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = host.devices.open(node)
     try:
         while len(places) < 256:  # a chain may be a ring
             data = read_at(fd, 512, here)

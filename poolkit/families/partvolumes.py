@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -41,7 +40,7 @@ class PartitionVolumes(BlockBackend):
     def _disk(self) -> disknodes.Disk:
         separator = self.pool.source.devices[0].part_separator
         disk: disknodes.Disk | None = self.host.shared(
-            ("disk", self.path), lambda: disknodes.look(self.path, separator)
+            ("disk", self.path), lambda: disknodes.look(self.host, self.path, separator)
         )
         if disk is None:
             raise self._error(
@@ -55,7 +54,7 @@ class PartitionVolumes(BlockBackend):
 
     def _read_label(self) -> str:
         try:
-            return partitiontable.label(disknodes.head(self.path))
+            return partitiontable.label(disknodes.head(self.host, self.path))
         except OSError as error:
             raise errors.from_os_error(error, f"read the disk '{self.path}'", pool=self.pool.name) from error
 
@@ -91,7 +90,7 @@ class PartitionVolumes(BlockBackend):
             yield self._anew(disk)
 
     def _anew(self, disk: disknodes.Disk) -> tuple[disknodes.Disk, Table]:
-        now = disknodes.look(self.path, self.pool.source.devices[0].part_separator)
+        now = disknodes.look(self.host, self.path, self.pool.source.devices[0].part_separator)
         if now is None or now.number != disk.number:
             raise self._error(
                 errors.Unsafe,
@@ -141,8 +140,13 @@ class PartitionVolumes(BlockBackend):
         table = self._table(disk)
         if table is None:
             return
+        if table.damaged:
+            self.host.warn(
+                f"the {table.damaged} partition table of '{self.path}' is damaged, and what is listed comes from the other one; "
+                "the next volume that is made, resized or deleted writes both anew"
+            )
         paths = disknodes.stable(
-            self.pool.target.path, disk, {disk.name(p.number): disk.part(p.number) for p in table.parts}
+            self.host, self.pool.target.path, disk, {disk.name(p.number): disk.part(p.number) for p in table.parts}
         )
         for part in table.parts:
             name = disk.name(part.number)
@@ -152,13 +156,18 @@ class PartitionVolumes(BlockBackend):
             if part.number not in disk.names:
                 detail["warning"] = "the partition has no device node; one is made when the pool is stopped and started"
             path = paths[name]
-            mode, owner, group = _permissions(disk.part(part.number))
+            mode, owner, group = self._permissions(disk.part(part.number))
             info = VolumeInfo(
                 name, "block", part.format, part.size, part.size, mode=mode, owner=owner, group=group, key=path, path=path,
                 detail=detail,
             )  # fmt: skip
             old = known.get(name)
             yield old if old == info and old is not None else info  # the same object: nothing to be stored
+
+    def _permissions(self, path: str) -> tuple[int, int, int]:
+        """Mode, owner and group of a device node; those of a new one while it is not there."""
+        node = self.host.devices.node(path)
+        return (0o600, 0, 0) if node is None else (node.mode, node.owner, node.group)
 
     def source(self, info: VolumeInfo) -> Source:
         """The partition as raw bytes: its type says nothing of an image format."""
@@ -181,7 +190,7 @@ class PartitionVolumes(BlockBackend):
     def identify(self, info: VolumeInfo, fd: int) -> None:
         """The open device must be where the listing has the partition: numbers of logical ones change."""
         (_, start, end), *_ = (info.detail or {})["extents"]
-        have, size = disknodes.span(mounts.number(os.fstat(fd).st_rdev))
+        have, size = disknodes.span(self.host, mounts.number(os.fstat(fd).st_rdev))
         if size != end - start or have not in (-1, start):
             raise self.replaced(f"'{info.path}'", info.name)
 
@@ -210,7 +219,7 @@ class PartitionVolumes(BlockBackend):
             disk = disknodes.arrive(self.host, disk, part.number, what)
             name = disk.name(part.number)
             if (wanted := volume.target.permissions) is not None:
-                self._give(os.path.realpath(disk.part(part.number)), wanted)
+                self._give(self.host.devices.real(disk.part(part.number)), wanted)
         return self._at(part.start, name)
 
     def _at(self, start: int, name: str) -> VolumeInfo:
@@ -291,8 +300,16 @@ class PartitionVolumes(BlockBackend):
             newest = undo.run_if(question, place, disknodes.forget_argv(disk, part.number))
         self.host.change(argv, input=None if script is None else script.encode(), undo=newest, whole=True)
 
-    def clone(self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None) -> VolumeInfo:
-        """Make a partition and copy the content of ``source`` into it, images as what they hold."""
+    def clone(
+        self,
+        volume: Volume,
+        source: Source,
+        *,
+        linked: bool = False,
+        reflink: bool | None = None,
+        secret: bytes | None = None,
+    ) -> VolumeInfo:
+        """Make a partition and copy the content of ``source`` into it, images as what they hold; ``secret`` opens one."""
         if linked or reflink:
             what = "be a linked clone" if linked else "share blocks with another volume"
             raise self._error(
@@ -308,7 +325,7 @@ class PartitionVolumes(BlockBackend):
         label = f"copy {source.path} to {info.path}"
         if self.host.step(label):
             with self.open_volume(info, write=True) as fd:
-                self.fill(fd, source)
+                self.fill(fd, source, secret=secret)
         return info
 
     def delete(self, info: VolumeInfo) -> None:
@@ -399,15 +416,6 @@ class PartitionVolumes(BlockBackend):
             )  # fmt: skip
         if capacity < table.sector:
             raise self._error(errors.InvalidArgument, f"volume '{info.name}' cannot have 0 bytes", volume=info.name)
-
-
-def _permissions(node: str) -> tuple[int, int, int]:
-    """Mode, owner and group of a device node; those of a new one while it is not there."""
-    try:
-        facts = os.stat(node)
-    except OSError:
-        return 0o600, 0, 0
-    return stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid
 
 
 def _place(table: Table, part: Partition) -> str:

@@ -14,24 +14,52 @@ def pool_classes() -> list[type]:
     return built_in_definitions()
 
 
-def documents() -> dict[str, list[type]]:
-    """The classes of every kind of document, by the stem of its schema files (libvirt's names)."""
+def plan_schema() -> str:
+    """The JSON Schema of what ``plan --json`` prints."""
+    from pathlib import Path
+
+    return Path(__file__).with_name("plan.schema.json").read_text(encoding="utf-8")
+
+
+STEMS = {
+    "pool": "storagepool", "volume": "storagevol", "secret": "secret", "flavor": "flavor", "sources": "sources",
+    "capabilities": "storagepoolcaps", "documents": "documents",
+}  # fmt: skip
+"""The stem of the schema files (libvirt's names) by the kind of document."""
+
+
+def documents(pools: list[type] | None = None) -> dict[str, list[type]]:
+    """The classes of every kind of document, by the stem of its schema files; ``pools`` are those that come with poolkit."""
     from poolkit import documents, model
 
     return {
-        "storagepool": pool_classes(),
+        "storagepool": pool_classes() if pools is None else pools,
         "storagevol": [model.Volume],
         "secret": [documents.Secret],
+        "flavor": [documents.Flavor],
         "storagepoolcaps": [documents.StoragePoolCapabilities, documents.PoolCapabilities],
         "sources": [documents.Sources, documents.FoundSource],
     }
 
 
-def generate() -> dict[str, str]:
-    """Every schema file by name."""
+def several(pools: list[type] | None = None) -> list[type]:
+    """The classes of a file with several documents, and of each document that may be in it; ``pools`` as in ``documents``."""
+    from poolkit import documents, model
+
+    return [
+        documents.Documents,
+        *(pool_classes() if pools is None else pools),
+        model.Volume,
+        documents.Secret,
+        documents.Flavor,
+    ]
+
+
+def generate(pools: list[type] | None = None) -> dict[str, str]:
+    """Every schema file by name, with the pool types that come with poolkit or those of ``pools``."""
     from poolkit.xmlmap.grammar import files
 
     made: dict[str, str] = {}
-    for stem, classes in documents().items():
+    for stem, classes in {**documents(pools), "documents": several(pools)}.items():
         made |= files(classes, stem)
     return made

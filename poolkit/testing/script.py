@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from poolkit import errors, registry
 from poolkit.host import Host, Result, rollback, undo
+from poolkit.host.devices import Devices
 from poolkit.host.mounts import Mount, MountTable
 
 
@@ -21,13 +23,36 @@ class Answer:
     stderr: str = ""
 
 
+class ScriptedDevices(Devices):
+    """A folder that plays the machine's ``/dev``, ``/sys`` and ``/proc``; without one there is nothing of all that.
+
+    A file below its ``dev`` is a block device if ``sys/class/block/NAME/dev`` has a number for it. Links are to be relative.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = "/proc/0" if folder is None else os.path.realpath(folder)  # no process has the number 0
+
+    def place(self, path: str) -> str:
+        """Below the folder."""
+        return self.folder + path
+
+    def real(self, path: str) -> str:
+        """``path`` without symbolic links, as the folder has them."""
+        return os.path.realpath(self.place(path)).removeprefix(self.folder)
+
+    def number_of(self, path: str, facts: os.stat_result) -> str:
+        """As sysfs says by the name of the file."""
+        return self.value(f"/sys/class/block/{os.path.basename(self.real(path))}/dev")
+
+
 class ScriptedHost(Host):
     """A host without a machine.
 
     ``answers`` maps the beginning of a command line (as a shell would show it) to its output: text, an
     :class:`Answer`, or a list of them for successive calls. The longest match counts. A query without an answer is an
     error of the test; a change without one succeeds and says nothing. ``lines`` is the transcript: ``?`` a query, ``!`` a
-    change, ``<`` an undo. ``fail_at`` makes the change of that number (from 1) fail.
+    change, ``<`` an undo. ``fail_at`` makes the change of that number (from 1) fail. ``machine`` is a folder with what its
+    kernel says and the devices it has (:class:`ScriptedDevices`).
     """
 
     root = True  # a script is allowed everything, whoever runs the tests
@@ -39,8 +64,10 @@ class ScriptedHost(Host):
         mounts: Iterable[Mount] = (),
         fail_at: int = 0,
         programs: Iterable[str] | None = None,
+        machine: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
+        self.devices = ScriptedDevices(machine)
         self.answers = {k: list(v) if isinstance(v, list) else v for k, v in (answers or {}).items()}
         self.lines: list[str] = []
         self.fail_at = fail_at

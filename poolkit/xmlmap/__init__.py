@@ -10,7 +10,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .element import REQUIRED, Effect, Element, diff, foreign, replace, without_reports, xml
+from .element import (
+    REQUIRED,
+    Effect,
+    Element,
+    definition_alone,
+    diff,
+    foreign,
+    own_fields,
+    replace,
+    without_own,
+    without_reports,
+    xml,
+)
 
 if TYPE_CHECKING:
     from ..errors import InvalidDefinition, Problem
@@ -58,18 +70,21 @@ __all__ = [
     "Limits",
     "Problem",
     "Row",
+    "definition_alone",
     "diff",
     "escape",
     "escape_attribute",
     "files",
     "foreign",
     "given",
+    "own_fields",
     "read",
     "read_file",
     "reference",
     "relaxng",
     "replace",
     "rng_validator",
+    "without_own",
     "without_reports",
     "write",
     "xml",

@@ -12,7 +12,7 @@ here a class costs some 20 us and its methods are compiled when first used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Field:
 
     __slots__ = (
         "always",
-        "compare",
+        "beside",
         "default",
         "doc",
         "effect",
@@ -50,6 +50,7 @@ class Field:
         "name",
         "owner",
         "path",
+        "reported",
         "since",
         "skip",
         "source",
@@ -66,7 +67,8 @@ class Field:
     since: str
     min: int
     max: int | None
-    compare: bool
+    reported: bool
+    beside: bool
     always: bool
     skip: Any
     fallback: Any
@@ -78,6 +80,11 @@ class Field:
         self.path = path
         for key, value in facts.items():
             setattr(self, key, value)
+
+    @property
+    def compare(self) -> bool:
+        """Whether the value counts in equality: it is part of what is defined."""
+        return not (self.reported or self.beside)
 
     def initial(self) -> Any:
         """The default value; a class given as default stands for its empty instance."""
@@ -97,7 +104,8 @@ def xml(
     effect: Effect | None = None,
     min: int = 0,
     max: int | None = None,
-    compare: bool = True,
+    reported: bool = False,
+    beside: bool = False,
     always: bool = False,
     skip: Any = None,
     fallback: Any = None,
@@ -109,12 +117,13 @@ def xml(
     ``path`` is relative to the class's element: ``"name"``, ``"@type"``, ``"dir/@path"``, ``"fs:mount_opts/fs:option"``; ``"."``
     is the element's own text. ``type`` is a ``Simple`` type where the hint alone does not say it. ``min`` and ``max``
     count a ``tuple``. ``default`` without a value makes the field required; an ``Element`` class stands for its empty
-    instance. ``compare=False``: the value is reported, not defined, and does not count in equality. ``always``: the
-    element is printed even when it is empty. ``skip``: a value that is not printed. ``fallback``: the dotted field that
-    is printed when this one is None (or a constant). ``source``: the dotted field a missing value is read from.
-    ``unit`` is the unit printed with a size. ``effect`` says what a value does: ``acted``, a verb acts on it or refuses it;
-    ``kept``, it is information that is read, kept and printed. A field of values needs it unless it is reported or the
-    class says it; on a field of an ``Element`` it speaks for all below.
+    instance. Two words say that a value does not count in equality: ``reported``, it is found and told, and nobody defines
+    it; ``beside``, it goes with a definition and is no part of it. ``always``: the element is printed even when it is
+    empty. ``skip``: a value that is not printed. ``fallback``: the dotted field that is printed when this one is None (or
+    a constant). ``source``: the dotted field a missing value is read from. ``unit`` is the unit printed with a size.
+    ``effect`` says what a value does: ``acted``, a verb acts on it or refuses it; ``kept``, it is information that is
+    read, kept and printed. A field of values needs it unless it is reported or the class says it; on a field of an
+    ``Element`` it speaks for all below.
     ``doc`` is a sentence for the reference, ``since`` libvirt's version.
     """
     return Field(
@@ -126,7 +135,8 @@ def xml(
         effect=effect,
         min=min,
         max=max,
-        compare=compare,
+        reported=reported,
+        beside=beside,
         always=always,
         skip=skip,
         fallback=fallback,
@@ -136,18 +146,22 @@ def xml(
     )
 
 
-def foreign(*, doc: str) -> Any:
-    """Declare the field that keeps ``<metadata>`` and elements of other namespaces, verbatim, as ``tuple[str, ...]``."""
+def foreign(*, default: tuple[str, ...], doc: str) -> Any:
+    """Declare the field that keeps ``<metadata>`` and elements of other namespaces, verbatim, as ``tuple[str, ...]``.
+
+    ``default`` is for type checkers, who take a field without one for one that must be given.
+    """
     return Field(
         "metadata",
         type=None,
-        default=(),
+        default=default,
         doc=doc,
         since="",
         effect="kept",
         min=0,
         max=None,
-        compare=True,
+        reported=False,
+        beside=False,
         always=False,
         skip=None,
         fallback=None,
@@ -253,7 +267,9 @@ class Element(metaclass=ElementMeta):
     those declared where they are used; ``rules`` are conditions between fields; ``effect`` is that of the fields of the
     class and of all below it, but for those of its own that say theirs (see ``xml``); ``spare`` maps places below the root
     to elements that libvirt's parser takes there although they mean nothing: they are left out with a warning, and no error;
-    ``absent_without`` is the field without which the element counts as not there.
+    ``spare_types`` maps places of elements that mean something to the values of their ``type`` that mean nothing there;
+    ``absent_without`` is the field without which the element counts as not there; ``holds`` are the elements of whole
+    documents that stand in this one, in any order and number, for the grammars: each is read by itself.
     """
 
     tag: ClassVar[str] = ""
@@ -265,7 +281,9 @@ class Element(metaclass=ElementMeta):
     omit_empty: ClassVar[bool] = False
     effect: ClassVar[Effect | None] = None
     spare: ClassVar[dict[str, tuple[str, ...]]] = {}
+    spare_types: ClassVar[dict[str, tuple[str, ...]]] = {}
     absent_without: ClassVar[str] = ""
+    holds: ClassVar[tuple[str, ...]] = ()
 
     if not TYPE_CHECKING:
         xml_kind = ""
@@ -320,7 +338,7 @@ def replace(obj: E, **changes: Any) -> E:
 def diff(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     """What differs between two definitions of one class: ``(dotted field, old value, new value)``.
 
-    Fields that do not count in equality (``compare=False``) are left out; objects of two classes differ as a whole.
+    Fields that do not count in equality are left out; objects of two classes differ as a whole.
     """
     if type(old) is not type(new) or not isinstance(old, Element):
         return [] if old == new else [(path, old, new)]
@@ -332,17 +350,48 @@ def diff(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
 
 
 def without_reports(obj: E) -> E:
-    """A copy with every field that does not count in equality (``compare=False``) at its default, at every depth.
+    """A copy with every field that is ``reported`` at its default, at every depth.
 
-    What is left is the definition alone: figures such as capacity of a pool, which a dump carries, are gone.
+    Figures such as the capacity of a pool, which a dump carries, are gone; what goes with the definition stays.
     """
+    return _without(obj, lambda field: field.reported)
+
+
+def definition_alone(obj: E) -> E:
+    """A copy with every field that does not count in equality at its default, at every depth: what is defined, and no more."""
+    return _without(obj, lambda field: not field.compare)
+
+
+def without_own(obj: E) -> E:
+    """A copy with every field that stands in a name space of the class's own at its default: what others can read of it."""
+    own = tuple(f"{prefix}:" for prefix in type(obj).local_namespaces)
+    return _without(obj, lambda field: field.path.startswith(own)) if own else obj
+
+
+def own_fields(obj: Element) -> list[str]:
+    """The paths of the fields with a value that :func:`without_own` leaves out."""
+    own = tuple(f"{prefix}:" for prefix in type(obj).local_namespaces)
+    return list(_beginning(obj, own)) if own else []
+
+
+def _beginning(obj: Element, own: tuple[str, ...]) -> Iterator[str]:
+    for name, field in type(obj).xml_fields.items():
+        value = getattr(obj, name)
+        if field.path.startswith(own):
+            if value != field.initial():
+                yield field.path
+        elif isinstance(value, Element):
+            yield from _beginning(value, own)
+
+
+def _without(obj: E, drops: Callable[[Field], bool]) -> E:
     changes: dict[str, Any] = {}
     for name, field in type(obj).xml_fields.items():
         value = getattr(obj, name)
-        if not field.compare:
+        if drops(field):
             changes[name] = field.initial()
         elif isinstance(value, Element):
-            changes[name] = without_reports(value)
+            changes[name] = _without(value, drops)
         elif isinstance(value, tuple) and value and isinstance(value[0], Element):
-            changes[name] = tuple(without_reports(one) for one in value)
+            changes[name] = tuple(_without(one, drops) for one in value)
     return replace(obj, **changes) if changes else obj

@@ -61,7 +61,9 @@ def xsd(classes: Sequence[type], namespace: str = "") -> str:
     for tag, kinds in tag_table(classes).items():
         bodies = {kind: compile_class(cls) for kind, cls in kinds.items()}
         out.open(f'xs:element name="{tag}"')
-        if "" in bodies:
+        if held := kinds[""].holds if "" in kinds else ():
+            made.several(held)
+        elif "" in bodies:
             made.complex(bodies[""])
         else:
             made.alternatives(bodies)

@@ -39,6 +39,13 @@ class Limits(NamedTuple):
 DEFAULT_LIMITS = Limits()
 
 
+class Part(NamedTuple):
+    """Where a document that is a part of a file begins: line and column, and the prefixes that were declared before it."""
+
+    place: tuple[int, int]
+    namespaces: dict[str, str]
+
+
 class _Stop(Exception):
     """Ends the parse; the problem is recorded already."""
 
@@ -55,7 +62,12 @@ class _Owner:
 
 
 _ABSENT: Any = object()  # stands for an element that counts as not there
+_SPARE = "means nothing here and was left out; libvirt takes it, too"
 _BAD: Any = object()  # stands for a value that had a problem
+
+
+def _type_of(attributes: list[str]) -> str | None:
+    return next((attributes[i + 1] for i in range(0, len(attributes), 2) if attributes[i] == "type"), None)
 
 
 def _declared_encoding(found: str | None) -> bool:
@@ -64,9 +76,17 @@ def _declared_encoding(found: str | None) -> bool:
 
 class _Reader:
     def __init__(
-        self, data: bytes, filename: str, strict: bool, warn: Callable[[Problem], object] | None, limits: Limits
+        self,
+        data: bytes,
+        filename: str,
+        strict: bool,
+        warn: Callable[[Problem], object] | None,
+        limits: Limits,
+        part: Part | None = None,
     ) -> None:
-        self.source, self.filename, self.strict, self.warn, self.limits = Source(data), filename, strict, warn, limits
+        self.source = Source(data) if part is None else Source(data, part.place)
+        self.filename, self.strict, self.warn, self.limits = filename, strict, warn, limits
+        self.namespaces = {} if part is None else part.namespaces
         self.problems: list[Problem] = []
 
     # -- places and problems ---------------------------------------------------------------------------------
@@ -113,7 +133,7 @@ class _Reader:
         parser.buffer_text = True
         limits = self.limits
         data = self.source.data
-        no_scope: dict[str, str] = {"xml": "http://www.w3.org/XML/1998/namespace", "": ""}
+        no_scope: dict[str, str] = {"xml": "http://www.w3.org/XML/1998/namespace", "": "", **self.namespaces}
         scope = no_scope
         scopes: list[tuple[int, dict[str, str]]] = []
         # A frame: node, owner, text pieces, offset, path, keys seen, counters of repeated children, unit, slot
@@ -210,9 +230,14 @@ class _Reader:
                         outside.clear()
                         kept_prefixes(tag, attributes)
                     elif key in stack[0][0].cls.spare.get(above[4][len(stack[0][4]) + 1 :], ()):
-                        self.note(offset, path, "means nothing here and was left out; libvirt takes it, too")
+                        self.note(offset, path, _SPARE)
                     elif key[0] == "{" or ":" not in key:  # an undeclared prefix has been told
                         self.unknown(offset, path, tag, key, above[0])
+                    return
+                spare = stack[0][0].cls.spare_types
+                if spare and _type_of(attributes) in spare.get(path[len(stack[0][4]) + 1 :], ()):
+                    skip, keep = 1, False
+                    self.note(offset, path, _SPARE)
                     return
                 if node.many:
                     number = above[6][key] = above[6].get(key, 0) + 1
@@ -227,9 +252,7 @@ class _Reader:
                 if node.use is not None:
                     kind = None
                     if len(node.bodies) > 1 or "" not in node.bodies:
-                        kind = next(
-                            (attributes[i + 1] for i in range(0, len(attributes), 2) if attributes[i] == "type"), None
-                        )
+                        kind = _type_of(attributes)
                     chosen = node.body(kind)
                     if chosen is None:
                         skip, keep = 1, False
@@ -342,6 +365,13 @@ class _Reader:
         kinds = table.get(key)
         if kinds is None:
             names = ", ".join(f"<{name}>" for name in sorted(table))
+            uri, _, bare = key.removeprefix("{").rpartition("}")
+            if uri and bare in table:
+                raise self.stop(
+                    offset,
+                    f"/{shown(tag)}",
+                    f"is in the namespace '{shown(uri)}', and <{bare}> is in none: leave it out",
+                )
             raise self.stop(
                 offset,
                 f"/{shown(tag)}",
@@ -366,7 +396,12 @@ class _Reader:
 
     def unknown(self, offset: int, path: str, tag: str, key: str, node: Node) -> None:
         known = [kid.name for kid in node.kids.values()]
-        if key[0] == "{":
+        space = key[1:].partition("}")[0] if key[0] == "{" else ""
+        spaces = sorted({kid.uri for kid in node.kids.values() if kid.uri})
+        if space and space not in spaces and node.rest is not None:
+            message, known = f"unknown name space {quoted(space)}", spaces
+            tag = space
+        elif key[0] == "{":
             message = "unknown element; one of another name space is kept only directly below the root"
         elif known:
             message = f"unknown element; expected {'one of ' if len(known) > 1 else ''}{', '.join(known)}"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from ..errors import InvalidArgument, InvalidDefinition, Problem
 from .element import Element
 from .quote import quoted, shown
-from .reader import DEFAULT_LIMITS, LARGEST, Limits, _Reader
+from .reader import DEFAULT_LIMITS, LARGEST, Limits, Part, _Reader
 from .tree import tag_table
 
 E = TypeVar("E", bound=Element)
@@ -23,11 +23,13 @@ def read(
     strict: bool = True,
     warn: Callable[[Problem], object] | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    part: Part | None = None,
 ) -> Any:
     """The object that a document describes, of the one of ``classes`` that its root element and type choose.
 
     ``strict`` makes unknown elements and attributes, stray text and repeated elements problems; otherwise each is given to
-    ``warn`` and left out. Raises ``InvalidDefinition`` with every problem found, in the order of the document.
+    ``warn`` and left out. ``part`` says where it begins if it is a part of a file. Raises ``InvalidDefinition`` with every
+    problem found, in the order of the document.
     """
     table = tag_table(classes)
     if isinstance(data, str):
@@ -42,7 +44,7 @@ def read(
         raise InvalidDefinition([Problem(filename, 0, 0, "", f"the document has more than {size} bytes")])
     if data.count(b"\n") > limits.lines:
         raise InvalidDefinition([Problem(filename, 0, 0, "", f"the document has more than {limits.lines} lines")])
-    reader = _Reader(data, filename, strict, warn, limits)
+    reader = _Reader(data, filename, strict, warn, limits, part)
     if b"\0" in data:  # expat takes it for UTF-16
         reader.stop(data.index(b"\0"), "", "is not UTF-8 from here on (a NUL character); save the document as UTF-8")
         raise InvalidDefinition(reader.problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .element import Element
 from .simple import Simple, Unit
@@ -37,7 +37,10 @@ class Rng:
             out.open(f'define name="{self.label(cls)}"')
             node = compile_class(cls)
             out.open(f'element name="{cls.tag}"')
-            self.body(node, {})
+            if cls.holds:
+                self.several(one for one in roots if one.tag in cls.holds)
+            else:
+                self.body(node, {})
             out.close("element")
             out.close("define")
         out.open('define name="anything"')
@@ -51,6 +54,16 @@ class Rng:
         out.close("define")
         out.close("grammar")
         return "\n".join(out.lines) + "\n"
+
+    def several(self, classes: Iterable[type[Element]]) -> None:
+        """Any number of documents."""
+        out = self.out
+        out.open("zeroOrMore")
+        out.open("choice")
+        for cls in classes:
+            out.add(f'<ref name="{self.label(cls)}"/>')
+        out.close("choice")
+        out.close("zeroOrMore")
 
     @staticmethod
     def label(one: type[Element]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .element import REQUIRED
 from .tree import Flag, Node, Use, compile_class
 from .variants import must_be_there
+
+_OURS = re.compile("/pkv?:")  # the prefixes of poolkit's own name spaces
 
 
 class Row(NamedTuple):
@@ -73,7 +76,7 @@ def _row(document: str, path: str, kind: str, use: Use, cardinality: str, above:
 def _effect(use: Use, above: str) -> str:
     field = use.field
     owner: Any = field.owner
-    return "reported" if not field.compare else above or field.effect or owner.effect or ""
+    return "reported" if field.reported and field.effect is None else above or field.effect or owner.effect or ""
 
 
 def _walk(document: str, node: Node, path: str, above: str = "") -> Iterator[Row]:
@@ -127,7 +130,8 @@ def reference(classes: Sequence[type]) -> list[Row]:
                     (cls.__doc__ or "").strip(),
                 )
             )
-        rows += _walk(document, node, f"/{node.name}")
+        # What is libvirt's elsewhere, such as the permissions of a volume, is not so below an element of our own.
+        rows += (r._replace(since="") if _OURS.search(r.path) else r for r in _walk(document, node, f"/{node.name}"))
     return rows
 
 

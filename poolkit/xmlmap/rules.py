@@ -84,3 +84,14 @@ def requires(one: str, other: str, *, paths: tuple[str, str]) -> Rule:
         f"not({paths[0]}) or exists({paths[1]})",
         f"{paths[0]} needs {paths[1]} as well",
     )
+
+
+def together(one: str, other: str, *, paths: tuple[str, str]) -> Rule:
+    """Two fields are given both, or neither. Two ``requires`` would not do: rules of one field cannot be combined in RELAX NG."""
+    return Rule(
+        "together",
+        (one, other),
+        ({one: "absent", other: "absent"}, {one: "required", other: "required"}),
+        f"exists({paths[0]}) = exists({paths[1]})",
+        f"needs both {paths[0]} and {paths[1]}, or neither",
+    )

@@ -54,6 +54,12 @@ class Simple:
             if self._match is None:
                 self._match = re.compile(self.pattern.replace(CONTROL, _PYTHON_CONTROL)).fullmatch
             if self._match(text) is None:
+                if (
+                    CONTROL in self.pattern
+                    and "control" not in self.expected
+                    and re.search(f"[{_PYTHON_CONTROL}]", text)
+                ):
+                    raise ValueError(f"is not {self.expected}: it has a control character, such as a newline")
                 raise ValueError(f"is not {self.expected}")
         if self.low is not None and len(text.lstrip("+-0")) > 20:  # more digits than 2^64 has; int() is slow then
             raise ValueError(f"is not {self.expected}")
@@ -139,7 +145,13 @@ AbsPath = Simple(
     collapse=False,
     to=_clean_path,
 )
-Path = Simple("path", pattern=f" *[^ {CONTROL}][^{CONTROL}]*", expected="a path", collapse=False, to=_clean_path)
+Path = Simple(
+    "path",
+    pattern=f" *[^ {CONTROL}][^{CONTROL}]*",
+    expected="a path",
+    collapse=False,
+    to=_clean_path,
+)
 UInt = Simple(
     "uint", pattern=r"\+?[0-9]+", low=0, high=2**32 - 1, expected="a whole number from 0 to 4294967295", to=int
 )

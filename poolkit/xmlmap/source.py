@@ -5,20 +5,40 @@ The reader remembers byte offsets only; lines, columns and the places of attribu
 
 from __future__ import annotations
 
+import re
+
+_FIRST = 1 << 16  # bytes of a document in which its root begins, or it is not seen
+# What was passed over is not tried in other parts: of n blanks there would be 2**n.
+_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?(?>\s+|<\?.*?\?>|<!--.*?-->)*+<([A-Za-z_][\w.:-]*)", re.DOTALL)
+
+
+def root(data: bytes) -> tuple[str, int]:
+    """The name of a document's root element, and the offset of its tag; an empty name where that cannot be seen.
+
+    For choosing what reads it: comments and processing instructions may come first, and whatever is odd is the reader's to judge.
+    """
+    found = _ROOT.match(data[:_FIRST])
+    return (found[1].decode(), found.start(1) - 1) if found else ("", 0)
+
 
 class Source:
     """The bytes of one document, known to be UTF-8."""
 
-    __slots__ = ("data",)
+    __slots__ = ("data", "first")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, first: tuple[int, int] = (1, 1)) -> None:
         self.data = data
+        self.first = first
+        """Line and column of the first byte, where the document is a part of a file."""
 
     def place(self, offset: int) -> tuple[int, int]:
         """Line and column, from 1, of a byte; columns count characters."""
         start = self.data.rfind(b"\n", 0, offset) + 1
         text = self.data[start:offset].decode("utf-8", "replace")
-        return self.data.count(b"\n", 0, start) + 1, len(text.lstrip("\ufeff") if not start else text) + 1
+        line, column = self.first
+        if start:
+            return self.data.count(b"\n", 0, start) + line, len(text) + 1
+        return line, len(text.lstrip("\ufeff")) + column
 
     def tag_end(self, offset: int) -> int:
         """The offset after the ``>`` of the tag that starts at ``offset``."""

@@ -106,8 +106,8 @@ class Node:
         self.rest: Field | None = None
 
     def foreign(self, key: str) -> bool:
-        """Whether a child belongs to a name space of which nothing is mapped here."""
-        return key[0] == "{" and all(not kid.uri or not key.startswith(f"{{{kid.uri}}}") for kid in self.kids.values())
+        """Whether a child belongs to a name space of which nothing is mapped here, nor to one of the same owner."""
+        return key[0] == "{" and not any(kid.uri and key[1:].startswith(_owned(kid.uri)) for kid in self.kids.values())
 
     def body(self, kind: str | None) -> Node | None:
         """The content for a value of the ``type`` attribute, where several classes share the element."""
@@ -117,6 +117,12 @@ class Node:
                     return body
             return None
         return self.bodies.get(kind)
+
+
+def _owned(uri: str) -> str:
+    """What all name spaces of one owner begin with: ``urn:OWNER:``; of others (RFC 8141 has them for URNs alone) all of it."""
+    parts = uri.split(":")
+    return f"{parts[0]}:{parts[1]}:" if parts[0] == "urn" and len(parts) > 2 else f"{uri}}}"
 
 
 _cache: dict[tuple[type[Element], str], Node] = {}

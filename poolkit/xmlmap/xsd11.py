@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .simple import Simple, Unit
@@ -145,6 +145,16 @@ class Xsd:
             self.complex(body)
             out.close("xs:alternative")
         out.add('<xs:alternative type="xs:error"/>')
+
+    def several(self, tags: Iterable[str]) -> None:
+        """Any number of documents."""
+        out = self.out
+        out.open("xs:complexType")
+        out.open('xs:choice minOccurs="0" maxOccurs="unbounded"')
+        for tag in tags:
+            out.add(f'<xs:element ref="{tag}"/>')
+        out.close("xs:choice")
+        out.close("xs:complexType")
 
     def finish(self) -> str:
         """Wrap what was collected into a schema document."""

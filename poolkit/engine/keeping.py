@@ -1,0 +1,133 @@
+"""What a verb did to a volume, put on record: the volume, what it stands on, and the sizes of its pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, overload
+
+from poolkit import errors
+from poolkit.backend import Backend, Usage, VolumeInfo
+from poolkit.engine import marking, standing, writing
+from poolkit.engine.core import Core
+from poolkit.engine.operation import Operation
+from poolkit.state.inventory import Record
+from poolkit.state.placements import Placement
+
+if TYPE_CHECKING:
+    import threading
+
+    from poolkit.engine.volume import Volume
+
+
+class _Listed(Sequence[VolumeInfo]):
+    """The volumes of a pool as they are listed, with one that was made or changed, or without one that is gone.
+
+    Read when somebody looks: the sizes of most types need no volumes.
+    """
+
+    def __init__(self, core: Core, record: Record, name: str, info: VolumeInfo | None) -> None:
+        self._of = core, record, name, info
+
+    @cached_property
+    def _volumes(self) -> list[VolumeInfo]:
+        core, record, name, info = self._of
+        others = [volume for volume in core.inventory.volumes(record.id) if volume.name != name]
+        return others if info is None else [*others, info]
+
+    def __len__(self) -> int:
+        return len(self._volumes)
+
+    def __iter__(self) -> Iterator[VolumeInfo]:
+        return iter(self._volumes)
+
+    @overload
+    def __getitem__(self, at: int) -> VolumeInfo: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[VolumeInfo]: ...
+    def __getitem__(self, at: int | slice) -> VolumeInfo | list[VolumeInfo]:
+        return self._volumes[at]
+
+
+def keep(
+    core: Core, op: Operation, backend: Backend, record: Record, info: VolumeInfo, placed: Placement | None = None,
+    *, new: bool = False, sized: bool = True,
+) -> None:  # fmt: skip
+    """Store a volume that was made (``new``), changed or looked at, with the sizes that its pool has now. Not in a dry run.
+
+    Without ``sized`` the sizes are as they were.
+    """
+    if op.dry:
+        return
+    if new:
+        writing.accept(core, op, record, info)
+        marking.settle(core, backend, info, placed)
+    info = standing.unmarked(info)
+    below = standing.edges(backend, op.host, [info], _names(core, record, info))
+    sizes = _sizes(core, backend, record, info.name, info) if sized else None
+    paths = standing.paths(op.host, record, info)
+    again = core.inventory.put_volume(record.id, info, op.id, below=below, paths=paths, sizes=sizes, placed=placed)
+    _settle(core, backend, record, info.name, info, again)
+
+
+def forget(core: Core, op: Operation, backend: Backend, record: Record, info: VolumeInfo) -> None:
+    """Drop a volume that is gone from the listing, with the sizes that its pool has now. Not in a dry run."""
+    if op.dry:
+        return
+    sizes = _sizes(core, backend, record, info.name, None)
+    paths = standing.paths(op.host, record, info)
+    again = core.inventory.drop_volume(record.id, info.name, op.id, paths=paths, sizes=sizes)
+    writing.accept(core, op, record, info)
+    _settle(core, backend, record, info.name, None, again)
+
+
+def at_once(
+    volume: Volume, verb: str, wait: float | None, abort: threading.Event | None,
+    do: Callable[[Backend, VolumeInfo, str], VolumeInfo | None],
+) -> tuple[Operation, VolumeInfo] | None:  # fmt: skip
+    """Do a verb on a volume as it is listed, without looking at pool and volume first; None if that cannot be.
+
+    ``do`` gets the backend, the volume, and what its storage was at the listing. Returns the work and the volume before it.
+    """
+    core, pool = volume.pool._core, volume.pool.name
+    with core.work(pool, verb, wait, volume=volume.name, abort=abort) as op:
+        record = core.record(pool)
+        listed = core.inventory.volume(record.id, volume.name)
+        if op.dry or record.storage is None or listed is None or not core.runs(record):
+            return None
+        backend = core.definitions.backend(core.definitions.running(record), op.host)
+        if backend.identity(listed) != backend.identity(volume.info):
+            return None
+        found = do(backend, listed, record.storage)
+        if found is None:
+            return None
+        volume.info = found
+        keep(core, op, backend, record, found, sized=False)
+    return op, listed
+
+
+def _names(core: Core, record: Record, info: VolumeInfo) -> Iterator[str]:
+    yield info.name
+    yield from core.listed(record)
+
+
+def _sizes(
+    core: Core, backend: Backend, record: Record, name: str, info: VolumeInfo | None
+) -> tuple[int, Usage] | None:
+    """The version of the listing, and sizes that were taken afterwards; None if they cannot be had."""
+    version = core.inventory.version(record.id)
+    try:
+        return version, backend.usage(_Listed(core, record, name, info) if backend.counts_volumes else ())
+    except (OSError, errors.PoolkitError):
+        return None  # the work is done all the same, and the next refresh says what is wrong
+
+
+def _settle(
+    core: Core, backend: Backend, record: Record, name: str, info: VolumeInfo | None, version: int | None
+) -> None:
+    """Take the sizes again if others changed the pool while they were taken: then neither may know of the other's change."""
+    if version is None:
+        return
+    taken = _sizes(core, backend, record, name, info)
+    if taken is not None:
+        core.inventory.set_sizes(record.id, version, taken[1])
