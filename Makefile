@@ -21,27 +21,28 @@ demo: ## show the main job on a temporary directory; needs no root
 	@scripts/demo
 
 test: ## install what the tests need, run them all, check the coverage gate
-	@$(PYTHON) scripts/setup test
+	@$(PYTHON) scripts/setup test automation
 	@$(BIN)/python scripts/install-test-tools
 	@$(BIN)/python scripts/run-tests $(ARGS)
 
 quick: ## run only the tests that need no virtual machine, without coverage
-	@$(PYTHON) scripts/setup test
+	@$(PYTHON) scripts/setup test automation
 	@$(BIN)/python -m pytest -q -m "not lab and not guest" $(ARGS)
 
-soak: ## go through every case where the tests take a sample, such as a death at each step
-	@$(PYTHON) scripts/setup test
+soak: ## go through every case where the tests take a sample, and through POOLKIT_SOAK_ROUNDS rounds of random faults
+	@$(PYTHON) scripts/setup test automation
 	@$(BIN)/python scripts/install-test-tools
-	@POOLKIT_SWEEP=all $(BIN)/python -m pytest -m sweep $(ARGS)
+	@POOLKIT_SWEEP=all POOLKIT_SOAK_ROUNDS=$${POOLKIT_SOAK_ROUNDS:-10} $(BIN)/python -m pytest -m sweep $(ARGS)
 
 lowest: ## test documents and command with the lowest versions of lxml, xmlschema and rich that are allowed
 	@$(PYTHON) scripts/test-lowest $(ARGS)
 
-lint: ## ruff check, ruff format --check, mypy --strict, and that imports only run down
+lint: ## ruff check, ruff format --check, mypy --strict, that tests call what there is, and that imports only run down
 	@$(PYTHON) scripts/setup lint test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports --no-cache
 
 format: ## let ruff format and fix what it can
@@ -54,7 +55,7 @@ schemas: ## write poolkit/schemas anew from the mapping
 	$(BIN)/python -m poolkit.schemas
 
 bench: ## measure beside the C floor and, where installed, libvirtd; ARGS=--quick for a short run
-	@$(PYTHON) scripts/setup run
+	@$(PYTHON) scripts/setup run test
 	@$(BIN)/python scripts/install-test-tools bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -69,7 +70,7 @@ lab-shell: ## an interactive shell inside the test lab's virtual machine
 	@$(BIN)/python -m tests.lab shell
 
 setup: ## make .venv with everything for development
-	@$(PYTHON) scripts/setup run test lint docs
+	@$(PYTHON) scripts/setup run test automation lint docs
 
 clean: ## remove .venv and everything else that the targets made here
 	rm -rf -- $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist docs/_build docs/reference/generated

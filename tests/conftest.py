@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +22,20 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Images of containers like to forbid byte code. Each command and each helper process that a test starts, hundreds of them, would
+# compile the package anew, which costs as much again as all that it does; and each run of pytest would rewrite all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # No test measures time, and a busy machine makes neither a slow example nor a slow choice of one a fault.
 settings.register_profile("poolkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("poolkit")
 
-pytest_plugins = ["tests.lab.plugin", "tests.sweep", "pytester"]
+pytest_plugins = ["tests.lab.plugin", "tests.sweep", "tests.xapi", "pytester"]
 
 if TYPE_CHECKING:
     from poolkit.engine import Engine
+    from tests.ceph import Cluster
 
 # A user's PATH often lacks the folders of mkfs, lvm and parted; the host port looks there as well.
 SEARCH_PATH = os.pathsep.join(
@@ -42,6 +49,14 @@ def unavailable(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (CI=true: this may not be skipped)", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_passphrases() -> None:
+    """No test tries passphrases, but dozens of encrypted images are made and opened: two seconds of processor each time."""
+    from poolkit.content import images
+
+    images.UNLOCKING = 10
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -96,3 +111,17 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
     with Engine(tmp_path / "root") as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Ceph cluster with the pool ``rbd``, for all tests of this process that need one; they have their own places in it."""
+    from tests.ceph import Cluster
+
+    cluster = Cluster()
+    try:
+        cluster.make_pool("rbd")
+        cluster.statistics("rbd")
+        yield cluster
+    finally:
+        cluster.close()

@@ -7,6 +7,9 @@
 
 The sample is drawn anew in each run. The seed is in the head of the run and below each failure; ``POOLKIT_SWEEP=SEED``
 takes the same cases again, and ``POOLKIT_SWEEP=all`` takes every one. The variable goes into the lab's guests as well.
+
+A virtual machine without KVM takes minutes for what a machine does in seconds: of its tests a whole run takes a sample, too,
+and ``make soak`` all. With any other selection than that of a whole run all that are selected come.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 import pytest
@@ -24,6 +27,8 @@ Sampled = Callable[[Iterable[Case]], Iterator[Case]]
 
 VARIABLE = "POOLKIT_SWEEP"
 STRIDE = 4  # of so many cases one is taken, on the average
+WHOLE = "lab or guest"  # the selection by which scripts/run-tests starts all tests in virtual machines
+_BOOT = frozenset(("lab_guest", "lab_guests"))  # the fixtures by which a test has virtual machines of its own
 _taken = pytest.StashKey[list[str]]()
 
 
@@ -103,15 +108,32 @@ def pytest_report_header() -> str:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that take samples, so that ``-m sweep`` selects them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that take samples, so that ``-m sweep`` selects them; of tests in virtual machines take a sample."""
     for item in items:
         if "sampled" in getattr(item, "fixturenames", ()) or hasattr(getattr(item, "function", None), "at_every_step"):
             item.add_marker("sweep")
+    left = [
+        item
+        for item in items
+        if item.get_closest_marker("lab") or not _BOOT.isdisjoint(getattr(item, "fixturenames", ()))
+    ]
+    groups: dict[tuple[str, bool], list[pytest.Item]] = {}
+    for item in left:
+        item.add_marker("sweep")
+        groups.setdefault((item.nodeid.partition("::")[0], "::TestContract::" in item.nodeid), []).append(item)
+    if config.option.markexpr != WHOLE or setting() == "all":
+        return  # some were asked for, or all
+    taken: set[pytest.Item] = set()
+    for (module, _), group in groups.items():
+        taken.update(sample(group, setting(), f"tests of {module}"))
+    aside = set(left) - taken
+    config.hook.pytest_deselected(items=[item for item in left if item in aside])
+    items[:] = [item for item in items if item not in aside]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Below a failure, say which cases were taken and how to take them again."""
     report = yield
     if report.failed and (taken := item.stash.get(_taken, [])):

@@ -1,4 +1,4 @@
-"""Deaths at every point of a verb: the process is killed there, and the next engine has to clean up."""
+"""Deaths and failures at every point of a verb: a process that is killed there leaves the cleaning to the next engine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from poolkit.engine import Engine
 from poolkit.host import Host
+from poolkit.testing import interrupted
 from tests.sweep import Points, Sampled
 
 
@@ -61,3 +62,17 @@ def deaths(root: Path, verb: Callable[[Engine], object], sampled: Sampled[int]) 
     finally:
         Host.close(host)
     assert passed.count > 1, "there were hardly any points to die at"
+
+
+def failures(root: Path, verb: Callable[[Engine], object], sampled: Sampled[int]) -> Iterator[Engine]:
+    """As :func:`deaths`, where the process lives on and each of the ``sampled`` points fails instead."""
+    host = _Lasting()
+    try:
+        for number in sampled(itertools.count(1)):
+            if not interrupted(root, number, "failing", verb):
+                break
+            with Engine(root, host=host) as engine:
+                yield engine
+    finally:
+        Host.close(host)
+    assert number > 1, "there were hardly any points to fail at"

@@ -13,7 +13,7 @@ _DETACH = 2  # linux/fs.h, MNT_DETACH
 
 
 @contextlib.contextmanager
-def mounted(target: Path, kind: str) -> Iterator[None]:
+def mounted(target: Path, kind: str, fstype: str = "fuse") -> Iterator[None]:
     """Mount at ``target`` a FUSE file system that is ``foreign`` (EACCES), ``dead`` (ENOTCONN) or ``silent`` (no answer, ever).
 
     The end of the test process ends the wait of whoever fell for a silent one.
@@ -22,7 +22,7 @@ def mounted(target: Path, kind: str) -> Iterator[None]:
     user = 4711 if kind == "foreign" else 0
     options = f"fd={fd},rootmode=40000,user_id={user},group_id={user}"
     try:
-        if _libc.mount(b"nobody", os.fsencode(target), b"fuse", 6, options.encode()):  # 6: MS_NOSUID | MS_NODEV
+        if _libc.mount(b"nobody", os.fsencode(target), fstype.encode(), 6, options.encode()):  # 6: MS_NOSUID | MS_NODEV
             raise OSError(ctypes.get_errno(), "mount")
         if kind == "dead":
             os.close(fd)

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def sh(*argv: str, check: bool = True) -> str:
+def sh(*argv: str, check: bool = True, input: str = "") -> str:
     """Run a program; its standard output. A failure raises with what it said."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, input=input, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(argv)} ended with {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
 
 
 @contextmanager
-def loop_devices(folder: Path) -> Iterator[Callable[[int], str]]:
+def loop_devices(folder: Path) -> Iterator[Callable[..., str]]:
     """Gives a function that makes a loop device of so many MiB; all are gone at the end, with what is mounted of them."""
     made: list[str] = []
 

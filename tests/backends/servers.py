@@ -24,6 +24,7 @@ state directory = {run}
 cache directory = {run}
 pid directory = {run}
 private dir = {run}
+passdb backend = tdbsam:{run}/passdb.tdb
 ncalrpc dir = {run}/ncalrpc
 log file = {run}/log
 [files]
@@ -31,11 +32,19 @@ path = {share}
 guest ok = yes
 read only = no
 force user = root
+[private]
+path = {share}
+guest ok = no
+valid users = root
+read only = no
 """
+
+PASSWORD = "correct, horse=battery %staple"
+"""Of the user ``root`` of SMB."""
 
 
 class Samba:
-    """smbd with one share, ``files``, that everybody may write to."""
+    """smbd with a share ``files`` that everybody may write to, and ``private`` for its user with the password."""
 
     def __init__(self, folder: Path) -> None:
         self.share = folder / "share"
@@ -43,6 +52,10 @@ class Samba:
         self.share.mkdir(parents=True)
         self.run.mkdir()
         (folder / "smb.conf").write_text(CONFIGURATION.format(run=self.run, share=self.share))
+        subprocess.run(
+            ["smbpasswd", "-c", str(folder / "smb.conf"), "-L", "-s", "-a", "root"],
+            input=f"{PASSWORD}\n{PASSWORD}\n", text=True, check=True, capture_output=True,
+        )  # fmt: skip
         self.process = subprocess.Popen(
             ["smbd", "--foreground", "--no-process-group", "-s", str(folder / "smb.conf")],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,

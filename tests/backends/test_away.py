@@ -50,7 +50,7 @@ def test_verbs_and_streams_go_through(pool: Pool) -> None:
     out = BytesIO()
     volume.download(out)
     assert out.getvalue() == b"8 bytes!"
-    with pytest.raises(errors.Unsupported, match="pools of type 'hanging' cannot vol-delete"):
+    with pytest.raises(errors.Unsupported, match="pools of type 'hanging' cannot delete volumes"):
         volume.delete()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -36,11 +37,11 @@ class TestLun(BackendContract):
 
 
 @cache
-def outcome(toy: str) -> dict[str, str]:
-    """What the contract says of a bad toy: for each of its tests passed, skipped or why it failed, in one line."""
+def outcome(toy: str, tests: str = "test") -> dict[str, str]:
+    """What the contract says of a bad toy, for each of its ``tests``: passed, or why it failed, in one line."""
     options = ["-p", "no:cacheprovider", "-rA", "--tb=line", "--color=no"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "tests/backends/toys/bad.py", "-k", toy],
+        [sys.executable, "-m", "pytest", *options, "tests/backends/toys/bad.py", "-k", f"{toy} and ({tests})"],
         env={**os.environ, "COLUMNS": "1000"},
         cwd=ROOT,
         capture_output=True,
@@ -80,6 +81,51 @@ def test_verbs_that_do_nothing_fail() -> None:
     assert idle["test_each_listed_volume_is_sound"] == "passed"
     failed = {name for name, why in idle.items() if name and why != "passed"}
     assert failed == {"test_what_is_uploaded_is_there", "test_a_wipe_leaves_nothing"}
+
+
+def test_a_record_that_is_dropped_fails() -> None:
+    said = outcome("TestForgetful", "a_format_on_record_stays")
+    assert "has the format raw; what is on record says qcow2" in said["test_a_format_on_record_stays"]
+
+
+def test_carelessness_fails() -> None:
+    said = outcome("TestCareless", "meets_no_volume or not_empty or the_same_bytes")
+    assert (
+        "download took another volume, made later under the name 'first'"
+        in (said["test_work_meets_no_volume_that_came_later"])
+    )
+    assert "neither refused, nor is anything said to stay" in said["test_what_is_not_empty_is_not_erased"]
+    assert "the clone has not the bytes that its source had" in said["test_a_clone_has_the_same_bytes"]
+    greedy = outcome("TestGreedy", "a_larger_clone_ends_in_zeros")
+    assert "bytes of a volume that was deleted" in greedy["test_a_larger_clone_ends_in_zeros"]
+
+
+def test_rounding_that_is_not_foretold_fails() -> None:
+    said = outcome("TestGenerous", "plans_to_nothing")
+    assert "Change(field='capacity', old=9437184, new=8392705" in said["test_what_was_made_plans_to_nothing"]
+    assert said["test_an_export_plans_to_nothing"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("toy", "why"),
+    [
+        ("TestMute", "resize: the error does not name 'array': vol-resize is not supported"),
+        ("TestWilling", "delete: the type does not have it, and nothing was raised"),
+    ],
+)
+def test_a_missing_verb_that_does_not_say_so_fails(toy: str, why: str) -> None:
+    assert why in outcome(toy, "missing_verbs_say_so")["test_missing_verbs_say_so"]
+
+
+def test_each_assertion_of_the_contract_says_why() -> None:
+    """An assertion of a package that pytest does not rewrite tells nothing by itself."""
+    for file in (ROOT / "poolkit/testing").glob("*.py"):
+        bare = [
+            node.lineno
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Assert) and not node.msg
+        ]
+        assert bare == [], file
 
 
 def test_what_is_not_asked_is_said_by_name() -> None:

@@ -16,7 +16,7 @@ from poolkit.backends.dir import DirBackend
 from poolkit.engine import Engine
 from poolkit.families import directory
 from poolkit.host import Host
-from poolkit.host.files import Directory
+from poolkit.host.directory import Directory
 from poolkit.host.mounts import Mount
 from poolkit.testing import BackendContract
 

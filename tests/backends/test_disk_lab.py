@@ -57,6 +57,8 @@ def on_disk(device: str) -> dict[str, tuple[int, int]]:
 
 
 class TestContract(BackendContract):
+    told_apart = False  # a partition is where it begins
+
     @pytest.fixture
     def pool_xml(self, lab_disks: list[str]) -> str:
         base = name_of(lab_disks[0])

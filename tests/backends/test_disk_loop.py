@@ -17,8 +17,10 @@ from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.host import Host
 from poolkit.testing import BackendContract
+from tests.durability import recording
 from tests.machine import held
 from tests.sweep import Sampled
+from tests.volumes.conftest import Broken
 
 pytestmark = [pytest.mark.root, pytest.mark.tools("losetup", "sfdisk", "partx", "lsblk", "wipefs")]
 MIB = 1 << 20
@@ -104,6 +106,7 @@ def free(pool: Pool) -> list[tuple[int, int]]:
 
 
 class OnLoop(BackendContract):
+    told_apart = False  # a partition is where it begins
     label = "gpt"
 
     @pytest.fixture(autouse=True)
@@ -133,6 +136,7 @@ class TestMac(OnLoop):
         self.volume_names = (f"{os.path.basename(disk)}p2", f"{os.path.basename(disk)}p3")
 
     test_a_volume_grows = test_a_resize_is_seen_by_the_next_listing = None  # see test_what_cannot_be_resized_says_so
+    test_what_was_grown_plans_to_nothing = None
 
 
 @pytest.mark.tools("parted")
@@ -320,6 +324,57 @@ def test_sectors_of_4096_bytes(engine: Engine, make_disk: Callable[..., str]) ->
         pool.undefine()
 
 
+@pytest.mark.parametrize("which", ["primary", "backup"])
+def test_one_of_gpts_two_tables_is_enough(engine: Engine, disk: str, which: str) -> None:
+    pool = started(engine, disk)
+    name = add(pool, 1)
+    pool.destroy()
+    with open(disk, "r+b", buffering=0) as device:
+        device.seek(512 if which == "primary" else -512, os.SEEK_SET if which == "primary" else os.SEEK_END)
+        device.write(b"x" * 512)
+    said = f"the {which} partition table of '{disk}' is damaged"
+    assert any(said in str(line) for line in pool.start().warnings)
+    assert [v.name for v in pool.volumes()] == [name]
+    assert any(said in str(line) for line in pool.refresh().warnings)
+    assert not pool.build() if pool.destroy() else None
+    pool.start()
+    add(pool, 2)
+    assert pool.refresh().warnings == (), "both are written anew"
+    assert pool.info.active, "it is the same table still"
+
+
+def test_a_disk_without_a_readable_table_is_not_taken_for_another_kind(engine: Engine, disk: str) -> None:
+    pool = started(engine, disk)
+    add(pool, 1)
+    pool.destroy()
+    with open(disk, "r+b", buffering=0) as device:
+        for place, whence in ((512, os.SEEK_SET), (-512, os.SEEK_END)):
+            device.seek(place, whence)
+            device.write(b"x" * 512)
+    for verb in (pool.start, pool.build):
+        with pytest.raises(errors.HostError, match="gpt") as caught:
+            verb()
+        assert "change the definition" not in str(caught.value.hint)
+    assert pool.build(overwrite=True)
+
+
+def test_a_partition_that_was_left_half_written_is_marked(engine: Engine, disk: str) -> None:
+    pool = started(engine, disk)
+    name = add(pool, 1)
+    with pytest.raises(errors.HostError):
+        pool.volume(name).upload(Broken(b"x" * MIB))
+    pool.refresh()
+    assert "half-written" in pool.volume(name).look().info.problem
+    pool.volume(name).adopt()
+    assert pool.volume(name).info.problem == ""
+    with pytest.raises(errors.Unsupported, match="have no format of their own"):
+        pool.volume(name).adopt()
+    with pytest.raises(errors.HostError):
+        pool.volume(name).upload(Broken(b"x" * MIB))
+    pool.volume(name).delete()
+    assert pool.volume(add(pool, 1)).info.problem == "", "another partition, at the same place"
+
+
 @pytest.mark.tools("mkfs.ext4")
 def test_a_used_disk_is_refused_in_the_words_of_what_it_holds(engine: Engine, disk: str) -> None:
     pool = engine.define(xml(disk))
@@ -369,7 +424,7 @@ def test_names_are_the_kernels(engine: Engine, disk: str) -> None:
     assert made.definition().source.devices[0].path == disk
     with pytest.raises(errors.VolumeExists):
         pool.create_volume(volume(f"{base}1"))
-    with pytest.raises(errors.InvalidArgument, match="'qcow2' is no type of a partition"):
+    with pytest.raises(errors.Unsupported, match="have no volumes of format 'qcow2'"):
         pool.create_volume(volume(f"{base}2", format="qcow2"))
 
 
@@ -467,6 +522,25 @@ def test_nodes_come_back_with_the_start(engine: Engine, disk: str) -> None:
     assert not os.path.exists(f"/dev/{name}")
     pool.start()
     assert os.path.exists(f"/dev/{name}")
+
+
+def test_what_is_written_to_a_partition_is_on_the_disk(
+    engine: Engine, disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = started(engine, disk)
+    files = engine.define(f"<pool type='dir'><name>files</name><target><path>{tmp_path}/files</path></target></pool>")
+    files.build()
+    files.start()
+    raw = files.create_volume(volume("raw", 4 * MIB))
+    raw.upload(BytesIO(os.urandom(MIB)))
+    made = pool.volume(add(pool, 1))
+    with recording(Path(disk), monkeypatch) as seen:
+        made.upload(BytesIO(os.urandom(MIB)))
+        assert made.path in seen.paths.values()
+        assert seen.bytes == {}, "an upload is done, and may be lost"
+        copy = raw.clone(f"{made.name[:-1]}2", pool=pool)
+        assert copy.path in seen.paths.values()
+        assert seen.bytes == {}, "a clone is done, and may be lost"
 
 
 def test_clones_between_disk_and_directory(engine: Engine, disk: str, tmp_path: Path) -> None:
@@ -571,11 +645,11 @@ def test_a_primary_table_that_is_gone_is_told(engine: Engine, disk: str) -> None
     with open(disk, "r+b") as file:
         file.seek(512)
         file.write(bytes(512))
-    with pytest.raises(errors.PoolkitError):
-        pool.refresh()
+    assert "damaged" in " ".join(pool.refresh().warnings), "the copy at the end is whole"
+    pool.destroy()
     pool.undefine()
     pool = engine.define(xml(disk, "dos"))
-    with pytest.raises(errors.HostError, match="show a table of type dos, and sfdisk reads"):
+    with pytest.raises(errors.HostError, match="has a partition table of type gpt, not dos"):
         pool.start()
 
 
@@ -838,3 +912,25 @@ def test_a_file_that_is_written_while_a_partition_is_filled_from_it(engine: Engi
         other.volume("source").clone(volume(f"{os.path.basename(disk)}p1"), pool=pool)
     engine.host.fault = None
     assert table(disk) == {}
+
+
+@pytest.mark.tools("qemu-img", "qemu-system-x86_64")
+def test_a_machine_gets_the_partition_as_raw_bytes_whatever_is_in_it(engine: Engine, disk: str, tmp_path: Path) -> None:
+    pool = started(engine, disk)
+    partition = pool.volume(add(pool, 1, format="linux"))
+    image = tmp_path / "image"
+    sh("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/etc/hostname", str(image), "1M")
+    partition.upload(BytesIO(image.read_bytes()))
+    text = partition.disk_xml()
+    assert "<disk type='block' device='disk'>" in text and f"<source dev='{partition.path}'/>" in text
+    assert "<driver name='qemu' type='raw' cache='none' io='native'/>" in text
+    node = partition.blockdev()
+    assert node["file"] == {"driver": "host_device", "filename": partition.path, "aio": "native"}
+    assert json.loads(sh("qemu-img", "info", "--output=json", "json:" + json.dumps(node)))["format"] == "raw"
+    told = sh(
+        "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-m", "16", "-S", "-nodefaults", "-display", "none", "-qmp",
+        "stdio", "-blockdev", json.dumps(node), "-device", "virtio-blk-pci,drive=vda",
+        input='{"execute":"qmp_capabilities"}{"execute":"query-named-block-nodes"}{"execute":"quit"}',
+    )  # fmt: skip
+    nodes = next(a["return"] for line in told.splitlines() if isinstance((a := json.loads(line)).get("return"), list))
+    assert {one["drv"] for one in nodes} == {"raw", "host_device"}, "nothing but the partition was opened"

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from poolkit import errors, xmlmap
 from poolkit.backend import VolumeInfo
-from poolkit.backends import disk as disk_module
 from poolkit.backends.disk import DiskBackend, DiskPool
-from poolkit.families import blockdevice, disknodes, partitiontable, partvolumes
-from poolkit.host import Host, Result
+from poolkit.families import disknodes, partitiontable
+from poolkit.host import Result
+from poolkit.host.mounts import Mount
 from poolkit.model import Volume
 from poolkit.testing import Answer, ScriptedHost, transcript
+from tests.backends.played import Machine, PartitionedHost, mapped, multipath
 
 MIB = 1 << 20
 SECTORS = MIB // 512
@@ -26,10 +28,12 @@ MARK = str(UUID).upper()
 QUIET = "sfdisk --quiet --no-reread --no-tell-kernel"
 READ = "? sfdisk --json -- /dev/sda"
 LINUX = partitiontable.GPT["linux"]
-ENDS = [(0, b"old"), (199 * MIB, b"end")]
+LABELS: dict[str, tuple[str, ...]] = {
+    "": (), "gpt": ("mbr", "gpt"), "dos": ("mbr",), "sun": ("sun",), "mac": ("mac",),
+}  # fmt: skip
 
 
-class Shown(ScriptedHost):
+class Shown(PartitionedHost):
     """Shows what a program is given to read as well, after a ``|``."""
 
     input: bytes | None = None
@@ -42,6 +46,45 @@ class Shown(ScriptedHost):
         if self.input:
             self.lines.append("  | " + self.input.decode().rstrip("\n").replace("\n", " | "))
         super()._count(argv)
+
+
+class Disk(Machine):
+    """A machine with the disk ``/dev/sda`` of 200 MiB."""
+
+    dm = False
+
+    def given(
+        self, *, label: str | None = None, holds: Sequence[str] = (), nodes: Iterable[int] | None = None
+    ) -> None:  # fmt: skip
+        """Its table, what else it holds, and which partitions have a node; what is not told stays."""
+        if label is not None or holds:
+            own = LABELS[label or ""]
+            self.holds("sda", *own, *(name for name in holds if name not in own))
+            if "gpt" in (*own, *holds):
+                self.put("sda", 512 + 32, (200 * SECTORS - 1).to_bytes(8, "little"))  # the second table is at the end
+        for number in range(1, 16) if nodes is not None else ():
+            if self.dm:
+                mapped(self, number) if number in nodes else None
+            else:
+                (self.part if number in nodes else self.unpart)("sda", number)
+
+    def multipath(self) -> None:
+        """The disk is a map now."""
+        multipath(self, 200 * MIB)
+        self.dm = True
+        self.given(label="gpt")
+
+    def host(
+        self, answers: Any = None, *, kind: type[PartitionedHost] = PartitionedHost, **how: Any
+    ) -> PartitionedHost:
+        """A scripted host with this disk."""
+        host = kind(answers, machine=self, **how)
+        host.played = self
+        return host
+
+    def shown(self, answers: Any = None, **how: Any) -> PartitionedHost:
+        """One that shows what programs are given to read."""
+        return self.host(answers, kind=Shown, **how)
 
 
 def table(*parts: tuple[int, int, int, str], label: str = "gpt", ident: str = "ID") -> str:
@@ -57,37 +100,16 @@ def table(*parts: tuple[int, int, int, str], label: str = "gpt", ident: str = "I
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A disk /dev/sda of 200 MiB that a test may change: its label, what it holds, the nodes of its partitions."""
-    facts: dict[str, Any] = {"label": "gpt", "holds": (), "nodes": (), "users": [], "dm": "", "there": True}
-
-    def look(path: str, separator: bool | None) -> disknodes.Disk | None:
-        if not facts["there"]:
-            return None
-        if facts["dm"]:
-            names = {n: f"mpatha-part{n}" for n in facts["nodes"]}
-            return disknodes.Disk(path, "/dev/mapper/mpatha", "253:0", 200 * MIB, 512, "mpatha", "-part", names)
-        return disknodes.Disk(path, "/dev/sda", "8:0", 200 * MIB, 512, "", "", {n: f"sda{n}" for n in facts["nodes"]})
-
-    @contextlib.contextmanager
-    def locked(host: Host, disk: disknodes.Disk) -> Iterator[None]:
-        yield
-
-    monkeypatch.setattr(disknodes, "look", look)
-    monkeypatch.setattr(disknodes, "locked", locked)
-    monkeypatch.setattr(disknodes, "arrive", lambda host, disk, number, what: disk)
-    monkeypatch.setattr(disknodes, "head", lambda path: b"")
-    monkeypatch.setattr(partitiontable, "label", lambda head: facts["label"])
-    monkeypatch.setattr(partvolumes, "_permissions", lambda node: (0o660, 0, 6))
-    monkeypatch.setattr(partitiontable, "_sectors", lambda *_: facts.get("header", b""))
-    monkeypatch.setattr(partitiontable, "_records", lambda *_: facts.get("records", []))
-    monkeypatch.setattr(blockdevice, "holds", lambda host, path: facts["holds"])
-    monkeypatch.setattr(disk_module, "_content", lambda host, path: facts["holds"])
-    monkeypatch.setattr(blockdevice, "number", lambda path: "8:1")
-    monkeypatch.setattr(blockdevice, "users", lambda host, number, processes=False: facts["users"])
-    monkeypatch.setattr(DiskBackend, "_ends", lambda self, disk: ENDS)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     monkeypatch.setattr(uuid, "uuid4", lambda: UUID)
-    return facts
+    disk = Disk(tmp_path)
+    disk.disk("sda", "8:0", 200 * MIB)
+    disk.given(label="gpt")
+    return disk
+
+
+def mounted(*numbers: int) -> list[Mount]:
+    return [Mount(f"8:{number}", "/", "/x", "ext4", f"/dev/sda{number}", "rw") for number in numbers]
 
 
 def pool(label: str = "gpt") -> str:
@@ -117,7 +139,8 @@ def new(name: str, capacity: int = 10 * MIB, format: str = "") -> Volume:
 def info(number: int, start: int, size: int, format: str = "linux") -> VolumeInfo:
     place = ["/dev/sda", start * MIB, (start + size) * MIB]
     return VolumeInfo(
-        f"sda{number}", "block", format, size * MIB, size * MIB, mode=0o660, group=6, path=f"/dev/sda{number}",
+        f"sda{number}", "block", format, size * MIB, size * MIB, mode=0o660, owner=os.geteuid(), group=os.getegid(),
+        path=f"/dev/sda{number}",
         detail={"extents": [place]},
     )  # fmt: skip
 
@@ -125,23 +148,23 @@ def info(number: int, start: int, size: int, format: str = "linux") -> VolumeInf
 # -- build ----------------------------------------------------------------------------------------------------------
 
 
-def test_build_writes_a_table_with_an_identity_of_its_own(machine: dict[str, Any]) -> None:
-    machine["label"] = ""
-    host = Shown()
+def test_build_writes_a_table_with_an_identity_of_its_own(machine: Disk) -> None:
+    machine.given(label="")
+    host = machine.shown()
     assert run(host, lambda b: b.build()) == [
         f"! {QUIET} --wipe always -- /dev/sda",
         f"  | label: gpt | label-id: {MARK}",
     ]
     (step,) = host.journal.steps
     assert str(step) == f"run wipefs --all --quiet -- /dev/sda (if sfdisk --disk-id -- /dev/sda says '{MARK}')"
-    assert run(Shown(), lambda b: b.build(), "dos")[1] == "  | label: dos | label-id: 0x77777777"
-    assert run(Shown(), lambda b: b.build(), "unknown")[1] == "  | label: dos | label-id: 0x77777777"
+    assert run(machine.shown(), lambda b: b.build(), "dos")[1] == "  | label: dos | label-id: 0x77777777"
+    assert run(machine.shown(), lambda b: b.build(), "unknown")[1] == "  | label: dos | label-id: 0x77777777"
 
 
 @pytest.mark.parametrize(("label", "kind"), [("mac", "mac"), ("sun", "sun"), ("dvh", "sgi"), ("pc98", "dos")])
-def test_build_of_other_tables(machine: dict[str, Any], label: str, kind: str) -> None:
-    machine["label"] = ""
-    host = ScriptedHost()
+def test_build_of_other_tables(machine: Disk, label: str, kind: str) -> None:
+    machine.given(label="")
+    host = machine.host()
     assert run(host, lambda b: b.build(), label) == [f"! parted --script -- /dev/sda mklabel {label}"]
     assert str(host.journal.steps[0]) == (
         "run wipefs --all --quiet -- /dev/sda "
@@ -149,37 +172,37 @@ def test_build_of_other_tables(machine: dict[str, Any], label: str, kind: str) -
     )
 
 
-def test_build_of_bsd_is_known_again_by_parted(machine: dict[str, Any]) -> None:
-    machine["label"] = ""
+def test_build_of_bsd_is_known_again_by_parted(machine: Disk) -> None:
+    machine.given(label="")
     line = "/dev/sda:409600s:scsi:512:512:{}:QEMU DISK:;\n"
     question = "parted --script --machine -- /dev/sda unit s print"
-    host = ScriptedHost({question: Answer("BYT;\n" + line.format("unknown"), 1)})
+    host = machine.host({question: Answer("BYT;\n" + line.format("unknown"), 1)})
     assert run(host, lambda b: b.build(), "bsd") == [f"? {question}", "! parted --script -- /dev/sda mklabel bsd"]
     assert str(host.journal.steps[0]) == (
         f"run blkdiscard --zeroout --force --length 8192 -- /dev/sda (if {question} says 'BYT;\n{line.format('bsd')}')"
     )
 
 
-def test_build_leaves_what_is_built(machine: dict[str, Any]) -> None:
-    backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost())
+def test_build_leaves_what_is_built(machine: Disk) -> None:
+    backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), machine.host({"sfdisk --json": table()}))
     assert backend.build() is False
-    machine["label"] = "dos"
-    backend = DiskBackend(xmlmap.read(pool("unknown"), [DiskPool]), ScriptedHost())
+    machine.given(label="dos")
+    backend = DiskBackend(xmlmap.read(pool("unknown"), [DiskPool]), machine.host({"sfdisk --json": table(label="dos")}))
     assert backend.build() is False
 
 
-def test_build_refuses_a_used_disk(machine: dict[str, Any]) -> None:
-    machine |= {"label": "", "holds": ("ext4",)}
-    error = refused(ScriptedHost(), lambda b: b.build())
+def test_build_refuses_a_used_disk(machine: Disk) -> None:
+    machine.given(label="", holds=("ext4",))
+    error = refused(machine.host(), lambda b: b.build())
     assert isinstance(error, errors.Unsafe)
     assert str(error) == "pool 'p': '/dev/sda' holds ext4, which building would destroy"
-    machine |= {"label": "gpt", "holds": ("mbr", "gpt")}
-    host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX), (2, 11, 10, LINUX))})
+    machine.given(label="gpt", holds=("mbr", "gpt"))
+    host = machine.host({"sfdisk --json": table((1, 1, 10, LINUX), (2, 11, 10, LINUX))})
     error = refused(host, lambda b: b.build(), "dos")
     assert str(error) == "pool 'p': '/dev/sda' holds mbr and gpt with 2 partitions, which building would destroy"
     assert host.changes == 0
-    machine["label"] = ""
-    error = refused(ScriptedHost(), lambda b: b.build(), "lvm2")
+    machine.given(label="")
+    error = refused(machine.host(), lambda b: b.build(), "lvm2")
     assert str(error) == "pool 'p': a table of type lvm2 cannot be written"
 
 
@@ -198,15 +221,15 @@ TAKEN_BACK = [
 ]
 
 
-def test_build_overwrites_when_told_to(machine: dict[str, Any]) -> None:
-    machine |= {"holds": ("mbr", "gpt"), "nodes": (1, 2)}
-    assert run(ScriptedHost(), lambda b: b.build(overwrite=True)) == OVERWRITTEN
+def test_build_overwrites_when_told_to(machine: Disk) -> None:
+    machine.given(holds=("mbr", "gpt"), nodes=(1, 2))
+    assert run(machine.host(), lambda b: b.build(overwrite=True)) == OVERWRITTEN
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
-def test_each_failing_step_of_build_is_taken_back(machine: dict[str, Any], step: int) -> None:
-    machine |= {"holds": ("mbr", "gpt"), "nodes": (1, 2), "users": ["mounted at '/x'"]}
-    lines = run(ScriptedHost(fail_at=step), lambda b: b.build(overwrite=True))
+def test_each_failing_step_of_build_is_taken_back(machine: Disk, step: int) -> None:
+    machine.given(holds=("mbr", "gpt"), nodes=(1, 2))
+    lines = run(machine.host(fail_at=step, mounts=mounted(1, 2)), lambda b: b.build(overwrite=True))
     # The undo of a step is written down before it begins, so that of the one that failed is done as well.
     assert lines[:-1] == OVERWRITTEN[:step] + TAKEN_BACK[4 - step :]
     words = {1: "partition 'sda2' is in use: mounted at '/x'", 2: "partition 'sda1' is in use: mounted at '/x'"}
@@ -215,24 +238,22 @@ def test_each_failing_step_of_build_is_taken_back(machine: dict[str, Any], step:
     assert lines[-1] == f"error: {expected}"
 
 
-def test_erase_takes_only_an_empty_table(machine: dict[str, Any]) -> None:
-    host = ScriptedHost({"sfdisk --json": table()})
+def test_erase_takes_only_an_empty_table(machine: Disk) -> None:
+    host = machine.host({"sfdisk --json": table()})
     assert run(host, lambda b: b.erase()) == [READ, "! wipefs --all --quiet -- /dev/sda"]
-    error = refused(ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX))}), lambda b: b.erase())
+    error = refused(machine.host({"sfdisk --json": table((1, 1, 10, LINUX))}), lambda b: b.erase())
     assert str(error) == "pool 'p': the disk '/dev/sda' has the partitions sda1; nothing was deleted"
-    machine["label"] = ""
-    assert DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost()).erase() is False
+    machine.given(label="")
+    assert DiskBackend(xmlmap.read(pool(), [DiskPool]), machine.host()).erase() is False
 
 
-@pytest.mark.parametrize(("label", "own"), [("dos", ("mbr",)), ("gpt", ("mbr", "gpt")), ("sun", ("sun",))])
-def test_a_table_beside_something_else_is_no_empty_disk(
-    machine: dict[str, Any], label: str, own: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("label", ["dos", "gpt", "sun"])
+def test_a_table_beside_something_else_is_no_empty_disk(machine: Disk, label: str) -> None:
     said = "BYT;\n/dev/sda:409600s:scsi:512:512:sun:DISK:;\nCYL;\n/dev/sda:25cyl:scsi:512:512:sun:D:;\n25:255:63:8kB;\n"
-    host = ScriptedHost({"sfdisk --json": table(label=label), "parted --script --machine": said})
-    machine |= {"label": label, "holds": own}
+    host = machine.host({"sfdisk --json": table(label=label), "parted --script --machine": said})
+    machine.given(label=label)
     assert DiskBackend(xmlmap.read(pool(label), [DiskPool]), host).build() is False
-    machine["holds"] = (*own, "ext4")
+    machine.given(label=label, holds=("ext4",))
     for verb in ("build", "erase"):
         error = refused(host, lambda b, verb=verb: getattr(b, verb)(), label)
         assert isinstance(error, errors.Unsafe)
@@ -240,57 +261,55 @@ def test_a_table_beside_something_else_is_no_empty_disk(
     assert host.changes == 0
 
 
-def test_what_the_last_partition_holds_is_not_the_disks(machine: dict[str, Any]) -> None:
-    machine["holds"] = ("mbr", "gpt", "linux_raid_member")
-    error = refused(ScriptedHost({"sfdisk --json": table()}), lambda b: b.build())
+def test_what_the_last_partition_holds_is_not_the_disks(machine: Disk) -> None:
+    machine.given(holds=("mbr", "gpt", "linux_raid_member"))
+    error = refused(machine.host({"sfdisk --json": table()}), lambda b: b.build())
     assert "holds linux_raid_member besides" in str(error)
-    host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX))})
+    host = machine.host({"sfdisk --json": table((1, 1, 10, LINUX))})
     assert DiskBackend(xmlmap.read(pool(), [DiskPool]), host).build() is False
 
 
-def test_disks_that_a_pool_can_be_made_of(machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disknodes, "whole", lambda: [disknodes.look("/dev/sda", None)])
-
+def test_disks_that_a_pool_can_be_made_of(machine: Disk) -> None:
     def found() -> list[tuple[str, str | None]]:
-        return [(one.devices[0].path, one.format) for one in DiskBackend.discover(ScriptedHost(), None)]
+        return [(one.devices[0].path, one.format) for one in DiskBackend.discover(machine.host(), None)]
 
-    machine["holds"] = ("mbr", "gpt")
+    machine.given(holds=("mbr", "gpt"))
     assert found() == [("/dev/sda", "gpt")]
-    machine["holds"] = ("mbr", "gpt", "ext4")
+    machine.given(holds=("mbr", "gpt", "ext4"))
     assert found() == []
-    machine |= {"holds": (), "label": ""}
+    machine.given(holds=(), label="")
     assert found() == [("/dev/sda", None)]
-    machine["users"] = ["swap space"]
+    machine.write("/proc/swaps", "Filename Type Size Used Priority\n/dev/sda partition 1 0 -2")
     assert found() == []
 
 
 # -- start and facts --------------------------------------------------------------------------------------------------
 
 
-def test_start_makes_missing_nodes(machine: dict[str, Any]) -> None:
-    machine["nodes"] = (1,)
-    host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX), (3, 11, 10, LINUX))})
+def test_start_makes_missing_nodes(machine: Disk) -> None:
+    machine.given(nodes=(1,))
+    host = machine.host({"sfdisk --json": table((1, 1, 10, LINUX), (3, 11, 10, LINUX))})
     assert run(host, lambda b: b.start()) == [READ, READ, "! partx --add --nr 3 -- /dev/sda"]
 
 
-def test_start_says_what_is_wrong(machine: dict[str, Any]) -> None:
-    machine["label"] = ""
-    error = refused(ScriptedHost(), lambda b: b.start())
+def test_start_says_what_is_wrong(machine: Disk) -> None:
+    machine.given(label="")
+    error = refused(machine.host(), lambda b: b.start())
     assert (str(error), error.hint) == (
         "pool 'p': the disk '/dev/sda' has no partition table",
         "make one: engine.pool('p').build()",
     )
-    machine["label"] = "dos"
-    error = refused(ScriptedHost(), lambda b: b.start())
+    machine.given(label="dos")
+    error = refused(machine.host(), lambda b: b.start())
     assert str(error) == "pool 'p': the disk '/dev/sda' has a partition table of type dos, not gpt"
     assert error.hint == "if the disk is the right one, change the definition: <format type='dos'/>"
-    machine["there"] = False
-    assert str(refused(ScriptedHost(), lambda b: b.start())) == "pool 'p': there is no disk '/dev/sda'"
+    (machine.folder / "dev/sda").unlink()
+    assert str(refused(machine.host(), lambda b: b.start())) == "pool 'p': there is no disk '/dev/sda'"
 
 
-def test_a_refresh_is_one_question(machine: dict[str, Any]) -> None:
-    machine["nodes"] = (1, 2)
-    host = ScriptedHost(
+def test_a_refresh_is_one_question(machine: Disk) -> None:
+    machine.given(nodes=(1, 2))
+    host = machine.host(
         {"sfdisk --json": table((2, 101, 20, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"), (1, 1, 50, LINUX))}
     )
     backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), host)
@@ -313,24 +332,24 @@ def test_a_refresh_is_one_question(machine: dict[str, Any]) -> None:
         ("dos", table((1, 1, 10, "ee"), label="dos"), "the protective record of gpt"),
     ],
 )
-def test_tables_that_disagree(machine: dict[str, Any], label: str, found: str, words: str) -> None:
-    machine["label"] = label
-    error = refused(ScriptedHost({"sfdisk": found}), lambda b: list(b.volumes({})), label)
+def test_tables_that_disagree(machine: Disk, label: str, found: str, words: str) -> None:
+    machine.given(label=label)
+    error = refused(machine.host({"sfdisk": found}), lambda b: list(b.volumes({})), label)
     assert str(error) == f"the first sectors of '/dev/sda' show a table of type {label}, and sfdisk reads {words}"
 
 
-def test_a_name_that_is_no_text(machine: dict[str, Any]) -> None:
+def test_a_name_that_is_no_text(machine: Disk) -> None:
     named = table((1, 1, 10, LINUX)).replace('"uuid"', r'"name": "a\xed\xa0\x80 \\x41", "uuid"')
-    (one,) = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost({"sfdisk": named})).volumes({})
+    (one,) = DiskBackend(xmlmap.read(pool(), [DiskPool]), machine.host({"sfdisk": named})).volumes({})
     assert one.name == "sda1"
 
 
-def test_a_disk_that_grew(machine: dict[str, Any]) -> None:
+def test_a_disk_that_grew(machine: Disk) -> None:
     small = table().replace(str(200 * SECTORS - 34), str(100 * SECTORS - 34))
-    backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost({"sfdisk": small}))
+    backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), machine.host({"sfdisk": small}))
     assert backend.usage(()).available == 99 * MIB - 33 * 512
-    machine["header"] = b"EFI PART" + bytes(24) + (100 * SECTORS - 1).to_bytes(8, "little")
-    backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), ScriptedHost({"sfdisk": small}))
+    machine.put("sda", 512 + 32, (100 * SECTORS - 1).to_bytes(8, "little"))
+    backend = DiskBackend(xmlmap.read(pool(), [DiskPool]), machine.host({"sfdisk": small}))
     assert backend.usage(()).available == 199 * MIB - 33 * 512
 
 
@@ -345,22 +364,22 @@ def test_the_separator_that_the_definition_asks_for() -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "{}", '{"partitiontable": {"label": "gpt"}}', "no"])
-def test_an_answer_that_is_no_table(machine: dict[str, Any], answer: str) -> None:
-    error = refused(ScriptedHost({"sfdisk": answer}), lambda b: list(b.volumes({})))
+def test_an_answer_that_is_no_table(machine: Disk, answer: str) -> None:
+    error = refused(machine.host({"sfdisk": answer}), lambda b: list(b.volumes({})))
     assert str(error) == f"'sfdisk' answered something that is no partition table: {answer!r}"
-    machine["label"] = "mac"
-    error = refused(ScriptedHost({"parted": answer}), lambda b: list(b.volumes({})), "mac")
+    machine.given(label="mac")
+    error = refused(machine.host({"parted": answer}), lambda b: list(b.volumes({})), "mac")
     assert str(error) == f"'parted' answered something that is no partition table: {answer!r}"
 
 
-def test_what_parted_says(machine: dict[str, Any]) -> None:
-    machine |= {"label": "sun", "nodes": (1,)}
+def test_what_parted_says(machine: Disk) -> None:
+    machine.given(label="sun", nodes=(1,))
     said = (
         "BYT;\n/dev/sda:409600s:scsi:512:512:sun:QEMU: a disk:;\n1:32130s:64259s:32130s:linux-swap(v1)::;\n"
         "1:0s:32129s:32130s:free;\n1:64260s:401624s:337365s:free;\n"
         "CYL;\n/dev/sda:25cyl:scsi:512:512:sun:QEMU: a disk:;\n25:255:63:8225kB;\n1:2cyl:3cyl:2cyl:::;\n"
     )
-    host = ScriptedHost({"parted": said})
+    host = machine.host({"parted": said})
     backend = DiskBackend(xmlmap.read(pool("sun"), [DiskPool]), host)
     (one,) = backend.volumes({})
     cylinder = 255 * 63 * 512
@@ -382,39 +401,39 @@ def created(number: int, start: int, mark: str = MARK, line: str = "") -> list[s
     ]
 
 
-def test_create_in_the_smallest_extent(machine: dict[str, Any]) -> None:
+def test_create_in_the_smallest_extent(machine: Disk) -> None:
     before = table((1, 1, 10, LINUX), (2, 31, 10, LINUX), (3, 52, 10, LINUX))
     after = table((1, 1, 10, LINUX), (2, 31, 10, LINUX), (3, 52, 10, LINUX), (4, 41, 10, LINUX))
-    host = Shown({"sfdisk --json": [before, after]})
+    host = machine.shown({"sfdisk --json": [before, after]})
     made = created(4, 41, line=f"type={LINUX}, uuid={MARK}")
     assert run(host, lambda b: b.create(new("sda4"))) == [READ, *made, READ]
 
 
-def test_each_failing_step_of_create_is_taken_back(machine: dict[str, Any]) -> None:
+def test_each_failing_step_of_create_is_taken_back(machine: Disk) -> None:
     made = created(1, 1, line=f"type={partitiontable.GPT['linux-swap']}, uuid={MARK}")
     question = "partx --show --noheadings --output START,SECTORS,UUID --nr 1 -- /dev/sda"
     ours = f"(if {question} says '{SECTORS} {10 * SECTORS} {MARK.lower()}')"
     back = [f"< run partx --delete --nr 1 -- /dev/sda {ours}", f"< run {QUIET} --delete -- /dev/sda 1 {ours}"]
     for step, tool in ((1, "sfdisk"), (2, "partx")):
-        host = Shown({"sfdisk --json": table()}, fail_at=step)
+        host = machine.shown({"sfdisk --json": table()}, fail_at=step)
         lines = run(host, lambda b: b.create(new("sda1", format="linux-swap")))
         done = made[: 2 if step == 1 else 3]
         assert lines == [READ, *done, *back, f"error: '{tool}' failed with status 5: injected"]
 
 
-def test_create_on_dos_is_known_again_by_disk_and_number(machine: dict[str, Any]) -> None:
-    machine["label"] = "dos"
+def test_create_on_dos_is_known_again_by_disk_and_number(machine: Disk) -> None:
+    machine.given(label="dos")
     parts = [(n, 1 + 10 * (n - 1), 10, "83") for n in (1, 2, 3)]
     before = table(*parts, (4, 31, 100, "f"), label="dos", ident="0x12ab34cd")
-    host = Shown({"sfdisk --json": before}, fail_at=2)
+    host = machine.shown({"sfdisk --json": before}, fail_at=2)
     lines = run(host, lambda b: b.create(new("sda5", format="linux-lvm")), "dos")
     assert lines[1:4] == created(5, 32, line="type=8e")
     assert f"says '{32 * SECTORS} {10 * SECTORS} 12ab34cd-05')" in lines[4]
 
 
-def test_create_on_a_dos_disk_without_an_identity(machine: dict[str, Any]) -> None:
-    machine["label"] = "dos"
-    host = Shown({"sfdisk --json": table(label="dos", ident="0x00000000")}, fail_at=2)
+def test_create_on_a_dos_disk_without_an_identity(machine: Disk) -> None:
+    machine.given(label="dos")
+    host = machine.shown({"sfdisk --json": table(label="dos", ident="0x00000000")}, fail_at=2)
     lines = run(host, lambda b: b.create(new("sda1")), "dos")
     assert f"says '{SECTORS} {10 * SECTORS}')" in lines[4]
 
@@ -429,11 +448,11 @@ def test_number_three_of_sun_is_the_whole_disk() -> None:
         partitiontable.place(sun._replace(parts=parts), MIB, "none")
 
 
-def test_create_by_parted(machine: dict[str, Any]) -> None:
-    machine["label"] = "mac"
+def test_create_by_parted(machine: Disk) -> None:
+    machine.given(label="mac")
     said = "BYT;\n/dev/sda:409600s:scsi:512:512:mac:DISK:;\n1:1s:63s:63s::Apple:;\n1:64s:409599s:409536s:free;\n"
     made = "2:2048s:22527s:20480s::primary:lvm;\n"
-    host = ScriptedHost({"parted --script --machine": [said, said + made]})
+    host = machine.host({"parted --script --machine": [said, said + made]})
     assert run(host, lambda b: b.create(new("sda2", format="linux-lvm")), "mac") == [
         "? parted --script --machine -- /dev/sda unit s print free",
         "! parted --script --align none -- /dev/sda unit s mkpart primary ext2 2048s 22527s set 2 lvm on",
@@ -442,10 +461,10 @@ def test_create_by_parted(machine: dict[str, Any]) -> None:
     assert "run parted --script -- /dev/sda rm 2 (if" in str(host.journal.steps[0])
 
 
-def test_create_on_multipath(machine: dict[str, Any]) -> None:
-    machine["dm"] = "mpatha"
+def test_create_on_multipath(machine: Disk) -> None:
+    machine.multipath()
     after = table((1, 1, 10, LINUX)).replace("/dev/sda1", "/dev/mapper/mpatha-part1")
-    host = Shown({"sfdisk --json": [table(), after]})
+    host = machine.shown({"sfdisk --json": [table(), after]})
     lines = run(host, lambda b: b.create(new("mpatha-part1")))
     assert lines[2].startswith("  | /dev/mapper/mpatha-part1 : start=2048")
     assert lines[3] == "! kpartx -a -s -p -part -- /dev/mapper/mpatha"
@@ -455,10 +474,11 @@ def test_create_on_multipath(machine: dict[str, Any]) -> None:
     assert newest.startswith(f"run {QUIET} --delete -- /dev/mapper/mpatha 1 (if partx --show")
 
 
-def test_delete_on_multipath(machine: dict[str, Any]) -> None:
-    machine |= {"dm": "mpatha", "nodes": (1,)}
+def test_delete_on_multipath(machine: Disk) -> None:
+    machine.multipath()
+    machine.given(nodes=(1,))
     found = table((1, 1, 10, LINUX)).replace("/dev/sda1", "/dev/mapper/mpatha-part1")
-    host = ScriptedHost({"sfdisk --json": found})
+    host = machine.host({"sfdisk --json": found})
     assert run(host, lambda b: b.delete(info(1, 1, 10)._replace(name="mpatha-part1")))[1:] == [
         "! dmsetup remove -- mpatha-part1",
         f"! {QUIET} --delete -- /dev/mapper/mpatha 1",
@@ -482,8 +502,8 @@ def test_delete_on_multipath(machine: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_what_cannot_be_created(machine: dict[str, Any], volume: Volume, label: str, words: str) -> None:
-    host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX))})
+def test_what_cannot_be_created(machine: Disk, volume: Volume, label: str, words: str) -> None:
+    host = machine.host({"sfdisk --json": table((1, 1, 10, LINUX))})
     error = refused(host, lambda b: b.create(volume), label)
     assert str(error) == words
     assert host.changes == 0
@@ -492,9 +512,9 @@ def test_what_cannot_be_created(machine: dict[str, Any], volume: Volume, label: 
 # -- delete and resize ------------------------------------------------------------------------------------------------
 
 
-def test_delete_makes_the_kernel_forget_first(machine: dict[str, Any]) -> None:
-    machine["nodes"] = (1, 2)
-    host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX), (2, 11, 10, LINUX))})
+def test_delete_makes_the_kernel_forget_first(machine: Disk) -> None:
+    machine.given(nodes=(1, 2))
+    host = machine.host({"sfdisk --json": table((1, 1, 10, LINUX), (2, 11, 10, LINUX))})
     assert run(host, lambda b: b.delete(info(1, 1, 10))) == [
         READ,
         "! partx --delete --nr 1 -- /dev/sda",
@@ -502,9 +522,9 @@ def test_delete_makes_the_kernel_forget_first(machine: dict[str, Any]) -> None:
     ]
 
 
-def test_a_delete_that_fails_gives_the_node_back(machine: dict[str, Any]) -> None:
-    machine["nodes"] = (1,)
-    host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX))}, fail_at=2)
+def test_a_delete_that_fails_gives_the_node_back(machine: Disk) -> None:
+    machine.given(nodes=(1,))
+    host = machine.host({"sfdisk --json": table((1, 1, 10, LINUX))}, fail_at=2)
     assert run(host, lambda b: b.delete(info(1, 1, 10)))[3:] == [
         "< run partx --add --nr 1 -- /dev/sda (if lsblk --noheadings --output NAME -- /dev/sda1 says '')",
         "error: 'sfdisk' failed with status 5: injected",
@@ -514,9 +534,9 @@ def test_a_delete_that_fails_gives_the_node_back(machine: dict[str, Any]) -> Non
 LOGICAL = [(1, 1, 100, "f"), (5, 2, 10, "83"), (6, 13, 10, "83"), (7, 24, 10, "83")]
 
 
-def test_delete_renumbers_what_is_behind(machine: dict[str, Any]) -> None:
-    machine |= {"label": "dos", "nodes": (1, 5, 6, 7)}
-    host = ScriptedHost({"sfdisk --json": table(*LOGICAL, label="dos")})
+def test_delete_renumbers_what_is_behind(machine: Disk) -> None:
+    machine.given(label="dos", nodes=(1, 5, 6, 7))
+    host = machine.host({"sfdisk --json": table(*LOGICAL, label="dos")})
     assert run(host, lambda b: b.delete(info(6, 13, 10)), "dos") == [
         READ,
         "! partx --delete --nr 6 -- /dev/sda",
@@ -529,9 +549,9 @@ def test_delete_renumbers_what_is_behind(machine: dict[str, Any]) -> None:
     ]
 
 
-def test_what_is_not_deleted(machine: dict[str, Any]) -> None:
-    machine |= {"label": "dos", "nodes": (1, 5, 6, 7)}
-    host = ScriptedHost({"sfdisk --json": table(*LOGICAL, label="dos")})
+def test_what_is_not_deleted(machine: Disk) -> None:
+    machine.given(label="dos", nodes=(1, 5, 6, 7))
+    host = machine.host({"sfdisk --json": table(*LOGICAL, label="dos")})
 
     def words(info: VolumeInfo) -> str:
         return str(refused(host, lambda b: b.delete(info), "dos"))
@@ -539,8 +559,8 @@ def test_what_is_not_deleted(machine: dict[str, Any]) -> None:
     assert words(info(1, 1, 100)) == "pool 'p': the extended partition 'sda1' holds sda5, sda6, sda7"
     assert words(info(8, 40, 10)) == "pool 'p' has no volume 'sda8'"
     assert words(info(6, 24, 10)) == "'sda6' was replaced since it was listed; it was left alone"
-    machine["users"] = ["mounted at '/srv'"]
-    assert words(info(6, 13, 10)) == "pool 'p': volume 'sda6' is in use: mounted at '/srv'"
+    host.mount_table = mounted(6)
+    assert words(info(6, 13, 10)) == "pool 'p': volume 'sda6' is in use: mounted at '/x'"
     assert host.changes == 0
 
 
@@ -552,20 +572,17 @@ def test_what_is_not_deleted(machine: dict[str, Any]) -> None:
         lambda b: b.create(new("sda8")),
     ],
 )
-def test_another_volumes_deletion_is_seen_under_the_lock(
-    machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, verb: Callable[[Any], Any]
-) -> None:
-    machine |= {"label": "dos", "nodes": (1, 5, 6, 7)}
-    host = ScriptedHost({"sfdisk --json": table(*LOGICAL, label="dos")})
+def test_another_volumes_deletion_is_seen_under_the_lock(machine: Disk, verb: Callable[[Any], Any]) -> None:
+    machine.given(label="dos", nodes=(1, 5, 6, 7))
 
-    @contextlib.contextmanager
-    def locked(host: ScriptedHost, disk: disknodes.Disk) -> Iterator[None]:
-        # What the other one did while this one waited: number 6 is the old 7 now.
-        host.answers["sfdisk --json"] = table(*LOGICAL[:2], (6, 24, 10, "83"), label="dos")
-        machine["nodes"] = (1, 5, 6)
-        yield
+    class Waiting(PartitionedHost):
+        def wait_for(self, ask: Callable[[], Any], seconds: float) -> Any:
+            # What the other one did while this one waited for the lock: number 6 is the old 7 now.
+            self.answers["sfdisk --json"] = table(*LOGICAL[:2], (6, 24, 10, "83"), label="dos")
+            machine.given(nodes=(1, 5, 6))
+            return super().wait_for(ask, seconds)
 
-    monkeypatch.setattr(disknodes, "locked", locked)
+    host = machine.host({"sfdisk --json": table(*LOGICAL, label="dos")}, kind=Waiting)
 
     def listed(b: Any) -> Any:
         list(b.volumes({}))
@@ -576,10 +593,10 @@ def test_another_volumes_deletion_is_seen_under_the_lock(
     assert host.changes == 0
 
 
-def test_resize_tells_table_and_kernel(machine: dict[str, Any]) -> None:
-    machine["nodes"] = (1,)
+def test_resize_tells_table_and_kernel(machine: Disk) -> None:
+    machine.given(nodes=(1,))
     before, after = table((1, 1, 10, LINUX)), table((1, 1, 20, LINUX))
-    host = Shown({"sfdisk --json": [before, after]})
+    host = machine.shown({"sfdisk --json": [before, after]})
     done = [
         READ,
         f"! {QUIET} --partno 1 -- /dev/sda",
@@ -587,7 +604,7 @@ def test_resize_tells_table_and_kernel(machine: dict[str, Any]) -> None:
         f"! resizepart /dev/sda 1 {20 * SECTORS}",
     ]
     assert run(host, lambda b: b.resize(info(1, 1, 10), 20 * MIB)) == [*done, READ]
-    host = Shown({"sfdisk --json": before}, fail_at=2)
+    host = machine.shown({"sfdisk --json": before}, fail_at=2)
     question = "partx --show --noheadings --output START,SECTORS,UUID --nr 1 -- /dev/sda"
     ours = f"(if {question} says '{SECTORS} {20 * SECTORS} u1')"
     assert run(host, lambda b: b.resize(info(1, 1, 10), 20 * MIB)) == [
@@ -596,39 +613,42 @@ def test_resize_tells_table_and_kernel(machine: dict[str, Any]) -> None:
         f"< run {QUIET} --partno 1 -- /dev/sda {ours}",
         "error: 'resizepart' failed with status 5: injected",
     ]
-    host = Shown({"sfdisk --json": [before, after]})
+    host = machine.shown({"sfdisk --json": [before, after]})
     assert run(host, lambda b: b.resize(info(1, 1, 10), 20 * MIB, force=True)) == [*done, READ]
 
 
-def test_what_cannot_be_resized_says_so(machine: dict[str, Any]) -> None:
-    host = ScriptedHost({"sfdisk --json": table((1, 1, 10, LINUX), (2, 21, 10, LINUX))})
+def test_what_cannot_be_resized_says_so(machine: Disk) -> None:
+    host = machine.host({"sfdisk --json": table((1, 1, 10, LINUX), (2, 21, 10, LINUX))})
     error = refused(host, lambda b: b.resize(info(1, 1, 10), 21 * MIB))
     assert isinstance(error, errors.NoSpace)
     assert str(error) == (
         f"pool 'p': volume 'sda1' can grow to {20 * MIB} bytes and not to {21 * MIB}: what follows it is in use"
     )
-    machine["label"] = "dos"
-    host = ScriptedHost({"sfdisk --json": table(*LOGICAL, label="dos")})
+    machine.given(label="dos")
+    host = machine.host({"sfdisk --json": table(*LOGICAL, label="dos")})
     error = refused(host, lambda b: b.resize(info(1, 1, 100), 150 * MIB), "dos")
     assert str(error) == "pool 'p': extended partitions cannot be resized"
     # The record of the next logical partition is in the way before the partition itself.
-    machine["records"] = [(1 * MIB, MIB + 512), (12 * MIB, 12 * MIB + 512), (23 * MIB, 23 * MIB + 512)]
-    host = ScriptedHost({"sfdisk --json": table(*LOGICAL, label="dos")})
+    for record, following in ((1, 12), (12, 23), (23, 1)):  # the chain that begins with the extended partition
+        machine.put("sda", record * MIB + 470, ((following - 1) * SECTORS).to_bytes(4, "little"))
+        machine.put("sda", record * MIB + 510, b"\x55\xaa")
+    host = machine.host({"sfdisk --json": table(*LOGICAL, label="dos")})
     error = refused(host, lambda b: b.resize(info(5, 2, 10), 11 * MIB), "dos")
     assert f"can grow to {10 * MIB} bytes" in str(error)
 
 
-def test_a_stable_name_for_each_partition(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    links = {"wwn-1-part1": "sda1", "ata-X-part1": "sda1", "ata-X": "sda", "ata-Y-part1": "sdb1"}
-    monkeypatch.setattr("os.listdir", lambda path: list(links))
-    monkeypatch.setattr(
-        "os.path.realpath", lambda path: f"/dev/{links.get(path.rpartition('/')[2], path.rpartition('/')[2])}"
-    )
+def test_a_stable_name_for_each_partition(machine: Disk) -> None:
+    machine.given(nodes=(1, 2))
+    machine.block("sdb", "8:16")
+    machine.block("sdb1", "8:17", within="sdb")
+    links = {"wwn-1-part1": "sda1", "wwn-1": "sda", "ata-X-part1": "sda1", "ata-X": "sda", "ata-Y-part1": "sdb1"}
+    for name, target in links.items():
+        machine.link(f"/dev/disk/by-id/{name}", f"/dev/{target}")
     nodes = {"sda1": "/dev/sda1", "sda2": "/dev/sda2"}
 
     def paths(device: str, target: str) -> list[str]:
         disk = disknodes.Disk(device, "/dev/sda", "8:0", 0, 512, "", "", {})
-        return list(disknodes.stable(target, disk, nodes).values())
+        return list(disknodes.stable(machine.host(), target, disk, nodes).values())
 
     assert paths("/dev/sda", "/dev/") == ["/dev/sda1", "/dev/sda2"]
     assert paths("/dev/sda", "/dev/disk/by-id") == ["/dev/disk/by-id/ata-X-part1", "/dev/sda2"]

@@ -171,6 +171,29 @@ def test_an_empty_device_says_what_to_do(engine: Engine, loop: Callable[..., str
     assert caught.value.hint == "the device holds vfat, and the definition says ext4"
 
 
+@pytest.mark.tools("btrfs")
+def test_a_btrfs_that_lacks_a_device_says_so(engine: Engine, loop: Callable[..., str], tmp_path: Path) -> None:
+    if not kernel_has("btrfs"):
+        pytest.skip("this kernel has no btrfs")
+    first, second = loop(SIZES["btrfs"]), loop(SIZES["btrfs"])
+    sh("mkfs.btrfs", "--quiet", "--data", "raid1", "--metadata", "raid1", first, second)
+    target = tmp_path / "mnt"
+    pool = engine.define(definition(first, target, "btrfs"))
+    pool.start()
+    pool.create_volume("<volume><name>v</name><capacity>4096</capacity></volume>")
+    pool.destroy()
+    sh("dd", "if=/dev/zero", f"of={second}", "bs=64K", "seek=1", "count=1", "conv=fsync")
+    sh("btrfs", "device", "scan", "--forget", second)
+    with pytest.raises(errors.ToolFailed, match="has 2 devices, and the kernel does not know all of them") as caught:
+        pool.start()
+    assert "<fs:option name='degraded'/>" in str(caught.value.hint)
+    extra = "<fs:mount_opts><fs:option name='degraded'/></fs:mount_opts>"
+    pool = engine.define(definition(first, target, "btrfs", extra))
+    assert any("1 of the 2 devices of its file system are missing" in str(line) for line in pool.start().warnings)
+    assert [volume.name for volume in pool.volumes()] == ["v"]
+    pool.destroy()
+
+
 def test_auto_mounts_the_only_file_system(engine: Engine, loop: Callable[..., str], tmp_path: Path) -> None:
     device = loop()
     pool = engine.define(definition(device, tmp_path / "mnt", "auto"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from poolkit import errors, registry, xmlmap
 from poolkit.backends.dir import DirBackend
 from poolkit.backends.fs import FsBackend
 from poolkit.families import blockdevice, mkfs
-from poolkit.host import undo
+from poolkit.host import Host, undo
 from poolkit.host.mounts import Mount
 from poolkit.testing import Answer, transcript, undone
 
+from .played import Machine
 from .scripted import MountingHost
 
 UUID = "0a3f8c5e-8d0d-4f0a-9d6e-0a54b7f6c001"
@@ -37,19 +39,16 @@ def xml(kind: str = "ext4", options: str = "", device: str = DEVICE) -> str:
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The device is there and holds what is given."""
-
-    def there(*holds: str) -> None:
-        monkeypatch.setattr(blockdevice, "number", lambda path: "8:17")
-        monkeypatch.setattr(blockdevice, "holds", lambda host, path: holds)
-
-    there()
-    return there
+    machine = Machine(tmp_path / "machine")
+    machine.disk("scripted", "8:17", 4 << 20)
+    monkeypatch.chdir(machine.folder)
+    return partial(machine.holds, "scripted")
 
 
 def run(verb: Callable[[Any], Any], document: str | None = None, **how: Any) -> list[str]:
-    return transcript(document or xml(), verb, MountingHost(**how))
+    return transcript(document or xml(), verb, MountingHost(machine=".", **how))
 
 
 def start(backend: Any) -> Any:
@@ -135,7 +134,7 @@ def test_start_stops_at_a_directory_that_cannot_be_made(device: Any, step: int) 
 
 
 def test_undo_unmounts_only_what_was_mounted(device: Any) -> None:
-    host = MountingHost()
+    host = MountingHost(machine=".")
     transcript(xml(), start, host)
     host.mount_table = [Mount("0:30", "/", TARGET, "tmpfs", "tmpfs", "rw")]
     assert undone(host) == []
@@ -273,8 +272,12 @@ def test_what_cannot_be_made(device: Any, kind: str) -> None:
     assert run(build, xml(kind)) == [
         f"error: pool 'disk': '{DEVICE}' holds nothing that is known, and {kind} cannot be made"
     ]
-    device({"hfs+": "hfsplus"}.get(kind, kind))
-    assert run(build, xml(kind)) == MKDIR, "a file system that is there already needs only its directory"
+
+
+@pytest.mark.parametrize(("kind", "content"), [("iso9660", "iso9660"), ("gfs2", "gfs2"), ("hfs+", "hfsplus")])
+def test_what_is_there_already_need_not_be_made(device: Any, kind: str, content: str) -> None:
+    device(content)
+    assert run(build, xml(kind)) == MKDIR
 
 
 def test_one_file_system_or_none() -> None:
@@ -308,5 +311,5 @@ def test_definitions_that_could_never_be_mounted(device: Any) -> None:
 def test_a_device_that_is_not_there() -> None:
     assert run(start) == [f"error: the device '{DEVICE}' does not exist"]
     assert run(build) == [f"error: the device '{DEVICE}' does not exist"]
-    with pytest.raises(errors.Unsafe, match="is not a block device"), blockdevice.opened(MountingHost(), "/dev/null"):
+    with pytest.raises(errors.Unsafe, match="is not a block device"), blockdevice.opened(Host(), "/dev/null"):
         pass

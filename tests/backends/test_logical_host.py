@@ -248,12 +248,12 @@ def test_only_block_devices_are_opened(tmp_path: Path, devices: list[str]) -> No
     link.unlink()
     link.symlink_to(devices[0])
     assert blockdevice.holds(Host(), str(link)) == ()
-    assert blockdevice.number(str(link)) == blockdevice.number(devices[0]) != ""
-    assert blockdevice.number(str(file)) == blockdevice.number("/dev/none") == ""
+    assert Host().devices.number(str(link)) == Host().devices.number(devices[0]) != ""
+    assert Host().devices.number(str(file)) == Host().devices.number("/dev/none") == ""
 
 
 def test_processes_that_have_a_device_open_are_named(devices: list[str]) -> None:
-    device = blockdevice.number(devices[0])
+    device = Host().devices.number(devices[0])
     with open(devices[0], "rb"):
         assert f"open in process {os.getpid()} (" in "".join(blockdevice.users(Host(), device, processes=True))
     assert blockdevice.users(Host(), device, processes=True) == []

@@ -14,6 +14,7 @@ from poolkit import errors
 from poolkit.content import copying
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
+from poolkit.engine.volume import Volume
 from poolkit.testing import BackendContract
 from tests.backends.deaths import deaths
 from tests.lab.fixtures import empty, sh, virtio_disks, wipe
@@ -39,7 +40,7 @@ def volume(name: str, capacity: int = 8 * MIB, allocation: int | None = None, ba
     return f"<volume><name>{name}</name><capacity>{capacity}</capacity>{some}{below}</volume>"
 
 
-def content(volume: object, length: int = 0) -> bytes:
+def content(volume: Volume, length: int = 0) -> bytes:
     out = BytesIO()
     volume.download(out, length=length)
     return out.getvalue()
@@ -209,7 +210,7 @@ def test_snapshots(started: Pool) -> None:
     assert snap.info.capacity == 8 * MIB
     assert snap.info.allocation == 4 * MIB
     for call in (lambda: origin.resize(16 * MIB), origin.delete):
-        with pytest.raises(errors.InvalidState, match="it is the origin of 'snap'"):
+        with pytest.raises(errors.InvalidState, match="the volume 'snap' stands on it"):
             call()
     with pytest.raises(errors.Unsupported, match="'snap' is a snapshot: it has the size of 'origin'"):
         snap.resize(16 * MIB)
@@ -223,7 +224,8 @@ def test_snapshots(started: Pool) -> None:
 
 
 def test_layouts_of_new_volumes(started: Pool) -> None:
-    striped = started.create_volume(volume("striped", 13 * MIB), backend={"stripes": 2})
+    layout = "<pkv:layout xmlns:pkv='urn:poolkit:volume:1' stripes='2'/></volume>"
+    striped = started.create_volume(volume("striped", 13 * MIB).replace("</volume>", layout))
     assert striped.info.capacity == 16 * MIB
     assert len({piece[0] for piece in striped.info.detail["extents"]}) == 2
     assert not striped.resize(13 * MIB)  # sizes are whole extents: asking again for what was asked for changes nothing
@@ -358,23 +360,71 @@ def test_copies_from_and_to_files(engine: Engine, started: Pool, tmp_path: Path)
         copy = files.volume(name).clone(name, pool=started)
         assert copy.info.capacity == 8 * MIB
         assert content(copy) == data + bytes(5 * MIB)
+    wrong = "sha256:" + 64 * "0"
+    image = Path(f"{tmp_path}/files/image")
+    for number, origin in enumerate((image, raw.path, BytesIO(image.read_bytes()))):
+        if number:  # what is read to its end cannot be read again
+            with pytest.raises(errors.Unsafe, match="checksum"):
+                started.import_volume("wrong", raw.path, checksum=wrong)
+        taken = started.import_volume(f"taken{number}", origin)
+        assert taken.info.capacity == 8 * MIB and content(taken) == data + bytes(5 * MIB)
+        taken.delete()
+    assert sh("lvs", "--noheadings", "-o", "lv_name", "vg-guests").split() == ["image", "raw"]
     back = started.volume("image").clone("back", pool=files)
     assert Path(back.path).read_bytes() == data + bytes(5 * MIB)
 
 
 def test_a_group_that_lost_a_device(engine: Engine, lab_disks: list[str]) -> None:
+    """What is whole starts and works, a mirror goes on with the copy it has, and the rest says which device is missing."""
     pool = engine.define(xml(*lab_disks[:2]))
     pool.build()
     pool.start()
+    pool.create_volume(volume("one"))
     pool.create_volume(volume("wide"), backend={"stripes": 2})
+    pool.create_volume(volume("mirror"), backend={"mirrors": 1})
+    uuid = sh("pvs", "--noheadings", "-o", "pv_uuid", os.path.realpath(lab_disks[1])).strip()
+    missing = f"the physical volume {uuid} is missing"
     pool.destroy()
     sh("wipefs", "-a", lab_disks[1])
+    warnings = pool.start().warnings
+    assert any(missing in w and "'wide' cannot be used" in w for w in warnings)
+    assert pool.info.active
+    found = {v.name: v for v in pool.volumes()}
+    assert {name: bool(v.info.problem) for name, v in found.items()} == {"one": False, "mirror": False, "wide": True}
+    assert found["wide"].info.problem == f"{missing}, and the volume has data on it"
+    assert "a copy less" in found["mirror"].warning
+    for name in ("one", "mirror"):
+        found[name].upload(BytesIO(b"written"))
+        assert content(found[name], 7) == b"written"
+    for verb in (lambda: found["wide"].upload(BytesIO(b"x")), lambda: content(found["wide"]), found["wide"].wipe):
+        with pytest.raises(errors.InvalidState, match=uuid):
+            verb()
     with pytest.raises(errors.HostError) as caught:
-        pool.start()
-    assert "vg-guests" in str(caught.value)
-    assert not pool.info.active
-    assert not os.path.exists("/dev/vg-guests")
+        pool.create_volume(volume("new"))
+    assert str(caught.value) == f"pool 'guests': its volume group cannot be changed while {missing}"
+    sh("lvchange", "--yes", "--activate", "ly", "--activationmode", "partial", "vg-guests/wide")
+    pool.refresh()
+    with pytest.raises(errors.InvalidState, match="cannot be written to"):
+        pool.volume("wide").upload(BytesIO(b"x"))
+    pool.volume("wide").delete()
+    pool.destroy()
     sh("vgreduce", "--removemissing", "--force", "vg-guests")
+
+
+def test_another_group_of_the_same_name_is_not_the_pools(engine: Engine, started: Pool, lab_disks: list[str]) -> None:
+    started.create_volume(volume("v"))
+    started.destroy()
+    started.start()
+    sh("vgchange", "-an", "vg-guests")
+    sh("vgrename", "vg-guests", "vg-before")
+    sh("vgcreate", "-y", "vg-guests", lab_disks[2])
+    for made in ((), ("lvcreate", "-y", "-n", "v", "-l", "1", "vg-guests")):
+        if made:
+            sh(*made)
+        info = started.info
+        assert not info.active and info.reason == "another volume group has the name 'vg-guests' now"
+    started.start()
+    assert [v.info.capacity for v in started.volumes()] == [EXTENT]
 
 
 # -- death ------------------------------------------------------------------------------------------------------------

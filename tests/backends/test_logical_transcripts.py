@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ import pytest
 from poolkit import errors, xmlmap
 from poolkit.backend import Source, Transfer, VolumeInfo
 from poolkit.backends.logical import LogicalBackend, LogicalPool
-from poolkit.families import blockdevice, lvm
+from poolkit.families import lvm
 from poolkit.host import Host
+from poolkit.host.mounts import Mount
 from poolkit.model import Volume
 from poolkit.testing import Answer, ScriptedHost, transcript
+from tests.backends.played import Machine
 
 MIB = 1 << 20
 EXTENT = 4 * MIB
@@ -48,7 +51,8 @@ def vg(
 ) -> list[dict[str, str]]:
     facts = (name, uuid, 200 * EXTENT, free, EXTENT, 0, count)
     return [
-        dict(zip(lvm._GROUP_FIELDS, map(str, (*facts, device)), strict=True)) for device in devices or ("/dev/vdb",)
+        dict(zip(lvm._GROUP_FIELDS, map(str, (*facts, device, f"PV-{at}")), strict=True))
+        for at, device in enumerate(devices or ("/dev/vdb",))
     ]
 
 
@@ -83,19 +87,24 @@ def script(**answers: Any) -> ScriptedHost:
             lines[tool] = [report(tool[:2], *one) for one in rows]
         else:
             lines[tool] = report(tool[:2], *rows)
-    return ScriptedHost(lines, fail_at=fail_at)
+    return ScriptedHost(lines, fail_at=fail_at, machine=".")
 
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Devices that hold nothing, known by their path, and no active volumes; what the test puts here instead."""
-    state: dict[str, Any] = {"holds": {}, "mapped": []}
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Four disks that hold nothing, and no active volumes; the test puts there what it needs."""
     monkeypatch.setattr("secrets.token_hex", lambda size=16: "7" * (2 * size))
-    monkeypatch.setattr(blockdevice, "holds", lambda host, path: state["holds"].get(path, ()))
-    monkeypatch.setattr(blockdevice, "number", lambda path: path)
-    monkeypatch.setattr(blockdevice, "users", lambda host, device, processes=False: [])
-    monkeypatch.setattr(lvm, "_mapped", lambda: state["mapped"])
-    return state
+    played = Machine(tmp_path)
+    for minor, letter in enumerate("bcde"):
+        played.disk(f"vd{letter}", f"252:{16 * minor}", 1 << 20)
+    monkeypatch.chdir(tmp_path)
+    return played
+
+
+def active(machine: Machine, *names: str) -> None:
+    """Names in ``/dev/mapper``."""
+    for name in names:
+        machine.write(f"/dev/mapper/{name}", "")
 
 
 def volume(name: str = "v", capacity: int = 2 * EXTENT, **more: Any) -> Volume:
@@ -160,8 +169,8 @@ def test_every_failing_step_of_build_is_taken_back(step: int, undone: list[str])
     assert lines[-1].endswith("failed with status 5: injected")
 
 
-def test_build_with_overwrite_removes_what_is_there_first(machine: dict[str, Any]) -> None:
-    machine["holds"] = {"/dev/vdc": ("gpt", "ext4")}
+def test_build_with_overwrite_removes_what_is_there_first(machine: Machine) -> None:
+    machine.holds("vdc", "gpt", "ext4")
     lines = transcript(pool("/dev/vdb", "/dev/vdc"), lambda b: b.build(overwrite=True), script(vgs=report("vg")))
     assert [line for line in lines if line[0] == "!"] == [
         f"! pvcreate --yes --uuid {PV} --norestorefile -- /dev/vdb",
@@ -183,9 +192,9 @@ def test_build_with_overwrite_removes_what_is_there_first(machine: dict[str, Any
     ],
 )
 def test_overwrite_spares_groups_that_this_host_does_not_show(
-    machine: dict[str, Any], rows: list[dict[str, str]], fault: str
+    machine: Machine, rows: list[dict[str, str]], fault: str
 ) -> None:
-    machine["holds"] = {"/dev/vdc": ("LVM2_member",)}
+    machine.holds("vdc", "LVM2_member")
     host = script(vgs=report("vg"))
     asked = PVS.replace("--options", "--foreign --shared --devices /dev/vdc --options") + " /dev/vdc"
     host.answers[asked[2:]] = Answer(report("pv", *rows), 0 if rows else 5)
@@ -224,8 +233,8 @@ def refusal(xml: str, verb: Callable[[Any], object], host: ScriptedHost) -> tupl
     return str(caught.value), caught.value.hint
 
 
-def test_what_build_refuses(machine: dict[str, Any]) -> None:
-    machine["holds"] = {"/dev/vdc": ("gpt", "ext4")}
+def test_what_build_refuses(machine: Machine) -> None:
+    machine.holds("vdc", "gpt", "ext4")
 
     def refused(xml: str, **answers: Any) -> tuple[str, str | None]:
         return refusal(xml, lambda b: b.build(), script(**answers))
@@ -316,11 +325,11 @@ def test_stop_deactivates_and_takes_that_back() -> None:
     assert transcript(pool(), lambda b: b.stop(), script()) == [VGS, LVS]
 
 
-def test_stop_names_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockdevice, "users", lambda host, device, processes=False: [f"in use at {device}"])
+def test_stop_names_what_is_open() -> None:
     host = script(lvs=[lv("a", lv_device_open="open"), lv("b"), lv("c", lv_device_open="open", lv_kernel_minor="7")])
+    host.mount_table = [Mount(f"253:{n}", "/", f"/srv/{n}", "ext4", "/dev/dm", "rw") for n in (0, 1, 7)]
     assert refusal(pool(), lambda b: b.stop(), host)[0] == (
-        "pool 'p' cannot be stopped: volume 'a' is in use at 253:0; volume 'c' is in use at 253:7"
+        "pool 'p' cannot be stopped: volume 'a' is mounted at '/srv/0'; volume 'c' is mounted at '/srv/7'"
     )
 
 
@@ -334,15 +343,16 @@ def test_binary_values_may_be_numbers() -> None:
     assert any(line.endswith("vg/b") for line in transcript(pool(), lambda b: b.start(), host))
 
 
-def test_state_asks_no_program_while_something_is_active(machine: dict[str, Any]) -> None:
+def test_state_asks_no_program_while_something_is_active(machine: Machine) -> None:
     def state(host: ScriptedHost) -> tuple[bool, str, list[str]]:
         backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
         found = backend.state()
         return found.up, found.why, host.lines
 
-    machine["mapped"] = ["control", "vg-a"]
+    active(machine, "control", "vg-a")
     assert state(script()) == (True, "", [])
-    machine["mapped"] = ["vg--a", "vg2-a", "vg--a-b"]  # volumes of the groups 'vg2' and 'vg-a'
+    (machine.folder / "dev/mapper/vg-a").unlink()
+    active(machine, "vg--a", "vg2-a", "vg--a-b")  # volumes of the groups 'vg2' and 'vg-a'
     assert state(script()) == (True, "", [VGS])
     assert state(script(vgs=report("vg"))) == (False, "there is no volume group 'vg'", [VGS])
     off = script(vgs=vg(count=1), lvs=[lv("a", lv_active="")])
@@ -409,7 +419,7 @@ def test_refresh_is_one_report() -> None:
             lv("tp", segtype="thin-pool", lv_role="private"),
             lv("thin", segtype="thin", seg_pe_ranges="", pool_lv="tp", data_percent="25.00"),
             snapshot("virtual", "[virtual_vorigin]", str(EXTENT)),
-            lv("broken", lv_health_status="partial", seg_pe_ranges="[unknown]:0-1"),
+            lv("broken", lv_health_status="refresh needed"),
             lv(TEMP),
             lv("[lvol0_pmspare]", lv_role="private,pool,spare"),
         ]
@@ -432,9 +442,77 @@ def test_refresh_is_one_report() -> None:
     assert found["snap"].detail["backing"] == "/dev/vg/wide"
     assert found["snap"].detail["warning"] == "the room for its changes is full: the snapshot is lost"
     assert found["broken"].detail is not None
-    assert found["broken"].detail["warning"] == "LVM reports its state as: partial"
+    assert found["broken"].detail["warning"] == "LVM reports its state as: refresh needed"
     assert "backing" not in (found["virtual"].detail or {})
     assert (found["wide"].key, found["wide"].path, found["wide"].type) == ("U-wide", "/dev/vg/wide", "block")
+
+
+MISSING = "the physical volume PV-1 is missing"
+
+
+def lost(*rows: dict[str, str], more: list[Any] | None = None) -> ScriptedHost:
+    """A group whose second device is gone: ``more`` are the volumes after the first change."""
+    return script(vgs=vg("/dev/vdb", "[unknown]"), lvs=[list(rows), *(more or [])])
+
+
+def test_a_volume_without_a_device_says_which_one_is_missing() -> None:
+    raid = {"segtype": "raid1", "lv_health_status": "partial", "seg_pe_ranges": "raid_rimage_0:0-1 raid_rimage_1:0-1"}
+    host = lost(
+        lv("sound"),
+        lv("broken", lv_health_status="partial", lv_active="", seg_pe_ranges="[unknown]:0-1"),
+        lv("raid", **raid),
+    )
+    found = {v.name: v for v in LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host).volumes({})}
+    assert host.lines == [LVS, VGS]
+    assert {name: v.problem for name, v in found.items()} == {
+        "sound": "", "broken": f"{MISSING}, and the volume has data on it", "raid": "",
+    }  # fmt: skip
+    assert (found["raid"].detail or {})["warning"] == (
+        "a device of it is missing: it has its data, and a copy less than it should have"
+    )
+
+
+def test_what_is_whole_of_a_group_that_lost_a_device_is_activated() -> None:
+    down = {"lv_active": ""}
+    half = {"lv_health_status": "partial", "seg_pe_ranges": "[unknown]:0-1", **down}
+    whole, broken = lv("v", **down), lv("b", **half)
+    host = lost(whole, broken, more=[[lv("v"), broken]])
+    start = "vgchange --activate ly --activationmode degraded -- vg"
+    lines = transcript(pool(), lambda b: b.start(), host)
+    assert lines[:2] == [LVS, f"! {start}"]
+    assert host.warnings == [f"pool 'p': {MISSING}; without it 'b' cannot be used; {lvm.CONNECT}"]
+
+
+def test_a_whole_volume_that_was_not_activated_is_an_error() -> None:
+    rows = [lv("v", lv_active=""), lv("b", lv_health_status="partial", lv_active="")]
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), lost(*rows, more=[rows]))
+    with pytest.raises(errors.HostError, match=r"^pool 'p': 'v' could not be activated"):
+        backend.start()
+
+
+def test_a_group_of_which_nothing_is_whole_is_up() -> None:
+    rows = vg("/dev/vdb", "[unknown]", count=1)
+    host = script(vgs=rows, lvs=[lv("b", lv_health_status="partial", lv_active="")])
+    assert LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host).state().up
+
+
+def test_what_cannot_be_changed_without_a_device_names_it() -> None:
+    said = Answer(
+        "", 5, "  WARNING: Couldn't find device with uuid PV-1.\n  Cannot change VG vg while PVs are missing.\n"
+    )
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), script(lvcreate=said))
+    with pytest.raises(errors.HostError) as caught:
+        backend.create(volume())
+    assert str(caught.value) == f"pool 'p': its volume group cannot be changed while {MISSING}"
+    assert caught.value.hint == lvm.CONNECT
+
+
+def test_another_group_of_that_name_is_noticed() -> None:
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), script(vgs=vg(uuid="A-B")))
+    noted = backend.storage()
+    assert noted == "AB"
+    assert backend.changed_since("AB") == ""
+    assert backend.changed_since("CD") == "another volume group has the name 'vg' now"
 
 
 def test_what_is_filling_up_is_said_before_it_is_full() -> None:
@@ -477,6 +555,31 @@ def test_a_snapshot_of_a_thin_volume_has_its_size() -> None:
     assert f"! lvcreate --yes --name {TEMP} --snapshot --setactivationskip n -- vg/o" in lines
 
 
+@pytest.mark.parametrize(
+    ("verb", "rows"),
+    [
+        (lambda b: b.create(volume()), [lv(TEMP)]),
+        (lambda b: b.create(volume(backingStore="<path>/dev/vg/o</path>", allocation=1)), [lv("o"), lv(TEMP)]),
+        (lambda b: b.delete(info()), [lv("v")]),
+        (lambda b: b.resize(info(), 4 * EXTENT), [lv("v")]),
+        (lambda b: b.resize(info(), EXTENT, shrink=True), [lv("v")]),
+    ],
+    ids=["create", "snapshot", "delete", "grow", "shrink"],
+)
+def test_sizes_are_asked_for_anew_after_each_change(
+    verb: Callable[[LogicalBackend], object], rows: list[dict[str, str]]
+) -> None:
+    """Whatever was answered before: a snapshot and its origin, and all others, take their space from one group."""
+    host = script(lvs=rows)
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
+    backend.usage(())
+    verb(backend)
+    backend.usage(())
+    changes = [at for at, line in enumerate(host.lines) if line.startswith("! ")]
+    assert changes, host.lines
+    assert VGS in host.lines[changes[-1] + 1 :], host.lines
+
+
 def test_an_empty_group_has_sizes_too() -> None:
     host = script()
     backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), host)
@@ -497,6 +600,11 @@ def test_what_is_gone_is_said() -> None:
     assert refusal(pool(), lambda b: b.look("v", None), script(lvs="no JSON"))[0] == (
         "'lvs' answered something that is no report: 'no JSON'"
     )
+
+
+def test_what_lvm_says_amid_a_report_is_no_part_of_it() -> None:
+    host = ScriptedHost({"lvs": '  {\n    "report": [\n  Retrying metadata scan.\n      {"lv": []}\n    ]\n  }\n'})
+    assert lvm.report(host, "lvs", ("lv_name",)) == []
 
 
 def test_discovery_and_the_live_definition() -> None:
@@ -535,6 +643,11 @@ def test_every_failing_step_of_create_is_taken_back(step: int, undone: list[str]
     [
         (volume(capacity=1), {}, "--zero y --wipesignatures y --extents 1 -- vg"),
         (volume(), {"stripes": 2}, "--zero y --wipesignatures y --extents 2 --type striped --stripes 2 -- vg"),
+        (
+            volume(),
+            {"stripes": 2, "mirrors": 1},
+            "--zero y --wipesignatures y --extents 2 --type raid10 --stripes 2 --mirrors 1 -- vg",
+        ),
         (volume(), {"mirrors": 1}, "--zero y --wipesignatures y --extents 2 --type raid1 --mirrors 1 -- vg"),
         (volume(allocation=0), {}, f"--type thin --virtualsize {2 * EXTENT}b --thinpool tp -- vg"),
     ],
@@ -641,13 +754,13 @@ def test_what_resize_and_delete_refuse() -> None:
         (lambda b: b.delete(info()), "deleted", ""),
     ):
         assert refusal(pool(), verb, script(lvs=origin)) == (
-            f"volume 'v' cannot be {word}: it is the origin of 's'",
+            f"volume 'v' cannot be {word}: the volume 's' stands on it",
             f"{way}delete its snapshots first",
         )
     for role in ("public,origin,extthinorigin", "public,origin,multiextthinorigin"):
         external = [lv("v", lv_role=role), *(lv(n, origin="v", segtype="thin", pool_lv="tp") for n in "ab")]
         assert refusal(pool(), verb, script(lvs=external)) == (
-            "volume 'v' cannot be deleted: it is the origin of 'a', 'b'",
+            "volume 'v' cannot be deleted: the volumes 'a' and 'b' stand on it",
             "delete those that are based on it first",
         )
     opened = script(lvs=[lv("v", lv_device_open="open")])
@@ -675,9 +788,15 @@ def test_the_origin_of_snapshots_grows_while_it_is_inactive() -> None:
     origin = [lv("v", lv_role="public,origin,thickorigin", lv_active=""), snapshot("s", "v", lv_active="")]
     lines = transcript(pool(), lambda b: b.resize(info(), 3 * EXTENT), script(lvs=origin))
     assert "! lvextend --yes --extents 3 -- vg/v" in lines
-    assert "origin of 's'" in refusal(pool(), lambda b: b.resize(info(), EXTENT, shrink=True), script(lvs=origin))[0]
+    assert (
+        "the volume 's' stands on it"
+        in refusal(pool(), lambda b: b.resize(info(), EXTENT, shrink=True), script(lvs=origin))[0]
+    )
     external = [lv("v", lv_role="public,origin,extthinorigin", lv_active=""), lv("t", origin="v", pool_lv="tp")]
-    assert "origin of 't'" in refusal(pool(), lambda b: b.resize(info(), 3 * EXTENT), script(lvs=external))[0]
+    assert (
+        "the volume 't' stands on it"
+        in refusal(pool(), lambda b: b.resize(info(), 3 * EXTENT), script(lvs=external))[0]
+    )
 
 
 def test_a_snapshot_gets_room_for_every_change() -> None:

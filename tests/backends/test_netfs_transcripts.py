@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,69 @@ def ours(kind: str = "nfs4", source: str = "nas:/srv/vols") -> Mount:
 )
 def test_start(document: str, line: str) -> None:
     assert run(start, document) == [*MKDIR, f"! mount {line} {TARGET}"]
+
+
+LOGIN = "<auth type='smb' username='ann lee'><secret usage='nas'/></auth>"
+
+
+def with_secret(value: bytes, **how: Any) -> MountingHost:
+    host = MountingHost(**how)
+    host.on_secret = lambda type, uuid, usage: {("smb", None, "nas"): value}[type, uuid, usage]
+    return host
+
+
+def test_a_login_is_handed_over_in_memory() -> None:
+    seen = []
+
+    class Listening(MountingHost):
+        def change(self, argv: Sequence[str], **how: Any) -> Result:
+            seen.extend(os.pread(fd, 1000, 0) for fd in how.get("pass_fds", ()))
+            named = [fd for fd in how.get("pass_fds", ()) if f"credentials=/proc/self/fd/{fd}," in argv[4]]
+            assert argv[0] != "mount" or len(named) == 1
+            return super().change(argv, **how)
+
+    host = Listening()
+    host.on_secret = lambda *_: b"pa,ss=w%rd\n"
+    lines = run(start, xml("cifs", dir="/isos", more=LOGIN, options="sec=ntlmssp domain=HOME"), host)
+    assert seen == [b"username=ann lee\npassword=pa,ss=w%rd\n"]
+    assert "pa,ss" not in str(lines) and "guest" not in lines[-1]
+    assert lines[-1].endswith(
+        ",sec=ntlmssp,domain=HOME,file_mode=0600,dir_mode=0700,nobrl,nosuid,nodev,noexec -- //nas/isos /nonexistent/pool"
+    )
+
+
+@pytest.mark.parametrize("value", [b"", b"\n", b"a\nuid=0", b"a\0b", b"x" * 513])
+def test_what_is_no_password_of_smb_is_refused(value: bytes) -> None:
+    lines = run(start, xml("cifs", dir="x", more=LOGIN), with_secret(value))
+    assert lines[-1].startswith("error: pool 'net': the secret of user 'ann lee' is no password of SMB")
+    assert not any("mount" in line for line in lines[:-1])
+
+
+def test_a_refused_login_says_so() -> None:
+    refused = Answer("", 32, "mount error(13): Permission denied\nRefer to the mount.cifs(8) manual page")
+    lines = run(start, xml("cifs", dir="x", more=LOGIN), with_secret(b"pw", answers={"mount": refused}))
+    assert lines[-1] == "error: pool 'net': '//nas/x' lets user 'ann lee' not in"
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "words"),
+    [
+        ("sec=ntlmssp", "", "is a login with a password, and the source has no <auth>"),
+        ("sec=krb5", LOGIN, "say that no password is used, and the source has <auth>"),
+        ("guest", LOGIN, "say that no password is used, and the source has <auth>"),
+        ("", LOGIN.replace("ann lee", "ann%pw"), "cannot be a user of SMB: mount.cifs would split it"),
+        ("", LOGIN.replace("ann lee", "HOME\\ann"), "cannot be a user of SMB"),
+    ],
+)
+def test_logins_that_contradict_themselves(engine: Engine, options: str, more: str, words: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=words):
+        engine.define(xml("cifs", dir="x", options=options, more=more))
+
+
+def test_a_login_is_for_smb_alone(engine: Engine) -> None:
+    for kind in ("nfs", "auto"):
+        with pytest.raises(errors.InvalidArgument, match="a login by <auth> is for the format cifs, not nfs"):
+            engine.define(xml(kind, more=LOGIN))
 
 
 def test_start_of_what_is_up_changes_nothing() -> None:
@@ -191,7 +255,7 @@ def test_undo_unmounts_only_what_was_mounted_and_by_force() -> None:
 
 def test_an_export_that_is_mounted_elsewhere_under_another_name() -> None:
     shown = ours(source="10.0.0.5:/srv/vols")._replace(options="rw,nosuid,rw,vers=4.2,addr=10.0.0.5")
-    asked = "? getent ahosts -- nas"
+    asked = "? getent --no-addrconfig ahosts -- nas"
     answers: dict[str, Any] = {"getent": "10.0.0.5        STREAM nas\n", "stat": "nfs"}
     assert run(stop, answers=answers, mounts=[shown]) == [asked, PROBE, UMOUNT]
     assert run(stop, answers={"getent": "10.0.0.6        STREAM nas\n"}, mounts=[shown]) == [asked]

@@ -48,6 +48,8 @@ def head(*pieces: tuple[int, bytes]) -> bytes:
         (head((4, b"IPL1")), ""),
         (head(MBR), "dos"),
         (head(MBR, (446, b"\x80"), (450, b"\x83")), "dos"),
+        (head(MBR, (450, b"\xee")), "gpt"),  # whose first header is damaged
+        (head(MBR, (482, b"\xee"), (450, b"\x83")), "gpt"),
         *((head(MBR, (446 + 16 * n, b"\x31")), "") for n in range(4)),  # code, where a table has flags
     ],
 )
@@ -58,11 +60,22 @@ def test_the_label_that_the_first_sectors_show(data: bytes, label: str) -> None:
 # -- sfdisk -----------------------------------------------------------------------------------------------------------
 
 
+NODE = "/dev/disk"
+
+
+def disk(machine: Path) -> Path:
+    """The file that plays a block device, in a folder that plays the machine."""
+    for folder in ("dev", "sys/class/block/disk"):
+        (machine / folder).mkdir(parents=True)
+    (machine / "sys/class/block/disk/dev").write_text("7:0\n")
+    return machine / "dev" / "disk"
+
+
 def sfdisk(node: Path, label: str, *parts: tuple[int, int, int, str], sector: int = 512, last: int = 0) -> ScriptedHost:
     """Number, start and size in MiB, type."""
     grain = MIB // sector
     entries = [
-        {"node": f"{node}{n}", "start": start * grain, "size": size * grain, "type": code}
+        {"node": f"{NODE}{n}", "start": start * grain, "size": size * grain, "type": code}
         for n, start, size, code in parts
     ]
     found = {
@@ -72,7 +85,7 @@ def sfdisk(node: Path, label: str, *parts: tuple[int, int, int, str], sector: in
         "lastlba": last // sector - 34,
         "partitions": entries,
     }
-    return ScriptedHost({"sfdisk --json": json.dumps({"partitiontable": found})})
+    return ScriptedHost({"sfdisk --json": json.dumps({"partitiontable": found})}, machine=node.parents[1])
 
 
 def chained(node: Path, extended: int, *links: tuple[int, int], sector: int = 512) -> None:
@@ -89,10 +102,10 @@ def chained(node: Path, extended: int, *links: tuple[int, int], sector: int = 51
 
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_records_of_logical_partitions_are_followed(tmp_path: Path, sector: int) -> None:
-    node = tmp_path / "disk"
+    node = disk(tmp_path)
     chained(node, 10 * MIB, (0, 30 * MIB), (30 * MIB, 12 * MIB), (12 * MIB, 0), (50 * MIB, 0), sector=sector)
     host = sfdisk(node, "dos", (1, 10, 100, "f"), (5, 11, 2, "83"), (6, 41, 2, "83"), (7, 23, 2, "83"), sector=sector)
-    table = partitiontable.fetch(host, str(node), "dos", 200 * MIB, sector)
+    table = partitiontable.fetch(host, NODE, "dos", 200 * MIB, sector)
     records = [10 * MIB, 40 * MIB, 22 * MIB]
     assert table.marks == (10 * MIB, 11 * MIB, 41 * MIB, 23 * MIB, *records)
     assert table.gaps == (
@@ -104,23 +117,23 @@ def test_records_of_logical_partitions_are_followed(tmp_path: Path, sector: int)
 
 @pytest.mark.parametrize("links", [[(0, 5 * MIB), (5 * MIB, 5 * MIB)], [(0, 5 * MIB), (5 * MIB, 9 * MIB)]])
 def test_a_chain_of_records_ends_where_it_is_a_ring_or_broken(tmp_path: Path, links: list[tuple[int, int]]) -> None:
-    node = tmp_path / "disk"
+    node = disk(tmp_path)
     chained(node, 10 * MIB, *links)
     host = sfdisk(node, "dos", (1, 10, 100, "5"), (5, 11, 2, "83"))
-    table = partitiontable.fetch(host, str(node), "dos", 200 * MIB, 512)
+    table = partitiontable.fetch(host, NODE, "dos", 200 * MIB, 512)
     assert table.marks == (10 * MIB, 11 * MIB, 10 * MIB, 15 * MIB)
 
 
 def test_a_chain_of_records_without_end_is_given_up(tmp_path: Path) -> None:
-    node = tmp_path / "disk"
+    node = disk(tmp_path)
     chained(node, 0, *((n * 512, (n + 1) * 512) for n in range(1000)))
     host = sfdisk(node, "dos", (1, 0, 100, "5"))
-    assert len(partitiontable.fetch(host, str(node), "dos", 200 * MIB, 512).marks) == 1 + 256
+    assert len(partitiontable.fetch(host, NODE, "dos", 200 * MIB, 512).marks) == 1 + 256
 
 
 def test_dos_ends_at_two_tib(tmp_path: Path) -> None:
-    node = tmp_path / "disk"
-    table = partitiontable.fetch(sfdisk(node, "dos"), str(node), "dos", 3 << 40, 512)
+    node = disk(tmp_path)
+    table = partitiontable.fetch(sfdisk(node, "dos"), NODE, "dos", 3 << 40, 512)
     assert (table.last, table.gaps) == (2 << 40, (Gap(MIB, 2 << 40),))
 
 
@@ -128,10 +141,10 @@ def test_dos_ends_at_two_tib(tmp_path: Path) -> None:
     ("backup", "grew"), [(100 * MIB // 512 - 1, True), (200 * MIB // 512 - 2, True), (200 * MIB // 512 - 1, False)]
 )
 def test_the_space_that_a_disk_of_gpt_grew_by(tmp_path: Path, backup: int, grew: bool) -> None:
-    node = tmp_path / "disk"
+    node = disk(tmp_path)
     node.write_bytes(head((512, b"EFI PART"), (512 + 32, backup.to_bytes(8, "little"))))
     host = sfdisk(node, "gpt", last=100 * MIB)
-    table = partitiontable.fetch(host, str(node), "gpt", 200 * MIB, 512)
+    table = partitiontable.fetch(host, NODE, "gpt", 200 * MIB, 512)
     # 32 sectors of entries and one of the header are behind the last that can be used.
     assert table.last == (200 * MIB if grew else 100 * MIB) - 33 * 512
 

@@ -13,10 +13,12 @@ import pytest
 from poolkit import errors
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
-from poolkit.host import Host, places
+from poolkit.host import Host, places, worker
 from poolkit.host.mounts import Mount, MountTable, read
 from poolkit.state.inventory import Inventory
 
+from ..inventories import age
+from .fuse import mounted
 from .loops import loop_devices, sh
 
 VOLUME = "<volume><name>new.img</name><capacity>4096</capacity></volume>"
@@ -188,15 +190,10 @@ def test_an_inventory_of_the_second_version_keeps_all_it_knows(tmp_path: Path) -
     inventory.make()
     inventory.put("p", "u", "dir", stamp=7, claims=["target /p"], target="/p")
     inventory.close()
-    db = sqlite3.connect(path)
-    db.executescript("""
-        DROP INDEX pools_real;
-        ALTER TABLE pools DROP COLUMN real;
-        ALTER TABLE pools DROP COLUMN storage;
-        UPDATE pools SET active = 1, boot = 'b', live = '<pool/>';
-        PRAGMA user_version=2;
-    """)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE pools SET active = 1, boot = 'b', live = '<pool/>'")
     db.close()
+    age(path, 2)
     inventory = Inventory(str(path))
     record = inventory.record("p")
     assert record is not None
@@ -244,3 +241,19 @@ def test_an_overlay_stands_on_a_volume_by_either_path(linked: Pool, tmp_path: Pa
     linked.create_volume_from("copy.qcow2", over)
     flat = "<volume><name>flat.img</name><target><format type='raw'/></target></volume>"
     assert linked.create_volume_from(flat, over).info.capacity == 1048576
+
+
+@pytest.mark.root
+def test_a_directory_of_a_server_that_does_not_answer_is_not_opened(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "DEADLINE", 0.5)
+    (tmp_path / "far").mkdir()
+    made = engine.define(pool(tmp_path / "far"))
+    with mounted(tmp_path / "far", "silent", "fuse.sshfs"):
+        with pytest.raises(
+            errors.Unreachable, match=r"^pool 'images': the server of 'nobody' \(fuse.sshfs\), which has"
+        ):
+            made.start()
+        assert not made.info.active
+    assert made.start()

@@ -18,7 +18,7 @@ from poolkit import errors
 from poolkit.engine import Engine
 from poolkit.host import Host, rollback, undo, worker
 from poolkit.host import journal as journals
-from poolkit.host.files import Directory
+from poolkit.host.directory import Directory
 from poolkit.host.journal import Journal
 from poolkit.host.mounts import Mount, MountTable, locate
 
@@ -147,6 +147,27 @@ def _abort_when_running(host: Host, folder: Path) -> None:
     while not (folder / "one.journal").exists() or "running" not in journals.read(str(folder / "one.journal"))[0]:
         time.sleep(0.01)
     host.abort.set()
+
+
+def test_a_fork_does_not_keep_a_waiting_child() -> None:
+    host = Host()
+    waiting = call(host, "pid")
+    ready, done = os.pipe(), os.pipe()
+    if not (fork := os.fork()):
+        os.close(done[1])
+        os.write(ready[1], b"x")
+        os.read(done[0], 1)  # until this process is done with it
+        os._exit(0)
+    os.read(ready[0], 1)
+    (child,) = host.children
+    host.close()
+    assert child.status == 0, "it ended by itself, and was not killed after a while"
+    with pytest.raises(ProcessLookupError):
+        os.kill(waiting, 0)
+    os.close(done[1])
+    os.waitpid(fork, 0)
+    for fd in (*ready, done[0]):
+        os.close(fd)
 
 
 def test_a_child_waits_for_the_next_call_until_the_host_is_closed(tmp_path: Path) -> None:

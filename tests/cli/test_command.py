@@ -94,6 +94,13 @@ def test_help_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
         (["--root"], 2, "needs a value (DIR)"),
         (["--root", "", "list"], 2, "--root: it is empty"),
         (["info"], 2, "pool is missing (name or uuid of the pool)"),
+        (["define"], 2, "FILE is missing (the XML document; - is standard input)"),
+        (["diff"], 1, "PATH is missing (folders of documents, or documents)"),
+        (["export"], 2, "DIR is missing (the folder, "),
+        (["import"], 2, "libvirt is missing (what from)"),
+        (["import", "libvrt"], 2, "error: 'libvrt' is not one of libvirt\nhint: did you mean 'libvirt'?"),
+        (["sm"], 2, "ACTION is missing"),
+        (["systemd-unit"], 2, "boot|drift is missing"),
         (["info", "a", "b"], 2, "'b' is one argument too many"),
         (["info", "a\0b"], 2, "NUL"),
         (["info", "a", "--pool", "b"], 2, "'pool' is given twice"),
@@ -148,10 +155,15 @@ def test_debug_shows_where_an_error_comes_from(poolkit: Command) -> None:
 
 
 def test_an_operating_system_error_is_a_sentence(poolkit: Command) -> None:
-    poolkit.root.rmdir()
-    poolkit.root.write_text("a file in the way")
+    (poolkit.root / "storage").write_text("a file in the way")
     answer = poolkit("list", status=10)
     assert answer.err.startswith("error: ") and "Not a directory" in answer.err
+
+
+def test_a_file_cannot_be_the_root(poolkit: Command) -> None:
+    poolkit.root.rmdir()
+    poolkit.root.write_text("a file in the way")
+    assert "is not a folder" in poolkit("list", status=2).err
 
 
 def test_ctrl_c_undoes_the_work_and_ends_with_130(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from poolkit.cli import arguments, main
 from poolkit.cli.verbs import find, words
 from poolkit.cli.wording import command, worded
 from poolkit.errors import Hint, Option, remedy
-from poolkit.host.toolwords import last_words
+from poolkit.host.toolwords import last_words, sentence
 
 from .conftest import Command, proposed
 
@@ -48,7 +48,7 @@ def test_no_text_of_the_library_writes_a_command_line() -> None:
 
 def test_no_hint_of_the_library_names_an_option_of_the_command() -> None:
     known = {a.option for name in words() for a in getattr(find(name), "arguments", ())}
-    tools = ("wipefs", "lvextend", "partx", "vgextend")  # their options are meant
+    tools = ("wipefs", "lvextend", "partx", "vgextend", "vgcfgrestore")  # their options are meant
     found = []
     for file, tree in trees():
         for call in ast.walk(tree):
@@ -78,8 +78,9 @@ def test_every_remedy_in_the_code_is_a_command_line(call: ast.Call) -> None:
         str(k.arg): k.value.value if isinstance(k.value, ast.Constant) and k.value.value in (True, ...) else "x"
         for k in call.keywords
     }
+    operands = [a.value if isinstance(a, ast.Constant) and isinstance(a.value, str) else "1" for a in call.args[1:]]
     for verb in verbs:
-        line = shlex.split(command(remedy(verb, *["x"] * (len(call.args) - 1), **options), "/r"))
+        line = shlex.split(command(remedy(verb, *operands, **options), "/r"))
         word, rest = arguments.split(line[1:])
         entry = find(word or "")
         assert entry is not None, word
@@ -180,3 +181,39 @@ def test_an_error_of_the_system_names_no_descriptor(
     answer = poolkit("list", status=12)
     place = "" if number is not None else " of '/x/y'"
     assert answer.err == f"error: cannot do the work of 'list'{place}: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "mount: /srv/p: wrong fs type, bad option, bad superblock on /dev/sdb, missing codepage or helper program, or other "
+            "error.\n       dmesg(1) may have more information after failed mount system call.\n",
+            "its file system is not the one that was named, is damaged, or does not take one of the mount options",
+        ),
+        (
+            "mount: /tmp/x: unknown filesystem type 'cifs'.\n       dmesg(1) may have more information.\n",
+            "this kernel has no file system 'cifs', and no program mount.cifs is installed",
+        ),
+        ("mount: /mnt: can't read superblock on /dev/sdb.", "the first blocks of '/dev/sdb' cannot be read"),
+        (
+            "mount error(111): could not connect to 127.0.0.1\nRefer to the mount.cifs(8) manual page (e.g. man mount.cifs) and "
+            "kernel log messages (dmesg)",
+            "mount error(111): could not connect to 127.0.0.1",
+        ),
+        (
+            "qemu-img: Could not open '/x/a': Invalid password, cannot unlock any keyslot",
+            "qemu-img: Could not open '/x/a': the secret does not open the encrypted image",
+        ),
+        ("mount.nfs: Connection refused", "mount.nfs: Connection refused"),
+    ],
+)  # fmt: skip
+def test_what_programs_say_is_said_in_words(said: str, words: str) -> None:
+    assert sentence(said) == words
+
+
+def test_a_folder_for_a_file_is_named(poolkit: Command, tmp_path: Path) -> None:
+    poolkit.pool()
+    poolkit.volume()
+    answer = poolkit("vol-upload", "disk1", tmp_path, "--pool", "images", status=10)
+    assert answer.err == f"error: cannot read '{tmp_path}': Is a directory\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from lxml import etree
 
 from poolkit import errors, registry
 from poolkit.documents import FoundDevice, FoundSource
+from poolkit.engine import Engine
 
 from .conftest import Command
 
@@ -112,6 +114,26 @@ def test_found_sources_are_printed_as_libvirt_does(poolkit: Command, monkeypatch
     assert "'x' is not a whole number" in poolkit("find-sources-as", "dir", "server", "x", status=2).err
 
 
+def test_definitions_of_found_sources_can_be_defined(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit.backends.netfs import NetfsBackend
+    from poolkit.model import SourceHost
+
+    def discover(cls: type, host: object, source: FoundSource | None) -> list[FoundSource]:
+        assert source is not None
+        return [FoundSource(hosts=(SourceHost(name=source.hosts[0].name),), dir="/srv/images", format="nfs")]
+
+    monkeypatch.setattr(NetfsBackend, "discover", classmethod(discover))
+    file = poolkit.folder / "found.xml"
+    file.write_text(poolkit("find-sources-as", "netfs", "nas1", "--define").out)
+    poolkit("define", file, "--validate")
+    source = poolkit.folder / "source.xml"
+    source.write_text("<source><host name='nas2'/></source>")
+    (second,) = poolkit("find-sources", "netfs", source, "--define", "--json").json
+    file.write_text(second["xml"])
+    assert "<name>images-2</name>" in second["xml"] and "<path>/mnt/images-2</path>" in second["xml"]
+    poolkit("define", file)
+
+
 def test_probe_says_what_headers_say(poolkit: Command) -> None:
     poolkit.root.rmdir()
     raw = poolkit.folder / "raw"
@@ -203,6 +225,40 @@ def test_doctor_finds_what_is_wrong(poolkit: Command) -> None:
     assert {line.split()[0] for line in answer.out.splitlines()[1:]} == {"problem"}
 
 
+def test_doctor_reads_what_is_said_of_this_host(poolkit: Command) -> None:
+    settings = poolkit.root / "host.toml"
+
+    def found() -> list[dict[str, str]]:
+        return [one for one in poolkit("doctor", "--json", status=None).json["checks"] if one["name"] == "settings"]
+
+    assert found() == []
+    for text, status in (("[node]\nrole = 'control'\n", "ok"), ("[xapi\n", "problem"), ("[xapi]\nurl = 5\n", "problem"),
+                         ("[node]\nrole = 'king'\n", "problem")):  # fmt: skip
+        settings.write_text(text)
+        settings.chmod(0o600)
+        (one,) = found()
+        assert one["status"] == status and str(settings) in one["message"]
+
+
+def test_doctor_lets_nobody_throw_the_formats_on_record_away(poolkit: Command) -> None:
+    """A page is damaged that opening does not read: what the hint says to move is what poolkit looks for."""
+    poolkit.pool()
+    poolkit("list")
+    path = poolkit.root / "state" / "inventory.sqlite"
+    db = sqlite3.connect(path)
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'backing_said'").fetchone()
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * 64)
+    found = {c["name"]: c for c in poolkit("doctor", "--json", status=1).json["checks"]}
+    assert found["inventory"]["status"] == "problem" and f"{path}.damaged" in found["inventory"]["hint"]
+    path.rename(f"{path}.damaged")
+    with Engine(poolkit.root) as engine:
+        assert engine.core.inventory.damaged == f"{path}.damaged"
+
+
 def test_doctor_works_where_nothing_else_does(poolkit: Command) -> None:
     poolkit.root.rmdir()
     poolkit.root.write_text("a file in the way")
@@ -230,7 +286,7 @@ def test_errors_have_one_exit_code_for_each_class(poolkit: Command) -> None:
     from poolkit.cli.shell import exit_codes
 
     codes = dict(exit_codes())
-    assert codes[errors.Busy.exit_code] == "Busy, DefinitionChanged" and 70 in codes and 130 in codes
+    assert codes[errors.Busy.exit_code] == "Busy, DefinitionChanged, HeldElsewhere" and 70 in codes and 130 in codes
 
 
 def test_doctor_says_what_is_missing_for_what(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +310,7 @@ def test_doctor_says_what_is_missing_for_what(poolkit: Command, monkeypatch: pyt
     assert checks()["user"]["status"] == ("ok" if os.geteuid() == 0 else "note")
     monkeypatch.setattr(Host, "root", property(lambda self: False))
     found = checks()["user"]
-    assert found["status"] == "note" and "fs, logical" in found["message"]
+    assert found["status"] == "note" and {"fs", "iscsi", "logical"} <= set(found["message"].replace(",", "").split())
 
 
 def test_what_needs_root_says_so(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:

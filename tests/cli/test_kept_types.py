@@ -9,7 +9,7 @@ import pytest
 from .conftest import Command
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "xml"
-KEPT = ("gluster", "iscsi-direct", "vstorage", "zfs")
+KEPT = ("gluster", "vstorage", "zfs")
 
 
 @pytest.mark.parametrize("kind", KEPT)

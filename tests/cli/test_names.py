@@ -21,6 +21,27 @@ def test_every_public_name_is_there() -> None:
         poolkit.nothing  # noqa: B018
 
 
+_NEVER = (
+    "lxml xmlschema rich argparse asyncio subprocess inspect dataclasses hashlib importlib.metadata email pickle socket"
+)
+"""What costs more than all of the verb that would load it."""
+
+# A pool that runs, made by other processes.
+_POOL = """
+import os, sys
+from pathlib import Path
+from poolkit.cli import main
+root = Path(sys.argv[1])
+(root / "t").mkdir()
+def do(*words, status=0):
+    assert main(["--root", str(root), *words]) == status
+(root / "p.xml").write_text(f"<pool type='dir'><name>p</name><target><path>{root}/t</path></target></pool>")
+for words in (["define", str(root / "p.xml")], ["start", "p"]):
+    command = [sys.executable, "-c", "from poolkit.cli import main; main()", "--root", str(root), *words]
+    assert not os.spawnv(os.P_WAIT, sys.executable, command)
+"""
+
+
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
@@ -28,8 +49,15 @@ def test_every_public_name_is_there() -> None:
         ("from poolkit.cli import main; main(['--version'])", "poolkit.engine sqlite3 lxml xmlschema rich argparse"),
         (
             "import sys; from poolkit.cli import main; main(['list', '--root', sys.argv[1]])",
-            "lxml xmlschema rich argparse asyncio subprocess inspect dataclasses hashlib poolkit.formats",
+            "lxml xmlschema rich argparse asyncio subprocess inspect dataclasses hashlib poolkit.formats importlib.metadata "
+            "email",
         ),
+        (
+            f"{_POOL}\ndo('vol-create-as', 'p', 'v', '1MiB')",
+            f"{_NEVER} poolkit.engine.cloning poolkit.host.worker",
+        ),
+        (f"{_POOL}\ndo('vol-info', '--pool', 'p', 'v', status=4)", f"{_NEVER} ctypes poolkit.content"),
+        (f"{_POOL}\ndo('vol-list', 'p'); do('info', 'p')", f"{_NEVER} ctypes poolkit.content poolkit.formats"),
     ],
 )
 def test_what_is_not_needed_is_not_loaded(statement: str, unwanted: str, tmp_path: Path) -> None:
@@ -40,3 +68,14 @@ def test_what_is_not_needed_is_not_loaded(statement: str, unwanted: str, tmp_pat
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
     assert "Traceback" not in done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_ends_as_any_program_does(tmp_path: Path) -> None:
+    """What was registered for the end runs, all output is there, and the status is the command's."""
+    script = "import atexit; atexit.register(print, 'the end'); from poolkit.cli import main; main(); print('never')"
+    for words, status in ((["list"], 0), (["vol-list", "none"], 4)):
+        argv = [sys.executable, "-c", script, "--root", str(tmp_path), *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert done.stdout.splitlines()[-1] == "the end"
+        assert "none" in done.stderr or not status

@@ -212,3 +212,47 @@ def test_adopt_says_what_is_shown_from_then_on(images: Command) -> None:
     images("refresh", "images")
     told = images("vol-adopt", "cd", "images", "--format", "raw").out
     assert f"shown as {images('vol-info', 'cd', 'images', '--json').json['format']}" in told
+
+
+def test_disk_xml_prints_the_element_or_qemus_node(images: Command) -> None:
+    images.volume("disk1")
+    path = images.folder / "images" / "disk1"
+    text = images("vol-disk-xml", "images", "disk1").out
+    assert text.startswith("<disk type='file' device='disk'>\n") and f"<source file='{path}'/>" in text
+    assert images("vol-disk-xml", "images", path, "--json").json["xml"] == text
+    node = images("vol-disk-xml", "--pool", "images", "--vol", "disk1", "--qemu", "--target", "vdb").json
+    assert node == {"node-name": "vdb", "driver": "raw", "file": {"driver": "file", "filename": str(path)}}
+    assert images("vol-disk-xml", "images", "disk1", "--qemu", "--json").json["blockdev"]["driver"] == "raw"
+    assert "<source pool='images' volume='disk1'/>" in images("vol-disk-xml", "images", "disk1", "--pool-form").out
+
+
+def test_disk_xml_warns_of_a_chain_that_is_not_written_down(images: Command) -> None:
+    images.volume("base")
+    images("vol-clone", "--pool", "images", "base", "top", "--linked")
+    answer = images("vol-disk-xml", "images", "top")
+    assert answer.err.startswith("warning: volume 'top' stands on an image that its own header names")
+    assert len(images("vol-disk-xml", "images", "top", "--json").json["warnings"]) == 1
+    assert images("vol-disk-xml", "images", "top", "--chain").err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["disk1", "--qemu", "--pool-form"], "QEMU knows no pools"),
+        (["disk1", "--chain", "--pool-form"], "no backing chain of its own"),
+        (["disk1", "--target", "eth0"], "is no name of a disk"),
+        (["disk1", "--cache", "fast"], "cache: 'fast'"),
+    ],
+)
+def test_disk_xml_refuses_what_cannot_be_meant(images: Command, words: list[str], said: str) -> None:
+    images.volume("disk1")
+    assert said in images("vol-disk-xml", "images", *words, status=2).err
+    images("vol-disk-xml", "images", "nosuch", status=4)
+
+
+def test_vol_permit_changes_what_is_said_and_no_more(images: Command) -> None:
+    images("vol-create-as", "images", "v", "1M")
+    images("vol-permit", "v", "images", status=2)
+    assert images("vol-permit", "v", "images", "--mode", "0640").out == "volume 'v' has new permissions\n"
+    assert images("vol-permit", "v", "images", "--mode", "0640", "--json").json["changed"] is False
+    assert images("vol-info", "v", "images", "--json").json["mode"] == "0640"

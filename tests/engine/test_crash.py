@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.host import Host, undo
+from poolkit.host import Host, rollback, undo
+from poolkit.host import journal as journals
+from poolkit.state.database import Database
 from tests.sweep import Points, Sampled
 
 Verb = Callable[[Engine, Path], object]
@@ -135,6 +138,8 @@ def test_killed_at_every_step(name: str, tmp_path: Path, sampled: Sampled[int]) 
             for pool in engine.pools():
                 assert pool.state in ("active", "inactive")
                 if pool.active:
+                    listed = {volume.name for volume in engine.pool(pool.name).volumes()}
+                    assert listed == set(os.listdir(place / "images")), f"killed at step {step}"
                     engine.pool(pool.name).refresh()
             try:
                 verb(engine, place)
@@ -167,6 +172,42 @@ def test_what_was_committed_stays_if_its_journal_could_not_end(
         assert [line.partition(":")[0] for line in engine.recovered] == ["finished"]
         assert _leftovers(tmp_path) == []
         assert after(engine)
+
+
+def test_killed_while_replacing_a_file_that_cannot_have_two_names(
+    tmp_path: Path, sampled: Sampled[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on vfat, and on some file systems of FUSE: the old definition waits as a copy."""
+
+    def link(*names: object, **how: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    test_killed_at_every_step("redefine", tmp_path, sampled)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL])
+def test_a_file_that_cannot_have_two_names_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*names: object, **how: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    file = tmp_path / "file"
+    file.write_text("old")
+    file.chmod(0o640)
+    monkeypatch.setattr(os, "link", link)
+    journal = journals.Journal(str(tmp_path / "journal"), "op", {"pool": "p", "verb": "test", "volume": None})
+    host = Host().operation(journal=journal)
+    if number == errno.EINVAL:
+        with pytest.raises(OSError, match="Invalid argument"):
+            host.files.replace(str(file), b"new")
+    else:
+        host.files.replace(str(file), b"new")
+        assert file.read_text() == "new"
+        rollback.roll_back(journal, host)
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("old", 0o640)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".poolkit-")] == []
 
 
 def test_killed_at_every_step_where_no_file_can_be_without_a_name(
@@ -237,3 +278,106 @@ def test_failing_at_every_step(name: str, number: int, tmp_path: Path, sampled: 
         if not failed:
             break
     assert points > 0
+
+
+def test_what_an_undo_could_not_do_is_done_by_the_next_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(tmp_path / "root") as engine:
+        _active(engine, tmp_path)
+    unlink = os.unlink
+    away = True
+
+    def read_only(path: str, **how: int) -> None:
+        if away and not str(path).endswith(".journal"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        unlink(path, **how)
+
+    def fault(label: str) -> None:
+        if away and label == "fsync directory of new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Engine(tmp_path / "root", host=Host(fault=fault)) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", read_only)
+            with pytest.raises(errors.HostError, match="Input/output error") as caught:
+                engine.pool("p").create_volume(_volume_xml("new"))
+        assert "Read-only file system; it is tried again" in str(caught.value.hint)
+        assert "Errno" not in str(caught.value.hint)
+        assert engine.core.operations.failed() == [] and len(engine.core.operations.waiting()) == 1
+        assert [v.name for v in engine.pool("p").volumes()] == ["old"]
+        away = False
+        engine.pool("p").volume("old").resize(2 << 20)
+        assert _leftovers(tmp_path) == []
+        assert os.listdir(tmp_path / "images") == ["old"]
+
+
+def test_a_journal_that_cannot_be_removed_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(tmp_path / "root") as engine:
+        _active(engine, tmp_path)
+
+    def fault(label: str) -> None:
+        if label == "fsync directory of new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def stuck(path: str, *, on_disk: bool = True) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with Engine(tmp_path / "root", host=Host(fault=fault)) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr("poolkit.host.journal.remove", stuck)
+            with pytest.raises(errors.HostError, match="Input/output error") as caught:
+                engine.pool("p").create_volume(_volume_xml("new"))
+        assert "could not be removed yet: Read-only file system" in str(caught.value.hint)
+    with Engine(tmp_path / "root"):
+        assert _leftovers(tmp_path) == []
+
+
+def test_a_commit_that_took_effect_and_says_that_it_failed_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(tmp_path / "root") as engine:
+        _active(engine, tmp_path)
+        commit = Database._commit
+        seen = {ident for (ident,) in engine.core.inventory.database.rows("SELECT operation FROM completed")}
+
+        def last_step_fails(db: sqlite3.Connection, until: float) -> None:
+            new = {ident for (ident,) in db.execute("SELECT operation FROM completed")} - seen
+            seen.update(new)
+            commit(db, until)
+            if new:
+                raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "_commit", staticmethod(last_step_fails))
+            engine.pool("p").create_volume(_volume_xml("new"))
+            assert engine.pool("p").volume("old").delete().warnings == ()
+        assert [volume.name for volume in engine.pool("p").volumes()] == os.listdir(tmp_path / "images") == ["new"]
+
+
+def test_a_volume_that_is_removed_and_not_for_good_is_listed_no_more(tmp_path: Path) -> None:
+    with Engine(tmp_path / "root") as engine:
+        _active(engine, tmp_path)
+
+    def fault(label: str) -> None:
+        if label == "fsync directory of old":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Engine(tmp_path / "root", host=Host(fault=fault)) as engine:
+        with pytest.raises(errors.HostError, match="Input/output error"):
+            engine.pool("p").volume("old").delete()
+        assert engine.pool("p").volumes() == []
+
+
+@pytest.mark.parametrize("point", ["rename p.xml", "fsync directory of p.xml"])
+def test_a_file_is_known_again_when_its_device_has_another_number_after_a_boot(tmp_path: Path, point: str) -> None:
+    with Engine(tmp_path / "root") as engine:
+        _defined(engine, tmp_path)
+        before = engine.pool("p").xml(inactive=True)
+    assert _run_and_die(tmp_path, VERBS["redefine"][1], point)
+    (journal,) = tmp_path.rglob("*.journal")
+    device = os.stat(journal).st_dev
+    text = journal.read_text().replace(undo.boot(), "that of another boot")
+    assert f"[{device}, " in text
+    journal.write_text(text.replace(f"[{device}, ", f"[{device + 7}, "))
+    with Engine(tmp_path / "root") as engine:
+        assert engine.recovered != [] and _leftovers(tmp_path) == []
+        assert engine.pool("p").xml(inactive=True) == before

@@ -9,6 +9,7 @@ import pytest
 
 from poolkit.engine import Engine
 from poolkit.engine.definitions import Definitions
+from poolkit.state import schema
 
 POOL = "<pool type='dir'><name>{0}</name><target><path>/nowhere/{0}</path></target></pool>"
 
@@ -55,5 +56,33 @@ def test_one_more_define_costs_the_same_among_many(engine: Engine, monkeypatch: 
     assert seen[0] == seen[1] == seen[2]
     assert seen[0]["parses"] == 1
     assert seen[0]["reads"] == 1
-    assert seen[0]["folders"] == 1
-    assert seen[0]["statements"] <= 13
+    assert seen[0]["folders"] == 0
+    assert seen[0]["stats"] <= 8
+    assert seen[0]["statements"] <= 14  # that forget the operation before, too
+
+
+def test_a_start_looks_at_no_other_pools_than_those_of_its_directory(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (tmp_path / f"t{number}").mkdir()
+        engine.define(
+            f"<pool type='dir'><name>p{number}</name><target><path>{tmp_path}/t{number}</path></target></pool>"
+        )
+        if number < 19:
+            engine.pool(f"p{number}").start()
+    asked: list[str] = []
+    real = os.stat
+
+    def stat(path: object, *arguments: object, **more: object) -> object:
+        asked.append(str(path))
+        return real(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    engine.pool("p19").start()
+    assert {path for path in asked if path.startswith(f"{tmp_path}/t")} == {f"{tmp_path}/t19"}
+    plan = engine.core.inventory._db.rows(
+        f"EXPLAIN QUERY PLAN SELECT name FROM pools WHERE active AND {schema.INODE} = json_extract(?, '$') AND boot = ?",
+        ("1", ""),
+    )
+    assert "USING INDEX pools_directory" in plan[0][3]

@@ -43,6 +43,7 @@ class ToyShopBackend(Backend):
     definition = ToyShop
     tools = ("toyctl",)
     packages = {"toyctl": "toy-utils"}
+    bytewise = ("toyctl",)
 
     def usage(self, volumes):
         return Usage(300, sum(one.allocation for one in volumes), 270)
@@ -107,6 +108,23 @@ def test_a_dropped_file_is_a_pool_type(tree: Path, tmp_path: Path) -> None:
     # the missing program, and the package that has it: where it is looked for, and where it is called
     assert "type toy-shop" in (said := run("doctor", status=1)) and "apt install toy-utils" in said
     assert "apt install toy-utils" in run("vol-delete", "ball", "--pool", "shop", status=10)
+
+
+def test_a_program_of_its_own_needs_no_entry_elsewhere(tree: Path, tmp_path: Path) -> None:
+    tool, said = tmp_path / "bin" / "toyctl", tmp_path / "said"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\necho "$LC_ALL $*" >> {said}\n')
+    tool.chmod(0o755)
+    script = f"""if 1:
+        from poolkit.engine import Engine
+        from poolkit.host import programs
+        programs.SEARCH_PATH = ({str(tool.parent)!r}, *programs.SEARCH_PATH)
+        with Engine({str(tmp_path / "root")!r}) as engine:
+            shop = engine.create({DOCUMENT!r})
+            shop.volume("ball").delete()
+    """
+    python(tree, "-c", script)
+    assert said.read_text() == "C sell -- ball\n"
 
 
 def test_messages_schemas_and_the_reference_know_it(tree: Path, tmp_path: Path) -> None:

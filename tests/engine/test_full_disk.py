@@ -79,8 +79,9 @@ def _fill(disk: Path) -> None:
                 step //= 2
     for n in range(5000):
         try:
-            (disk / f"small{n}").write_bytes(b"x" * 200)
-            os.sync()
+            with open(disk / f"small{n}", "wb", buffering=0) as file:
+                file.write(b"x" * 200)
+                os.fsync(file.fileno())
         except OSError:
             return
     pytest.fail("the file system takes still more")
@@ -178,8 +179,9 @@ def test_where_no_file_can_be_made_the_folder_is_the_lock(tmp_path: Path, monkey
         pass
 
 
+@pytest.mark.parametrize("kind", [errors.NoSpace, errors.HostError, errors.PermissionDenied, errors.Busy])
 def test_a_volume_that_is_deleted_is_so_even_if_no_listing_can_be_stored(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[errors.PoolkitError]
 ) -> None:
     pool = engine.define(f"<pool type='dir'><name>p</name><target><path>{tmp_path}/p</path></target></pool>")
     pool.start(build=True)
@@ -187,7 +189,7 @@ def test_a_volume_that_is_deleted_is_so_even_if_no_listing_can_be_stored(
     with monkeypatch.context() as patch:
 
         def full(*args: object, **more: object) -> None:
-            raise errors.NoSpace("the file system is full")
+            raise kind("the file system is full")
 
         patch.setattr(Inventory, "drop_volume", full)
         outcome = volume.delete()

@@ -13,7 +13,7 @@ import pytest
 from poolkit import errors
 from poolkit.host import Host, libc, rollback, undo
 from poolkit.host import journal as journals
-from poolkit.host.files import Directory
+from poolkit.host.directory import Directory
 from poolkit.host.mounts import Mount, locate, parse, shows
 from poolkit.host.undo import identity
 from poolkit.testing import ScriptedHost, undone
@@ -495,6 +495,37 @@ def test_streams_are_pumped_through_a_program_with_progress(size: int) -> None:
 
 def test_a_program_that_wants_no_input_is_not_waited_for() -> None:
     assert Host().query(["true"], stdin=BytesIO(bytes(1 << 22))).status == 0
+
+
+def test_a_source_that_gives_nothing_does_not_hide_the_end_of_the_program() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as stream, open(write, "wb", buffering=0) as more:
+        with pytest.raises(errors.ToolFailed, match="it is over") as caught:
+            Host().query(["sh", "-c", "exec <&-; echo it is over >&2; exit 3"], stdin=stream, timeout=60)
+        assert caught.value.status == 3
+        more.write(b"early")
+        with pytest.raises(errors.ToolFailed) as caught:
+            Host().query(["sh", "-c", "head -c 5 >&2; exit 4"], stdin=stream, timeout=60)
+        assert (caught.value.status, caught.value.stderr) == (4, "early")
+        with pytest.raises(errors.ToolTimeout):
+            Host().query(["sleep", "60"], stdin=stream, timeout=0.3)
+
+
+def test_a_program_may_answer_before_it_gets_its_input() -> None:
+    read, write = os.pipe()
+    taken: list[bytes] = []
+
+    class Answering(BytesIO):
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            taken.append(bytes(data))
+            if len(taken) == 1:
+                os.write(write, b"then more")
+                os.close(write)
+            return len(data)
+
+    with open(read, "rb") as stream:
+        Host().query(["sh", "-c", "echo first; exec cat"], stdin=stream, stdout=Answering(), timeout=60)
+    assert b"".join(taken) == b"first\nthen more"
 
 
 def test_an_abort_is_seen_while_a_stream_stalls() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolkit.backend import Usage, VolumeInfo
+from poolkit.backend import Recorded, Usage, VolumeInfo
 from poolkit.state import packing
 from poolkit.state.inventory import Inventory
 
@@ -39,7 +39,7 @@ infos = st.builds(
 
 @given(st.lists(infos, max_size=20, unique_by=lambda v: v.name))
 def test_a_block_gives_back_what_was_put_into_it(volumes: list[VolumeInfo]) -> None:
-    block = packing.encode(volumes)
+    block = packing.encode({v.name: v for v in volumes})
     assert list(packing.decode(block)) == volumes
     for volume in volumes:
         assert packing.find(block, volume.name) == volume
@@ -47,7 +47,7 @@ def test_a_block_gives_back_what_was_put_into_it(volumes: list[VolumeInfo]) -> N
 
 
 def test_a_size_that_no_file_can_have_does_not_end_a_refresh() -> None:
-    block = packing.encode([VolumeInfo("v", capacity=1 << 70)])
+    block = packing.encode({"v": VolumeInfo("v", capacity=1 << 70)})
     assert next(packing.decode(block)).capacity == (1 << 63) - 1
 
 
@@ -77,7 +77,7 @@ def test_any_order_of_changes_ends_as_in_a_dictionary(tmp_path: Path) -> None:
             size = chance.choice([0, 3, 300, 900])
             record = inventory.by_id(pool)
             assert record is not None
-            scanned, known = inventory.known(record, None)
+            scanned, known = inventory.known(record)
             names = {f"{chance.randrange(1000):04}" for _ in range(size)} if chance.random() < 0.3 else set(known)
             names ^= {f"{chance.randrange(1000):04}" for _ in range(chance.choice([0, 1, 5, 40]))}
             listing = {n: known[n] if n in known and chance.random() < 0.9 else _volume(n, turn) for n in names}
@@ -113,11 +113,25 @@ def test_what_is_recorded_for_a_place_outlives_its_pool(tmp_path: Path) -> None:
     pool = _pool(inventory)
     inventory.put_volume(pool, VolumeInfo("disk", "file", "raw", 1, 1, 1, 7, (1 << 64) - 5))
     inventory.drop(pool)
-    known = inventory.known(None, "/p")[1]
-    assert (known["disk"].format, known["disk"].inode) == ("raw", (1 << 64) - 5)
+    assert inventory.formats("/p") == {"disk": Recorded((1 << 64) - 5, "raw")}
+    assert inventory.format("/p", "disk") == Recorded((1 << 64) - 5, "raw")
+    assert inventory.format("/p", "other") is None
     pool = _pool(inventory)
     inventory.drop(pool, formats=False)
-    assert inventory.known(None, "/p")[1] == {}
+    assert inventory.formats("/p") == {}
+    inventory.close()
+
+
+def test_a_record_stays_while_its_file_cannot_be_read(tmp_path: Path) -> None:
+    inventory = Inventory(str(tmp_path / "i.sqlite"))
+    pool = _pool(inventory)
+    inventory.record_format("/p", "disk", 7, "raw")
+    unread = VolumeInfo("disk", detail={"error": "cannot be looked at", "unread": True})
+    for info in (unread, VolumeInfo("disk", "dir", "dir", detail={"covered": "'x' is mounted on it"})):
+        inventory.save_listing(pool, [info], 0, USAGE)
+        assert inventory.formats("/p") == {"disk": Recorded(7, "raw")}
+    inventory.save_listing(pool, [VolumeInfo("disk", "file", "raw", 1, 1, 1, 7, 7)], 0, USAGE)
+    assert inventory.formats("/p") == {}, "from now on the listing carries it"
     inventory.close()
 
 
@@ -126,11 +140,11 @@ def test_a_scan_that_began_first_and_ends_last_learns_of_all_changes(tmp_path: P
     pool = _pool(inventory)
     inventory.put_volume(pool, _volume("old"))
     record = inventory.by_id(pool)
-    first, known = inventory.known(record, None)
+    first, known = inventory.known(record)
     listing = list(known.values())
     inventory.put_volume(pool, _volume("new"))
     inventory.drop_volume(pool, "old")
-    second = inventory.known(record, None)[0]
+    second = inventory.known(record)[0]
     inventory.save_listing(pool, [_volume("new", 5)], second, USAGE)
     inventory.save_listing(pool, listing, first, USAGE)
     assert [v.name for v in inventory.volumes(pool)] == ["new"]
@@ -143,7 +157,7 @@ def test_a_few_changes_among_many_volumes(tmp_path: Path) -> None:
     volumes = {f"{n:05}": _volume(f"{n:05}") for n in range(3000)}
     inventory.save_listing(pool, list(volumes.values()), 0, USAGE)
     record = inventory.by_id(pool)
-    scanned, known = inventory.known(record, None)
+    scanned, known = inventory.known(record)
     listing = dict(known)
     del listing["00000"]
     listing["01500"] = _volume("01500", 7)

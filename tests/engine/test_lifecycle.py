@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -281,6 +282,27 @@ def test_suggestions(engine: Engine, tmp_path: Path) -> None:
     assert missing.value.hint == "did you mean 'debian.raw'?"
 
 
+def test_a_define_that_only_could_not_tidy_up_is_done(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.define(xml(tmp_path / "old"))
+    real = os.unlink
+
+    def fail(path: str, **how: int) -> None:
+        if os.path.basename(path).startswith(".poolkit-"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        real(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fail)
+        assert engine.define(xml(tmp_path / "new")).outcome, "it is committed: an error would be no truth"
+    assert str(tmp_path / "new") in engine.pool("p").xml()
+    assert engine.recover() == [f"finished: define of pool 'p' by process {os.getpid()}"]
+    assert str(tmp_path / "new") in engine.pool("p").xml()
+    folder = Path(engine.core.store.directory)
+    assert not [entry.name for entry in folder.iterdir() if entry.name.startswith(".poolkit-")]
+
+
 def test_a_refresh_keeps_what_was_made_meanwhile(engine: Engine, tmp_path: Path) -> None:
     pool = engine.define(xml(tmp_path / "images"))
     pool.build()
@@ -288,7 +310,7 @@ def test_a_refresh_keeps_what_was_made_meanwhile(engine: Engine, tmp_path: Path)
     pool.create_volume(volume("old"))
     record = engine.core.inventory.record("p")
     assert record is not None
-    scanned, known = engine.core.inventory.known(record, record.target)
+    scanned, known = engine.core.inventory.known(record)
     listing = list(known.values())
     usage = engine.core.definitions.backend(pool.definition()).usage(())
     with Engine(tmp_path / "root") as other:
@@ -430,7 +452,7 @@ def test_a_dry_run_on_a_fresh_machine_makes_no_file(tmp_path: Path) -> None:
 
 def test_a_root_that_is_a_file_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("not a folder")
-    with pytest.raises(errors.HostError, match="Not a directory"):
+    with pytest.raises(errors.InvalidArgument, match="is not a folder"):
         Engine(tmp_path / "root")
 
 
@@ -620,8 +642,36 @@ def test_the_marks_of_complete_verbs_do_not_pile_up(engine: Engine, tmp_path: Pa
     pool.volume("v").delete()
     pool.destroy()
     assert len(engine.core.inventory._db.rows("SELECT * FROM completed")) <= 1, "each one takes the last one's away"
+
+
+def test_marks_of_other_processes_go_when_there_are_many_but_not_those_with_a_journal(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poolkit.state.pools._MARKS", 5)
+    inventory = engine.core.inventory
+    journal = Path(inventory.path).parent / "journal"
+    engine.define(xml(tmp_path / "images")).start(build=True)  # which makes the folders
+    journal.mkdir(exist_ok=True)
+    (journal / "first.journal").touch()  # it could not be removed
+    monkeypatch.setattr(time, "time", lambda: 1.0)  # the clock stands, or was set back
+    for name in ("first", *map(str, range(20))):
+        with inventory.transaction(name):
+            pass
+    kept = [name for (name,) in inventory._db.rows("SELECT operation FROM completed ORDER BY at")]
+    assert kept == ["first", "14", "15", "16", "17", "18", "19"]
+    (journal / "first.journal").unlink()
+    with inventory.transaction("last"):
+        pass
+    assert not inventory.completed("first")
+    assert inventory.completed("19")
+
+
+def test_closing_an_engine_writes_nothing(engine: Engine, tmp_path: Path) -> None:
+    engine.define(xml(tmp_path / "images")).start(build=True)
+    statements: list[str] = []
+    engine.core.inventory._db.connection.set_trace_callback(statements.append)
     engine.close()
-    assert engine.core.inventory._db.rows("SELECT * FROM completed") == []
+    assert statements == []
 
 
 def test_a_step_that_never_happened_leaves_no_record(engine: Engine, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import shutil
 import signal
@@ -93,6 +94,38 @@ def test_what_died_on_a_file_system_waits_until_that_is_mounted(tmp_path: Path, 
         with Engine(root) as engine:
             assert [line.partition(" by ")[0] for line in engine.recovered] == ["undone: vol-create of pool 'p'"]
         assert os.listdir(place) == ["lost+found"]
+    finally:
+        subprocess.run(["umount", str(place)], check=False)
+
+
+@pytest.mark.root
+def test_what_failed_when_its_file_system_went_away_is_taken_back_when_that_is_mounted(tmp_path: Path) -> None:
+    place, storage = tmp_path / "images", tmp_path / "storage"
+    mount = ["mount", "--bind", str(storage), str(place)]
+    place.mkdir()
+    storage.mkdir()
+    subprocess.run(mount, check=True)
+    away = False
+
+    def fault(label: str) -> None:
+        nonlocal away
+        if label == "fsync directory of v" and not away:
+            away = True
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    try:
+        with Engine(tmp_path / "root", host=Host(fault=fault)) as engine:
+            pool = engine.define(POOL.format(tmp_path))
+            pool.start()
+            with pytest.raises(errors.HostError, match="Input/output error") as failed:
+                pool.create_volume("<volume><name>v</name><capacity>1048576</capacity></volume>")
+            assert f"'{place}' is mounted no more" in str(failed.value.hint)
+            assert engine.core.operations.failed() == [] and len(engine.core.operations.waiting()) == 1
+            assert os.listdir(storage) == ["v"]
+            subprocess.run(mount, check=True)
+            pool.refresh()
+            assert engine.core.operations.left() == [] and os.listdir(storage) == [] == pool.volumes()
     finally:
         subprocess.run(["umount", str(place)], check=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import random
@@ -177,3 +178,50 @@ def test_an_abort_ends_the_waiting(engine: Engine, tmp_path: Path) -> None:
         threading.Timer(0.2, abort.set).start()
         with pytest.raises(errors.Aborted):
             pool.start(wait=60, abort=abort)
+
+
+def test_a_pool_that_is_gone_leaves_no_lock(engine: Engine, tmp_path: Path) -> None:
+    work = Path(engine.core.locks.directory)
+    text = f"<pool type='dir'><name>p</name><target><path>{tmp_path}/images</path></target></pool>"
+    engine.define(text).undefine()
+    engine.create(text, build=True).destroy()
+    assert [entry.name for entry in work.iterdir()] == ["%definitions"]
+    kept = engine.define(text)
+    kept.start()
+    kept.destroy()
+    assert (work / "p" / "gate").exists(), "a pool that is defined keeps it"
+
+
+def test_who_waits_at_a_gate_that_is_removed_does_not_hold_nothing(engine: Engine, tmp_path: Path) -> None:
+    locks = engine.core.locks
+    folder = Path(locks.directory, "p")
+    entered, go = threading.Event(), threading.Event()
+    held: list[bool] = []
+
+    def wait() -> None:
+        with locks._gate(str(folder), 60.0, entered.set):  # asked while it waits
+            held.append((folder / "gate").exists())
+            with pytest.raises(BlockingIOError), (folder / "gate").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        go.set()
+
+    with locks._gate(str(folder), 0.0, None):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert entered.wait(60)
+        (folder / "gate").unlink()  # as forget does it
+        folder.rmdir()
+    thread.join(60)
+    assert go.is_set() and held == [True]
+
+
+def test_a_pool_at_work_is_not_forgotten(engine: Engine) -> None:
+    locks = engine.core.locks
+    with locks.work("p", "start"):
+        locks.forget("p")
+        assert [work.verb for work in locks.current("p")] == ["start"]
+        with pytest.raises(errors.Busy), locks.work("p", "destroy"):
+            pass
+    locks.forget("p")
+    locks.forget("p")
+    assert not Path(locks.directory, "p").exists()

@@ -8,15 +8,19 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from poolkit import errors
-from poolkit.backend import Usage, VolumeInfo
+from poolkit.backend import Recorded, Usage, VolumeInfo
 from poolkit.engine import Engine
-from poolkit.state import packing
+from poolkit.engine.health import examine
+from poolkit.host import forks
+from poolkit.state import packing, schema
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import GATE, Locks
+from tests.inventories import OLDEST, age
 
 POOL = "<pool type='dir'><name>{}</name><target><path>{}</path></target></pool>"
 USAGE = Usage(1, 1, 1)
@@ -34,7 +38,7 @@ def _number(inventory: Inventory, name: str) -> int:
 
 def _first_version(path: Path) -> None:
     """An inventory as the first version of its schema had it: one active pool with one volume."""
-    block = packing.encode([VolumeInfo("disk", "file", "raw", 5, 5, 5, 9, 77)])[4:]  # without a checksum
+    block = packing.encode({"disk": VolumeInfo("disk", "file", "raw", 5, 5, 5, 9, 77)})[4:]  # without a checksum
     db = sqlite3.connect(path)
     db.executescript("""
         PRAGMA journal_mode=WAL;
@@ -77,11 +81,35 @@ def test_an_inventory_of_the_first_version_keeps_all_it_knows(tmp_path: Path) ->
     assert (record.id, record.active, record.version, record.live) == (1, 1, 4, "<pool/>")
     assert inventory.claims(1) == ["directory /p", "x"]
     assert inventory.claimed(["x"], unless="other") == ("x", "p")
-    known = inventory.known(record, "/p")[1]
-    assert known["disk"].format == "raw"
-    assert known["gone"].format == "qcow2"
+    assert inventory.known(record)[1]["disk"].format == "raw"
+    assert inventory.formats("/p") == {"gone": Recorded(3, "qcow2")}
     inventory.close()
     assert not (tmp_path / "i.sqlite-shm").exists(), "no file is mapped any more"
+
+
+def _shape(path: Path) -> set[tuple[Any, ...]]:
+    """Tables with their columns, and indexes, of an inventory; without the order in which columns were added."""
+    with sqlite3.connect(path) as db:
+        named = db.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        columns = {(table, *row[1:]) for _, table in named for row in db.execute(f"PRAGMA table_info({table})")}
+    db.close()
+    return {*named, *columns}
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_an_inventory_of_any_earlier_version_becomes_one_of_this(version: int, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.sqlite", tmp_path / "new.sqlite"
+    Inventory(str(new)).make()
+    if version < OLDEST:
+        _first_version(old)
+    else:
+        Inventory(str(old)).make()
+        age(old, version)
+    assert _shape(old) != _shape(new)
+    inventory = Inventory(str(old))
+    assert len(inventory.records()) == (version < OLDEST)
+    inventory.close()
+    assert _shape(old) == _shape(new)
 
 
 def test_a_number_is_never_given_to_another_pool(tmp_path: Path) -> None:
@@ -185,8 +213,6 @@ def test_a_lock_ends_with_its_owner_though_a_child_lives_on(tmp_path: Path) -> N
 
 def test_a_lock_is_given_up_whoever_has_its_descriptor_too(tmp_path: Path) -> None:
     import fcntl
-
-    from poolkit.host import forks
 
     fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     forks.hold(fd)
@@ -444,3 +470,58 @@ def test_a_damaged_listing_is_told_and_made_anew(tmp_path: Path, offset: int) ->
         assert [v.name for v in pool.volumes()] == ["disk"]
         assert engine.core.inventory.damaged_pools() == []
         assert engine.core.inventory.damaged is not None, "formats that were on record in it are not guessed"
+
+
+def test_an_interrupted_part_is_counted_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between two lines of the part's beginning: no later fork waits for a part that has ended."""
+
+    class Interrupted(threading.Condition):
+        def __exit__(self, *how: object) -> None:
+            super().__exit__(*how)
+            self.__class__ = threading.Condition  # once
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(forks, "_turn", Interrupted())
+    with pytest.raises(KeyboardInterrupt), forks.undivided():
+        pass
+    began = threading.Event()
+
+    def fork() -> None:
+        if not (child := os.fork()):
+            os._exit(1 if forks._cut else 0)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            began.set()
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+    assert began.is_set(), "a fork of another thread waited, and was told that a part was cut"
+
+
+def test_no_fork_cuts_the_look_at_the_inventory(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.define(f"<pool type='dir'><name>p</name><target><path>{tmp_path}/p</path></target></pool>")
+    forked = threading.Event()
+    real = sqlite3.connect
+
+    def connect(*what: Any, **how: Any) -> sqlite3.Connection:
+        if "mode=ro" in what[0]:
+            thread = threading.Thread(target=fork, daemon=True)
+            thread.start()
+            assert not forked.wait(0.2), "a child was made with a connection that is being opened"
+            threads.append(thread)
+        return real(*what, **how)
+
+    def fork() -> None:
+        if not (child := os.fork()):
+            os._exit(0)
+        os.waitpid(child, 0)
+        forked.set()
+
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    found = [one.status for one in examine(opened=lambda: engine) if one.name == "inventory"]
+    assert found == ["ok"]
+    assert forked.wait(30)
+    assert len(threads) == 1

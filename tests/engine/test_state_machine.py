@@ -201,4 +201,4 @@ class Lifecycle(RuleBasedStateMachine):
 
 TestLifecycle = Lifecycle.TestCase
 TestLifecycle.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestLifecycle.pytestmark = [pytest.mark.timeout(280)]
+TestLifecycle.pytestmark = [pytest.mark.timeout(280)]  # type: ignore[attr-defined]

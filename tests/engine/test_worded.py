@@ -120,3 +120,47 @@ def test_a_secret_that_another_user_put_there_is_not_used(root: Path, kind: str)
         else:
             assert engine.secrets() == []
             assert "another user" in engine.secret_store.damaged[0]
+
+
+def test_what_is_refused_to_a_user_is_named_whole_and_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.mkdir
+
+    def refused(path: Any, *args: Any, **more: Any) -> None:
+        if path == "images":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        real(path, *args, **more)
+
+    (tmp_path / "there").mkdir(mode=0o750)
+    with Engine(tmp_path / "root") as engine:
+        pool = engine.define(
+            f"<pool type='dir'><name>p</name><target><path>{tmp_path}/there/images</path></target></pool>"
+        )
+        monkeypatch.setattr(os, "mkdir", refused)
+        with pytest.raises(errors.PermissionDenied) as caught:
+            pool.build()
+    me = os.geteuid()
+    assert str(caught.value) == f"cannot build pool 'p' ('{tmp_path}/there/images'): Permission denied"
+    assert caught.value.hint == (
+        f"'{tmp_path}/there' is of user {me} and group {os.getegid()} with mode 0750; you are user {me}"
+    )
+
+
+@pytest.mark.parametrize("below", ["", "/x", "/x/y"])
+def test_a_root_that_is_no_folder_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        errors.InvalidArgument, match=f"^'{tmp_path}/file' is not a folder, so '{tmp_path}/file{below}'"
+    ):
+        Engine(f"{tmp_path}/file{below}")
+    assert (tmp_path / "file").is_file()
+
+
+def test_a_root_behind_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(errors.InvalidArgument, match="is a symbolic link that leads nowhere"):
+        Engine(tmp_path / "link")
+    (tmp_path / "nothing").mkdir()
+    with Engine(tmp_path / "link") as engine:
+        assert engine.pools() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -273,21 +274,39 @@ def bootable() -> None:
 @pytest.fixture
 def lab_guest() -> Iterator[Callable[..., object]]:
     """For tests on the host: ``lab_guest("one", shared=disk, ip="10.0.0.1/24")`` is a started Guest, stopped after."""
+    with _starting() as start:
+        yield lambda name, **options: start(name, **options)[0]
+
+
+@pytest.fixture(scope="module")
+def lab_guests() -> Iterator[Callable[..., list[Any]]]:
+    """As ``lab_guest``, for all tests of a module: ``lab_guests("one", "two", shared=disk)`` boots several beside each other."""
+    with _starting() as start:
+        yield start
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[Callable[..., list[Any]]]:
     from ..conftest import unavailable
     from .guest import Guest
     from .image import LabUnavailable
 
     guests: list[Guest] = []
 
-    def make(name: str, **options: object) -> Guest:
-        guest = Guest(name, **options)  # type: ignore[arg-type]
+    def start(*names: str, **options: object) -> list[Guest]:
+        new = [Guest(name, **options) for name in names]  # type: ignore[arg-type]
+        guests.extend(new)
         try:
-            guest.start()
+            for guest in new:
+                guest.launch()
         except LabUnavailable as error:
             unavailable(f"needs the lab: {error}")
-        guests.append(guest)
-        return guest
+        for guest in new:
+            guest.wait_ready()
+        return new
 
-    yield make
-    for guest in guests:
-        guest.stop()
+    try:
+        yield start
+    finally:
+        for guest in guests:
+            guest.stop()

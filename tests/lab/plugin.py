@@ -47,7 +47,9 @@ def in_guest(item: pytest.Item) -> bool:
 
 def starts_guests(item: pytest.Item) -> bool:
     """Whether the test is on the host and starts guests of its own: it says so by one of two fixtures."""
-    return not in_guest(item) and not {"lab_guest", "bootable"}.isdisjoint(getattr(item, "fixturenames", ()))
+    return not in_guest(item) and not {"lab_guest", "lab_guests", "bootable"}.isdisjoint(
+        getattr(item, "fixturenames", ())
+    )
 
 
 class Outer:

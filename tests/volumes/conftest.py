@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -66,6 +67,16 @@ def assert_nodes(node: dict[str, Any]) -> None:
         assert "backing" in node, "an image that may have a backing image must be told which"
     if node.get("backing"):
         assert_nodes(node["backing"])
+
+
+class Broken(BytesIO):
+    """A stream that ends with an error after its bytes."""
+
+    def readinto(self, into: Any, /) -> int:
+        count = super().readinto(into)
+        if not count:
+            raise OSError(errno.ECONNRESET, "the connection is gone")
+        return count
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_hard_names_are_names(pool: Pool, other: Pool, host: RecordingHost, name
     made.resize(2 * MIB)
     pool.refresh()
     assert pool.volume(name).info.capacity == 2 * MIB
-    made.delete()
+    made.delete(force=True)
     for call in host.calls:
         check_call(call)
         assert all(word == name or name not in word or word.startswith("/") for word in call), call
@@ -60,7 +60,7 @@ def test_every_call_that_makes_reads_or_changes_an_image_says_its_format(
         volume.clone(f"b-{format}", pool=other)
         volume.clone(f"l-{format}", linked=True)
         volume.clone(xml(f"c-{format}", 2 * MIB, "qcow2"))
-        volume.wipe()
+        volume.wipe(force=True)
     calls = [c for c in host.calls if c[0] == "qemu-img" and c[1] != "--version"]
     assert {c[1] for c in calls} >= {"create", "convert", "resize"}
     for call in calls:

@@ -19,6 +19,7 @@ from poolkit.engine.pool import Pool
 from poolkit.engine.volume import Volume
 from poolkit.host import Host
 from poolkit.host.mounts import Mount, MountTable, number
+from poolkit.xmlmap import replace
 from tests.formats import samples
 
 from .conftest import MIB, SECRET, RecordingHost, content, entries, make, put, xml
@@ -396,6 +397,76 @@ def test_encrypted_volumes_are_copied_converted_and_opened(engine: Engine, pool:
     closed.resize(8 * MIB)
     assert closed.info.capacity == 8 * MIB
     assert all(SECRET.decode() not in " ".join(call) for call in host.calls)
+
+
+@tools
+def test_a_document_without_a_format_asks_for_raw(pool: Pool) -> None:
+    image = filled(pool, "disk", "qcow2")
+    made = pool.create_volume_from("<volume><name>made</name><capacity>0</capacity></volume>", image)
+    assert made.info.format == "raw" and content(made) == content(image.clone(xml("flat", None, "raw")))
+    assert image.clone("same").info.format == "qcow2", "a name alone asks for the same again"
+    assert image.clone(xml("over", None), linked=True).info.format == "qcow2"
+
+
+@tools
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_what_is_not_to_be_encrypted_is_not(engine: Engine, pool: Pool, format: str) -> None:
+    secret = engine.define_secret("<secret><usage type='volume'><volume>elsewhere</volume></usage></secret>")
+    secret.set_value(SECRET)
+    encryption = f"<encryption format='luks'><secret type='passphrase' uuid='{secret.uuid}'/></encryption>"
+    plain = filled(pool, "disk", "raw")
+    closed = plain.clone(xml("closed", None, format, target=encryption))
+    for wanted in (None, "qcow2") if format == "qcow2" else ("raw",):
+        with pytest.raises(errors.SecretNotFound, match="no secret has its path") as caught:
+            closed.clone(xml("open", None, wanted))
+        assert "secret=..." in str(caught.value.hint)
+        assert "open" not in [volume.name for volume in pool.volumes()]
+        made = closed.clone(xml(f"open-{wanted}", None, wanted), secret="elsewhere")
+        assert made.info.format == (wanted or "raw") and "encryption" not in (made.info.detail or {})
+        assert content(made.clone(xml(f"flat-{wanted}", None, "raw"))) == content(plain)
+    # Grown copies of the same kind, and copies with a secret of their own, are opened by the secret that was named.
+    same = closed.definition()
+    if format == "qcow2":
+        grown = closed.clone(replace(same, name="grown", capacity=8 * MIB, key=None), secret="elsewhere")
+        assert grown.info.capacity == 8 * MIB and (grown.info.detail or {})["encryption"] == "luks"
+    else:
+        again = closed.clone(xml("again", None, format, target=encryption), secret="elsewhere")
+        assert (again.info.detail or {})["encryption"] == "luks"
+
+
+def test_a_secret_for_what_is_not_encrypted_is_refused(engine: Engine, pool: Pool) -> None:
+    engine.define_secret("<secret><usage type='volume'><volume>x</volume></usage></secret>").set_value(SECRET)
+    with pytest.raises(errors.InvalidArgument, match="'disk' is not encrypted, and a secret was given to open it"):
+        filled(pool, "disk", "raw").clone("copy", secret="x")
+
+
+@tools
+@pytest.mark.parametrize(
+    ("fails", "words"), [(12, "accurate CPU usage"), (99, "accurate CPU usage"), (1, "other words")]
+)
+def test_a_failed_measurement_of_the_processor_is_repeated(
+    engine: Engine, pool: Pool, monkeypatch: pytest.MonkeyPatch, fails: int, words: str
+) -> None:
+    engine.define_secret("<secret><usage type='volume'><volume>x</volume></usage></secret>").set_value(SECRET)
+    tried, real = [0], Host.change
+
+    def change(self: Host, argv: Any, **how: Any) -> Any:
+        if argv[0] == "qemu-img":
+            tried[0] += 1
+            if tried[0] <= fails:
+                raise errors.ToolFailed("failed", argv=argv, status=1, stderr=f"qemu-img: Unable to get {words}")
+        return real(self, argv, **how)
+
+    monkeypatch.setattr(Host, "change", change)
+    encryption = "<encryption format='luks'><secret type='passphrase' usage='x'/></encryption>"
+    if fails == 12:
+        assert (pool.create_volume(xml("disk", MIB, target=encryption)).info.detail or {})["encryption"] == "luks"
+        assert tried[0] >= 13, "that of a busy machine may really fail"
+        return
+    with pytest.raises(errors.ToolFailed):
+        pool.create_volume(xml("disk", MIB, target=encryption))
+    assert tried[0] == (30 if fails == 99 else 1)
+    assert not pool.volumes()
 
 
 # -- the loop itself ----------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "copy": lambda e, d: e.pool("p").volume("disk").clone("new", reflink=False),
     "copy an image": lambda e, d: e.pool("p").volume("image").clone("new"),
     "convert": lambda e, d: e.pool("p").volume("disk").clone(xml("new", 2 * MIB, "qcow2")),
+    "import": lambda e, d: e.pool("p").import_volume("new", BytesIO(NEW)),
     "link": lambda e, d: e.pool("p").volume("disk").clone("new", linked=True),
     "upload an image": lambda e, d: e.pool("p").volume("image").upload(BytesIO(NEW)),
     "wipe an image": lambda e, d: e.pool("p").volume("image").wipe("random"),
@@ -160,3 +161,46 @@ def test_a_volume_is_not_overwritten_by_the_recovery_when_nothing_had_replaced_i
     with Engine(tmp_path / "root"):
         pass
     assert not check(tmp_path, "wipe an image", "after the recovery")
+
+
+IN_PLACE: dict[str, Verb] = {
+    "upload": lambda e, d: e.pool("p").volume("disk").upload(BytesIO(b"new" * (MIB // 3))),
+    "wipe": lambda e, d: e.pool("p").volume("disk").wipe("random"),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_was_left_half_written_is_told(name: str, tmp_path: Path) -> None:
+    order = ["before", "marked", "told", "after"]
+    seen: list[str] = []
+    for step in range(1, 30):
+        place = tmp_path / str(step)
+        place.mkdir()
+        prepare(place)
+        before = (place / "images" / "disk").read_bytes()
+        if not _run_and_die(place, IN_PLACE[name], step):
+            break
+        with Engine(place / "root") as engine:
+            lines = [line for line in engine.recovered if "volume 'disk' of pool 'p' was being" in line]
+            marked = engine.pool("p").volume("disk").look().info.problem
+        changed = (place / "images" / "disk").read_bytes() != before
+        seen.append("marked" if marked else "told" if lines else "after" if changed else "before")
+        assert _leftovers(place) == []
+        with Engine(place / "root") as engine:
+            assert engine.recovered == [], "it is told once"
+            assert engine.pool("p").volume("disk").info.problem == marked, "the mark came or went by itself"
+    assert "marked" in seen and seen == sorted(seen, key=order.index), (
+        "something was changed before it would have been told"
+    )
+
+
+def test_what_came_to_its_end_is_not_told(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    with Engine(tmp_path / "root") as engine:
+        for verb in IN_PLACE.values():
+            verb(engine, tmp_path)
+        with pytest.raises(errors.InvalidArgument, match="has room for"):
+            engine.pool("p").volume("disk").upload(BytesIO(bytes(2 * MIB)))
+    with Engine(tmp_path / "root") as engine:
+        assert engine.recovered == []
+    assert _leftovers(tmp_path) == []

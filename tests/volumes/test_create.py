@@ -363,3 +363,12 @@ def test_an_image_tool_cannot_write_more_than_was_asked_for(pool: Pool, monkeypa
         limits = dict(word[2:].split("=") for word in argv[1 : argv.index("--")])
         assert argv[0].endswith("prlimit") and limits.keys() >= {"fsize", "as", "cpu", "nofile", "core"}
         assert int(limits["fsize"]) <= 8 * MIB * 9 // 8 + (256 << 20)
+
+
+@pytest.mark.parametrize("format", ["linux", "extended", "ext4"])
+def test_a_format_of_other_pool_types_is_refused(pool: Pool, place: Path, format: str) -> None:
+    with pytest.raises(
+        errors.Unsupported, match=f"^volume 'disk': pools of type 'dir' have no volumes of format '{format}'$"
+    ):
+        pool.create_volume(xml("disk", MIB, format))
+    assert not entries(place)

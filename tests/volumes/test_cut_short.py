@@ -28,12 +28,11 @@ def image(tmp_path: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("left", [1000, 300_000])
-def test_what_the_header_shows_is_listed(pool: Pool, image: bytes, left: int) -> None:
+@pytest.mark.parametrize("left", [1000, 300_000, 2 * MIB, -65536])
+def test_half_an_image_is_listed_with_its_error(pool: Pool, image: bytes, left: int) -> None:
     volume = put(pool, "half", image[:left])
     assert volume.info.format == "qcow2"
-    if left == 1000:
-        assert "truncated" in (volume.info.detail or {})["error"]
+    assert "truncated" in (volume.info.detail or {})["error"]
     whole = put(pool, "whole", image)
     assert "error" not in (whole.info.detail or {})
 
@@ -48,6 +47,8 @@ def test_no_verb_takes_half_an_image(pool: Pool, other: Pool, image: bytes, left
         lambda: half.clone("copy", pool=other),
         lambda: half.clone(xml("copy", None, "raw")),
         lambda: half.clone("copy", linked=True),
+        lambda: pool.import_volume("copy", half.path),
+        lambda: pool.import_volume("copy", BytesIO(image[:left])),
         lambda: half.resize(8 * MIB),
         lambda: half.adopt(),
         lambda: half.adopt("qcow2"),

@@ -47,6 +47,14 @@ PROBES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"format": "qcow2", "backing": "<backingStore><path>{base}</path><format type='raw'/></backingStore>"},
         {"format": "qcow2", "backing": "<backingStore><path>{base}</path><format type='qcow2'/></backingStore>"},
     ),
+    **{
+        f"pkv:{element}/@{name}": ({}, {"more": f"<pkv:{element} xmlns:pkv='urn:poolkit:volume:1' {name}='{value}'/>"})
+        for element, name, value in (
+            ("layout", "stripes", "2"), ("layout", "mirrors", "1"), ("rbd", "features", "layering"),
+            ("rbd", "object_size", "4096"),
+            ("rbd", "data_pool", "other"), ("rbd", "stripe_unit", "4096"), ("rbd", "stripe_count", "2"),
+        )
+    },
     "target/encryption/@format": ({}, {"format": "qcow2", "target": SECRET.format("qcow", "", "")}),
     "target/encryption/@engine": (
         {"format": "qcow2", "target": SECRET.format("luks", "", "")},
@@ -54,7 +62,8 @@ PROBES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }  # fmt: skip
 # Of an encrypted volume, whose making has tests of its own (test_secrets.py).
-ELSEWHERE = "target/encryption/"
+# What plan and apply act on has its tests there (tests/plan), and vol-create leaves it out.
+ELSEWHERE = ("target/encryption/", "pkv:wanted/", "pkv:content/")
 
 
 def test_there_is_a_probe_for_each_field() -> None:

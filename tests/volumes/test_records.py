@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,22 @@ def test_an_error_does_not_undo_a_record(pool: Pool, place: Path, unreadable: Ca
     pool.refresh()
     assert pool.volume("disk").info.format == "raw"
     assert content(volume.look()) == QCOW2
+
+
+def test_a_record_made_for_a_file_goes_before_what_was_listed_of_another(
+    engine: Engine, pool: Pool, place: Path
+) -> None:
+    put(pool, "disk", QCOW2)
+    (place / "new").write_bytes(QCOW2)
+    os.replace(place / "new", place / "disk")  # as far as a process came that died before the listing was changed
+    engine.core.inventory.record_format(str(place), "disk", (place / "disk").stat().st_ino, "raw")
+    assert pool.volume("disk").look().info.format == "raw"
+    pool.refresh()
+    assert pool.volume("disk").info.format == "raw"
+    (place / "new").write_bytes(QCOW2)
+    os.replace(place / "new", place / "disk")
+    pool.refresh()
+    assert pool.volume("disk").info.format == "qcow2", "another file has no part in it"
 
 
 def test_a_file_that_cannot_be_opened(pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +188,58 @@ def test_the_time_of_birth(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         os.fstat(10_000)
     assert libc.birth(10_000) == 0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM], ids=errno.errorcode.get)
+@pytest.mark.parametrize("verb", ["wipe", "upload", "resize", "clone", "link"])
+def test_an_image_whose_header_cannot_be_read_is_left_alone(
+    pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch, verb: str, number: int
+) -> None:
+    volume = put(pool, "image", QCOW2)
+    calls: dict[str, Callable[[], object]] = {
+        "wipe": lambda: volume.wipe("random"),
+        "upload": lambda: volume.upload(BytesIO(QCOW2)),
+        "resize": lambda: volume.resize(2 * MIB),
+        "clone": lambda: volume.clone("copy"),
+        "link": lambda: volume.clone("copy", linked=True),
+    }
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("poolkit.formats.as_format", fail)
+        with pytest.raises(errors.HostError, match="so its capacity is not known"):
+            calls[verb]()
+    assert os.listdir(place) == ["image"] and (place / "image").read_bytes() == QCOW2
+    assert volume.look().info.capacity == MIB, "what it is stays on record"
+
+
+@pytest.mark.parametrize("failing", range(1, 5))
+def test_one_read_that_fails_makes_no_other_image_of_it(
+    pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    volume = put(pool, "image", QCOW2)
+    pread, calls = os.pread, 0
+
+    def fail(fd: int, length: int, offset: int) -> bytes:
+        nonlocal calls
+        calls += os.readlink(f"/proc/self/fd/{fd}") == f"{place}/image"
+        if calls == failing:
+            calls += 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, length, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        with suppress(errors.HostError):
+            volume.wipe("zero")
+    assert volume.look().info.capacity == MIB
+    os.utime(place / "image")
+    with monkeypatch.context() as patch:
+        calls = 0
+        patch.setattr(os, "pread", fail)
+        pool.refresh()
+    pool.refresh()
+    info = pool.volume("image").info
+    assert (info.format, info.capacity, info.problem) == ("qcow2", MIB, ""), "it is looked at again"

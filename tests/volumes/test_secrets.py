@@ -44,7 +44,8 @@ def test_a_secret_is_found_by_uuid_and_usage(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "element"), [("ceph", "name"), ("iscsi", "target"), ("tls", "name"), ("vtpm", "name")]
+    ("kind", "element"),
+    [("ceph", "name"), ("iscsi", "target"), ("tls", "name"), ("vtpm", "name"), ("smb", "name"), ("xapi", "name")],
 )
 def test_every_usage_is_known(engine: Engine, kind: str, element: str) -> None:
     made = engine.define_secret(document(usage=f"<usage type='{kind}'><{element}>n</{element}></usage>"))
@@ -65,6 +66,17 @@ def test_a_secret_is_found_by_what_it_is_for(engine: Engine) -> None:
     assert f"{volume.uuid} (volume)" in (caught.value.hint or "")
     with pytest.raises(errors.Unsafe, match="is of type 'volume', not 'iscsi'"):
         engine.host.operation().secret("iscsi", uuid=volume.uuid)
+
+
+def test_a_secret_that_may_be_meant_is_named(engine: Engine) -> None:
+    made = engine.define_secret(document(usage="<usage type='ceph'><name>client.poolkit</name></usage>"))
+    for key, meant in (("client.polkit", "client.poolkit"), (made.uuid[:-1], made.uuid)):
+        with pytest.raises(errors.SecretNotFound) as caught:
+            engine.secret(key)
+        assert caught.value.hint == f"did you mean '{meant}'?"
+    with pytest.raises(errors.SecretNotFound) as caught:
+        engine.secret("other")
+    assert str(caught.value.hint).startswith("define it: ")
 
 
 def test_a_lock_on_secrets_that_is_held_is_given_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,3 +228,121 @@ def test_an_encrypted_volume_names_the_secret_that_is_for_its_path(engine: Engin
     assert pool.create_volume(text).info.detail["encryption"] == "luks"
     # A copy of the bytes stays one, whatever secrets there are.
     assert made.clone("copy").info.detail["encryption"] == "luks"
+
+
+# -- values that are elsewhere --------------------------------------------------------------------------------------------
+
+
+def elsewhere(**where: object) -> str:
+    words = " ".join(f"{name}='{value}'" for name, value in where.items())
+    return document(
+        f"<pks:value xmlns:pks='urn:poolkit:secret:1' {words}/>", usage="<usage type='xapi'><name>x</name></usage>"
+    )
+
+
+@pytest.fixture
+def value(tmp_path: Path) -> Path:
+    path = tmp_path / "value"
+    path.write_bytes(b"first\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_value_is_read_where_the_description_says(engine: Engine, value: Path) -> None:
+    made = engine.define_secret(elsewhere(file=value))
+    ask = engine.host.operation().secret
+    assert made.has_value and ask("xapi", usage="x") == b"first"
+    value.write_bytes(b"second")
+    assert ask("xapi", uuid=made.uuid) == b"second", "it is read anew each time"
+    with pytest.raises(errors.Unsafe, match="is of type 'xapi', not 'smb'"):
+        ask("smb", uuid=made.uuid)
+    with pytest.raises(errors.SecretNotFound):
+        ask("smb", usage="x")
+    with pytest.raises(errors.InvalidState, match="is not kept here"):
+        made.set_value(b"third")
+    assert f"file='{value}'" in made.xml() and engine.secret(made.uuid).xml() == made.xml()
+    assert not [path for path in Path(engine.locations.secrets).iterdir() if path.suffix != ".xml"]
+    value.unlink()
+    assert not made.has_value
+    with pytest.raises(errors.SecretNotFound, match=f"should be in '{value}', and there is no such file"):
+        ask("xapi", usage="x")
+    assert made.undefine()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o602, 0o660])
+def test_a_file_that_others_reach_is_not_read(engine: Engine, value: Path, mode: int) -> None:
+    engine.define_secret(elsewhere(file=value))
+    value.chmod(mode)
+    with pytest.raises(errors.Unsafe):
+        engine.host.operation().secret("xapi", usage="x")
+
+
+@pytest.mark.parametrize("how", ["link", "fifo", "folder", "second name", "empty", "large", "open folder"])
+def test_what_is_no_plain_file_of_ours_is_not_read(engine: Engine, value: Path, how: str) -> None:
+    place = value.parent / "place"
+    if how == "link":
+        place.symlink_to(value)
+    elif how == "fifo":
+        os.mkfifo(place, 0o600)
+    elif how == "folder":
+        place.mkdir(0o700)
+    elif how == "second name":
+        os.link(value, place)
+    elif how == "open folder":
+        place.mkdir()
+        place.chmod(0o777)
+        shutil.move(value, place / "value")
+        place /= "value"
+    else:
+        place.write_bytes(b"\n" if how == "empty" else b"x" * (LARGEST + 2))
+        place.chmod(0o600)
+    engine.define_secret(elsewhere(file=place))
+    with pytest.raises((errors.Unsafe, errors.InvalidArgument)):
+        engine.host.operation().secret("xapi", usage="x")
+
+
+@pytest.mark.root
+def test_a_file_of_another_user_is_not_read(engine: Engine, value: Path) -> None:
+    engine.define_secret(elsewhere(file=value))
+    os.chown(value, 4711, 4711)
+    with pytest.raises(errors.Unsafe, match="belongs to another user"):
+        engine.host.operation().secret("xapi", usage="x")
+
+
+def test_a_credential_of_systemd(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    made = engine.define_secret(elsewhere(credential="san"))
+    ask = engine.host.operation().secret
+    with pytest.raises(errors.SecretNotFound, match="no service has handed one over") as caught:
+        ask("xapi", usage="x")
+    assert caught.value.hint == "run poolkit in a service with LoadCredential=san:FILE"
+    (tmp_path / "handed").mkdir(0o700)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "handed"))
+    assert not made.has_value
+    with pytest.raises(errors.SecretNotFound, match="no such file"):
+        ask("xapi", usage="x")
+    (tmp_path / "handed" / "san").write_bytes(b"handed over")
+    (tmp_path / "handed" / "san").chmod(0o440)  # what systemd's ACL for the service's user looks like
+    assert made.has_value and ask("xapi", usage="x") == b"handed over"
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "handed")
+    assert not made.has_value, "a relative folder is none"
+
+
+@pytest.mark.parametrize("where", [{}, {"file": "/a", "credential": "b"}, {"file": "a"}, {"credential": "../a"}])
+def test_a_value_is_in_one_place(engine: Engine, where: dict[str, str]) -> None:
+    with pytest.raises(errors.InvalidDefinition):
+        engine.define_secret(elsewhere(**where))
+
+
+def test_a_kept_value_is_not_given_up_for_one_elsewhere(engine: Engine, value: Path) -> None:
+    made = engine.define_secret(document())
+    made.set_value(b"kept")
+    with pytest.raises(errors.InvalidState, match="has a value that is kept here"):
+        made.refer_to(file=str(value))
+    assert made.value() == Passphrase(b"kept")
+    made.undefine()
+    made = engine.define_secret(document())
+    assert made.refer_to(file=str(value)) and not made.refer_to(file=str(value))
+    assert engine.secret("/a").value() == Passphrase(b"first")
+    with pytest.raises(errors.InvalidDefinition):
+        made.refer_to(file="relative")

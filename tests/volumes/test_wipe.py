@@ -191,6 +191,26 @@ def test_a_wiped_image_that_claims_more_than_a_file_can_have_keeps_the_size_of_i
     assert (volume.info.format, volume.info.capacity) == ("raw", 65536)
 
 
+def test_an_interruption_gives_no_data_back_that_is_not_wiped(
+    pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = make(pool, "disk", format="qcow2")
+    (place / "disk").write_bytes((place / "disk").read_bytes() + b"secret" * 1000)
+    volume = volume.look()
+    held = os.open(place / "disk", os.O_RDONLY)
+    monkeypatch.setattr(wiping, "wipe", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        volume.wipe("random")
+    assert os.fstat(held).st_nlink == 0
+    assert b"secret" not in os.pread(held, 4 * MIB, 0)
+    os.close(held)
+    assert os.listdir(place) == ["disk"]
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_an_unknown_algorithm_is_refused_before_anything(pool: Pool, place: Path) -> None:
     volume = make(pool, "disk")
     volume.upload(BytesIO(b"data"))

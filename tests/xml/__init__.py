@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
@@ -13,8 +14,8 @@ from poolkit.schemas import documents
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples" / "xml"
 FILES = sorted([*EXAMPLES.glob("*.xml"), *(HERE / "documents").glob("*.xml")], key=lambda path: path.name)
-CLASSES = [cls for classes in documents().values() for cls in classes]
-BY_STEM = documents()
+CLASSES: list[Any] = [cls for classes in documents().values() for cls in classes]
+BY_STEM: dict[str, list[Any]] = documents()
 
 # POOLKIT_EXAMPLES=2000 pytest tests/xml searches at random and for longer; otherwise every run tries the same documents.
 WANTED = int(os.environ.get("POOLKIT_EXAMPLES", "0"))

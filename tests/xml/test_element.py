@@ -15,18 +15,29 @@ from lxml import etree
 from poolkit.backends.dir import DirPool
 from poolkit.backends.logical import LogicalPool, LogicalSource
 from poolkit.model import Permissions, PoolTarget, SourceHost, Volume, VolumeTarget
-from poolkit.xmlmap import Element, diff, escape, escape_attribute, read, replace, without_reports, write, xml
+from poolkit.xmlmap import (
+    Element,
+    definition_alone,
+    diff,
+    escape,
+    escape_attribute,
+    read,
+    replace,
+    without_reports,
+    write,
+    xml,
+)
 
 POOL = DirPool(name="a", target=PoolTarget(path="/a", permissions=Permissions(mode=0o711)))
 
 
 def test_keyword_arguments_only() -> None:
     with pytest.raises(TypeError, match="name"):
-        DirPool(target=PoolTarget(path="/a"))
+        DirPool(target=PoolTarget(path="/a"))  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         SourceHost("h")
     with pytest.raises(TypeError, match="bogus"):
-        SourceHost(name="h", bogus=1)
+        SourceHost(name="h", bogus=1)  # type: ignore[call-arg]
 
 
 def test_frozen() -> None:
@@ -35,7 +46,7 @@ def test_frozen() -> None:
     with pytest.raises(AttributeError, match="frozen"):
         del POOL.name
     with pytest.raises(AttributeError):
-        POOL.bogus = 1
+        POOL.bogus = 1  # type: ignore[attr-defined]
 
 
 def test_equality_is_of_definitions() -> None:
@@ -86,6 +97,18 @@ def test_without_reports() -> None:
     bare = without_reports(value)
     assert bare == value
     assert (bare.capacity, bare.source.devices[0].free_extents) == (0, ())
+
+
+def test_what_goes_with_a_definition_is_neither_part_of_it_nor_a_report() -> None:
+    text = (
+        "<volume xmlns:pkv='urn:poolkit:volume:1'><name>a</name><key>/a</key><capacity>7</capacity>"
+        "<pkv:wanted pool='images'/></volume>"
+    )
+    value = read(text, [Volume])
+    plain = replace(value, wanted=None, key=None)
+    assert value == plain
+    assert (without_reports(value).wanted, without_reports(value).key) == (value.wanted, None)
+    assert write(definition_alone(value)) == write(plain)
 
 
 def test_what_is_printed_can_be_read_whatever_a_name_is() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from poolkit.errors import InvalidDefinition
 from poolkit.xmlmap import read
+from poolkit.xmlmap.source import root
 
 from . import CLASSES
 
@@ -81,6 +82,7 @@ MEASURE = """
 import json, resource, sys, time
 from poolkit.errors import InvalidDefinition
 from poolkit.xmlmap import read
+from poolkit.xmlmap.source import root
 from tests.xml import CLASSES
 from tests.xml.test_hostile import HOSTILE
 try:
@@ -102,6 +104,32 @@ for name, (data, _) in HOSTILE.items():
     facts[name] = [spent, (after - before) / 1024]
 print(json.dumps(facts))
 """
+
+
+ROOTS: dict[str, tuple[bytes, str]] = {
+    "after all that may come first": (
+        b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- <pool> -->\n<?a b?> <volume x='<'/>",
+        "volume",
+    ),
+    "of documents": (b"<documents><pool/></documents>", "documents"),
+    "behind a doctype": (b"<!DOCTYPE a><pool/>", ""),
+    "behind text": (b"x<pool/>", ""),
+    "none behind blanks": (b" " * 60_000 + b"x", ""),
+    "none behind comments": (b"<!---->" * 9_000 + b"x", ""),
+    "none behind comments that do not end": (b"<!--" * 16_000, ""),
+    "none behind instructions": (b"<?a?>" * 12_000 + b"x", ""),
+    "none behind instructions that do not end": (b"<?" * 30_000, ""),
+}
+
+
+@pytest.mark.parametrize("name", ROOTS)
+@pytest.mark.timeout(20)
+def test_the_root_is_found_soon(name: str) -> None:
+    """Within one pass: where parts are tried in each way that there is, sixty blanks take years."""
+    data, expected = ROOTS[name]
+    found, at = root(data)
+    assert found == expected
+    assert not found or data[at:].startswith(b"<" + found.encode())
 
 
 def test_memory() -> None:

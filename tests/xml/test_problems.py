@@ -51,7 +51,7 @@ def test_all_problems_at_once_in_the_order_of_the_document() -> None:
         "pool.xml:1:1: /pool/name: is missing; expected a name (no '/', no control characters)",
         "pool.xml:1:18: /pool: takes no text, found 'stray'",
         "pool.xml:2:3: /pool/nmae: unknown element; expected one of name, uuid, capacity, allocation, available, "
-        "features, source, target, pk:volumes, pk:mountpoint; did you mean 'name'?",
+        "pk:wanted, features, source, target, pk:volumes, pk:mountpoint, pk:follow; did you mean 'name'?",
         "pool.xml:3:9: /pool/uuid: '12' is not a UUID (32 hexadecimal digits)",
         "pool.xml:5:11: /pool/target/path: 'relative' is not an absolute path (it starts with '/')",
         "pool.xml:6:24: /pool/target/permissions/mode: '0999' is not an octal mode from 0 to 0777",
@@ -75,10 +75,11 @@ def test_all_problems_at_once_in_the_order_of_the_document() -> None:
         ("<pool type='nfs'/>", "pool.xml:1:7: /pool/@type: 'nfs' is not one of dir, disk, fs, gluster, iscsi, iscsi-direct, "
                                "logical, mpath, netfs, rbd, scsi, shared-lvm, sheepdog, vstorage, "
                                "xensm, zfs; did you mean 'netfs'?"),
-        ("<Pool type='dir'/>", "pool.xml:1:1: /Pool: is not a document for this place; expected <pool>, <poolCapabilities>, "
-                               "<secret>, <source>, <sources>, <storagepoolCapabilities>, <volume>; did you mean 'pool'?"),
-        ("<domain/>", "pool.xml:1:1: /domain: is not a document for this place; expected <pool>, <poolCapabilities>, "
-                      "<secret>, <source>, <sources>, <storagepoolCapabilities>, <volume>"),
+        ("<Pool type='dir'/>", "pool.xml:1:1: /Pool: is not a document for this place; expected <flavor>, <pool>, "
+                               "<poolCapabilities>, <secret>, <source>, <sources>, <storagepoolCapabilities>, <volume>; "
+                               "did you mean 'pool'?"),
+        ("<domain/>", "pool.xml:1:1: /domain: is not a document for this place; expected <flavor>, <pool>, "
+                      "<poolCapabilities>, <secret>, <source>, <sources>, <storagepoolCapabilities>, <volume>"),
         ("<volume><name>a</name><capacity unit='GIB '>x</capacity></volume>",
          "pool.xml:1:45: /volume/capacity: 'x' is not a size: a whole number below 2^64"),
         ("<volume><name>a</name><capacity unit='Gb2'>1</capacity></volume>",
@@ -116,7 +117,7 @@ def test_exact_messages(text: str, expected: str) -> None:
 def test_columns_count_characters_and_lines_count_from_one() -> None:
     assert problems("\ufeff<volume><name>é</name><tärget/></volume>") == [
         "pool.xml:1:23: /volume/tärget: unknown element; expected one of name, key, source, capacity, allocation, physical, "
-        "target, backingStore; did you mean 'target'?"
+        "target, backingStore, pkv:rbd, pkv:layout, pkv:wanted, pkv:content; did you mean 'target'?"
     ]
 
 
@@ -178,3 +179,16 @@ def test_limits_can_be_raised_but_not_without_end() -> None:
     assert problems(text) == ["pool.xml: the document has more than 1048576 bytes"]
     assert read(text, CLASSES, limits=Limits(size=1 << 24)).name == "a"
     assert "more than 16777216 bytes" in problems("x" * (1 << 25), limits=Limits(size=1 << 30))[0]
+
+
+def test_a_name_space_that_is_nearly_ours_is_no_foreign_one() -> None:
+    text = (
+        "<pool type='dir' xmlns:pk='urn:poolkit:{}'><name>a</name><target><path>/a</path></target>"
+        "<pk:wanted state='active'/></pool>"
+    )
+    for wrong in ("pol:1", "pool:2", "volume:1"):
+        with pytest.raises(InvalidDefinition) as caught:
+            read(text.format(wrong), CLASSES)
+        assert f"unknown name space 'urn:poolkit:{wrong}'; did you mean 'urn:poolkit:pool:1'?" in str(caught.value)
+    kept = read(text.format("pool:1").replace("urn:poolkit:pool:1", "urn:other:pool:1"), CLASSES)
+    assert len(kept.metadata) == 1, "what others keep there stays"

@@ -38,6 +38,10 @@ POOLS = [
     ("mpath", f"<source>{DEVICE}</source>{TARGET}", ("/pool/source/device",)),
     ("logical", f"<source>{HOST}<dir path='/a'/><name>vg</name></source>", ("/pool/source/host", "/pool/source/dir")),
     ("scsi", f"<source><adapter type='scsi_host' name='host1'/>{HOST}</source>{TARGET}", ("/pool/source/host",)),
+    ("netfs", f"<source>{HOST}<dir path='/e'/><format type='nfs'/>{CHAP}</source>{TARGET}", ("/pool/source/auth",)),
+    ("netfs", f"<source>{HOST}<dir path='e'/><format type='cifs'/>{AUTH}</source>{TARGET}", ("/pool/source/auth",)),
+    ("rbd", f"<source>{HOST}<name>p</name>{CHAP}</source>", ()),
+    ("iscsi", f"<source>{HOST}{IQN}{AUTH}</source><target><path>/dev/disk/by-path</path></target>", ()),
     ("dir", f"<target><path>/x</path><encryption format='luks'><secret type='passphrase' uuid='{UUID}'/></encryption></target>",
      ("/pool/target/encryption",)),
 ]  # fmt: skip
@@ -46,6 +50,7 @@ VOLUMES = [
     ("<format type='qcow2'/>", "<backingStore><path></path></backingStore>", ()),
     ("<format type='qcow2'/>", "<backingStore><path/><format type='raw'/></backingStore>", ("/volume/backingStore",)),
     ("<format type='raw'/><compat>1.1</compat>", "", ()),  # kcli; creating it warns
+    ("<format type='qcow2'/><features/>", "", ()),
 ]
 
 
@@ -92,7 +97,7 @@ def test_what_libvirt_does_not_know_is_an_error(text: str) -> None:
 @pytest.mark.parametrize("half", ["parent_wwnn", "parent_wwpn"])
 def test_half_of_a_parents_name_is_refused_as_libvirt_does(half: str) -> None:
     adapter = f"<adapter type='fc_host' {half}='20000000c9831b4b' wwnn='20000000c9831b4b' wwpn='10000000c9831b4b'/>"
-    with pytest.raises(InvalidDefinition, match=f"@{half} needs @parent_ww"):
+    with pytest.raises(InvalidDefinition, match="needs both @parent_wwnn and @parent_wwpn"):
         read(pool(0, "scsi", f"<source>{adapter}</source>{TARGET}"), pool_classes())
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from poolkit.testing import BackendContract
 
+from .careless import CarelessBackend, GenerousBackend, GreedyBackend, MuteBackend, WillingBackend
+from .forgetful import ForgetfulBackend
 from .installed import installed
 from .lun import SIZE, BadLunBackend, IdleLunBackend
 
@@ -18,7 +20,9 @@ class OnArray(BackendContract):
 
     @pytest.fixture(autouse=True)
     def toys(self) -> Iterator[None]:
-        yield from installed(BadLunBackend, IdleLunBackend)
+        yield from installed(
+            BadLunBackend, IdleLunBackend, CarelessBackend, GenerousBackend, GreedyBackend, MuteBackend, WillingBackend
+        )  # fmt: skip
 
     @pytest.fixture
     def pool_xml(self, tmp_path: Path) -> str:
@@ -28,9 +32,39 @@ class OnArray(BackendContract):
         return f"<pool type='{self.type}'><name>array</name><source><array path='{tmp_path}/array'/></source></pool>"
 
 
+class TestForgetful(BackendContract):
+    @pytest.fixture(autouse=True)
+    def toys(self) -> Iterator[None]:
+        yield from installed(ForgetfulBackend)
+
+    @pytest.fixture
+    def pool_xml(self, tmp_path: Path) -> str:
+        return f"<pool type='forgetful'><name>p</name><target><path>{tmp_path}/files</path></target></pool>"
+
+
 class TestBadLun(OnArray):
     type = "bad-lun"
 
 
 class TestIdleLun(OnArray):
     type = "idle-lun"
+
+
+class TestCareless(OnArray):
+    type = "careless"
+
+
+class TestGreedy(OnArray):
+    type = "greedy"
+
+
+class TestGenerous(OnArray):
+    type = "generous"
+
+
+class TestMute(OnArray):
+    type = "mute"
+
+
+class TestWilling(OnArray):
+    type = "willing"

@@ -1,0 +1,370 @@
+"""Shared volume groups on a scripted host: what each role may do, what each lock makes LVM do, and who has a volume."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from poolkit import errors, xmlmap
+from poolkit.backend import VERBS, VolumeInfo
+from poolkit.families import lvmlocks
+from poolkit.families.lvmgroups import PhysicalVolume
+from poolkit.host.node import Node
+from poolkit.model import Volume
+from poolkit.testing import Answer, undone
+from tests.backends.sharedlvm import MIB, OURS, UUID, V, backend, changes, group, rows
+
+# The matrix of permitted operations, verb by verb of the engine, as the manual has it.
+MATRIX = {
+    "control": {"vol-create", "vol-clone", "vol-delete", "vol-resize", "build", "delete", "take-control"},
+    "compute": {"vol-attach", "vol-detach"},
+    "both": {
+        "vol-create",
+        "vol-clone",
+        "vol-delete",
+        "vol-resize",
+        "build",
+        "delete",
+        "take-control",
+        "vol-attach",
+        "vol-detach",
+    },
+}
+ANYONE = {"vol-upload", "vol-wipe", "vol-overwrite", "vol-permit"}  # of what is attached to the host
+
+
+@pytest.mark.parametrize("role", MATRIX)
+@pytest.mark.parametrize("verb", sorted(MATRIX["both"] | ANYONE))
+@pytest.mark.parametrize("lock", lvmlocks.LOCKS)
+def test_the_matrix_of_permitted_operations(role: str, verb: str, lock: str) -> None:
+    if verb in MATRIX[role] | ANYONE:
+        lvmlocks.permit(Node("n1", role), verb, lambda: lock, "p")
+        return
+    with pytest.raises(errors.RoleForbidden, match=f"pool 'p': node 'n1' is (a|the) {role} node"):
+        lvmlocks.permit(Node("n1", role), verb, lambda: lock, "p")
+
+
+def test_the_matrix_has_every_verb_that_changes_something() -> None:
+    known = {"start", "stop", "download", "discover", "erase"}  # erase is the engine's delete
+    methods = {verb.removeprefix("vol-") for verb in MATRIX["both"] | ANYONE} | known
+    assert set(VERBS) <= methods
+
+
+@pytest.mark.parametrize("verb", sorted(MATRIX["both"]))
+def test_a_host_without_a_role_needs_lvmlockd(verb: str) -> None:
+    lvmlocks.permit(Node("n1"), verb, lambda: "lvmlockd", "p")
+    for lock in ("system-id", "none"):
+        with pytest.raises(errors.RoleForbidden, match="has no role"):
+            lvmlocks.permit(Node("n1"), verb, lambda lock=lock: lock, "p")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["lvcreate", "--yes"], ["lvremove"], ["lvextend"], ["lvrename"], ["lvchange", "--addtag"], ["lvchange", "--deltag"],
+        ["lvchange", "--setactivationskip"], ["vgchange", "--addtag"], ["vgcreate"], ["vgremove"], ["pvcreate"], ["lvchange"],
+    ],
+)  # fmt: skip
+def test_a_compute_node_can_build_no_other_commands(argv: list[str]) -> None:
+    with pytest.raises(errors.RoleForbidden, match="not for a compute node"):
+        backend("compute").command(*argv)
+
+
+@pytest.mark.parametrize(
+    ("lock", "text"),
+    [
+        ("lvmlockd", "backup{backup=0 archive=0} global{use_lvmlockd=1}"),
+        (
+            "system-id",
+            'devices{hints="none" obtain_device_list_from_udev=0} backup{backup=0 archive=0} global{use_lvmlockd=0} '
+            f'global{{system_id_source="lvmlocal"}} local{{system_id="{OURS}"}}',
+        ),
+        (
+            "none",
+            'devices{hints="none" obtain_device_list_from_udev=0} backup{backup=0 archive=0} global{use_lvmlockd=0}',
+        ),
+    ],
+)
+def test_every_command_sees_the_group_under_its_lock(lock: str, text: str) -> None:
+    assert lvmlocks.config(lock, UUID) == ("--config", text)
+
+
+def test_a_compute_node_lets_lvm_refuse_to_write_as_well() -> None:
+    assert "locking_type=4" in backend("compute").command("lvchange", "--activate", "y")[2]
+    assert "locking_type=4" not in backend("compute").command("lvchange", "--refresh")[2]  # which that would refuse
+    assert "locking_type=4" not in backend("both").command("lvchange", "--activate", "y")[2]
+
+
+def test_what_a_role_forbids_runs_no_program() -> None:
+    one = backend("compute")
+    with pytest.raises(errors.RoleForbidden):
+        one.exclusive("vol-create")
+    assert one.host.lines == []  # type: ignore[attr-defined]
+
+
+REFUSES = Answer(status=5, stderr="  Operation prohibited while --readonly is set.\n  Can't get lock for vg.\n")
+
+
+@pytest.mark.parametrize(
+    ("role", "answer", "warned"), [("compute", REFUSES, 0), ("compute", "", 1), ("control", "", 0)]
+)
+def test_starting_tries_whether_lvm_still_refuses_to_write(role: str, answer: Any, warned: int) -> None:
+    one = backend(role, vgchange=answer)
+    one.start()
+    tried = [line for line in one.host.lines if "vgchange" in line]  # type: ignore[attr-defined]
+    assert len(tried) == (role == "compute")
+    assert all("locking_type=4" in line and "--test --addtag" in line for line in tried)
+    assert len(one.host.warnings) == warned
+    assert all("locking_type=4" in words for words in one.host.warnings)
+    assert changes(one) == []
+
+
+# -- which lock ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "lock"),
+    [(group(lock="sanlock"), "lvmlockd"), (group(system=OURS), "system-id")],
+)
+def test_the_group_says_its_lock(answer: str, lock: str) -> None:
+    assert backend(vgs=answer).lock == lock
+    assert backend(lock=lock, vgs=answer).lock == lock
+
+
+@pytest.mark.parametrize("wanted", ["none", "system-id"])
+def test_a_lower_protection_than_the_group_has_is_refused(wanted: str) -> None:
+    with pytest.raises(errors.Unsafe, match=f"under lvmlockd, and the definition says {wanted}"):
+        _ = backend(lock=wanted, vgs=group(lock="sanlock")).lock
+
+
+@pytest.mark.parametrize("wanted", ["auto", "lvmlockd", "none"])
+def test_locks_of_another_type_are_not_used(wanted: str) -> None:
+    one = backend(lock=wanted, vgs=group(lock="dlm"))
+    said = "the locks of the group 'vg' are of type 'dlm', and poolkit knows those of sanlock alone"
+    with pytest.raises(errors.Unsupported, match=said) as caught:
+        one.start()
+    assert "vgchange --locktype sanlock vg" in str(caught.value.hint)
+    assert not one.state().up and said in one.state().why
+    assert changes(one) == []
+
+
+def test_a_lock_that_nobody_knows_is_refused_with_those_there_are() -> None:
+    with pytest.raises(errors.InvalidDefinition, match=r"'dlm'.*lvmlockd.*system-id.*none"):
+        backend(lock="dlm")
+
+
+def test_a_new_group_gets_locks_of_sanlock() -> None:
+    one = backend(lock="lvmlockd", vgs=group(lock="sanlock"))
+    one.make_group(["/dev/vdb"], "U-P")
+    assert changes(one)[-1][3:] == [
+        "--setautoactivation", "n", "--addtag", "poolkit", "--locktype", "sanlock", "--", "vg", "/dev/vdb",
+    ]  # fmt: skip
+
+
+def test_a_new_group_is_taken_back_where_only_its_system_id_shows_it() -> None:
+    one = backend(lock="system-id", pvs="")
+    one.make_group(["/dev/vdb"], "U-P")
+    asked, *_ = undone(one.host)  # type: ignore[arg-type]
+    assert asked.startswith("<? pvs") and f'system_id="{OURS}"' in asked
+
+
+def test_no_protection_must_be_asked_for() -> None:
+    with pytest.raises(errors.Unsafe, match="nothing keeps the hosts"):
+        _ = backend(vgs=group()).lock
+    one = backend(lock="none", vgs=group())
+    one.start()
+    assert "two changes at once destroy it" in one.host.warnings[0]
+
+
+def test_a_group_of_another_pool_is_not_used() -> None:
+    one = backend(vgs=group(system="poolkit-other"))
+    assert not one.state().up and "belongs to 'poolkit-other'" in one.state().why
+    with pytest.raises(errors.Unsafe, match="belongs to"):
+        one.exclusive("vol-create")
+
+
+def test_two_groups_of_one_name_are_not_used() -> None:
+    two = json.loads(group(system=OURS))
+    two["report"][0]["vg"].append({**two["report"][0]["vg"][0], "vg_uuid": "U-H"})
+    with pytest.raises(errors.Unsafe, match="2 volume groups are named 'vg'"):
+        backend(vgs=json.dumps(two)).shared_group()
+
+
+def test_a_group_that_lost_a_device_is_not_started() -> None:
+    with pytest.raises(errors.HostError, match="1 of the 1 devices of 'vg' are missing here"):
+        backend(vgs=group(system=OURS, missing=1)).start()
+
+
+# -- who has control, and who has a volume -----------------------------------------------------------------------------------
+
+
+def test_control_is_taken_where_nobody_has_it() -> None:
+    one = backend()
+    one.exclusive("vol-create")
+    assert changes(one)[-1][-4:] == ["--addtag", "poolkit.control.n1", "--", "vg"]
+    again = backend(vgs=group(system=OURS, tags="poolkit,poolkit.control.n1"))
+    again.exclusive("vol-create")
+    assert changes(again) == []
+
+
+def test_control_of_another_host_is_taken_only_when_asked_for() -> None:
+    held = group(system=OURS, tags="poolkit.control.n2")
+    one = backend(vgs=held)
+    with pytest.raises(errors.Busy, match="node 'n2' has control"):
+        one.exclusive("vol-create")
+    assert changes(one) == []
+    assert one.take_control()
+    assert changes(one)[-1][3:] == ["--deltag", "poolkit.control.n2", "--addtag", "poolkit.control.n1", "--", "vg"]
+
+
+def test_a_node_without_control_attaches_what_it_was_given_and_nothing_else() -> None:
+    held = group(system=OURS, tags="poolkit.control.n2")
+    given = backend(vgs=held, lvs=rows(lv_tags="poolkit.attach.n1"))
+    with given.exclusive("vol-attach"), pytest.raises(errors.HostError, match="/dev/vg/v"):
+        given.attach(V)
+    assert [argv[3] for argv in changes(given)] == ["--activate"]
+    other = backend(vgs=held)
+    with other.exclusive("vol-attach"), pytest.raises(errors.Busy, match="node 'n2' has control"):
+        other.attach(V)
+    assert changes(other) == []
+
+
+@pytest.mark.parametrize("what", ["attach", "share"])
+def test_a_volume_of_another_host_is_named_with_it(what: str) -> None:
+    one = backend(lvs=rows(lv_tags=f"poolkit.{what}.n2"))
+    assert one.look("v", None).detail["attached"] == ["n2"]  # type: ignore[index]
+    for call in (lambda: one.attach(V), lambda: one.delete(V), lambda: one.resize(V, 4 * MIB, shrink=True)):
+        with pytest.raises(errors.HeldElsewhere, match="n2"):
+            call()
+    assert changes(one) == []
+
+
+def test_an_attach_is_recorded_before_it_happens() -> None:
+    one = backend(node="n1", vgs=group(system=OURS, tags="poolkit.control.n1"))
+    with pytest.raises(errors.HostError, match="/dev/vg/v"):  # the scripted LVM ends with 0 and makes no device
+        one.attach(V)
+    first, second = changes(one)[:2]
+    assert first[3:] == ["--addtag", "poolkit.attach.n1", "--", "vg/v"]
+    assert second[3:] == ["--activate", "y", "--ignoreactivationskip", "--yes", "--", "vg/v"]
+
+
+def test_without_records_nothing_is_written() -> None:
+    one = backend("compute")
+    one.pool = xmlmap.replace(one.pool, source=xmlmap.replace(one.pool.source, attach_record=False))
+    with pytest.raises(errors.HostError, match="/dev/vg/v"):
+        one.attach(V)
+    assert [argv[0] for argv in changes(one)] == ["lvchange"]
+
+
+FAMILY = json.dumps({"report": [{"lv": [
+    json.loads(rows(lv_role="public,origin,thickorigin", lv_tags="poolkit.attach.n2"))["report"][0]["lv"][0],
+    json.loads(rows(lv_name="s", lv_uuid="U-s", lv_role="public,snapshot,thicksnapshot", origin="v", origin_size=str(8 * MIB)))[
+        "report"
+    ][0]["lv"][0],
+]}]})  # fmt: skip
+
+
+def test_a_snapshot_is_where_its_origin_is() -> None:
+    """LVM activates both together: what is done to one of them is done to the other."""
+    one = backend(lvs=FAMILY)
+    snapshot = VolumeInfo("s", "block", capacity=8 * MIB, key="U-s", path="/dev/vg/s")
+    with pytest.raises(errors.HeldElsewhere, match="'s' is attached to n2"):
+        one.attach(snapshot)
+    for call in (lambda: one.delete(snapshot), lambda: one.resize(snapshot, 8 * MIB, allocate=True)):
+        with pytest.raises(errors.HeldElsewhere, match=r"'s' cannot be (deleted|resized) while 'v' is attached to n2"):
+            call()
+    with pytest.raises(errors.HeldElsewhere, match="'v' cannot be resized while it is attached to n2"):
+        one.resize(V, 16 * MIB)
+    assert changes(one) == []
+
+
+def test_a_snapshot_is_not_removed_without_the_lock_of_its_origin() -> None:
+    refused = Answer(status=5, stderr="  LV locked by other host: vg/v\n  Failed to lock logical volume vg/v.\n")
+    one = backend(vgs=group(lock="sanlock"), lvs=FAMILY.replace("poolkit.attach.n2", ""), lvchange=refused, sanlock="")
+    with pytest.raises(errors.HeldElsewhere, match="'v' is attached to another host"):
+        one.delete(VolumeInfo("s", "block", capacity=8 * MIB, key="U-s", path="/dev/vg/s"))
+    assert [argv[0] for argv in changes(one)] == ["lvchange"]
+
+
+def test_a_group_that_cannot_be_read_is_no_missing_group() -> None:
+    pvs = json.dumps({"report": [{"pv": [{"pv_name": "/dev/vdb", "vg_name": "[unknown]"}]}]})
+    one = backend(vgs='{"report": [{"vg": []}]}', pvs=pvs)
+    path = "/dev/disk/by-id/shared"
+    source = xmlmap.replace(one.pool.source, lock="system-id", devices=(PhysicalVolume(path=path),))
+    one.pool = xmlmap.replace(one.pool, source=source)
+    for call in (one.start, one.build):
+        with pytest.raises(errors.HostError, match=f"the metadata of a volume group on '{path}' is damaged") as caught:
+            call()
+        assert "vgcfgrestore --file COPY vg" in str(caught.value.hint)
+    assert changes(one) == []
+
+
+def test_thin_volumes_and_mirrors_are_refused() -> None:
+    one = backend()
+    thin = xmlmap.read(
+        "<volume><name>t</name><capacity>8388608</capacity><allocation>0</allocation></volume>", [Volume]
+    )
+    with pytest.raises(errors.Unsupported, match="thin volumes cannot be shared"):
+        one.create(thin)
+    whole = xmlmap.read("<volume><name>t</name><capacity>8388608</capacity></volume>", [Volume])
+    with pytest.raises(errors.Unsupported, match="no mirrors"):
+        one.create(whole, mirrors=1)
+    assert changes(one) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "  LV locked by other host: vg/v\n  Failed to lock logical volume vg/v.\n",
+        "  Failed to lock logical volume vg/v.\n",
+        "  LV locked by other host: vg/v\n  Failed to lock origin LV vg/v.\n",
+    ],
+)
+@pytest.mark.parametrize(
+    "owner",
+    [
+        "70254592  lvm_vg  K0tHvR-fHzT-5cuu 0000001695 0002 0001 5\n",
+        "70254592  lvm_vg  K0tHvR-fHzT-5cuu 0000000000 0001 0001 2\n      0002 0001 SH\n",  # it was alpha's before
+    ],
+)
+def test_sanlocks_leases_tell_who_has_a_volume(said: str, owner: str) -> None:
+    hosts = (
+        "  offset  lockspace  resource  timestamp  own  gen lver\n"
+        "00000000  lvm_vg  5dd6fd34-f096-499f-bf82-8d5f69bda1b9.alpha 0000001693 0001 0004\n"
+        "00000512  lvm_vg  12e48603-0631-411c-bb4f-5445978d0d4c.beta.example 0000001695 0002 0001\n"
+    )
+    one = backend(
+        vgs=group(lock="sanlock"), lvchange=Answer(status=5, stderr=said),
+        **{
+            "sanlock direct dump /dev/mapper/vg-lvmlock:70254592:1048576": owner,
+            "sanlock direct dump /dev/mapper/vg-lvmlock:0:1048576": hosts,
+        },
+    )  # fmt: skip
+    with pytest.raises(errors.HeldElsewhere, match=r"attached to node 'beta\.example'"):
+        one.attach(V)
+
+
+def test_without_lvmlockd_its_group_is_down() -> None:
+    one = backend(
+        vgs=group(lock="sanlock"), lvmlockctl=Answer(status=255, stderr="/run/lvm/lvmlockd.socket: connect failed")
+    )
+    assert not one.state().up
+    with pytest.raises(errors.LockUnavailable, match="lvmlockd does not run"):
+        one.start()
+    none = backend(vgs=group(lock="sanlock"), lvmlockctl="")
+    assert none.state().why == "the locks of the group 'vg' are not started"
+    none.start()
+    assert changes(none)[-1][3:] == ["--lockstart", "--", "vg"]
+
+
+def test_a_stale_device_is_told_and_refreshed() -> None:
+    active = {"lv_active": "active", "lv_kernel_major": "253", "lv_kernel_minor": "0", "lv_tags": "poolkit.attach.n1"}
+    one = backend(lvs=rows(lv_attr="-wi-XX--X-k", **active))
+    assert "old size" in one.look("v", None).detail["warning"]  # type: ignore[index]
+    one.attach(V)
+    assert changes(one)[-1][3:] == ["--refresh", "--", "vg/v"]
+    fresh = backend(lvs=rows(lv_attr="-wi-a-----k", **active))
+    fresh.attach(V)
+    assert changes(fresh) == []

@@ -1,0 +1,262 @@
+"""A listing on its way to the inventory: what stays a name, what comes packed, and what a look at it gives."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poolkit.backend import Usage, VolumeInfo
+from poolkit.engine import Engine
+from poolkit.engine.pool import Pool
+from poolkit.families import directory, newfiles
+from poolkit.formats import ImageInfo
+from poolkit.host import beside
+from poolkit.host.together import share
+from poolkit.listing import Known, Listing
+from poolkit.state import packing
+from poolkit.state.inventory import Inventory
+
+USAGE = Usage(10, 5, 5)
+COUNT = 600  # more than two blocks
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Iterator[Pool]:
+    place = tmp_path / "images"
+    place.mkdir()
+    for number in range(COUNT):
+        (place / f"disk{number:03}").write_bytes(b"x" * 4096)
+        os.utime(place / f"disk{number:03}", (1, 1))
+    with Engine(tmp_path / "root") as engine:
+        pool = engine.define(f"<pool type='dir'><name>p</name><target><path>{place}</path></target></pool>")
+        pool.start()
+        yield pool
+
+
+def _age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that were made just now count as old: their stamps are kept."""
+    monkeypatch.setattr(newfiles, "_TICK", 0)
+    monkeypatch.setattr(newfiles, "_SECOND", 0)
+
+
+def test_an_unchanged_listing_makes_no_volume(images: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _age(monkeypatch)
+    images.refresh()
+    made: list[str] = []
+    real = packing._volume
+
+    def noted(n: int, name: str, *rest: Any) -> VolumeInfo:
+        made.append(name)
+        return real(n, name, *rest)
+
+    monkeypatch.setattr(packing, "_volume", noted)
+    assert not images.refresh().changed
+    (Path(images.info.target or "") / "new").write_bytes(b"x" * 4096)
+    assert images.refresh().changed
+    assert made == []
+    assert len(images.volumes()) == COUNT + 1
+    with Engine(tmp_path / "root") as other:  # a new process reads the stamps
+        made.clear()
+        assert not other.pool("p").refresh().changed
+        assert made == []
+
+
+def test_a_changed_file_has_the_format_on_record_whatever_its_new_content(
+    images: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _age(monkeypatch)
+    images.refresh()
+    with (Path(images.info.target or "") / "disk300").open("r+b") as file:
+        file.write(b"QFI\xfb\0\0\0\3" + bytes(512))
+    assert images.refresh().changed
+    info = images.volume("disk300").info
+    assert (info.format, (info.detail or {}).get("looks_like")) == ("raw", "qcow2")
+    assert images.volume("disk299").info.detail is None
+    assert images.refresh().warnings, "what is told of an unchanged volume is told again"
+
+
+def _take(folder: Path, found: Listing, now: int) -> None:
+    """Add the file ``f`` of a folder as a scan does."""
+
+    def other(fd: int, name: str, facts: os.stat_result, image: object) -> None:
+        assert isinstance(image, ImageInfo)
+        found.add(directory._file(name, facts, now, image.format, image.capacity or 0, None))
+
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        newfiles.taker(fd, now, found, other, trust_blocks=True)("f")
+    finally:
+        os.close(fd)
+
+
+def test_packed_and_whole_volumes_are_stored_alike(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"x" * 5000)
+    facts = file.stat()
+    found = Listing(Known.of({}))
+    _take(tmp_path, found, facts.st_ctime_ns)
+    whole = directory._file("f", facts, facts.st_ctime_ns, "raw", facts.st_size, None)
+    assert list(found) == [whole]
+    assert packing.encode(dict(found.plain)) == packing.encode({"f": whole})
+    assert packing.entries(packing.encode(dict(found.plain))) == found.plain
+
+
+def test_an_inode_number_of_64_bits_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = (1 << 64) - 5
+    (tmp_path / "f").write_bytes(b"x" * 8192)
+    facts = os.stat_result((0o100600, number, 1, 1, 0, 0, 8192, 1, 1, 1))
+    found = Listing(Known.of({}))
+
+    class Facts:
+        st_blocks, st_atime_ns, st_mtime_ns, st_ctime_ns = 16, 1, 1, 1
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(facts)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(facts, name)
+
+    monkeypatch.setattr(newfiles.os, "fstat", lambda fd: Facts())
+    _take(tmp_path, found, 1 << 62)
+    assert [v.inode for v in found] == [number]
+    assert [v.inode for v in packing.decode(packing.encode(found.others))] == [number]
+
+
+def test_what_one_scan_saw_unchanged_and_another_missed_stays(tmp_path: Path) -> None:
+    inventory = Inventory(str(tmp_path / "i.sqlite"))
+    inventory.make()
+    inventory.put("p", "uuid", "dir", stamp=1, claims=(), target="/p")
+    record = inventory.record("p")
+    assert record is not None
+    inventory.save_listing(
+        record.id, [VolumeInfo("a", "file", "qcow2", stamp=1, inode=1, detail={"compat": "1.1"})], 0, USAGE
+    )
+    version, known = inventory.known(inventory.record("p"))
+    found = Listing(known)
+    found.same.append("a")
+    inventory.save_listing(record.id, [], version, USAGE)
+    assert inventory.volumes(record.id) == []
+    inventory.save_listing(record.id, found, version, USAGE)
+    assert [v.detail for v in inventory.volumes(record.id)] == [{"compat": "1.1"}]
+    inventory.close()
+
+
+def test_files_that_are_looked_at_at_the_same_time_are_listed_as_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _age(monkeypatch)
+    place = tmp_path / "images"
+    place.mkdir()
+    for number in range(200):
+        head = (b"x", b"QFI\xfb\0\0\0\3" + bytes(96), b"", bytes(4096), b"KDMV")[number % 5]
+        (place / f"disk{number:03}").write_bytes(head + b"y" * (number % 3 * 4000))
+    os.truncate(place / "disk007", 1 << 30)
+    (place / "folder").mkdir()
+    (place / "link").symlink_to("disk001")
+    os.mkfifo(place / "fifo")
+    listed = []
+    for at_once in (1, 32):
+        monkeypatch.setattr(directory.DirectoryBackend, "at_once", at_once)
+        with Engine(tmp_path / f"root{at_once}") as engine:
+            pool = engine.define(f"<pool type='dir'><name>p</name><target><path>{place}</path></target></pool>")
+            pool.start()
+            (place / "disk000").write_bytes(b"changed" * 1000)
+            assert pool.refresh().changed
+            assert not pool.refresh().changed
+            listed.append([volume.info._replace(stamp=0, atime=0) for volume in pool.volumes()])
+        (place / "disk000").write_bytes(b"x")
+    assert [v.name for v in listed[0]] == sorted({*os.listdir(place)} - {"link", "fifo"})
+    changed = {"disk000"}
+    assert [v for v in listed[0] if v.name not in changed] == [v for v in listed[1] if v.name not in changed]
+    assert len({v.format for v in listed[1]}) >= 4
+
+
+@pytest.mark.parametrize("end", ["well", "killed", "failed", "impossible"])
+def test_what_a_copy_of_the_process_lists_is_what_one_process_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    for number in range(300):
+        (place / f"disk{number:03}").write_bytes((b"x", b"QFI\xfb\0\0\0\3", b"\0")[number % 3] * 5000)
+    (place / "folder").mkdir()
+    for number in range(9):
+        (place / f"link{number}").symlink_to("disk001")
+    monkeypatch.setattr(directory, "_MANY", 100)
+    monkeypatch.setattr(beside, "possible", lambda: True)
+    copies: list[int] = []
+    real, parent = os.fork, os.getpid()
+
+    def fork() -> int:
+        if end == "impossible":
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        pid = real()
+        if pid:
+            copies.append(pid)
+        elif end == "killed":
+            os.kill(os.getpid(), 9)
+        return pid
+
+    monkeypatch.setattr(os, "fork", fork)
+    if end == "failed":
+        dumps = pickle.dumps
+        monkeypatch.setattr(pickle, "dumps", lambda *a: dumps(*a) if os.getpid() == parent else 1 / 0)
+    with Engine(tmp_path / "root") as engine:
+        pool = engine.define(f"<pool type='dir'><name>p</name><target><path>{place}</path></target></pool>")
+        assert any("9 symbolic links are not listed" in words for words in pool.start().warnings)
+        names = [volume.name for volume in pool.volumes()]
+        assert names == sorted(name for name in os.listdir(place) if not name.startswith("link"))
+        assert {v.info.format for v in pool.volumes()} == {"raw", "qcow2", "dir"}
+        assert len(copies) == (0 if end == "impossible" else 1)
+        for pid in copies:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        (place / "new").write_bytes(b"x")
+        assert pool.refresh().changed
+        assert len(copies) <= 1, "only what is all new is worth it"
+
+
+def test_an_abort_ends_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = children.read_text().split()
+    with pytest.raises(KeyboardInterrupt), beside.doing(lambda: iter(lambda: time.sleep(600), 1)):
+        assert set(children.read_text().split()) > set(before)
+        raise KeyboardInterrupt
+    assert set(children.read_text().split()) <= set(before), "neither running nor waiting to be reaped"
+
+
+def test_a_process_with_threads_has_no_copy() -> None:
+    waiting = threading.Event()
+    thread = threading.Thread(target=waiting.wait)
+    thread.start()
+    try:
+        assert not beside.possible()
+    finally:
+        waiting.set()
+        thread.join()
+
+
+def test_what_is_shared_is_taken_once_and_the_first_error_ends_it() -> None:
+    taken: list[int] = []
+    share(taken.extend, range(1000), 8)
+    assert sorted(taken) == list(range(1000))
+    share(taken.extend, [], 8)
+    done: list[int] = []
+
+    def work(items: Iterator[int]) -> None:
+        for item in items:
+            if item == 5:
+                raise ValueError(item)
+            done.append(item)
+
+    with pytest.raises(ValueError, match="5"):
+        share(work, range(100_000), 4)
+    assert 5 not in done
+    assert len(done) < 100_000 - 1, "the others went on to the end"

@@ -1,0 +1,1 @@
+"""Stand-ins for servers that no package registry carries, each in a process of its own."""

@@ -1,0 +1,1 @@
+"""A XenAPI pool in a process of its own: see README.md."""
