@@ -91,18 +91,22 @@ class Bench:
 
     def floor(self) -> Callable[[Path], float]:
         """The C loop, compiled here: directory -> seconds for all its files."""
-        compiler = next(filter(shutil.which, ("gcc", "clang", "cc")), "cc")
-        self.need("refreshes: the C floor", compiler)
-        program = self.scratch / "floor"
-        if not program.exists():
-            source = Path(__file__).with_name("floor.c")
-            subprocess.run([compiler, "-O2", "-Wall", "-o", program, source], check=True)
+        program = self.compiled("floor.c", "refreshes: the C floor")
 
         def measure(directory: Path) -> float:
             told = subprocess.run([program, directory], check=True, stdout=subprocess.PIPE, text=True).stdout
             return int(told.split()[1]) / 1e9
 
         return measure
+
+    def compiled(self, source: str, what: str) -> Path:
+        """The program of a C file beside this one; Skip without a compiler."""
+        compiler = next(filter(shutil.which, ("gcc", "clang", "cc")), "cc")
+        self.need(what, compiler)
+        program = self.scratch / Path(source).stem
+        if not program.exists():
+            subprocess.run([compiler, "-O2", "-Wall", "-o", program, Path(__file__).with_name(source)], check=True)
+        return program
 
     def libvirtd(self) -> PrivateLibvirtd | None:
         """A private libvirtd that lives as long as the run, or None with a note why not."""
@@ -150,6 +154,20 @@ def run_seconds(argv: Sequence[str], *, cwd: Path | None = None) -> float:
     # An installed program has its bytecode; an environment that forbids writing it would measure the compiler.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return seconds(lambda: subprocess.run(argv, check=True, cwd=cwd, stdout=subprocess.DEVNULL, env=env))
+
+
+def run_cpu(argv: Sequence[str | Path]) -> float:
+    """Seconds of processor time, its own and the kernel's, that one process takes; it must succeed.
+
+    Unlike time it hardly changes with what else the machine does.
+    """
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, list(argv))
+    return used.ru_utime + used.ru_stime
 
 
 def best(rounds: int, *calls: Callable[[], float]) -> list[float]:

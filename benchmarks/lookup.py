@@ -15,7 +15,7 @@ def run(bench: Bench) -> Iterator[Row]:
     """Milliseconds of one look-up, the mean over a random thousand."""
     from poolkit.engine import Engine
 
-    size = 10_000 if bench.quick else 100_000
+    size = 2_000 if bench.quick else 100_000
     files, root = bench.files(size), bench.fresh("root")
     chosen = random.Random(1).sample([str(path) for path in files.iterdir()], 1_000)
     with Engine(root=root) as engine:

@@ -95,7 +95,7 @@ def define(bench: Bench, libvirtd: PrivateLibvirtd) -> None:
 
 def quiet(measure: Callable[[], float]) -> float:
     """What ``measure`` says once udev is idle: it looks into every device that somebody opened for writing."""
-    subprocess.run(["udevadm", "settle", "--timeout=60"], check=False)
+    subprocess.run(["udevadm", "settle", "--timeout=300"], check=False)
     return measure()
 
 

@@ -42,7 +42,7 @@ with Engine(root=root) as engine:
 
 def run(bench: Bench) -> Iterator[Row]:
     """Growth of the peak over that of the same process with an empty pool, per volume."""
-    size = 10_000 if bench.quick else 100_000
+    size = 2_000 if bench.quick else 100_000
     files, target, root = bench.files(size), bench.fresh("pool"), bench.fresh("root")
     argv = [PYTHON, "-c", CHILD, str(root), str(target), str(files), definition("bench", target)]
     told = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -13,13 +13,13 @@ START, MANY = 2.5, 3.0
 
 def run(bench: Bench) -> Iterator[Row]:
     """``poolkit list`` against the import of one library, and with many pools against one."""
-    many = 100 if bench.quick else 1_000
+    many = 20 if bench.quick else 1_000
     one_root, many_root = defined(bench, 1), defined(bench, many)
     command = str(Path(PYTHON).with_name("poolkit"))
     few_list = [command, "--root", str(one_root), "list", "--all"]
     many_list = [command, "--root", str(many_root), "list", "--all"]
     lxml, python, few, lots = best(
-        4 * bench.rounds,
+        (1 if bench.quick else 4) * bench.rounds,
         lambda: 1e3 * run_seconds([PYTHON, "-c", "import lxml.etree"]),
         lambda: 1e3 * run_seconds([PYTHON, "-c", "pass"]),
         lambda: 1e3 * run_seconds(few_list),
