@@ -20,6 +20,9 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"poolkit {version}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+smartquotes = False  # an option's two dashes are no dash, and a document's quotes are what it says
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -28,7 +31,11 @@ python_use_unqualified_type_names = True
 
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!poolkit).*"),  # names outside the project (the standard library) have no page here
-    (r"py:.*", r"poolkit\.(inventory|locks|operation)\..*"),  # the engine's own parts
+    (
+        r"py:.*",
+        r"poolkit\.(inventory|locks|operation|state\.(settings|references)|host\.kernel|engine\.plan\.(stored|several)).*",
+    ),  # the engine's own parts
+    (r"py:.*", r"poolkit\.testing\.(pools|volumes|deaths|documents)\..*"),  # the parts of BackendContract
     (r"py:.*", r".*\.[A-Z]"),  # type variables
 ]
 # An attribute named `type` makes the built-in of that name ambiguous.

@@ -9,7 +9,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from poolkit import errors, schemas
+from poolkit import disks, errors, schemas
 from poolkit.cli.arguments import GLOBAL, Argument
 from poolkit.cli.verbs import GROUPS, SHAPES, VERBS, Verb
 from poolkit.xmlmap import Row, reference
@@ -153,7 +153,8 @@ def xml_page() -> Iterator[str]:
     yield "# XML"
     yield ""
     yield "One page for each kind of document. A row is an element or an attribute, in the order in which it is printed;"
-    yield "elements may be given in any order. *Times* says how often it may stand there. A row marked *reported* is"
+    yield "elements may be given in any order. Below what it means stands which values it takes. *Times* says how often"
+    yield "it may stand there. A row marked *reported* is"
     yield "printed with what is found on the machine: it is accepted in a definition, and means nothing there. One marked"
     yield "*kept* is information: it is kept and printed, and changes nothing. All others are acted on or refused. *Since* is"
     yield "the version of libvirt that brought it, and empty for what is poolkit's own."
@@ -166,7 +167,7 @@ def xml_page() -> Iterator[str]:
 
 def xml_pages() -> dict[str, Iterator[str]]:
     """A page for each document of the mapping."""
-    classes = [cls for those in schemas.documents().values() for cls in those]
+    classes = [cls for those in (*schemas.documents().values(), disks.CLASSES) for cls in those]
     documents = [(rows[0].document, cls, rows) for cls in classes if (rows := reference([cls]))]
     return {f"xml/{name.replace(' ', '-')}.md": document_page(name, cls, rows) for name, cls, rows in documents}
 
@@ -178,16 +179,19 @@ def document_page(name: str, cls: type, rows: list[Row]) -> Iterator[str]:
     yield ""
     yield first_paragraph(cls)
     yield ""
-    yield "| place | value | default | times | since | |"
-    yield "|---|---|---|---|---|---|"
+    yield from ("```{rst-class} places", "```", "")
+    yield "| place | meaning and value | times | since |"
+    yield "|---|---|---|---|"
     for row in rows:
         if row.path.endswith("/@type") and row.path.count("/") == 2 and type:
             continue  # the title says it
         place = row.path.removeprefix(f"/{kind}/")
-        default = f"`{cell(row.default)}`" if row.default else ""
         doc = f"*{row.effect}* {row.doc}" if row.effect in ("reported", "kept") else row.doc
-        value = "" if row.type == "an element" else cell(row.type)
-        yield f"| `{place}` | {value} | {default} | {row.cardinality} | {row.since} | {cell(doc)} |"
+        # One column for both: beside five others none is wide enough to be read.
+        value = "" if row.type == "an element" else f"{row.type[:1].upper()}{row.type[1:]}"
+        value += f", `{row.default}` by default" if row.default else ""
+        words = "<br>".join(filter(None, (cell(doc), cell(f"{value}." if value else ""))))
+        yield f"| `{place}` | {words} | {row.cardinality} | {row.since} |"
 
 
 def walk(error: type[errors.PoolkitError], depth: int = 0) -> Iterator[tuple[int, type[errors.PoolkitError]]]:
