@@ -204,7 +204,7 @@ def test_how_an_image_is_made(cluster: Cluster, place: tuple[str, str], pool: Po
         ("", {"object_size": 5 << 20}, errors.InvalidArgument, "power of two"),
         ("", {"features": "layering,magic"}, errors.InvalidArgument, "'magic' is no feature"),
         ("", {"stripe_unit": 65536}, errors.InvalidArgument, "both stripe_unit and stripe_count"),
-        ("", {"data_pool": "none"}, errors.HostError, "No such file"),
+        ("", {"data_pool": "none"}, errors.NotFound, "does not have the data pool"),
         ("", {"stripes": 2}, errors.Unsupported, "does not know 'stripes'"),
         ("<target><format type='qcow2'/></target>", {}, errors.Unsupported, "no volumes of format 'qcow2'"),
         ("<backingStore><path>/x</path><format type='raw'/></backingStore>", {}, errors.Unsupported, "by cloning"),
