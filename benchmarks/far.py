@@ -21,26 +21,23 @@ Asked = tuple[int, int]
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """First and unchanged refresh against the calls that the file system counted."""
+    """First and unchanged refresh against the bare calls in C, in turns, and against the calls that the file system counted."""
     if os.geteuid() or not os.path.exists("/dev/fuse"):
         raise Skip("far: needs root and /dev/fuse")
-    program = bench.compiled("far.c", "far servers")
+    program, floor = bench.compiled("far.c", "far servers"), bench.compiled("floor.c", "far servers")
     size = 500 if bench.quick else 2_000
-    found = [refreshes(bench, program, size) for _ in range(bench.rounds)]
-    first, (calls, _) = min(first for first, _ in found)
-    again, (_, reads) = min(again for _, again in found)
+    found = [(refreshes(bench, program, size), bare(bench, program, floor, size)) for _ in range(bench.rounds)]
+    first, (calls, _) = min(first for (first, _), _ in found)
+    again, (_, reads) = min(again for (_, again), _ in found)
+    files, names = (min(times[n] for _, times in found) for n in (0, 1))
     wait = DELAY / 1e3
+    where = f"{size:,} files, 2 ms a call"
     together = f"{calls:,} calls, {AT_ONCE} at once"
-    yield Row(f"first refresh, {size:,} files, 2 ms a call", first, "ms", together, calls * wait / AT_ONCE, BAR)
+    yield Row(f"first refresh, {where}", first, "ms", together, calls * wait / AT_ONCE, BAR)
+    yield Row("... beside the bare calls", first, "ms", f"C floor of {AT_ONCE} threads", files + names)
     yield Row("... beside one call after another", first, "ms", f"{calls:,} calls", calls * wait)
-    yield Row(
-        f"unchanged refresh, {size:,} files, 2 ms a call",
-        again,
-        "ms",
-        f"{reads} reads of the directory",
-        reads * wait,
-        BAR,
-    )
+    yield Row(f"unchanged refresh, {where}", again, "ms", "reading the directory in C", names, BAR)
+    yield Row("... beside its calls", again, "ms", f"{reads} reads of the directory", reads * wait)
 
 
 def refreshes(bench: Bench, program: Path, size: int) -> tuple[tuple[float, Asked], tuple[float, Asked]]:
@@ -57,6 +54,17 @@ def refreshes(bench: Bench, program: Path, size: int) -> tuple[tuple[float, Aske
             raise RuntimeError(f"{len(pool.volumes())} of {size} files are listed")
         asked(far)
         return (first, calls), (1e3 * seconds(pool.refresh), asked(far))
+
+
+def bare(bench: Bench, program: Path, floor: Path, size: int) -> tuple[float, float]:
+    """Milliseconds of the bare calls for all files by as many threads, and of reading the directory, with empty caches."""
+    target = bench.fresh("far")
+    with far_away(program, target, size):
+        told = subprocess.run([floor, target, str(AT_ONCE)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    count, files, names = map(int, told.split())
+    if count != size:
+        raise RuntimeError(f"{count} of {size} files are there")
+    return files / 1e6, names / 1e6
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 /* The floor of a refresh: what the system calls alone cost for every name in a directory, with no program around them.
  *
- * usage: floor DIRECTORY    prints the number of files and the nanoseconds of the whole loop
+ * usage: floor DIRECTORY [THREADS]    prints the number of files, the nanoseconds of the whole loop, and those of reading the
+ *                                     directory
  *
- * The names are read before the clock starts, so the floor is a little lower than any program can come.
+ * The names are read before the clock of the loop starts, so the floor is a little lower than any program can come.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <err.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,17 +18,46 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { MOST = 1024 };
+
+static DIR *directory;
+static char **names;
+static size_t count;
+static atomic_size_t taken;
+
+static void *look(void *unused)
+{
+    char block[4096];
+
+    for (size_t i; (i = atomic_fetch_add_explicit(&taken, 1, memory_order_relaxed)) < count;) {
+        struct stat facts;
+        int fd = openat(dirfd(directory), names[i], O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+        if (fd < 0 || fstat(fd, &facts) || pread(fd, block, sizeof block, 0) < 0 || close(fd))
+            err(1, "%s", names[i]);
+    }
+    return unused;
+}
+
+static long long now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
 int main(int argc, char **argv)
 {
-    static char block[4096];
-    char **names = NULL;
-    size_t count = 0, room = 0;
+    static pthread_t others[MOST];
+    long threads = argc == 3 ? strtol(argv[2], NULL, 10) : 1;
+    size_t room = 0;
     struct dirent *entry;
-    struct timespec start, end;
-    DIR *directory;
+    long long start, read, end;
 
-    if (argc != 2)
-        errx(2, "usage: floor DIRECTORY");
+    if (argc < 2 || argc > 3 || threads < 1 || threads > MOST)
+        errx(2, "usage: floor DIRECTORY [THREADS]");
+    start = now();
     if (!(directory = opendir(argv[1])))
         err(1, "%s", argv[1]);
     while ((entry = readdir(directory))) {
@@ -36,15 +68,14 @@ int main(int argc, char **argv)
         if (!(names[count++] = strdup(entry->d_name)))
             err(1, "strdup");
     }
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    for (size_t i = 0; i < count; i++) {
-        struct stat facts;
-        int fd = openat(dirfd(directory), names[i], O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-
-        if (fd < 0 || fstat(fd, &facts) || pread(fd, block, sizeof block, 0) < 0 || close(fd))
-            err(1, "%s", names[i]);
-    }
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    printf("%zu %lld\n", count, (end.tv_sec - start.tv_sec) * 1000000000LL + (end.tv_nsec - start.tv_nsec));
+    read = now();
+    for (long n = 1; n < threads; n++)
+        if (pthread_create(&others[n], NULL, look, NULL))
+            errx(1, "a thread cannot be started");
+    look(NULL);
+    for (long n = 1; n < threads; n++)
+        pthread_join(others[n], NULL);
+    end = now();
+    printf("%zu %lld %lld\n", count, end - read, read - start);
     return 0;
 }

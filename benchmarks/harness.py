@@ -105,7 +105,9 @@ class Bench:
         self.need(what, compiler)
         program = self.scratch / Path(source).stem
         if not program.exists():
-            subprocess.run([compiler, "-O2", "-Wall", "-o", program, Path(__file__).with_name(source)], check=True)
+            subprocess.run(
+                [compiler, "-O2", "-Wall", "-pthread", "-o", program, Path(__file__).with_name(source)], check=True
+            )
         return program
 
     def libvirtd(self) -> PrivateLibvirtd | None:

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.backend import Backend, Erased, Recorded, Usage, VolumeInfo, quoted
-from poolkit.families.newfiles import in_halves, is_hollow, is_young, stamp_of, taker
+from poolkit.families.newfiles import Walk, in_halves, is_hollow, is_young, stamp_of, taker
 from poolkit.host import beside
 from poolkit.host.directory import TEMPORARY, Directory, parent_of
 from poolkit.host.mounts import may_wait
-from poolkit.host.together import share
+from poolkit.host.together import meanwhile, share
 from poolkit.host.undo import identity
 from poolkit.later import later
 from poolkit.listing import Known, Listing
@@ -65,6 +65,9 @@ class DirectoryBackend(Backend):
     """Whether st_blocks counts what was written but is not on the disk yet; network clients may lag."""
 
     _alike: tuple[ImageInfo | None, dict[str, Any] | None] = (None, None)
+    _sizes: Callable[[], os.statvfs_result] | None = None
+    _ahead = False
+    """Whether all that will be read of a file is asked for at once, which pays where each read waits for an answer."""
 
     @property
     def place(self) -> str:
@@ -152,7 +155,8 @@ class DirectoryBackend(Backend):
         What is used is what df and libvirt say; what is available is what a user can have, without the blocks that are reserved
         for root. The three need not add up, therefore.
         """
-        facts = os.statvfs(self.place)
+        sizes, self._sizes = self._sizes, None
+        facts = sizes() if sizes is not None else os.statvfs(self.place)
         used = facts.f_blocks - facts.f_bfree
         return Usage(*(blocks * facts.f_frsize for blocks in (facts.f_blocks, used, facts.f_bavail)))
 
@@ -172,20 +176,28 @@ class DirectoryBackend(Backend):
     def scan(self, found: Listing, *, recorded: Mapping[str, Recorded] = MappingProxyType({}), **how: Any) -> None:
         """All entries; one whose stamp is unchanged costs one fstatat(2), a new file open, fstat, a few preads, close."""
         with self.open() as directory:
-            covered = self._covered()
-            walk = partial(self._walk, directory, covered, recorded, time.time_ns())
+            walk = partial(self._walk, directory, self._covered(), recorded, time.time_ns())
             with os.scandir(directory.fd) as entries:
-                first = list(islice(entries, _MANY))
-                rest = chain(first, entries)
-                if self.at_once > 1:
-                    share(partial(walk, found), list(rest), self.at_once)
-                elif len(first) < _MANY or found.known.stamps or not beside.possible():
-                    walk(found, rest)
+                if (count := self.at_once) > 1:
+                    self._ahead = True
+                    # What changes after this changes during the listing: the sizes need not know of it either.
+                    self._sizes = meanwhile(partial(os.statvfs, self.place))
+                    share(partial(walk, found), entries, count, self.host.check_abort)
                 else:
-                    in_halves(directory.fd, walk, found, rest)
+                    self._scan_near(directory.fd, walk, found, entries)
         if count := len(found.links):
             what = "a symbolic link is" if count == 1 else f"{count} symbolic links are"
             self.host.warn(f"pool '{self.pool.name}': {what} not listed: {quoted(sorted(found.links))}")
+
+    @staticmethod
+    def _scan_near(fd: int, walk: Walk, found: Listing, entries: Iterator[os.DirEntry[str]]) -> None:
+        """Add the entries of a directory where nobody else is waited for, on two processors where that pays."""
+        first = list(islice(entries, _MANY))
+        rest = chain(first, entries)
+        if len(first) < _MANY or found.known.stamps or not beside.possible():
+            walk(found, rest)
+        else:
+            in_halves(fd, walk, found, rest)
 
     def _walk(
         self, directory: Directory, covered: Mapping[str, Mount], recorded: Mapping[str, Recorded], now: int,
@@ -194,7 +206,8 @@ class DirectoryBackend(Backend):
         """Add entries of the directory. Several threads do this at a time with entries of the same one."""
         known, stamps = found.known, found.known.stamps
         special = {*covered, *recorded}
-        take = taker(directory.fd, now, found, partial(self._more, found, now), trust_blocks=self.trust_blocks)
+        more = partial(self._more, found, now)
+        take = taker(directory.fd, now, found, more, trust_blocks=self.trust_blocks, ahead=self._ahead)
         hollow = False  # a file without blocks is best not even opened, and seldom comes alone
         for count, entry in enumerate(entries):
             if not count & 0xFF:
@@ -368,6 +381,8 @@ class DirectoryBackend(Backend):
     ) -> tuple[str, int, dict[str, Any] | None]:
         """Format, capacity and rarer facts of an open file; ``old`` is what was known of it. ``OSError``."""
         if recorded is None or recorded in _BYTES:
+            if self._ahead:
+                formats.ask_ahead(fd, size)
             image = formats.listed(fd, size)
             if image is None:
                 return "raw", size, None

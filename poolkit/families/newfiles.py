@@ -79,8 +79,12 @@ def is_hollow(size: int, blocks: int, trust_blocks: bool) -> bool:
     return not blocks and size > _SMALL and trust_blocks
 
 
-def taker(directory: int, now: int, found: Listing, other: Other, *, trust_blocks: bool) -> Callable[[str], bool]:
+def taker(
+    directory: int, now: int, found: Listing, other: Other, *, trust_blocks: bool, ahead: bool = False
+) -> Callable[[str], bool]:  # fmt: skip
     """The function that adds the file of a name to ``found``, and says whether it is hollow.
+
+    ``ahead``: all that is read of a file is asked for before the first read waits for it.
 
     It raises the ``OSError`` of a file that cannot be opened, and adds nothing where the name is no regular file any more.
     """
@@ -100,6 +104,8 @@ def taker(directory: int, now: int, found: Listing, other: Other, *, trust_block
             hollow = not blocks and is_hollow(size, 0, trust_blocks)
             if not hollow:
                 try:
+                    if ahead:
+                        formats.ask_ahead(fd, size)
                     image = listed(fd, size)
                 except OSError as error:
                     other(fd, name, facts, error)

@@ -26,7 +26,8 @@ def note(path: str, mounts: Sequence[Mount]) -> str:
 
 def replaced(noted: str, path: str, mounts: Sequence[Mount]) -> str:
     """Why the directory at ``path`` is not the one that was noted, as the end of a sentence; empty if it is. ``OSError``."""
-    then, now = json.loads(noted), _facts(path, mounts)
+    then = json.loads(noted)
+    now = _facts(path, mounts, then["is"])
     if _same(then["is"], now["is"]):
         return ""
     at, on = then["at"], then["on"]
@@ -37,7 +38,8 @@ def replaced(noted: str, path: str, mounts: Sequence[Mount]) -> str:
     return f"the directory '{path}' was on {on} when the pool was started, and is on {now['on']}"
 
 
-def _facts(path: str, mounts: Sequence[Mount]) -> dict[str, Any]:
+def _facts(path: str, mounts: Sequence[Mount], like: Sequence[object] = (1, 1, 1, 1)) -> dict[str, Any]:
+    """What tells the directory from others; what ``like`` has as 0 is not asked for, since a FUSE server may have to answer."""
     real, mount = locate(path, mounts)
     on, at = ("another file system", "/") if mount is None else (_words(mount), mount.target)
     if mount is not None and is_network(mount.fstype):
@@ -46,7 +48,9 @@ def _facts(path: str, mounts: Sequence[Mount]) -> dict[str, Any]:
     facts = os.stat(real)
     if not stat.S_ISDIR(facts.st_mode):
         raise NotADirectoryError(20, os.strerror(20), path)
-    return {"on": on, "at": at, "is": [number(facts.st_dev), facts.st_ino, os.statvfs(real).f_fsid, _generation(real)]}
+    system = os.statvfs(real).f_fsid if like[2] else 0
+    generation = _generation(real) if like[3] else 0
+    return {"on": on, "at": at, "is": [number(facts.st_dev), facts.st_ino, system, generation]}
 
 
 def _generation(path: str) -> int:
