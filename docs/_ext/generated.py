@@ -11,7 +11,8 @@ from sphinx.util import logging
 
 from poolkit import disks, errors, schemas
 from poolkit.cli.arguments import GLOBAL, Argument
-from poolkit.cli.verbs import GROUPS, SHAPES, VERBS, Verb
+from poolkit.cli.verbs import GROUPS, Verb, verbs
+from poolkit.cli.verbs.shapes import SHAPES
 from poolkit.xmlmap import Row, reference
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def command_page() -> Iterator[str]:
     for group, title in GROUPS.items():
         yield f"## {title}"
         yield ""
-        for verb in VERBS:
+        for verb in verbs():
             if verb.group == group:
                 yield from section(verb)
     yield "## What `--json` prints"

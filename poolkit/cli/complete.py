@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from poolkit import errors
 from poolkit.cli.arguments import GLOBAL, Argument, is_option, next_place, without_replaced
-from poolkit.cli.verbs import VERBS, Verb, find
+from poolkit.cli.verbs import Verb, find, verbs
 
 
 def answer(line: Sequence[str]) -> int:
@@ -82,7 +82,7 @@ def _next(verb: Verb, values: dict[str, str]) -> Argument | None:
 
 
 def _verbs(last: str) -> Iterator[str]:
-    for verb in VERBS:
+    for verb in verbs():
         yield f"{verb.name}\t{verb.help}"
         # virsh's names double the list: they are offered to who begins to type one.
         for alias in verb.aliases:
@@ -95,7 +95,7 @@ def _values(argument: Argument, values: dict[str, str], verb: str) -> Iterable[s
     if kind in ("word", "words"):
         return argument.choices or (_types() if argument.key == "type" else ())
     if kind == "verb":
-        return [f"{verb.name}\t{verb.help}" for verb in VERBS]
+        return [f"{verb.name}\t{verb.help}" for verb in verbs()]
     if kind == "pool":
         return _pools(values.get("root"))
     if kind == "volume":

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from poolkit.cli.arguments import GLOBAL, Argument
 from poolkit.cli.shell import exit_codes, synopsis
-from poolkit.cli.verbs import GROUPS, SHAPES, Verb, verbs
+from poolkit.cli.verbs import GROUPS, Verb, verbs
+from poolkit.cli.verbs.shapes import SHAPES
 
 _PLACES = (
     ("definitions, autostart marks", "/etc/poolkit/storage", "$XDG_CONFIG_HOME/poolkit/storage"),

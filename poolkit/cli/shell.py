@@ -7,7 +7,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli.arguments import GLOBAL, Argument, Values, near, shown, usage_error
-from poolkit.cli.verbs import GROUPS, SHAPES, VERBS, Verb, find, words
+from poolkit.cli.verbs import GROUPS, Verb, find, verbs, words
+from poolkit.cli.verbs.shapes import SHAPES
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
@@ -85,7 +86,7 @@ def overview(stream: IO[str]) -> None:
     lines = ["usage: poolkit [OPTION...] VERB [ARGUMENT...]", ""]
     for group, title in GROUPS.items():
         lines.append(f"{title}:")
-        lines += [f"  {verb.name:<16}  {verb.help}" for verb in VERBS if verb.group == group]
+        lines += [f"  {verb.name:<16}  {verb.help}" for verb in verbs() if verb.group == group]
         lines.append("")
     lines += ["Options:", *_explained(GLOBAL), "", "Exit status:"]
     lines += [_wrap(meaning, " " * 7, f"  {code:>3}  ") for code, meaning in exit_codes()]
@@ -95,7 +96,7 @@ def overview(stream: IO[str]) -> None:
 
 def help_verb(session: Session, values: Values) -> None:
     """``help [VERB]``."""
-    chosen = VERBS
+    chosen = verbs()
     if values.verb is not None:
         verb = find(values.verb)
         if verb is None:

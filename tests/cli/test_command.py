@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from poolkit.cli import arguments, main, output
 from poolkit.cli.complete import candidates
 from poolkit.cli.progress import Reporter
 from poolkit.cli.shell import SCRIPTS
-from poolkit.cli.verbs import GROUPS, SHAPES, VERBS, find, verbs, words
+from poolkit.cli.verbs import GROUPS, find, verbs, words
+from poolkit.cli.verbs.shapes import SHAPES
 
 from .conftest import Command
 
@@ -32,13 +34,32 @@ POOLKIT = [sys.executable, "-m", "poolkit"]
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
+def test_each_verb_is_in_the_table_of_its_group() -> None:
+    for group in GROUPS:
+        assert {verb.group for verb in import_module(f"poolkit.cli.verbs.{group}").VERBS} == {group}
+
+
+def test_a_verb_is_found_without_the_tables_of_others() -> None:
+    code = (
+        "import sys; from poolkit.cli.verbs import find; assert find(sys.argv[1]); "
+        "print(*(m for m in sys.modules if '.verbs.' in m))"
+    )
+    for word, group in (
+        ("list", "pools"),
+        ("vol-list", "volumes"),
+        ("secret-list", "secrets"),
+        ("flavor-list", "flavors"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True)
+        assert set(done.stdout.split()) == {"poolkit.cli.verbs.verb", f"poolkit.cli.verbs.{group}"}
+
+
 def test_every_entry_of_the_table_is_whole() -> None:
-    assert verbs() is VERBS
     names = words()
     assert len(names) == len(set(names))
-    for verb in VERBS:
+    for verb in verbs():
         assert callable(cli.function(verb)), verb.name
-        assert verb.group in GROUPS
+        assert find(verb.name) == verb
         assert verb.json in SHAPES or ";" in verb.json, verb.name
         keys = [a.key for a in verb.arguments]
         assert len(keys) == len(set(keys)), verb.name
@@ -54,7 +75,7 @@ def test_every_verb_of_virsh_that_poolkit_has_goes_by_both_names() -> None:
     assert find("find-storage-pool-sources-as") is find("find-sources-as")
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda v: v.name)
+@pytest.mark.parametrize("verb", verbs(), ids=lambda v: v.name)
 def test_help_of_every_verb(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb.name, "--help"]) == 0
     text = capsys.readouterr().out
@@ -68,13 +89,13 @@ def test_help_of_every_verb(verb: Any, capsys: pytest.CaptureFixture[str]) -> No
 def test_help_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == main(["help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {verb.name} " in text for verb in VERBS)
+    assert all(f"  {verb.name} " in text for verb in verbs())
     assert main([]) == 2
     assert capsys.readouterr().err.startswith("usage: ")
     assert main(["help", "lst"]) == 2
     assert "did you mean 'list'?" in capsys.readouterr().err
     assert main(["help", "--json"]) == 0
-    assert [v["name"] for v in json.loads(capsys.readouterr().out)] == [v.name for v in VERBS]
+    assert [v["name"] for v in json.loads(capsys.readouterr().out)] == [v.name for v in verbs()]
     assert main(["--version"]) == main(["list", "--version"]) == 0
     assert capsys.readouterr().out.startswith("poolkit 0.")
 
@@ -407,7 +428,7 @@ def test_bash_completes_with_the_script(poolkit: Command) -> None:
 
 # -- anything at all ------------------------------------------------------------------------------------------------------
 
-OPTIONS = sorted({a.option for v in VERBS for a in (*v.arguments, *arguments.GLOBAL)} - {"--debug", "--root"})
+OPTIONS = sorted({a.option for v in verbs() for a in (*v.arguments, *arguments.GLOBAL)} - {"--debug", "--root"})
 SAFE = sorted(set(words()) - {"edit", "pool-edit"})
 
 

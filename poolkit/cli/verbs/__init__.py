@@ -1,0 +1,52 @@
+"""Every verb of the command, as data. The parser, ``--help``, shell completion and the reference page read these tables.
+
+To add a verb, add an entry to the table of its group, a module here, and the function it names (``module:function`` below
+``poolkit.cli``). The function gets the :class:`~poolkit.cli.session.Session` and the parsed values, and reports through the
+session alone. A table is loaded when one of its verbs is looked for, so that a command does not pay for those of others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from poolkit.cli.verbs.verb import Verb
+
+__all__ = ["GROUPS", "Verb", "find", "verbs", "words"]
+
+GROUPS = {
+    "pools": "Pools",
+    "volumes": "Volumes",
+    "flavors": "Flavors",
+    "secrets": "Secrets",
+    "documents": "Documents",
+    "host": "This machine",
+    "shell": "The command itself",
+}
+"""The sections of the help and of the reference page, in order; a section's verbs are in the module of its name."""
+
+_BEGINNINGS = {"vol": "volumes", "flavor": "flavors", "secret": "secrets"}
+
+
+def verbs() -> tuple[Verb, ...]:
+    """All verbs in the order of the help."""
+    return tuple(verb for group in GROUPS for verb in _table(group))
+
+
+def find(word: str) -> Verb | None:
+    """The verb of that name or alias."""
+    likely = _BEGINNINGS.get(word.partition("-")[0], "pools")
+    for group in (likely, *(group for group in GROUPS if group != likely)):
+        for verb in _table(group):
+            if word == verb.name or word in verb.aliases:
+                return verb
+    return None
+
+
+def words() -> list[str]:
+    """All names and aliases."""
+    return [w for verb in verbs() for w in (verb.name, *verb.aliases)]
+
+
+def _table(group: str) -> tuple[Verb, ...]:
+    found: tuple[Verb, ...] = import_module(f"poolkit.cli.verbs.{group}").VERBS
+    return found
