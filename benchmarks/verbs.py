@@ -20,7 +20,8 @@ START = 2.5
 """How many times the processor time of an empty Python a command may take that only asks, or makes a raw volume."""
 SIZE = 64 << 20
 SYNCS = re.compile(r"\b(?:fsync|fdatasync|sync_file_range|syncfs)\(")
-FORKS = re.compile(r"\b(?:fork|vfork|clone3?)\(")
+FORKS = re.compile(r"\b(?:v?fork\(|clone3?\((?!.*CLONE_THREAD))")
+THREADS = re.compile(r"\bclone3?\(.*CLONE_THREAD")
 
 
 class Side(NamedTuple):
@@ -144,4 +145,5 @@ def asked(bench: Bench, verb: Verb, numbers: Iterator[int]) -> Iterator[Row]:
     run_cpu([*argv, *fresh(verb.ours, numbers)])
     told = log.read_text()
     yield Row(f"{verb.name}: waits for the disk", len(SYNCS.findall(told)), "syncs")
-    yield Row(f"{verb.name}: processes and threads", len(FORKS.findall(told)), "forks")
+    yield Row(f"{verb.name}: processes", len(FORKS.findall(told)), "forks")
+    yield Row(f"{verb.name}: threads, of the programs as well", len(THREADS.findall(told)), "threads")

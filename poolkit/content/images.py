@@ -181,7 +181,8 @@ def create(host: Host, fd: int, name: str, wanted: Recipe) -> None:
         # -u: the backing image was checked by us; qemu-img need not open it.
         path, format = wanted.backing
         argv += ["-u", "-b", path, "-F", _driver(format)]
-    _run(host, [*argv, "--", _file(fd), str(wanted.capacity)], (fd,), secret, wanted.capacity)
+    with _of_age(host, wanted):
+        _run(host, [*argv, "--", _file(fd), str(wanted.capacity)], (fd,), secret, wanted.capacity)
     finish(fd, name, wanted.format)
 
 
@@ -204,7 +205,8 @@ def convert(
     def poll() -> None:
         host.progress(min(os.fstat(fd).st_blocks * 512, expected), expected, "convert")
 
-    _run(host, [*argv, "--", source, _file(fd)], (fd, *fds), secret, wanted.capacity, poll=poll, source=key)
+    with _of_age(host, wanted):
+        _run(host, [*argv, "--", source, _file(fd)], (fd, *fds), secret, wanted.capacity, poll=poll, source=key)
     finish(fd, name, wanted.format)
     host.progress(expected, expected, "convert")
 
@@ -363,14 +365,25 @@ def check_reader(host: Host) -> None:
 
 
 def _told(host: Host) -> str:
-    return host.query(["qemu-img", "--version"], shared=True).stdout
+    return host.version("qemu-img")
+
+
+@contextlib.contextmanager
+def _of_age(host: Host, wanted: Recipe) -> Iterator[None]:
+    """Make an image in the body. If that fails, a qemu-img that is too old for it is named as the reason."""
+    try:
+        yield
+    except errors.ToolFailed:
+        check_version(host)
+        if "extended_l2" in wanted.features:
+            check_version(host, (5, 2), "the feature extended_l2")
+        raise
 
 
 def _target(
     host: Host, verb: str, flag: str, wanted: Recipe, source: bytes | None = None
 ) -> tuple[list[str], bytes | None]:
     """The first words of a call that makes an image, with its options, and the passphrase it needs."""
-    check_version(host)
     options: list[str] = []
     fmt = wanted.format
     if wanted.compat is not None:
@@ -380,7 +393,6 @@ def _target(
     if "lazy_refcounts" in wanted.features:
         options.append("lazy_refcounts=on")
     if "extended_l2" in wanted.features:
-        check_version(host, (5, 2), "the feature extended_l2")
         options.append("extended_l2=on")
     if fmt == "vpc":
         options.append("force_size=on")  # else the size is rounded up to whole cylinders

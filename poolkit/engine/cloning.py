@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
 from poolkit.backend import VolumeInfo, check_volume_name
-from poolkit.engine import marking, standing, writing
+from poolkit.engine import standing, writing
 from poolkit.engine.asked import left_out
 from poolkit.engine.chain import trusted, walk
 from poolkit.engine.core import Core
-from poolkit.engine.keeping import keep
+from poolkit.engine.keeping import expect, keep
 from poolkit.engine.operation import Outcome, Progress
 from poolkit.engine.options import CloneOptions, of_backend
 from poolkit.formats import read_as
@@ -97,7 +97,7 @@ def create_from(
             options["secret"] = op.host.secret("volume", uuid=secret)
         backend.require_options("clone", options)
         core.still_there(backend, record, name, dry=op.dry)
-        marking.mark(backend, pool._placed)
+        expect(core, op, backend, record, pool._placed)
         made = backend.clone(
             definition, backend_from.source(info), linked=linked, reflink=how.get("reflink"), **options
         )

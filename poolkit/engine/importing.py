@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from poolkit import errors, registry
 from poolkit.backend import Backend, Outside, Source, VolumeInfo, check_volume_name
-from poolkit.engine import marking
-from poolkit.engine.keeping import keep
+from poolkit.engine.keeping import expect, keep
 from poolkit.engine.operation import Operation, Outcome
 from poolkit.engine.options import ImportOptions, of_backend
 
@@ -44,7 +43,7 @@ def import_from(pool: Pool, name: str, origin: Origin, how: ImportOptions) -> tu
         if how.get("secret") is not None:
             options["secret"] = op.host.secret("volume", uuid=how["secret"])
         backend.require_options("clone", options)
-        marking.mark(backend, pool._placed)
+        expect(core, op, backend, record, pool._placed)
         with _arrived(op, backend, origin, checksum, how.get("source_format")) as source:
             if source is None:  # a dry run does not fetch
                 made = VolumeInfo(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
@@ -11,6 +12,7 @@ from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.engine import marking, standing, writing
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Operation
+from poolkit.host import undo
 from poolkit.state.inventory import Record
 from poolkit.state.placements import Placement
 
@@ -62,11 +64,39 @@ def keep(
     if new:
         writing.accept(core, op, record, info)
         marking.settle(core, backend, info, placed)
+        if info == op.listed:
+            return
+    _put(core, op, backend, record, info, placed, operation=op.id, sized=sized)
+
+
+def expect(core: Core, op: Operation, backend: Backend, record: Record, placed: Placement | None) -> None:
+    """Be ready for a volume that is made next: a file is listed in the moment before it has its name.
+
+    So there is one transaction for its format, which must be on record first, and for the listing. Whoever reads may see it
+    listed for the moment that the file system needs; work on it has to wait. :func:`keep` does the rest.
+    """
+    marking.mark(backend, placed)
+
+    def enlist(info: VolumeInfo, facts: os.stat_result) -> None:
+        op.host.keep_undo(undo.gone(f"{record.target}/{info.name}", record.id, info.name, facts))
+        _put(core, op, backend, record, info, placed, operation=op.id)
+        op.listed = info
+
+    if not backend.may_hang:  # its sizes would be asked for while it is at work
+        op.host.on_enlist = enlist
+
+
+def _put(
+    core: Core, op: Operation, backend: Backend, record: Record, info: VolumeInfo, placed: Placement | None, *,
+    operation: str | None = None, sized: bool = True,
+) -> None:  # fmt: skip
     info = standing.unmarked(info)
     below = standing.edges(backend, op.host, [info], _names(core, record, info))
     sizes = _sizes(core, backend, record, info.name, info) if sized else None
     paths = standing.paths(op.host, record, info)
-    again = core.inventory.put_volume(record.id, info, op.id, below=below, paths=paths, sizes=sizes, placed=placed)
+    again = core.inventory.put_volume(
+        record.id, info, operation, below=below, paths=paths, sizes=sizes, placed=placed, whole=op.unmark
+    )
     _settle(core, backend, record, info.name, info, again)
 
 

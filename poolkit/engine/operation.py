@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolkit import errors
+from poolkit.backend import VolumeInfo
 from poolkit.host import journal as journals
 from poolkit.host import private, rollback
 from poolkit.host.port import Host
-from poolkit.host.undo import Undo, boot
+from poolkit.host.undo import Undo, boot, identity
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import Locks
 from poolkit.values import value
@@ -54,6 +55,10 @@ class Operation:
 
     host: Host
     journal: journals.Journal
+    listed: VolumeInfo | None = None
+    """The new volume that is on record already."""
+    unmark: str | None = None
+    """The key of the volume that is half-written no more, once it is listed as it is now."""
 
     @property
     def id(self) -> str | None:
@@ -120,7 +125,12 @@ class Operations:
                 try:
                     yield Operation(host, journal)
                 except BaseException as error:
+                    # What was never listed before only: its storage answered a moment ago.
+                    steps = [step for step in journal.steps if step.field("known")] if journal.ours else []
                     failures = rollback.roll_back(journal, host)
+                    with contextlib.suppress(OSError, errors.PoolkitError):  # the next listing says what is there
+                        self._forget_gone(steps)
+                    self.inventory.forget_operation(ident)
                     if not failures or not isinstance(error, (OSError, errors.PoolkitError)):
                         raise
                     worded = error if isinstance(error, errors.PoolkitError) else _worded(error, pool, verb, volume)
@@ -214,7 +224,7 @@ class Operations:
             _wait_for_program(head, patience)
             what = f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}"
             ident = str(head.get("id"))
-            if self.inventory.completed(ident):
+            if not head.get("later") and self.inventory.completed(ident) and _has_appeared(steps):
                 rollback.finish(steps)
                 journals.remove(path)
                 self.inventory.forget_operation(ident)
@@ -231,10 +241,18 @@ class Operations:
             return [f"undone: {what}", *(str(step) for step in steps if step.kind == "tell"), *undone.failures]
 
     def _forget_gone(self, steps: list[Undo]) -> None:
-        """List no more what a verb had removed when it ended before its end."""
+        """List no more what a verb had removed when it ended before its end, or what it had listed before it was there."""
         for step in steps:
-            if step.kind == "gone" and step.counts and not os.path.lexists(step.field("path")):
-                self.inventory.drop_volume(step.field("pool"), step.field("name"), paths=[step.field("path")])
+            if step.kind != "gone" or not step.counts:
+                continue
+            pool, name, path, known = (step.field(field) for field in ("pool", "name", "path", "known"))
+            if known is not None:
+                listed = self.inventory.volume(pool, name)
+                stale = listed is not None and listed.inode == known[1]
+            else:
+                stale = not os.path.lexists(path)
+            if stale:
+                self.inventory.drop_volume(pool, name, paths=[path])
 
     @staticmethod
     def _headless(path: str) -> list[str]:
@@ -283,6 +301,19 @@ def _alive(path: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def _has_appeared(steps: list[Undo]) -> bool:
+    """Whether what was listed before it was there has come to be there, and has no private name besides."""
+    listed = [step for step in steps if step.kind == "gone" and step.field("known") is not None]
+    for step in listed:
+        try:
+            if identity(os.lstat(step.field("path"))) != step.field("known"):
+                return False
+        except FileNotFoundError:
+            return False
+    temporary = [step.field("path") for step in steps if step.kind == "unlink" and step.field("known") is None]
+    return not (listed and any(map(os.path.lexists, temporary)))
 
 
 @contextlib.contextmanager

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from poolkit import errors
 from poolkit.backend import Backend, VolumeInfo, check_volume_name
-from poolkit.engine import admission, belonging, marking, standing, writing
+from poolkit.engine import admission, belonging, standing, writing
 from poolkit.engine.bringing_up import bring_up, take_leave
 from poolkit.engine.core import Core
-from poolkit.engine.keeping import keep
+from poolkit.engine.keeping import expect, keep
 from poolkit.engine.operation import Operation, Outcome
 from poolkit.engine.options import CloneOptions, CreateOptions, ImportOptions, checked, of_backend
 from poolkit.engine.volume import Volume
@@ -382,7 +382,7 @@ class Pool:
             _require_format(backend, definition)
             own = of_backend(options, definition)
             backend.require_options("create", own)
-            marking.mark(backend, self._placed)
+            expect(core, op, backend, record, self._placed)
             info = backend.create(definition, **own)
             keep(core, op, backend, record, info, self._placed, new=True)
             made = Volume(self, info, record.target)

@@ -26,6 +26,7 @@ def whole(
         record = core.require_active(pool, "refresh", op.host)
         backend = core.definitions.backend(core.definitions.running(record), op.host)
         change = watching.Change(core, record, backend)
+        at_work = {work.volume for work in core.locks.current(pool) if work.volume is not None and not work.shared}
         try:
             scanned, volumes, usage = core.scan(backend, record, record.target)
         except (OSError, errors.HostError) as error:
@@ -34,7 +35,7 @@ def whole(
             raise
         below = standing.edges(backend, op.host, volumes.told(), volumes.names())
         if not op.dry:
-            core.inventory.save_listing(record.id, volumes, scanned, usage, below)
+            core.inventory.save_listing(record.id, volumes, scanned, usage, below, at_work=at_work)
             change.listed()
         _warn_of_problems(op.host, pool, volumes.told())
         writing.warn_of(op.host, pool, writing.left(core, record, volumes))

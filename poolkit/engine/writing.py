@@ -38,8 +38,9 @@ def in_place(
 ) -> Iterator[None]:
     """Write into a volume, within the body: ``doing`` says what is done to it, as a participle.
 
-    Work that ends well takes the mark away, and with it that of earlier work of which it has written everything. If the body
-    fails before it has announced a change, all is as before.
+    Work that ends well takes the mark away, and with it that of earlier work of which it has written everything: with the
+    transaction that lists the volume as it is then (``op.unmark``). If the body fails before it has announced a change, all is
+    as before.
     """
     from poolkit.content.images import BYTES
 
@@ -62,7 +63,10 @@ def in_place(
         if len(op.host.plan) == announced:
             _leave(marks, at, before)
         raise
-    _leave(marks, at, None if before is None or before.ended_by(mark, info.capacity) else before)
+    if before is None or before.ended_by(mark, info.capacity):
+        op.unmark = at
+    else:
+        _leave(marks, at, before)
 
 
 def _leave(marks: Unfinished, at: str, mark: Mark | None) -> None:

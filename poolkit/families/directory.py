@@ -285,6 +285,19 @@ class DirectoryBackend(Backend):
             raise self.missing(name)
         return info
 
+    def look_at(self, fd: int, name: str, format: str) -> VolumeInfo | None:
+        """An open file of a known format that is about to be the entry ``name``; None where only a look at that can tell."""
+        if not _listable(name):
+            return None
+        facts = os.fstat(fd)
+        size = facts.st_size
+        try:
+            hollow = self._is_hollow(size, facts.st_blocks, format)
+            said = ("raw", size, None) if hollow else self._read(fd, size, format, None)
+        except OSError:
+            return None
+        return _file(name, facts, 0, *said)._replace(stamp=0)  # its times change when it gets the name
+
     def identity(self, info: VolumeInfo) -> int:
         """The inode number: a file that took another's name is another volume, and its format is not on record."""
         return info.inode

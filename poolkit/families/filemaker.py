@@ -64,7 +64,7 @@ class FileMaker(DirectoryBackend):
                 if wanted.preallocation in ("falloc", "full"):
                     copying.require_space(new.fd, wanted.capacity)
                 images.create(self.host, new.fd, volume.name, wanted)
-        return self._made(volume.name, wanted.format)
+        return self._appeared(new, wanted.format)
 
     def clone(
         self,
@@ -123,7 +123,7 @@ class FileMaker(DirectoryBackend):
             sender(new.fd)
             if _whole(volume, wanted):
                 space.reserve(self.host, new.fd, 0, wanted.capacity)
-        return self._made(volume.name, wanted.format)
+        return self._appeared(new, wanted.format)
 
     def _clone(
         self, volume: Volume, source: Source, fd: int, linked: bool, reflink: bool | None, preallocation: str | None,
@@ -158,7 +158,7 @@ class FileMaker(DirectoryBackend):
                             f"{source} is {source.format}, and the new volume {wanted.format}: blocks cannot be shared"
                         )
                     self._convert(new, volume, source, fd, wanted, chain, secret)
-        return self._made(volume.name, wanted.format)
+        return self._appeared(new, wanted.format)
 
     @staticmethod
     def _same(format: str, image: ImageInfo, wanted: recipes.Recipe, *, opened: bool) -> bool:
@@ -300,7 +300,13 @@ class FileMaker(DirectoryBackend):
     def _new(self, directory: Directory, volume: Volume, format: str, unnamed: int | None = None) -> Iterator[NewFile]:
         mode, owner, group = self.ownership(volume.target.permissions)
         owned = {"mode": mode, "owner": owner, "group": group}
-        with self.host.files.new(directory, volume.name, format=format, unnamed=unnamed, **owned) as new:
+
+        def describe(new: NewFile) -> VolumeInfo | None:
+            return self.look_at(new.fd, new.name, format)
+
+        with self.host.files.new(
+            directory, volume.name, format=format, unnamed=unnamed, describe=describe, **owned
+        ) as new:
             if volume.target.nocow and not images.no_cow(new.fd):
                 self.host.warn(
                     f"volume '{volume.name}': the file system of '{self.place}' cannot turn copy-on-write off"
@@ -319,6 +325,15 @@ class FileMaker(DirectoryBackend):
         with self.open() as directory:
             inode = directory.lstat(name).st_ino
         return self.look(name, None, recorded=Recorded(inode, format))
+
+    def _appeared(self, new: NewFile, format: str) -> VolumeInfo:
+        """A new volume: what it was described as, if its file is that still now that it has its name and is closed."""
+        info: VolumeInfo | None = new.info
+        if info is not None:
+            facts = os.stat(f"{self.place}/{new.name}", follow_symlinks=False)
+            if (facts.st_ino, facts.st_size, facts.st_blocks * 512) == (info.inode, info.physical, info.allocation):
+                return info
+        return self._made(new.name, format)
 
     def _backing_of(self, volume: Volume) -> ImageInfo | None:
         """The header of the image that a new overlay is to stand on, checked."""

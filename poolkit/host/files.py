@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from poolkit import errors
 from poolkit.host import undo
@@ -43,6 +43,9 @@ class Port(Protocol):
     def adopt(self, name: str, inode: int, format: str) -> None:
         """Record the format of a new file."""
 
+    def enlist(self, name: str, facts: os.stat_result, format: str, info: Any) -> None:
+        """Record the format of a new file, and list it."""
+
     def check_abort(self) -> None:
         """Raise ``Aborted`` if the caller asked to stop."""
 
@@ -55,15 +58,19 @@ _UNNAMED = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 
 
 class NewFile:
-    """A file that does not have its name yet; made by :meth:`Files.new`. ``temporary`` is None for one without any name."""
+    """A file that does not have its name yet; made by :meth:`Files.new`. ``temporary`` is None for one without any name.
 
-    __slots__ = ("directory", "fd", "name", "temporary")
+    ``info`` is what it was described as when it was to get its name.
+    """
+
+    __slots__ = ("directory", "fd", "info", "name", "temporary")
 
     def __init__(self, directory: Directory, name: str, temporary: str | None, fd: int) -> None:
         self.directory = directory
         self.name = name
         self.temporary = temporary
         self.fd = fd
+        self.info: Any = None
 
 
 class Files:
@@ -253,22 +260,26 @@ class Files:
     @contextmanager
     def new(
         self, directory: Directory, name: str, *, format: str, mode: int = 0o600, owner: int = -1, group: int = -1,
-        unnamed: int | None = None,
+        unnamed: int | None = None, describe: Callable[[NewFile], Any] | None = None,
     ) -> Iterator[NewFile]:  # fmt: skip
         """A new file that appears under ``name`` whole, with its final owner and mode, or not at all.
 
         The body fills the file; leaving it puts the file under its name without replacing anything
         (``VolumeExists``). On an error nothing is left. ``format`` is what the engine records for it. ``unnamed`` is a
-        descriptor that :meth:`scratch` gave and :meth:`nameable` is true of: that file gets the name. Not for a dry run:
-        ask ``host.dry_run`` first.
+        descriptor that :meth:`scratch` gave and :meth:`nameable` is true of: that file gets the name. ``describe`` tells what
+        the file is to be listed as (a ``VolumeInfo``), so that the engine can do that along with the record of its format. Not
+        for a dry run: ask ``host.dry_run`` first.
         """
         if directory.exists(name):
             raise _exists(directory, name)
         make = self._unnamed if self._has_unnamed(directory) else self._temporary
         with make(directory, name, "create") if unnamed is None else self._given(directory, name, unnamed) as new:
             yield new
-            self._settle(new, format, mode, owner, group)
-            self._host.keep_undo(undo.unlink_whole(directory.join(name), os.fstat(new.fd)))
+            facts = self._settle(new, mode, owner, group)
+            new.info = None if describe is None else describe(new)
+            self._host.keep_undo(undo.unlink_whole(directory.join(name), facts))
+            self._host.enlist(name, facts, format, new.info)
+            self._host.check_abort()
             self.fault(f"name {name}")
             _name(new)
             self.fault(f"fsync directory of {name}")
@@ -291,7 +302,9 @@ class Files:
         kept = None
         with self._temporary(directory, name, "replace") as new:
             yield new
-            self._settle(new, format, stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid)
+            made = self._settle(new, stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid)
+            self._host.adopt(name, made.st_ino, format)
+            self._host.check_abort()
             if identity(directory.lstat(name)) != identity(facts):
                 raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
             if scrub is not None:
@@ -387,16 +400,15 @@ class Files:
         finally:
             os.close(new.fd)
 
-    def _settle(self, new: NewFile, format: str, mode: int, owner: int, group: int) -> None:
-        """Give an unfinished file its owner and mode, bring it to the disk and record its format."""
+    def _settle(self, new: NewFile, mode: int, owner: int, group: int) -> os.stat_result:
+        """Give an unfinished file its owner and mode, and bring it to the disk; returns its facts."""
         facts = os.fstat(new.fd)
         if (owner not in (-1, facts.st_uid)) or (group not in (-1, facts.st_gid)):
             os.fchown(new.fd, owner, group)
         os.fchmod(new.fd, mode)
         self.fault(f"fsync {new.name}")
         os.fsync(new.fd)
-        self._host.adopt(new.name, facts.st_ino, format)
-        self._host.check_abort()
+        return facts
 
     def sync(self, path: str) -> None:
         """fsync a directory, so that its entries survive a power failure."""

@@ -76,6 +76,7 @@ class Host:
         self.cautious: str | None = None
         """Where a damaged inventory was set aside: formats on record may be missing, so that a guess is worth less."""
         self.on_adopt: Callable[[str, int, str], None] | None = None
+        self.on_enlist: Callable[[Any, os.stat_result], None] | None = None
         self.on_secret: Callable[[str, str | None, str | None], bytes] | None = None
         self.on_node: Callable[[], Node] | None = None
         self.files = Files(self)
@@ -84,6 +85,7 @@ class Host:
         self._shared: dict[Any, Any] = {}
         self._secrets: list[str] = []
         self._programs: dict[str, str] = {}
+        self._versions: dict[tuple[str, tuple[int, ...]], str] = {}
         self.packages: dict[str, str] = {}
         """Debian's packages for programs that pool types use, for the hint where one is missing."""
         self.bytewise: set[str] = set()
@@ -113,6 +115,7 @@ class Host:
         view.on_secret = self.on_secret
         view.on_node = self.on_node
         view._programs = self._programs
+        view._versions = self._versions
         view.packages = self.packages
         view.bytewise = self.bytewise
         view.children = self.children
@@ -258,6 +261,18 @@ class Host:
                 )
         return found
 
+    def version(self, name: str) -> str:
+        """What a program says of itself (``--version``): asked again when its file is another one, or was changed."""
+        path = self.program(name)
+        try:
+            facts = os.stat(path)
+        except OSError:
+            return self.query([name, "--version"], shared=True).stdout
+        key = path, (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        if key not in self._versions:
+            self._versions[key] = self.query([name, "--version"]).stdout
+        return self._versions[key]
+
     @property
     def root(self) -> bool:
         """Whether this process may do what root may: mount, open any device."""
@@ -374,6 +389,16 @@ class Host:
         """Tell the engine, before it appears, which format the new volume of that inode has."""
         if self.on_adopt is not None and not self.dry_run:
             self.on_adopt(name, inode, format)
+
+    def enlist(self, name: str, facts: os.stat_result, format: str, info: Any) -> None:
+        """As :meth:`adopt`, for a new volume that is to be listed as ``info`` (None where that cannot be told yet).
+
+        An engine that can stores both at once.
+        """
+        if info is None or self.on_enlist is None:
+            self.adopt(name, facts.st_ino, format)
+        elif not self.dry_run:
+            self.on_enlist(info, facts)
 
     # -- progress, abort, secrets -----------------------------------------------------------------------------
 

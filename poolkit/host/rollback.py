@@ -34,16 +34,21 @@ def complete(journal: Journal) -> None:
     """The operation is complete: let go of what an undo would have needed. What cannot go stays for the next verb to end."""
     if journal.ours:
         try:
-            finish(journal.steps)
+            finish(journal.steps, alive=True)
         except BaseException:
             journal.leave()
             raise
         journal.close()
 
 
-def finish(steps: Sequence[Undo]) -> None:
-    """End an operation that is complete: what it had put aside instead of removing it goes now."""
+def finish(steps: Sequence[Undo], *, alive: bool = False) -> None:
+    """End an operation that is complete: what it had put aside instead of removing it goes now.
+
+    A new name is brought to the disk first, if the process is not ``alive`` that was to do so.
+    """
     for step in steps:
+        if step.kind == "gone" and step.field("known") is not None and not alive:
+            _sync_parent(step)
         if step.kind == "restore":
             with suppress(FileNotFoundError):
                 os.unlink(str(step.field("kept")))
@@ -346,11 +351,13 @@ def _overwrite(host: Host, path: str, name: str, known: Sequence[int], random: b
     _with_the_same(path, known, os.O_RDWR, end)
 
 
-def _tell(host: Host, words: str) -> None:
+def _tell(host: Host, words: str, boot: str | None = None) -> None:
     """Recovery says it; who lives to see the failure has its error."""
 
 
-def _gone(host: Host, path: str, pool: int, name: str, boot: str) -> None:
+def _gone(
+    host: Host, path: str, pool: int, name: str, boot: str, known: Sequence[int] | None = None
+) -> None:  # fmt: skip
     """The listing is the inventory's, which ``Operations`` has."""
 
 

@@ -31,8 +31,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "trim": ("path known size", "trim {path} to {size} bytes"),
     "overwrite": ("path name known random", "remove {path}"),
     "call": ("words function arguments", "{words} (by {function})"),
-    "tell": ("words", "{words}"),
-    "gone": ("path pool name boot", "list '{name}' no more"),
+    "tell": ("words boot", "{words}"),
+    "gone": ("path pool name boot known", "list '{name}' no more"),
     "damaged": ("line", "line {line} of the journal"),
 }  # fmt: skip
 """The kinds of steps: their fields, in the order of the journal, and how one is told. Journals outlive versions of poolkit: a
@@ -166,16 +166,21 @@ def call(words: str, function: str, *arguments: Any) -> Undo:
     return Undo("call", (words, function, list(arguments)))
 
 
-def gone(path: str, pool: int, name: str) -> Undo:
-    """Nothing brings the file ``path`` back that is about to be removed; the volume ``name`` of the pool of that number in the
-    inventory is to be listed no more once it is. A restart of the machine ends that: pools are listed anew when they start.
+def gone(path: str, pool: int, name: str, facts: os.stat_result | None = None) -> Undo:
+    """The volume ``name`` of the pool of that number in the inventory is to be listed no more where no file is at ``path``.
+
+    For one that is about to be removed, which nothing brings back; with ``facts`` for one that is listed before it has its name,
+    and then it must be that file. A restart of the machine ends that: pools are listed anew when they start.
     """
-    return Undo("gone", (path, pool, name, boot()))
+    return Undo("gone", (path, pool, name, boot(), *([] if facts is None else [identity(facts)])))
 
 
 def tell(words: str) -> Undo:
-    """Undo nothing, for what cannot be taken back: ``words`` are told to whoever recovers what a dead process had begun."""
-    return Undo("tell", (words,))
+    """Undo nothing, for what cannot be taken back: ``words`` are told to whoever recovers what a dead process had begun.
+
+    Until the machine is started again: what has to be known longer is on record elsewhere.
+    """
+    return Undo("tell", (words, boot()))
 
 
 def identity(facts: os.stat_result) -> list[int]:

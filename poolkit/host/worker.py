@@ -274,6 +274,8 @@ def _serve_one(host: Host, stream: BinaryIO | None, kind: str, rest: list[Any]) 
         return host._track(*rest)
     if kind == "adopt":
         return host.adopt(*rest)
+    if kind == "enlist":
+        return host.enlist(*rest)
     if kind == "secret":
         return host.secret(rest[0], uuid=rest[1], usage=rest[2])
     if kind == "read" and stream is not None:
@@ -398,6 +400,11 @@ class Parent(Host):
         """In the engine's records when this returns."""
         if not self.dry_run:
             self.ask("adopt", name, inode, format)
+
+    def enlist(self, name: str, facts: os.stat_result, format: str, info: Any) -> None:
+        """In the engine's records when this returns."""
+        if not self.dry_run:
+            self.ask("enlist", name, facts, format, info)
 
     def secret(self, type: str, *, uuid: str | None = None, usage: str | None = None) -> bytes:
         """The parent's secret."""

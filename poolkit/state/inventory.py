@@ -21,7 +21,7 @@ from typing import NamedTuple
 from poolkit import errors
 from poolkit.backend import Recorded, Usage, VolumeInfo
 from poolkit.listing import Known, Listing
-from poolkit.state import backing, blocks, packing, placements
+from poolkit.state import backing, blocks, packing, placements, unfinished
 from poolkit.state.backing import Edge
 from poolkit.state.database import signed, unsigned
 from poolkit.state.packing import Entry
@@ -204,11 +204,15 @@ class Inventory(Pools):
             db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, signed(inode), format))
 
     def save_listing(
-        self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage, below: Sequence[Edge] = ()
-    ) -> None:
-        """Store a refresh that began at version ``scanned``, and what its volumes stand on; what others changed since is kept."""
+        self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage, below: Sequence[Edge] = (),
+        *, at_work: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """Store a refresh that began at version ``scanned``, and what its volumes stand on; what others changed since is kept.
+
+        ``at_work`` are volumes that were worked on when it began: one that was not found may be about to get its name.
+        """
         with self.transaction() as db:
-            saved = self._save(db, number, volumes, scanned, usage, below)
+            saved = self._save(db, number, volumes, scanned, usage, below, at_work=at_work)
         self._remember(number, saved)
 
     def _save(
@@ -220,6 +224,7 @@ class Inventory(Pools):
         usage: Usage,
         below: Sequence[Edge],
         started: _Started | None = None,
+        at_work: Collection[str] = (),
     ) -> Kept:
         """Store a listing, and that the pool was ``started``. Returns what ``_remember`` takes once that is committed."""
         found = Listing.of(volumes)
@@ -243,7 +248,7 @@ class Inventory(Pools):
         lost = [n for n in found.same if n not in stamps and n not in newer] if scanned != current or damaged else []
         fresh = {**fresh, **{n: found.known[n] for n in lost if found.known.held(n) is not None}} if lost else fresh
         there = set(found.same)
-        missing = [n for n in stamps if n not in there and n not in fresh and n not in newer]
+        missing = [n for n in stamps if n not in there and n not in fresh and n not in newer and n not in at_work]
         version = current
         if fresh or missing or damaged:
             version = current + 1
@@ -336,10 +341,12 @@ class Inventory(Pools):
     def put_volume(
         self, number: int, info: VolumeInfo, operation: str | None = None, *, below: Sequence[Edge] = (),
         paths: Sequence[str] = (), sizes: tuple[int, Usage] | None = None, placed: placements.Placement | None = None,
+        whole: str | None = None,
     ) -> int | None:  # fmt: skip
         """Store one volume as it is now, what it stands on, and that what stands on one of its ``paths`` has it.
 
         ``placed``: it was made through a flavor, and what was reserved for it is from the same instant a part of the listing.
+        ``whole``: the key by which it was marked as half-written, which it is no more.
 
         ``sizes`` are those of the pool with the version that the listing had before they were taken. If it has another one by
         now they may lack what others did: then the new version is returned, with which they have to be taken again.
@@ -354,6 +361,8 @@ class Inventory(Pools):
             backing.mark(db, paths, False)
             if placed is not None:
                 placements.settle(db, number, info, placed)
+            if whole is not None:
+                unfinished.drop(db, whole)
             return self._taken(db, number, current, sizes)
 
     def drop_volume(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit.backend import Transfer
@@ -57,6 +58,11 @@ def told(identity: Any) -> str:
     return json.dumps(identity, default=str)
 
 
+def drop(db: sqlite3.Connection, key: str) -> None:
+    """Take a volume's mark away, if there is one, within the transaction that is open."""
+    db.execute("DELETE FROM unfinished WHERE key = ?", (key,))
+
+
 class Unfinished:
     """The marks of one inventory, by the volumes' keys. All methods may raise ``HostError``."""
 
@@ -83,5 +89,5 @@ class Unfinished:
         if self.get(key) is None:
             return False
         with self._db.transaction() as db:
-            db.execute("DELETE FROM unfinished WHERE key = ?", (key,))
+            drop(db, key)
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from poolkit import errors
 from poolkit.content import images
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
-from poolkit.host import Host
+from poolkit.host import Host, Result
 from poolkit.testing import ScriptedHost
 from tests.formats import samples
 
@@ -119,6 +120,51 @@ def test_a_program_that_is_too_old_is_refused_with_a_sentence(told: str, refused
         assert caught.value.hint
     else:
         images.check_version(host)
+
+
+@tools
+def test_a_new_image_takes_one_call(pool: Pool, host: RecordingHost) -> None:
+    pool.create_volume(xml("disk", MIB, "qcow2"))
+    assert [call[1] for call in host.calls if call[0] == "qemu-img"] == ["create"]
+
+
+@tools
+def test_the_version_is_asked_once_for_each_file_that_the_program_was(
+    pool: Pool, host: RecordingHost, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        make(pool, name).clone(xml(f"{name}-copy", MIB, "qcow2"))
+    assert host.calls.count(("qemu-img", "--version")) == 1
+    program = tmp_path / "tool"
+    for told in ("tool 1", "tool 2"):
+        program.write_text(f"#!/bin/sh\necho {told}\n")
+        program.chmod(0o755)
+        host._programs["tool"] = str(program)
+        assert {host.version("tool"), host.operation().version("tool")} == {f"{told}\n"}
+        program.unlink()
+    assert host.calls.count(("tool", "--version")) == 2
+
+
+@tools
+@pytest.mark.parametrize(
+    ("told", "features", "words"),
+    [
+        ("5.0.0", "", r"poolkit needs qemu-img 5\.1 or later; here is 5\.0"),
+        ("5.1.0", "<features><extended_l2/></features>", r"the feature extended_l2 needs qemu-img 5\.2"),
+        ("7.2.22", "", "failed with status 1: Unknown option"),
+    ],
+)
+def test_an_old_program_is_the_reason_why_it_failed(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, told: str, features: str, words: str
+) -> None:
+    def run(self: RecordingHost, argv: Any, *args: Any, **how: Any) -> Result:
+        if argv[-1] == "--version":
+            return Result(tuple(argv), 0, f"qemu-img version {told}", "")
+        raise errors.ToolFailed("'qemu-img' failed with status 1: Unknown option", argv=list(argv), status=1)
+
+    monkeypatch.setattr(RecordingHost, "_run", run)
+    with pytest.raises(errors.PoolkitError, match=words):
+        pool.create_volume(xml("disk", MIB, "qcow2", target=features))
 
 
 def test_what_a_version_lacks_is_refused_by_name() -> None:

@@ -1,0 +1,162 @@
+"""A new file is listed in the moment before it has its name: what others see and do in that moment, and what is left of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from poolkit import errors
+from poolkit.engine import Engine
+from poolkit.host import Host
+
+from .conftest import make, new_pool, xml
+
+
+class Moments:
+    """Does something once, at one fault point, and counts all."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.at: str | None = None
+        self.do: Callable[[], object] = lambda: None
+
+    def __call__(self, label: str) -> None:
+        self.seen.append(label)
+        if label == self.at:
+            self.at = None
+            self.do()
+
+
+@pytest.fixture
+def moments() -> Moments:
+    return Moments()
+
+
+@pytest.fixture(params=["no name", "temporary"])
+def engine(
+    request: pytest.FixtureRequest, tmp_path: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
+    if request.param == "temporary":
+        monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
+    with Engine(tmp_path / "root", host=Host(fault=moments)) as engine:
+        new_pool(engine, tmp_path / "images")
+        yield engine
+
+
+def _listed(engine: Engine) -> dict[str, str]:
+    return {volume.name: volume.info.format for volume in engine.pool("images").volumes()}
+
+
+@pytest.mark.parametrize("verb", ["create", "clone", "import"])
+def test_format_and_listing_are_one_transaction(engine: Engine, moments: Moments, verb: str) -> None:
+    pool = engine.pool("images")
+    source = make(pool, "source")
+    moments.seen.clear()
+    if verb == "create":
+        made = make(pool, "made")
+    elif verb == "clone":
+        made = source.clone("made")
+    else:
+        made = pool.import_volume("made", source.path)
+    assert moments.seen.count("passed: inventory committed") == 1
+    assert moments.seen.index("passed: inventory committed") < moments.seen.index("name made")
+    assert pool.volume("made").info == made.info
+    assert made.info.inode == os.stat(made.path).st_ino
+
+
+@pytest.mark.parametrize("label", ["name new", "fsync directory of new"])
+def test_a_refresh_that_does_not_find_it_yet_keeps_it_listed(
+    engine: Engine, moments: Moments, tmp_path: Path, label: str
+) -> None:
+    def refresh() -> None:
+        with Engine(tmp_path / "root") as other:
+            other.pool("images").refresh()
+
+    def beside() -> None:
+        thread = threading.Thread(target=refresh)  # whose locks are not those of the verb
+        thread.start()
+        thread.join()
+
+    moments.at, moments.do = label, beside
+    make(engine.pool("images"), "new")
+    assert moments.at is None
+    assert _listed(engine) == {"new": "raw"}
+    os.unlink(tmp_path / "images" / "new")
+    engine.pool("images").refresh()
+    assert _listed(engine) == {}
+
+
+def test_a_foreign_file_that_takes_the_name_is_not_listed_as_ours(
+    engine: Engine, moments: Moments, tmp_path: Path
+) -> None:
+    place = tmp_path / "images"
+    moments.at, moments.do = "name new", lambda: (place / "new").write_bytes(b"foreign")
+    with pytest.raises(errors.VolumeExists):
+        make(engine.pool("images"), "new")
+    assert _listed(engine) == {}
+    assert (place / "new").read_bytes() == b"foreign"
+    engine.pool("images").refresh()
+    assert engine.pool("images").volume("new").info.physical == 7
+
+
+@pytest.mark.parametrize("label", ["name new", "fsync directory of new"])
+def test_a_failure_takes_it_from_the_listing(engine: Engine, moments: Moments, tmp_path: Path, label: str) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    pool = engine.pool("images")
+    for do, error in ((fail, errors.HostError), (interrupt, KeyboardInterrupt)):
+        moments.at, moments.do = label, do
+        with pytest.raises(error):
+            make(pool, "new")
+        assert _listed(engine) == {}
+        assert os.listdir(tmp_path / "images") == []
+    make(pool, "new")
+    assert _listed(engine) == {"new": "raw"}
+
+
+def test_what_was_left_is_not_mistaken_for_what_has_its_name_since(
+    engine: Engine, moments: Moments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The undo of a failed create waits, and meanwhile another volume was made in its place."""
+    pool, real = engine.pool("images"), os.unlink
+
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def refuse(path: str, **how: int) -> None:
+        if str(path).endswith("/new"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        real(path, **how)
+
+    moments.at, moments.do = "fsync directory of new", fail
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        with pytest.raises(errors.HostError):
+            make(pool, "new")
+    assert len(engine.core.operations.waiting()) == 1
+    assert _listed(engine) == {}
+    place = tmp_path / "images"
+    os.rename(place / "new", place / "away")
+    (place / "new").write_bytes(b"another")
+    with Engine(tmp_path / "root") as other:
+        other.pool("images").refresh()
+        assert other.core.operations.waiting() == []
+    assert (place / "new").read_bytes() == b"another"
+    assert "new" in _listed(engine)
+
+
+def test_it_is_listed_with_what_it_stands_on(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.pool("images")
+    base = make(pool, "base", "raw")
+    pool.create_volume(xml("linked", format="qcow2", more=f"<backingStore><path>{base.path}</path></backingStore>"))
+    with pytest.raises(errors.HasDependents):
+        base.delete()
