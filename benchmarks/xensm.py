@@ -10,7 +10,7 @@ from benchmarks.harness import Bench, Row, Skip
 from poolkit import registry
 from poolkit.engine import Engine
 from tests.backends.xensm import prepare, started
-from tests.backends.xensm_server import calls
+from tests.backends.xensm.server import calls
 from tests.xapi import Xapi
 
 

@@ -105,15 +105,32 @@ class Option(NamedTuple):
         return f"{self.keyword or self.name}={_python(self.value)}"
 
 
+class Setting(NamedTuple):
+    """What to say in the definition: ``path`` is where in it, such as ``source/param``, and ``text`` how it is written there.
+
+    ``key`` is the name of one of several, such as that of a parameter. Who writes no definitions words it by path and key.
+    """
+
+    path: str
+    text: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Part = str | Remedy | Option | Setting
+
+
 class Hint(str):
-    """A hint in the library's words, with the parts it was made of: text, :class:`Remedy` and :class:`Option`.
+    """A hint in the library's words, with the parts it was made of: text, :class:`Remedy`, :class:`Option`, :class:`Setting`.
 
     It is a plain ``str`` to whoever does not care; the command words ``parts`` as command lines.
     """
 
-    parts: tuple[str | Remedy | Option, ...]
+    parts: tuple[Part, ...]
 
-    def __new__(cls, *parts: str | Remedy | Option) -> Hint:
+    def __new__(cls, *parts: Part) -> Hint:
         """A hint of these parts."""
         self = super().__new__(cls, "".join(map(str, parts)))
         self.parts = parts
@@ -131,7 +148,7 @@ class Hint(str):
     @classmethod
     def joined(cls, *hints: str | None) -> Hint:
         """Several hints as one, with semicolons between."""
-        parts: list[str | Remedy | Option] = []
+        parts: list[Part] = []
         for hint in filter(None, hints):
             parts += ["; "] if parts else []
             parts += hint.parts if isinstance(hint, Hint) else [hint]

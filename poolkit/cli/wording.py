@@ -42,5 +42,5 @@ def worded(text: str, root: str | None = None) -> str:
         if isinstance(part, Remedy):
             said.append(command(part, root))
         else:
-            said.append(" ".join(_option(part.name, part.value)) if isinstance(part, Option) else part)
+            said.append(" ".join(_option(part.name, part.value)) if isinstance(part, Option) else str(part))
     return "".join(said)

@@ -178,17 +178,24 @@ class StorageManager:
 
     def _advice(self, hint: str | None) -> str | None:
         """The hint of a pool type for whoever wrote no definition: KEY=VALUE, and what ``host.toml`` has."""
-        if hint is None or isinstance(hint, errors.Hint):
+        if not isinstance(hint, errors.Hint):
             return hint
-        hint = re.sub(r"<param name='([^']*)' value='\.\.\.'/>", r"\1=...", hint)
-        path = self._engine.locations.settings
-        for xml, said in (
-            ("in the definition: <api certificate='FILE'/>", f"""in '{path}': [xapi] certificate = "FILE\""""),
-            ("<api fingerprint='SHA256'/>", 'fingerprint = "SHA256"'),
-            ("the secret of <auth>", f"the secret that [xapi] of '{path}' names"),
-        ):
-            hint = hint.replace(xml, said)
-        return hint
+        return errors.Hint(*(self._said(part) if isinstance(part, errors.Setting) else part for part in hint.parts))
+
+    def _said(self, part: errors.Setting) -> errors.Part:
+        """Where what a pool type wants to have in the definition is said here; as it is for what is not said here at all."""
+        there = f"in '{self._engine.locations.settings}': [xapi]"
+        words = {
+            "source/param": f"{part.key}=...",
+            "source/sr/@uuid": "sr_uuid=UUID",
+            "source/format/@type": f"type {part.key}" if part.key else "TYPE",
+            "source/api/@certificate": f'{there} certificate = "FILE"',
+            "source/api/@fingerprint": 'fingerprint = "SHA256"',
+            "source/auth": f'{there} username = "root", secret = "USAGE"',
+            "source/auth/secret": f"the secret that [xapi] of '{self._engine.locations.settings}' names",
+            "source/host": f'{there} url = "https://MASTER"',
+        }
+        return words.get(part.path, part)
 
     def _take_back(self, pool: Pool) -> None:
         """What was made for a backend that did not become one; what cannot be taken back stays, to be looked at."""

@@ -154,9 +154,15 @@ def report(
     lines = [line for line in text.splitlines() if line.lstrip()[:1] in '{}[]"']
     try:
         (rows,) = json.loads("\n".join(lines))["report"][0].values()
-    except (ValueError, LookupError, TypeError):
+        return [{field: _text(row[field]) for field in fields} for row in rows]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise errors.HostError(f"'{tool}' answered something that is no report: {text[:100]!r}") from None
-    return list(rows)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def groups(host: Host) -> list[Group]:
@@ -243,8 +249,8 @@ def _volume(name: str, row: dict[str, str], pieces: tuple[tuple[str, int, int], 
         name, row["lv_uuid"], _int(row["lv_size"]), row["lv_role"], row["lv_parent"].strip("[]"),
         row["lv_active"].startswith("active"), _flag(row["lv_device_open"]), row["lv_health_status"],
         _flag(row["lv_skip_activation"]), "" if major.startswith("-") else f"{major}:{minor}", row["segtype"], pieces,
-        row["origin"].strip("[]"), _int(row["origin_size"]), row["pool_lv"].strip("[]"), float(row["data_percent"] or 0),
-        float(row["metadata_percent"] or 0), _flag(row["zero"]), tuple(filter(None, row["lv_tags"].split(","))),
+        row["origin"].strip("[]"), _int(row["origin_size"]), row["pool_lv"].strip("[]"), _number(row["data_percent"]),
+        _number(row["metadata_percent"]), _flag(row["zero"]), tuple(filter(None, row["lv_tags"].split(","))),
         row["lv_attr"][4:5] == "X",  # lvs(8), "lv_attr": the state of the device is unknown, as its table does not fit
     )  # fmt: skip
 
@@ -267,7 +273,18 @@ def _flag(text: str) -> bool:
 
 
 def _int(text: str) -> int:
-    return int(text) if text else 0
+    return int(_number(text))
+
+
+def _number(text: str) -> float:
+    """A number of a report, 0 for none; ``HostError`` for what is none, or is larger than a size can be."""
+    try:
+        found = float(text or 0) if "." in text else int(text or 0)
+    except ValueError:
+        found = -1
+    if not 0 <= found < 1 << 63:
+        raise errors.HostError(f"LVM reports {text[:40]!r} where a number is to be")
+    return found
 
 
 # -- devices and groups -------------------------------------------------------------------------------------------------

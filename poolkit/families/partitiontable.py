@@ -178,11 +178,14 @@ def _sfdisk(host: Host, node: str, label: str, size: int, sector: int) -> Table:
     damaged = next((one for one in ("primary", "backup") if f"The {one} GPT table is corrupt" in answer.stderr), "")
     try:
         found = json.loads(_clean(text))["partitiontable"]
-        sector = found.get("sectorsize", sector)
+        sector = _whole(found.get("sectorsize", sector)) or sector
         kind = found["label"]
         parts = [_entry(kind, _number(p["node"], node), p, sector) for p in found.get("partitions", ())]
-        usable = (found["firstlba"] * sector, (found["lastlba"] + 1) * sector) if kind == "gpt" else (0, size)
-    except (ValueError, LookupError, TypeError):
+        usable = (0, size)
+        if kind == "gpt":
+            usable = (_whole(found["firstlba"]) * sector, (_whole(found["lastlba"]) + 1) * sector)
+        length = _whole(found.get("table-length", GPT_ENTRIES))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise errors.HostError(f"'sfdisk' answered something that is no partition table: {text[:100]!r}") from None
     if kind != label or any(kind == "dos" and p.type.lower() == "ee" for p in parts):
         raise errors.HostError(
@@ -193,7 +196,7 @@ def _sfdisk(host: Host, node: str, label: str, size: int, sector: int) -> Table:
         )
     if kind == "gpt" and not damaged and _grown(host, node, size, sector):
         # The next write moves the second table to the disk's end: its entries there, and one sector of header.
-        entries = -(-int(found.get("table-length", GPT_ENTRIES)) * 128 // sector)
+        entries = -(-length * 128 // sector)
         usable = (usable[0], (size // sector - entries - 1) * sector)
     parts.sort()
     first, last = max(GRAIN, usable[0]), min(size, usable[1])
@@ -222,6 +225,21 @@ def _clean(text: str) -> str:
     return re.sub(r"\\(\\|x[0-9a-f]{2})", lambda found: found[0] if found[1] == "\\" else "\ufffd", text)
 
 
+def _whole(value: object) -> int:
+    """A number of sectors or of bytes, which sfdisk writes as a number or as a text; ``ValueError`` for none."""
+    found = int(value) if isinstance(value, str) else value
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 1 << 63:
+        raise ValueError(value)
+    return found
+
+
+def _positive(value: object) -> int:
+    found = _whole(value)
+    if not found:
+        raise ValueError(value)
+    return found
+
+
 def _number(part: str, node: str) -> int:
     """The number of the partition that sfdisk calls ``part``: the disk's own name may end in digits."""
     tail = part.removeprefix(node)
@@ -245,11 +263,11 @@ def _sectors(host: Host, node: str, offset: int, length: int) -> bytes:
 
 
 def _entry(label: str, number: int, entry: dict[str, object], sector: int) -> Partition:
-    start = int(str(entry["start"])) * sector
+    start = _whole(entry["start"]) * sector
     code = str(entry["type"])
     format = _FORMATS.get(code if label == "gpt" else code.lower(), "none")
     kind = "extended" if format == "extended" else "logical" if label == "dos" and number > 4 else "primary"
-    end = start + int(str(entry["size"])) * sector
+    end = start + _whole(entry["size"]) * sector
     return Partition(number, start, end, kind, format, code, str(entry.get("uuid", "")))
 
 
@@ -284,23 +302,23 @@ def _parted(host: Host, node: str, label: str) -> Table:
     gaps: list[Gap] = []
     try:
         lines = [line.rstrip(";") for line in text.splitlines()]
-        sector = int(lines[1].removeprefix(f"{node}:").split(":")[2])
+        sector = _positive(lines[1].removeprefix(f"{node}:").split(":")[2])
         grain = GRAIN
         if "CYL" in lines:
             heads, sectors = lines[lines.index("CYL") + 2].split(":")[1:3]
-            grain = int(heads) * int(sectors) * sector
+            grain = _positive(heads) * _positive(sectors) * sector
             lines = lines[: lines.index("CYL")]
         header = 0
         for line in lines[2:]:
             number, start, end, _, *rest = line.split(":")
-            first, last = int(start[:-1]) * sector, (int(end[:-1]) + 1) * sector
+            first, last = _whole(start[:-1]) * sector, (_whole(end[:-1]) + 1) * sector
             if rest == ["free"]:
                 # The table of sun is in its first cylinder, which its partitions may have; that of dvh in its header.
                 gaps += _gaps([], max(first, grain, header), last, grain)
             elif label == "dvh" and first == 0:
                 header = last
             elif not (label == "mac" and first == sector):  # the map itself is a partition of it
-                parts.append(Partition(int(number), first, last, "primary", _parted_format(rest)))
+                parts.append(Partition(_positive(number), first, last, "primary", _parted_format(rest)))
     except (ValueError, LookupError):
         raise errors.HostError(f"'parted' answered something that is no partition table: {text[:100]!r}") from None
     marks = tuple(p.start for p in parts)

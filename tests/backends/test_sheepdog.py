@@ -692,9 +692,6 @@ LIES: dict[str, tuple[Callable[[bytes], bytes | None], type[errors.PoolkitError]
         lambda h: said(h, b"\xff" * wire.BITMAP) if h[1] == 0x15 else honest(h), errors.HostError,
         f"more than {MOST_VDIS}",
     ),
-    "has a disk that is another": (lying_inode(own=9), errors.HostError, "says that it is 9"),
-    "has a disk of no size": (lying_inode(size=1 << 63), errors.HostError, "bytes in objects of"),
-    "has objects of no size": (lying_inode(shift=200), errors.HostError, "objects of 2\\^200"),
     "has a node without a port": (
         lambda h: said(h, bytes(80)) if h[1] == 0x82 else honest(h), errors.HostError, "without a port",
     ),
@@ -725,6 +722,46 @@ def test_a_server_that_lies_is_found_out(engine: Engine, lie: str, monkeypatch: 
         with pytest.raises(error, match=words):
             pool.start()
         assert pool.info.state == "inactive"
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [({"own": 9}, "says that it is 9"), ({"size": 1 << 63}, "bytes in objects of"), ({"shift": 200}, "objects of 2^200")],
+    ids=str,
+)  # fmt: skip
+def test_a_disk_that_cannot_be_is_told_of(engine: Engine, lie: dict[str, int], words: str) -> None:
+    def one_node(header: bytes) -> bytes:
+        if header[1] == 0x82:  # the nodes: this one
+            node = bytearray(80)
+            node[36:40] = bytes([127, 0, 0, 1])
+            struct.pack_into("<H", node, 40, ports[0])
+            return said(header, bytes(node))
+        return lying_inode(**lie)(header)
+
+    ports: list[int] = []
+    with liar(one_node) as address:
+        ports.append(address[1])
+        pool = engine.define(pool_of(address))
+        assert words in str(pool.start().warnings) and not list(pool.volumes())
+
+
+def test_one_damaged_disk_does_not_hide_the_others(pool: Pool, address: Address) -> None:
+    for name in ("bad", "good"):
+        pool.create_volume(volume_of(name))
+    with asking(address) as cluster:
+        inode = cluster.inode(cluster.find(b"bad"))
+        assert inode is not None
+        cluster._write_inode(inode, wire.SIZE_AT, (1 << 60).to_bytes(8, "little"))
+    warnings = pool.refresh().warnings
+    assert [volume.name for volume in pool.volumes()] == ["good"]
+    assert f"the inode of VDI {inode.vid:x} says" in str(warnings)
+
+
+@given(st.binary(min_size=wire.HEAD, max_size=wire.HEAD), st.integers(0, 1 << 24))
+def test_any_bytes_are_an_inode_or_are_refused(data: bytes, vid: int) -> None:
+    with contextlib.suppress(wire.Damaged):
+        found = wire.inode(data, vid)
+        assert 0 <= found.size <= wire.HYPER and 20 <= found.shift <= 31
 
 
 def test_zeros_at_the_ends_of_an_object_need_not_be_sent() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
-from tests.backends.xensm_server import calls
+from tests.backends.xensm.server import calls
 
 from .conftest import Command
 
@@ -200,6 +200,8 @@ def test_hints_are_in_the_words_of_sm(sm: Command, xapi: Any) -> None:
     settings = sm.root / "host.toml"
     settings.write_text(f'[xapi]\nurl = "{xapi.url}"\nusername = "nobody"\nsecret = "xen login"\n')
     assert f"hint: is the secret that [xapi] of '{settings}' names the password" in sm("sm", *ADD, status=14).err
+    settings.write_text(f'[xapi]\nurl = "{xapi.url}"\n')
+    assert f"""hint: in '{settings}': [xapi] username = "root", secret = "USAGE\"\n""" in sm("sm", *ADD, status=2).err
 
 
 @pytest.mark.tools("openssl")

@@ -117,6 +117,9 @@ class Lister:
         if snapshots := _shown(image.snapshots()):
             detail["snapshots"] = snapshots
         path = str(ImageName(*self._place, name))
+        if max(facts.size, allocation) >> 63:
+            detail = {"error": f"its header says that it has {facts.size} bytes", "unread": True}
+            return VolumeInfo(name, "network", "raw", key=path, path=path, detail=detail)
         return VolumeInfo(
             name, "network", "raw", facts.size, allocation, stamp=stamp, key=path, path=path, detail=detail
         )

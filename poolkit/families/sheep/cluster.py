@@ -129,7 +129,7 @@ class Cluster:
             raise _Unknown from failed
 
     def inode(self, vid: int) -> Inode | None:
-        """The inode of a VDI; None for one that is deleted."""
+        """The inode of a VDI; None for one that is deleted, ``Damaged`` for one that cannot be."""
         try:
             data = self._read(wire.inode_oid(vid), wire.HEAD)
         except Failed as failed:
@@ -138,8 +138,8 @@ class Cluster:
             raise self.error(failed.result) from failed
         try:
             found = wire.inode(data, vid)
-        except errors.HostError as error:
-            raise errors.HostError(f"pool '{self.pool}': {error}", pool=self.pool) from error
+        except wire.Damaged as error:
+            raise wire.Damaged(f"pool '{self.pool}': {error}", pool=self.pool) from error
         return found if found.name else None
 
     def find(self, name: bytes, tag: bytes = b"", snapshot: int = 0) -> int:
@@ -230,7 +230,7 @@ class Cluster:
         if len(data) == length:
             return data
         if answer.offset + len(data) > length:
-            raise errors.HostError(f"pool '{self.pool}': the cluster answers with bytes beyond the end", pool=self.pool)
+            raise wire.Damaged(f"pool '{self.pool}': the cluster answers with bytes beyond the end", pool=self.pool)
         return (bytes(answer.offset) + data).ljust(length, b"\0")
 
     def _write_inode(self, disk: Inode, offset: int, data: bytes, *, flags: int = 0) -> None:

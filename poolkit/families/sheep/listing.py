@@ -38,7 +38,11 @@ def volumes(cluster: Cluster, place: str) -> Iterator[VolumeInfo]:
     inodes: dict[int, Inode] = {}
     for vid in cluster.vids():
         cluster.connection.host.check_abort()
-        found = cluster.inode(vid)
+        try:
+            found = cluster.inode(vid)
+        except wire.Damaged as error:
+            cluster.connection.host.warn(f"{error}; it is not listed")
+            continue
         if found is not None:
             inodes[vid] = found
     tags = Counter((one.name, one.tag) for one in inodes.values() if one.is_snapshot)
@@ -52,10 +56,15 @@ def volumes(cluster: Cluster, place: str) -> Iterator[VolumeInfo]:
             cluster.connection.host.warn(f"VDI {one.vid:x} is not listed: its name is too long to be written")
             continue
         try:
-            yield volume(cluster, one, name, place, inodes)
+            info = volume(cluster, one, name, place, inodes)
         except Failed as failed:
             if failed.result not in (wire.NO_OBJECT, wire.NO_VDI):  # it was deleted meanwhile
                 raise
+            continue
+        except wire.Damaged as error:
+            detail = {"error": str(error).removeprefix(f"pool '{cluster.pool}': "), "unread": True}
+            info = VolumeInfo(name, "network", "raw", key=f"{place}/{name}", path=f"{place}/{name}", detail=detail)
+        yield info
 
 
 def volume(cluster: Cluster, inode: Inode, name: str, place: str, known: Mapping[int, Inode]) -> VolumeInfo:

@@ -60,6 +60,15 @@ _INODE = struct.Struct("<256s256sQQQQQBBBBIII")
 _ANSWER_VDI = struct.Struct("<I4xIIBB14x")
 
 
+class Damaged(errors.HostError):
+    """An inode says what cannot be. It is the fault of its disk alone."""
+
+    @property
+    def code(self) -> str:
+        """As its base: what it is called is nobody's affair."""
+        return "host-error"
+
+
 class Inode(NamedTuple):
     """A VDI as its inode has it; sizes in bytes, times in nanoseconds since 1970. ``name`` and ``tag`` are bytes without NUL."""
 
@@ -168,15 +177,15 @@ def answer(header: bytes) -> Answer:
 
 
 def inode(data: bytes, vid: int) -> Inode:
-    """The inode of a VDI; ``HostError`` for one that cannot be."""
+    """The inode of a VDI; ``Damaged`` for one that cannot be."""
     name, tag, created, snapshot_at, _, size, _, copy, store, copies, shift, number, own, parent = _INODE.unpack_from(
         data
     )
     shift = shift or SHIFT
     if own != vid and name.strip(b"\0"):
-        raise errors.HostError(f"the inode of VDI {vid:x} says that it is {own:x}")
+        raise Damaged(f"the inode of VDI {vid:x} says that it is {own:x}")
     if not 20 <= shift <= 31 or size > HYPER or (not store and size > MOST_OBJECTS << shift):
-        raise errors.HostError(f"the inode of VDI {vid:x} says {size} bytes in objects of 2^{shift}")
+        raise Damaged(f"the inode of VDI {vid:x} says {size} bytes in objects of 2^{shift}")
     return Inode(
         name.partition(b"\0")[0], tag.partition(b"\0")[0], _time(created), _time(snapshot_at), size, copy, store, copies,
         shift, number, own, parent,

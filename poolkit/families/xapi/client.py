@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from poolkit import errors
-from poolkit.families.xapi import failures, wire
+from poolkit.families.xapi import failures, records, wire
 from poolkit.families.xapi import line as lines
 from poolkit.families.xapi.failures import AGAIN, Failed
 from poolkit.families.xapi.line import Address, Line, Trust
+from poolkit.families.xapi.records import Record
 from poolkit.families.xapi.wire import Speech
 from poolkit.host.port import Host
 
@@ -34,8 +35,6 @@ _LARGEST = 1 << 30  # bytes of an answer: a million records of disks
 _IDLE = 10.0  # seconds after which a connection may have been closed by the other side
 _NEWS = 5.0  # seconds that a host is asked to wait for news of a task
 _HOPS = 3  # hosts that may name another one as the master
-
-Record = dict[str, Any]
 
 
 class Place(NamedTuple):
@@ -129,7 +128,7 @@ class Api:
             self._address = address
             words = [self._login.user, self._login.password, "1.0", "poolkit"]
             try:
-                self.session = str(self._introduced("session.login_with_password", words))
+                self.session = self._worded(self._introduced("session.login_with_password", words), "a login")
                 self.host.hide(self.session)
                 return
             except Failed as failed:
@@ -192,6 +191,42 @@ class Api:
             self.host.abort.wait(pause)
             self.host.check_abort()
             pause = min(2 * pause, 2.0)
+
+    def ref(self, method: str, *params: Any) -> str:
+        """The one text that a call gives, such as a reference or a uuid; ``Unreachable`` for what is none."""
+        return self._worded(self.call(method, *params), method)
+
+    def _worded(self, value: Any, method: str) -> str:
+        if not isinstance(value, str):
+            raise self._nonsense(method, "answers what is no text")
+        return value
+
+    def refs(self, method: str, *params: Any) -> list[str]:
+        """The texts that a call gives; ``Unreachable`` for what are none."""
+        found = self.call(method, *params)
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise self._nonsense(method, "answers what is no list of references")
+        return found
+
+    def mapping(self, method: str, *params: Any) -> Mapping[str, Any]:
+        """The values by name that a call gives; ``Unreachable`` for what are none."""
+        found = self.call(method, *params)
+        if not isinstance(found, dict):
+            raise self._nonsense(method, "answers what is no mapping")
+        return found
+
+    def record(self, cls: str, ref: str) -> Record:
+        """The record of an object: see ``records.checked``."""
+        return records.checked(cls, self.mapping(f"{cls}.get_record", ref), ref, self.pool, self.where)
+
+    def records(self, cls: str) -> dict[str, Record]:
+        """The records of all objects of a class, by reference. One that cannot be used harms no other: see ``checked``."""
+        pool, where, check = self.pool, self.where, records.checked
+        return {ref: check(cls, raw, ref, pool, where) for ref, raw in self.mapping(f"{cls}.get_all_records").items()}
+
+    def usable(self, cls: str, *fields: str) -> dict[str, Record]:
+        """As ``records``, without those of which one of ``fields`` cannot be used; a warning tells of these."""
+        return dict(records.usable(self.records(cls).items(), fields, self.host.warn))
 
     def _read_or_done(self, method: str, params: list[Any]) -> Any:
         reads = method.partition(".")[2].startswith(("get_", "from"))
@@ -279,7 +314,7 @@ class Api:
         """
         until, pause = time.monotonic() + PATIENCE, 0.1
         while True:
-            task = str(self.call(f"Async.{method}", *params))
+            task = self.ref(f"Async.{method}", *params)
             try:
                 return self.wait(task, what or method)
             except Failed as failed:
@@ -300,7 +335,7 @@ class Api:
             raise
         self.forget_task(task)
         if record["status"] == "success":
-            return _text(str(record["result"]))
+            return _text(record["result"])
         if record["status"] == "cancelled":
             raise Failed("TASK_CANCELLED", [what], what)
         raise self._refused(record["error_info"] or ["INTERNAL_ERROR"], what)
@@ -316,7 +351,7 @@ class Api:
         ``Unreachable`` where one does not end in ``FAREWELL`` seconds.
         """
         labels = [f"Async.{method}" for method in methods]
-        for ref, task in self.call("task.get_all_records").items():
+        for ref, task in self.usable("task", "name_label", "status").items():
             if task["name_label"] in labels and task["status"] in ("pending", "cancelling"):
                 with contextlib.suppress(Failed):  # somebody removed it
                     self._ended(ref, task["name_label"], FAREWELL)
@@ -333,14 +368,16 @@ class Api:
         while True:
             news = self.events([f"task/{task}"], token)
             token = str(news["token"])
-            record = next((each["snapshot"] for each in reversed(news["events"]) if "snapshot" in each), None)
+            said = [each["snapshot"] for each in news["events"] if "snapshot" in each]
+            record = records.checked("task", said[-1], task, self.pool, self.where) if said else None
             if any(each.get("operation") == "del" for each in news["events"]):
                 raise Failed("HANDLE_INVALID", ["task", task], what)
             if record is not None:
                 if record["status"] not in ("pending", "cancelling"):
-                    return dict(record)
-                if not self._deaf and float(record["progress"]) != shown:
-                    shown = float(record["progress"])
+                    return record
+                done = min(max(record["progress"], 0.0), 1.0)
+                if not self._deaf and done != shown:
+                    shown = done
                     self.host.progress(int(shown * 100), 100, what)
             if until is not None and time.monotonic() > until:
                 raise errors.Unreachable(
@@ -350,23 +387,25 @@ class Api:
     def events(self, classes: list[str], token: str = "", seconds: float = _NEWS) -> Mapping[str, Any]:
         """``event.from``: what has changed since ``token``, all of it without one. Lost events begin anew."""
         try:
-            return _mapping(self.call("event.from", classes, token, seconds))
+            return self.batch(classes, token, seconds)
         except Failed as failed:
             if failed.code not in LOST or not token:
                 raise
-            return _mapping(self.call("event.from", classes, "", seconds))
+            return self.batch(classes, "", seconds)
+
+    def batch(self, classes: list[str], token: str, seconds: float) -> Mapping[str, Any]:
+        """``event.from`` itself: a token, and events of which each is a mapping."""
+        news = self.mapping("event.from", classes, token, seconds)
+        events = news.get("events")
+        if not isinstance(events, list) or not all(isinstance(one, dict) for one in events) or "token" not in news:
+            raise self._nonsense("event.from", "answers what is no batch of events")
+        return news
 
     def _cancel(self, task: str) -> None:
         with contextlib.suppress(Failed):
             self.call("task.cancel", task)
         self._ended(task, "cancel", FAREWELL)
         self.forget_task(task)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or not isinstance(value.get("events"), list):
-        raise Failed("INTERNAL_ERROR", ["no batch of events"], "event.from")
-    return value
 
 
 def _text(result: str) -> str:

@@ -1,14 +1,14 @@
 """The disks (VDIs) of a repository: listing, finding, making, changing.
 
-Nothing in XenAPI makes labels unique. So who makes a disk claims its label first, by a key in the SR's other-config, of which
-XAPI lets only one be added. A disk that is not finished has a key in its own other-config; it is in no listing, and by that key
-it is found to be taken back.
+Nothing in XenAPI makes labels unique. So who makes a disk claims its label first, by a key in the SR's other-config. A disk
+that is not finished has a key in its own other-config; it is in no listing, and by that key it is found to be taken back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from secrets import token_hex
@@ -17,17 +17,18 @@ from typing import Any
 from poolkit import errors
 from poolkit.backend import Mark, Usage, VolumeInfo
 from poolkit.families.xapi import marks, naming, probing, srtypes
-from poolkit.families.xapi.client import NULL, Api, Record
+from poolkit.families.xapi.client import NULL, Api
 from poolkit.families.xapi.failures import Failed, gone
 from poolkit.families.xapi.line import Address
 from poolkit.families.xapi.marks import NEW, shown
+from poolkit.families.xapi.records import Record, Unusable
 from poolkit.families.xapi.repositories import Repository
 from poolkit.families.xapi.transfer import Moving
 from poolkit.families.xapi.wire import unhindered
 from poolkit.host.undo import Undo
 
 CLAIM = "poolkit-name-"
-"""Begin of the key of an SR that claims a label."""
+"""Begin of the keys of an SR that claim a label; a part of the label's digest and the claim's own token follow."""
 STALE = 10.0
 """Seconds after which the claim of another one, who died with it, is let go of: it is held for a few calls."""
 
@@ -51,44 +52,59 @@ class Disks:
         """Let a host look what is on the storage; the SR as it is then. ``InvalidState`` if none has it plugged."""
         ref = self.repository.ref
         self.api.run("SR.scan", ref, what="scan the repository")
-        self.repository = Repository(ref, self.api.call("SR.get_record", ref))
+        self.repository = Repository(ref, self.api.record("SR", ref))
         return self.repository
 
     def usage(self) -> Usage:
         """The sizes of the SR; what the hosts do not know is 0."""
         record = self.repository.record
-        size, used = max(0, int(record["physical_size"])), max(0, int(record["physical_utilisation"]))
+        size, used = max(0, record["physical_size"]), max(0, record["physical_utilisation"])
         return Usage(size, min(used, size), max(0, size - used))
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
-        """All disks, of one call; what is as it was known comes as the same object."""
+        """All disks, of one call; what is as it was known comes as the same object.
+
+        One of which the hosts say what cannot be is listed with that as its error; where they do not even say whose it is,
+        or what it is called, a warning tells of it.
+        """
         sr, found = self.repository.ref, []
         with unhindered():
-            vbds = self.api.call("VBD.get_all_records")
-            records = [one for one in self.api.call("VDI.get_all_records").values() if one["SR"] == sr and shown(one)]
+            vbds = self.api.records("VBD")
+            all_of_them = self.api.usable("VDI", "SR", *marks.SHOWN, "name_label").values()
+            records = [one for one in all_of_them if one["SR"] == sr and shown(one)]
             for name, record in zip(naming.names(records), records, strict=True):
-                info, old = self.info(name, record, vbds), known.get(name)
+                try:
+                    info = self.info(name, record, vbds)
+                except Unusable as error:
+                    info = self._unread(name, record, str(error))
+                old = known.get(name)
                 found.append(old if old is not None and old == info else info)
             del records
         yield from found
 
+    def _unread(self, name: str, record: Record, why: str) -> VolumeInfo:
+        uuid = record["uuid"]
+        path = f"{self.repository.uuid}/{uuid}"
+        detail = {"error": why.removeprefix(f"pool '{self.pool}': "), "unread": True}
+        return VolumeInfo(name, "network", "raw", key=uuid, path=path, detail=detail)
+
     def info(self, name: str, record: Record, vbds: Mapping[str, Record] | None = None) -> VolumeInfo:
         """A disk as a volume; ``vbds`` are all that there are, where they were asked for already."""
-        uuid = str(record["uuid"])
+        uuid = record["uuid"]
         detail: dict[str, Any] = {}
         if record["VBDs"]:
-            vbds = self.api.call("VBD.get_all_records") if vbds is None else vbds
+            vbds = self.api.records("VBD") if vbds is None else vbds
             mine = [vbds[ref] for ref in record["VBDs"] if ref in vbds]
-            detail["connections"] = sorted(str(vbd["uuid"]) for vbd in mine)
-            detail["plugged"] = sorted(str(vbd["uuid"]) for vbd in mine if vbd["currently_attached"])
+            detail["connections"] = sorted(vbd["uuid"] for vbd in mine)
+            detail["plugged"] = sorted(vbd["uuid"] for vbd in mine if vbd["currently_attached"])
         if record["is_a_snapshot"]:
             detail["snapshot"] = True
         if record["missing"]:
             detail["error"] = "the repository does not find it any more"
         if parent := record["sm_config"].get("vhd-parent"):
-            detail["parent"] = str(parent)
+            detail["parent"] = parent
         closed = record["read_only"] or record["is_a_snapshot"]
-        size, used = int(record["virtual_size"]), int(record["physical_utilisation"])
+        size, used = record["virtual_size"], record["physical_utilisation"]
         return VolumeInfo(
             name, "network", "raw", max(0, size), max(0, used), mode=0o400 if closed else 0o600, key=uuid,
             path=f"{self.repository.uuid}/{uuid}", detail=detail or None,
@@ -102,7 +118,7 @@ class Disks:
             found = [one for one in found if one["uuid"] == known.key]
         if not found and (parts := naming.twin(name)):
             twins = self._labelled(naming.label(parts[0], self.pool))
-            found = [one for one in twins if shown(one) and str(one["uuid"]).startswith(parts[1])]
+            found = [one for one in twins if shown(one) and one["uuid"].startswith(parts[1])]
         if not found:
             found = [one for one in self._unlabelled(name) if shown(one)]
         if (
@@ -124,7 +140,7 @@ class Disks:
         """The disk with that uuid, or none."""
         found: list[Record] = []
         with gone():
-            found.append(self.api.call("VDI.get_record", self.api.call("VDI.get_by_uuid", uuid)))
+            found.append(self.api.record("VDI", self.api.ref("VDI.get_by_uuid", uuid)))
         return [one for one in found if one["SR"] == self.repository.ref]
 
     def _missing(self, name: str, found: Sequence[Record]) -> errors.PoolkitError:
@@ -140,8 +156,8 @@ class Disks:
     def same(self, info: VolumeInfo) -> tuple[str, Record]:
         """Reference and record of the disk that was listed, by its uuid; ``Unsafe`` where another one has its name now."""
         with gone():
-            ref = str(self.api.call("VDI.get_by_uuid", info.key))
-            record: Record = self.api.call("VDI.get_record", ref)
+            ref = self.api.ref("VDI.get_by_uuid", info.key)
+            record = self.api.record("VDI", ref)
             if record["SR"] == self.repository.ref and record["managed"]:
                 return ref, record
         if any(shown(one) for one in self._labelled(naming.label(info.name, self.pool))):
@@ -162,9 +178,10 @@ class Disks:
         """The host of an SR that is not shared; None where the host that is asked will do."""
         port = self.api.port
         for ref in self.repository.record["PBDs"] if port and self.api.place.follow else ():
-            pbd = self.api.call("PBD.get_record", ref)
-            if pbd["currently_attached"]:
-                return Address(str(self.api.call("host.get_address", pbd["host"])), port)
+            with gone():
+                pbd = self.api.record("PBD", ref)
+                if pbd["currently_attached"]:
+                    return Address(self.api.ref("host.get_address", pbd["host"]), port)
         return None
 
     # -- making -----------------------------------------------------------------------------------------------------
@@ -183,7 +200,7 @@ class Disks:
         with self._claimed(name, label, token):
             self.host.files.fault("make the disk")
             ref = self.api.run("VDI.create", record, what=f"create {name}")
-        made = self.api.call("VDI.get_record", ref)
+        made = self.api.record("VDI", ref)
         if self.repository.kind == "lun":
             which = made["sm_config"].get("SCSIid") or made["location"]
             self.host.warn(f"volume '{name}' is a LUN that was there already ({which})" + _OLD * (fill is None))
@@ -211,7 +228,7 @@ class Disks:
             marks.inherited(self.api, ref, mark, label)
         self.host.files.fault("unmark the source")
         self.api.call("VDI.remove_from_other_config", source, NEW + token)
-        if size > int(record["virtual_size"]):
+        if size > record["virtual_size"]:
             self.api.run("VDI.resize", ref, size, what=f"resize {name}")
         return self._finish(name, ref, token)
 
@@ -232,16 +249,15 @@ class Disks:
             )  # fmt: skip
 
     def _finish(self, name: str, ref: str, token: str) -> VolumeInfo:
-        uuid = self.api.call("VDI.get_uuid", ref)
+        uuid = self.api.ref("VDI.get_uuid", ref)
         self.host.step(f"show disk {name}", self.undo(f"remove the new disk {name}", "made", name, uuid))
         self.api.call("VDI.remove_from_other_config", ref, NEW + token)
-        return self.info(name, self.api.call("VDI.get_record", ref))
+        return self.info(name, self.api.record("VDI", ref))
 
     @contextlib.contextmanager
     def _claimed(self, name: str, label: str, token: str) -> Iterator[None]:
         """The body may give ``label`` to a disk: nobody has it, and nobody else gets it meanwhile."""
-        key = _claim(label)
-        self._claim(key, token, name)
+        self._claim(label, token, name)
         try:
             if any(one["managed"] for one in self._labelled(label)):
                 raise errors.VolumeExists(
@@ -250,31 +266,36 @@ class Disks:
             yield
         except BaseException:
             with self.api.deaf(), contextlib.suppress(Failed, errors.PoolkitError):
-                self._release(key, token)
+                self._release(label, token)
             raise
-        self._release(key, token)
+        self._release(label, token)
 
-    def _claim(self, key: str, token: str, name: str) -> None:
-        sr, held, since = self.repository.ref, "", time.monotonic()
+    def _claim(self, label: str, token: str, name: str) -> None:
+        """Have the only claim of a label. Each claim is a key of its own, so that who removes one never removes another's.
+
+        Who has added its key and sees no other one then has the label: of two that both did, the later to look sees both.
+        Who sees another takes its own away and waits; a claim that has been there for ``STALE`` is removed by anyone.
+        """
+        sr, begin, seen = self.repository.ref, _claim(label), dict[str, float]()
         while True:
-            try:
-                self.api.call("SR.add_to_other_config", sr, key, token)
+            if not seen:
+                self.api.call("SR.add_to_other_config", sr, f"{begin}-{token}", token)
+            now, config = time.monotonic(), self.api.mapping("SR.get_other_config", sr)
+            others = [key for key in config if key.startswith(begin) and key != f"{begin}-{token}"]
+            if not others and not seen:
                 return
-            except Failed as failed:
-                if failed.code != "MAP_DUPLICATE_KEY":
-                    raise
-            other = str(self.api.call("SR.get_other_config", sr).get(key, ""))
-            if other != held:
-                held, since = other, time.monotonic()
-            elif time.monotonic() - since > STALE:
+            if not seen:
+                self._release(label, token)
+            seen = {key: seen.get(key, now) for key in others}
+            for key in [key for key, since in seen.items() if now - since > STALE]:
                 self.host.warn(f"somebody who was to make volume '{name}' has not come back; it is made all the same")
                 self.api.call("SR.remove_from_other_config", sr, key)
-            self.host.abort.wait(0.1)
+                del seen[key]
+            self.host.abort.wait(random.uniform(0.05, 0.2))  # noqa: S311 - only not in step with another one that waits
             self.host.check_abort()
 
-    def _release(self, key: str, token: str) -> None:
-        if self.api.call("SR.get_other_config", self.repository.ref).get(key) == token:
-            self.api.call("SR.remove_from_other_config", self.repository.ref, key)
+    def _release(self, label: str, token: str) -> None:
+        self.api.call("SR.remove_from_other_config", self.repository.ref, f"{_claim(label)}-{token}")
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
@@ -283,7 +304,7 @@ class Disks:
 
         def fill(ref: str, record: Record) -> None:
             self.host.files.fault("copy the disk")
-            origin = self.api.call("VDI.get_by_uuid", source.key)
+            origin = self.api.ref("VDI.get_by_uuid", source.key)
             self.api.run("VDI.copy", origin, NULL, NULL, ref, what=f"copy {source.name}")
 
         return fill
@@ -292,8 +313,8 @@ class Disks:
         """What writes ``length`` bytes of an open file into a new disk, and zeros over the rest of one that is not blank."""
 
         def fill(ref: str, record: Record) -> None:
-            end = int(record["virtual_size"]) if self.repository.kind == "lun" else length
-            self.moving(str(record["uuid"]), name).fill(self.host, fd, length, end)
+            end = record["virtual_size"] if self.repository.kind == "lun" else length
+            self.moving(record["uuid"], name).fill(self.host, fd, length, end)
 
         return fill
 
@@ -327,18 +348,18 @@ class Disks:
         if kind == "made":
             found = [one for one in self._labelled(naming.label(name, self.pool)) if one["uuid"] == token]
             if found and found[0]["managed"]:
-                self.api.run("VDI.destroy", self.api.call("VDI.get_by_uuid", token))
+                self.api.run("VDI.destroy", self.api.ref("VDI.get_by_uuid", token))
             return
         self.api.settle("VDI.create", "VDI.clone", "VDI.snapshot", "VDI.copy")
         key = NEW + token
-        for ref, record in self.api.call("VDI.get_all_records").items():
+        for ref, record in self.api.usable("VDI", "SR", "other_config", "uuid").items():
             if record["SR"] != self.repository.ref or key not in record["other_config"]:
                 continue
             if record["other_config"][key] == record["uuid"]:
                 self.api.call("VDI.remove_from_other_config", ref, key)
             else:
                 self.api.run("VDI.destroy", ref)
-        self._release(_claim(naming.label(name, self.pool)), token)
+        self._release(naming.label(name, self.pool), token)
 
 
 _OLD = ", and what it held is still on it"

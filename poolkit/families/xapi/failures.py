@@ -79,10 +79,14 @@ _CODES: dict[type[errors.PoolkitError], str] = {
 _BY_CODE = {code: kind for kind, codes in _CODES.items() for code in codes.split()}
 
 _HINTS = {
-    "SESSION_AUTHENTICATION_FAILED": "is the secret of <auth> the password of that user?",
-    "HOST_IS_SLAVE": "name the master in the definition",
+    "SESSION_AUTHENTICATION_FAILED": errors.Hint(
+        "is ", errors.Setting("source/auth/secret", "the secret of <auth>"), " the password of that user?"
+    ),
+    "HOST_IS_SLAVE": errors.Hint("name the master ", errors.Setting("source/host", "in the definition")),
     "SR_HAS_NO_PBDS": "no host has the repository plugged: destroy and start the pool",
-    "SR_UNKNOWN_DRIVER": "<format type=...> names a type that the hosts do not have",
+    "SR_UNKNOWN_DRIVER": errors.Hint(
+        errors.Setting("source/format/@type", "<format type=...>"), " names a type that the hosts do not have"
+    ),
     "SR_BACKEND_FAILURE_109": "the chain of snapshots is too long; the hosts make it shorter by themselves: try again later",
     "VDI_IN_USE": "detach it from its virtual machine, or shut that down",
     "VM_MISSING_PV_DRIVERS": "only machines with drivers for Xen can have a disk plugged while they run",

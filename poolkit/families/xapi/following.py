@@ -19,7 +19,7 @@ def wait(api: Api, sr: str, since: str) -> str:
         return token(api)
     while True:
         try:
-            news = api.call("event.from", ["vdi"], since, _WAIT)
+            news = api.batch(["vdi"], since, _WAIT)
         except Failed as failed:
             if failed.code not in LOST:
                 raise
@@ -35,6 +35,6 @@ def token(api: Api) -> str:
 
 
 def _of(event: Any, sr: str) -> bool:
-    """Whether an event is about a disk of the SR; of one that is gone nobody knows whose it was."""
+    """Whether an event may be about a disk of the SR; of one that is gone nobody knows whose it was."""
     snapshot = event.get("snapshot")
-    return snapshot is None or snapshot.get("SR") == sr
+    return not isinstance(snapshot, dict) or snapshot.get("SR") in (sr, None)

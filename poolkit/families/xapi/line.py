@@ -179,8 +179,12 @@ def worded(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def distrusted(error: Exception) -> errors.Hint | str | None:
+def distrusted(error: Exception) -> errors.Hint | None:
     """What to do about a certificate that is not trusted."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "name the certificate in the definition: <api certificate='FILE'/>, or <api fingerprint='SHA256'/>"
+        return errors.Hint(
+            "name the certificate ",
+            errors.Setting("source/api/@certificate", "in the definition: <api certificate='FILE'/>"), ", or ",
+            errors.Setting("source/api/@fingerprint", "<api fingerprint='SHA256'/>"),
+        )  # fmt: skip
     return None

@@ -12,6 +12,7 @@ from poolkit.families.xapi import failures, srtypes
 from poolkit.families.xapi.client import PORTS, Api, Login, Place
 from poolkit.families.xapi.failures import Failed
 from poolkit.families.xapi.line import Address, Trust
+from poolkit.families.xapi.records import Unusable
 from poolkit.families.xapi.repositories import Wanted
 from poolkit.host.port import Host
 
@@ -53,7 +54,9 @@ def check(pool: Any) -> None:
     if source.auth is None and source.socket is None:
         raise errors.InvalidArgument(
             f"pool '{pool.name}': a login is needed to reach hosts over the network", pool=pool.name,
-            hint="<auth type='xapi' username='root'><secret uuid=.../></auth>",
+            hint=errors.Hint(
+                errors.Setting("source/auth", "<auth type='xapi' username='root'><secret uuid=.../></auth>")
+            ),
         )  # fmt: skip
     repository = source.repository
     if repository.filter is not None:
@@ -127,3 +130,6 @@ def session(pool: Any, host: Host, volume: str | None = None, doing: str = "") -
             yield api
     except Failed as failed:
         raise failures.meaning(failed, pool.name, volume, doing) from failed
+    except Unusable as error:
+        error.volume = error.volume or volume
+        raise

@@ -12,9 +12,10 @@ from secrets import token_hex
 from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.families.xapi import client
-from poolkit.families.xapi.client import NULL, Api, Record
+from poolkit.families.xapi.client import NULL, Api
 from poolkit.families.xapi.disks import Disks
 from poolkit.families.xapi.failures import Failed, gone
+from poolkit.families.xapi.records import Record
 from poolkit.host.undo import Undo
 
 MARK = "poolkit"
@@ -38,7 +39,7 @@ class Machines:
         """
         vm, machine = machine_of(self.api, self.info, name)
         running = machine["power_state"] == "Running"
-        if running and machine["domain_type"] == "hvm" and machine["guest_metrics"] == NULL:
+        if running and _emulated(machine) and machine["guest_metrics"] == NULL:
             raise errors.Unsupported(
                 f"volume '{self.info.name}': machine '{name}' runs without drivers for Xen, and takes no disk now",
                 volume=self.info.name, hint="install them in the machine, or attach the disk while it is shut down",
@@ -60,7 +61,9 @@ class Machines:
     def _refuse_others(self, vbds: dict[str, Record], shared: bool) -> None:
         for vbd in vbds.values():
             if not shared and (vbd["currently_attached"] or vbd["other_config"].get(MARK)):
-                other = self.api.call("VM.get_name_label", vbd["VM"])
+                other = vbd["VM"]
+                with gone():
+                    other = self.api.ref("VM.get_name_label", vbd["VM"])
                 raise errors.Busy(
                     f"volume '{self.info.name}' is attached to machine '{other}'", volume=self.info.name,
                     hint=errors.Hint("detach it there, or, if both can share it, ", errors.Option("shared")),
@@ -77,8 +80,8 @@ class Machines:
             "type": "Disk", "empty": False, "other_config": {MARK: token}, "qos_algorithm_type": "",
             "qos_algorithm_params": {},
         }  # fmt: skip
-        ref = str(self.api.call("VBD.create", record))
-        return {ref: self.api.call("VBD.get_record", ref)}
+        ref = self.api.ref("VBD.create", record)
+        return {ref: self.api.record("VBD", ref)}
 
     def detach(self, name: str | None, *, force: bool) -> None:
         """Take the disk from a machine, or from all that poolkit gave it to. ``Busy`` where a machine does not let go of it.
@@ -94,9 +97,9 @@ class Machines:
 
     def _vbds(self) -> dict[str, Record]:
         found = {}
-        for ref in self.api.call("VDI.get_VBDs", self._ref):
+        for ref in self.api.refs("VDI.get_VBDs", self._ref):
             with gone():
-                found[str(ref)] = self.api.call("VBD.get_record", ref)
+                found[ref] = self.api.record("VBD", ref)
         return found
 
 
@@ -113,8 +116,8 @@ def machine_of(api: Api, info: VolumeInfo, name: str) -> tuple[str, Record]:
     """The virtual machine of that uuid or name, and its record; ``NotFound``, or ``InvalidArgument`` for several of a name."""
     found: list[str] = []
     with gone():
-        found = [str(api.call("VM.get_by_uuid", name))]
-    found = found or [str(ref) for ref in api.call("VM.get_by_name_label", name)]
+        found = [api.ref("VM.get_by_uuid", name)]
+    found = found or api.refs("VM.get_by_name_label", name)
     if not found:
         raise errors.NotFound(f"volume '{info.name}': the hosts have no machine '{name}'", volume=info.name)
     if len(found) > 1:
@@ -122,7 +125,13 @@ def machine_of(api: Api, info: VolumeInfo, name: str) -> tuple[str, Record]:
             f"volume '{info.name}': the hosts have {len(found)} machines that are called '{name}'", volume=info.name,
             hint="name it by its uuid",
         )  # fmt: skip
-    return found[0], api.call("VM.get_record", found[0])
+    return found[0], api.record("VM", found[0])
+
+
+def _emulated(machine: Record) -> bool:
+    """Whether a machine runs on emulated hardware; hosts before XenServer 7.5 have no ``domain_type`` to tell it."""
+    kind = machine.get("domain_type", "unspecified")
+    return bool(kind == "hvm" or (kind == "unspecified" and machine.get("HVM_boot_policy")))
 
 
 def remove(api: Api, ref: str, vbd: Record, *, force: bool = False) -> None:
@@ -145,6 +154,6 @@ def remove(api: Api, ref: str, vbd: Record, *, force: bool = False) -> None:
 
 def take_back(api: Api, token: str) -> None:
     """Remove the VBD that was made with this text, if it is there."""
-    for ref, vbd in api.call("VBD.get_all_records").items():
+    for ref, vbd in api.usable("VBD", "other_config").items():
         if vbd["other_config"].get(MARK) == token:
             remove(api, ref, vbd)

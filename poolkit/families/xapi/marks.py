@@ -12,13 +12,21 @@ from typing import Any
 
 from poolkit.backend import Mark, Placed
 from poolkit.families.xapi import naming
-from poolkit.families.xapi.client import Api, Record
+from poolkit.families.xapi.client import Api
 from poolkit.families.xapi.failures import gone
+from poolkit.families.xapi.records import Record
 
 NEW = "poolkit-new-"
 """Begin of the key of a disk that is being made, and of the disk that it is branched off; the value is the uuid of the latter."""
 TYPES = ("user", "system", "ephemeral")
 """Types of disks that are volumes; the others are XAPI's own (statefiles, metadata, memory images)."""
+
+SHOWN = ("managed", "type", "other_config", "uuid")
+"""Fields that ``shown`` looks at."""
+_NEEDED = ("SR", *SHOWN, "name_label", "is_a_snapshot")
+SHOWN = ("managed", "type", "other_config", "uuid")
+"""Fields that ``shown`` looks at."""
+_NEEDED = ("SR", *SHOWN, "name_label", "is_a_snapshot")
 
 FLAVOR, LABEL, ATTEMPT, SETTLED = "poolkit-flavor", "poolkit-volume", "poolkit-attempt", "poolkit-placed"
 
@@ -52,14 +60,14 @@ def settle(api: Api, ref: str, record: Record) -> None:
 
 def placed(api: Api, sr: str, flavor: str, label: str | None) -> list[Placed]:
     """The disks of a flavor, or those of one label, in all repositories of the hosts; those of ``sr`` are here."""
-    records = list(labelled(api, label) if label is not None else api.call("VDI.get_all_records").values())
+    records = list(labelled(api, label) if label is not None else api.usable("VDI", *_NEEDED).values())
     own = [one for one in records if one["SR"] == sr and shown(one)]
-    names = {str(one["uuid"]): name for name, one in zip(naming.names(own), own, strict=True)}
+    names = {one["uuid"]: name for name, one in zip(naming.names(own), own, strict=True)}
     found = []
     for one in records:
-        marks, uuid = one["other_config"], str(one["uuid"])
+        marks, uuid = one["other_config"], one["uuid"]
         if _is(one, flavor):
-            word = str(marks.get(ATTEMPT, ""))
+            word = marks.get(ATTEMPT, "")
             found.append(Placed(names.get(uuid, ""), uuid, Mark(flavor, word), uuid in names, SETTLED in marks))
     return found
 
@@ -73,6 +81,6 @@ def _is(record: Mapping[str, Any], flavor: str) -> bool:
 
 def labelled(api: Api, label: str) -> Iterator[Record]:
     """The disks of a label in all repositories."""
-    for ref in api.call("VDI.get_by_name_label", label):
+    for ref in api.refs("VDI.get_by_name_label", label):
         with gone():
-            yield api.call("VDI.get_record", ref)
+            yield api.record("VDI", ref)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from poolkit import errors
 from poolkit.families.xapi import failures, srtypes
-from poolkit.families.xapi.client import Api, Record
+from poolkit.families.xapi.client import Api
 from poolkit.families.xapi.failures import Failed
+from poolkit.families.xapi.records import Record
 
 _CANNOT = ("SR_BACKEND_FAILURE_38", "SR_OPERATION_NOT_SUPPORTED", "UNIMPLEMENTED_IN_SM_BACKEND", "NOT_IMPLEMENTED")
 
@@ -15,7 +16,7 @@ _CANNOT = ("SR_BACKEND_FAILURE_38", "SR_OPERATION_NOT_SUPPORTED", "UNIMPLEMENTED
 def manager(api: Api, type: str) -> Record | None:
     """The record of the hosts' driver (SM) for a type, if they have one."""
     wanted = srtypes.plain(type)
-    return next((one for one in api.call("SM.get_all_records").values() if one["type"] == wanted), None)
+    return next((one for one in api.usable("SM", "type").values() if one["type"] == wanted), None)
 
 
 def features(api: Api, type: str) -> frozenset[str]:
@@ -29,7 +30,7 @@ def check_type(api: Api, pool: str, type: str, keys: Sequence[str]) -> None:
     """Refuse a type that the hosts do not have, and keys that neither they nor the table of types know."""
     found = manager(api, type)
     if found is None:
-        types = sorted(str(one["type"]) for one in api.call("SM.get_all_records").values())
+        types = sorted(one["type"] for one in api.usable("SM", "type").values())
         raise errors.Unsupported(
             f"pool '{pool}': the hosts have no driver for repositories of type '{type}'", pool=pool,
             hint=f"they have {errors.some(types, 30)}",
@@ -47,7 +48,7 @@ def look(api: Api, pool: str, host: str, type: str, config: Mapping[str, str], *
     Where repositories can be side by side, as on a share, those that are there are warned of.
     """
     try:
-        text = str(api.call("SR.probe", host, dict(config), srtypes.plain(type), {}))
+        text = api.ref("SR.probe", host, dict(config), srtypes.plain(type), {})
     except Failed as failed:
         if failed.code in _CANNOT:
             return
@@ -62,7 +63,8 @@ def look(api: Api, pool: str, host: str, type: str, config: Mapping[str, str], *
         raise errors.Unsafe(
             f"pool '{pool}': the device holds a repository with the uuid {errors.some(uuids)}", pool=pool,
             hint=errors.Hint(
-                "to use it, name its uuid in the definition, <sr uuid=...>, and start the pool; to destroy what it holds: ",
+                "to use it, name its uuid ", errors.Setting("source/sr/@uuid", "in the definition, <sr uuid=...>"),
+                ", and start the pool; to destroy what it holds: ",
                 errors.remedy("build", pool, overwrite=True),
             ),
         )  # fmt: skip

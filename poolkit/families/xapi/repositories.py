@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.families.xapi import probing, srtypes
-from poolkit.families.xapi.client import NULL, Api, Record
+from poolkit.families.xapi.client import NULL, Api
 from poolkit.families.xapi.failures import Failed, gone
+from poolkit.families.xapi.records import Record
 from poolkit.host.undo import Undo
 
 MARK = "poolkit"
@@ -84,7 +85,10 @@ class Repositories:
         if len(found) > 1:
             raise errors.InvalidArgument(
                 f"pool '{wanted.pool}': the hosts have several repositories {self.words}", pool=wanted.pool,
-                hint=f"name one by its uuid, <sr uuid=...>, or its host: {errors.some([one.uuid for one in found])}",
+                hint=errors.Hint(
+                    "name one by its uuid, ", errors.Setting("source/sr/@uuid", "<sr uuid=...>"),
+                    f", or its host: {errors.some([one.uuid for one in found])}",
+                ),
             )  # fmt: skip
         return found[0] if found else None
 
@@ -103,31 +107,36 @@ class Repositories:
     def _named(self) -> Iterator[Repository]:
         api, wanted = self.api, self.wanted
         if wanted.uuid:
-            ref = None
+            refs: list[str] = []
             with gone():
-                ref = api.call("SR.get_by_uuid", wanted.uuid)
-            if ref is None:
+                refs.append(api.ref("SR.get_by_uuid", wanted.uuid))
+            if not refs:
                 return
-            record = api.call("SR.get_record", ref)
+            (ref,) = refs
+            record = api.record("SR", ref)
             if record["type"] != srtypes.plain(wanted.type):
                 raise errors.InvalidArgument(
                     f"pool '{wanted.pool}': repository {wanted.uuid} is of type {record['type']}, not {wanted.type}",
-                    pool=wanted.pool, hint=f"<format type='{record['type']}'/>",
+                    pool=wanted.pool,
+                    hint=errors.Hint(
+                        errors.Setting("source/format/@type", f"<format type='{record['type']}'/>", record["type"])
+                    ),
                 )  # fmt: skip
             yield Repository(ref, record)
         elif wanted.filter == "default-sr:true":
-            for pool in api.call("pool.get_all_records").values():
-                if pool["default_SR"] != NULL:
-                    yield Repository(pool["default_SR"], api.call("SR.get_record", pool["default_SR"]))
+            for pool in api.records("pool").values():
+                with gone():  # the default may be one that was forgotten
+                    if pool["default_SR"] != NULL:
+                        yield Repository(pool["default_SR"], api.record("SR", pool["default_SR"]))
         elif wanted.filter:
             key, _, value = wanted.filter.removeprefix("other-config:").partition("=")
-            for ref, record in api.call("SR.get_all_records").items():
+            for ref, record in api.usable("SR", "other_config").items():
                 if record["other_config"].get(key) == value:
                     yield Repository(ref, record)
         else:
-            for ref in api.call("SR.get_by_name_label", wanted.label):
+            for ref in api.refs("SR.get_by_name_label", wanted.label):
                 with gone():
-                    yield Repository(ref, api.call("SR.get_record", ref))
+                    yield Repository(ref, api.record("SR", ref))
 
     def need(self) -> Repository:
         """The SR; ``NotFound`` where the hosts do not know it."""
@@ -143,27 +152,29 @@ class Repositories:
         )
 
     def _others(self) -> list[str]:
-        records = self.api.call("SR.get_all_records").values()
+        records = self.api.usable("SR", "name_label", "type", "uuid").values()
         return [f"'{one['name_label']}' ({one['type']}, {one['uuid']})" for one in records] or ["none"]
 
     # -- hosts ------------------------------------------------------------------------------------------------------
 
     def _master(self) -> str:
         """The reference of the master."""
-        return str(next(iter(self.api.call("pool.get_all_records").values()))["master"])
+        for pool in self.api.records("pool").values():
+            return str(pool["master"])
+        raise errors.HostError(f"pool '{self.wanted.pool}': {self.api.where} is in no pool", pool=self.wanted.pool)
 
     def _hosts(self, shared: bool) -> list[str]:
         """The references of the hosts that use the SR: all that work, or the one of an SR that is not shared."""
-        records = self.api.call("host.get_all_records")
+        records = self.api.records("host")
         if shared:
             return [ref for ref, record in records.items() if record["enabled"]]
         name = self.wanted.host
         if name is None:
             return [self._master()]
         for ref, record in records.items():
-            if name in (record["uuid"], record["name_label"], record["hostname"], record["address"]):
+            if name in map(record.get, ("uuid", "name_label", "hostname", "address")):
                 return [ref]
-        said = errors.some([str(record["name_label"]) for record in records.values()])
+        said = errors.some([str(record.get("name_label")) for record in records.values()])
         raise errors.NotFound(
             f"pool '{self.wanted.pool}': there is no host '{name}'", pool=self.wanted.pool, hint=f"there are {said}"
         )
@@ -171,9 +182,9 @@ class Repositories:
     def pbds(self, found: Repository) -> dict[str, Record]:
         """The PBDs of an SR by reference."""
         records = {}
-        for ref in self.api.call("SR.get_PBDs", found.ref):
+        for ref in self.api.refs("SR.get_PBDs", found.ref):
             with gone():
-                records[str(ref)] = self.api.call("PBD.get_record", ref)
+                records[ref] = self.api.record("PBD", ref)
         return records
 
     def plugged(self, found: Repository) -> bool:
@@ -208,18 +219,18 @@ class Repositories:
             self.undo(f"forget repository {wanted.uuid}", "introduced", wanted.uuid),
         )
         what = [wanted.uuid, wanted.label, "", srtypes.plain(wanted.type), wanted.content, wanted.shared]
-        ref = api.call("SR.introduce", *what, {INTRODUCED: wanted.owner})
-        return Repository(ref, api.call("SR.get_record", ref))
+        ref = api.ref("SR.introduce", *what, {INTRODUCED: wanted.owner})
+        return Repository(ref, api.record("SR", ref))
 
     def _plug_new(self, found: Repository, host: str) -> None:
         wanted, api = self.wanted, self.api
         srtypes.check(wanted.pool, wanted.type, dict.fromkeys(wanted.keys), whole=True)
-        uuid = api.call("host.get_uuid", host)
+        uuid = api.ref("host.get_uuid", host)
         undo = self.undo(f"remove the connection of host {uuid}", "pbd", found.uuid, uuid)
         self.host.step(f"connect host {uuid} with repository {found.uuid}", undo)
         record = {"host": host, "SR": found.ref, "device_config": wanted.config(), "other_config": {MARK: wanted.owner}}
         try:
-            ref = api.call("PBD.create", record)
+            ref = api.ref("PBD.create", record)
         except Failed as failed:
             if failed.code != "PBD_EXISTS" or len(failed.params) < 3:
                 raise
@@ -264,7 +275,7 @@ class Repositories:
         what = [0, wanted.label, "", srtypes.plain(wanted.type), wanted.content, wanted.shared, {BUILT: token}]
         ref = api.run("SR.create", host, config, *what, what="make the repository")
         self.host.files.fault("mark")
-        for pbd in api.call("SR.get_PBDs", ref):
+        for pbd in api.refs("SR.get_PBDs", ref):
             api.call("PBD.remove_from_other_config", pbd, MARK)
             api.call("PBD.add_to_other_config", pbd, MARK, wanted.owner)
         return True
@@ -292,7 +303,7 @@ class Repositories:
         found = self.find()
         if found is None:
             return False
-        disks = [vdi for vdi in self.api.call("VDI.get_all_records").values() if vdi["SR"] == found.ref]
+        disks = [vdi for vdi in self.api.records("VDI").values() if vdi["SR"] == found.ref]
         left = [vdi["name_label"] or vdi["uuid"] for vdi in disks if vdi["managed"] and vdi["type"] != "rrd"]
         if left:
             raise errors.Unsafe(
@@ -329,14 +340,14 @@ class Repositories:
 
     def _back_introduced(self, uuid: str) -> None:
         with gone():
-            ref = self.api.call("SR.get_by_uuid", uuid)
-            if self.api.call("SR.get_record", ref)["sm_config"].get(INTRODUCED) == self.wanted.owner:
+            ref = self.api.ref("SR.get_by_uuid", uuid)
+            if self.api.record("SR", ref)["sm_config"].get(INTRODUCED) == self.wanted.owner:
                 self.api.run("SR.forget", ref)
 
     def _back_pbd(self, sr: str, host: str) -> None:
         with gone():
-            found = self.api.call("SR.get_by_uuid", sr)
-            there = self.api.call("host.get_by_uuid", host)
+            found = self.api.ref("SR.get_by_uuid", sr)
+            there = self.api.ref("host.get_by_uuid", host)
             for ref, pbd in self.pbds(Repository(found, {})).items():
                 if pbd["host"] == there and pbd["other_config"].get(MARK) == self.wanted.owner:
                     self.api.run("PBD.unplug", ref)
@@ -344,23 +355,23 @@ class Repositories:
 
     def _back_plugged(self, uuid: str) -> None:
         with gone():
-            ref = self.api.call("PBD.get_by_uuid", uuid)
-            if self.api.call("PBD.get_record", ref)["other_config"].get(MARK) == self.wanted.owner:
+            ref = self.api.ref("PBD.get_by_uuid", uuid)
+            if self.api.record("PBD", ref)["other_config"].get(MARK) == self.wanted.owner:
                 self.api.run("PBD.unplug", ref)
                 self.api.call("PBD.remove_from_other_config", ref, MARK)
 
     def _back_unplugged(self, uuid: str) -> None:
         with gone():
-            ref = self.api.call("PBD.get_by_uuid", uuid)
-            if not self.api.call("PBD.get_record", ref)["currently_attached"]:
+            ref = self.api.ref("PBD.get_by_uuid", uuid)
+            if not self.api.record("PBD", ref)["currently_attached"]:
                 self.api.call("PBD.remove_from_other_config", ref, MARK)
                 self.api.call("PBD.add_to_other_config", ref, MARK, self.wanted.owner)
                 self.api.run("PBD.plug", ref)
 
     def _back_built(self, token: str) -> None:
         self.api.settle("SR.create")
-        for ref, record in self.api.call("SR.get_all_records").items():
+        for ref, record in self.api.usable("SR", "sm_config").items():
             if record["sm_config"].get(BUILT) == token:
-                for pbd in self.api.call("SR.get_PBDs", ref):
+                for pbd in self.api.refs("SR.get_PBDs", ref):
                     self.api.run("PBD.unplug", pbd)
                 self.api.run("SR.destroy", ref)

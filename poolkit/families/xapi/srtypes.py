@@ -129,7 +129,9 @@ def check(pool: str, type: str, given: Mapping[str, Any], *, whole: bool) -> Non
     if whole and missing:
         raise errors.InvalidArgument(
             f"pool '{pool}': repositories of type '{found.type}' need the parameter '{missing[0]}'", pool=pool,
-            hint=f"<param name='{missing[0]}' value='...'/>",
+            hint=errors.Hint(
+                errors.Setting("source/param", f"<param name='{missing[0]}' value='...'/>", missing[0])
+            ),
         )  # fmt: skip
 
 

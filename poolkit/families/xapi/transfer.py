@@ -162,7 +162,7 @@ class Moving:
     @contextlib.contextmanager
     def _task(self, what: str) -> Iterator[str]:
         """A task for a transfer, which says in the end how it went."""
-        task = str(self.api.call("task.create", f"poolkit {what}", f"{what} of VDI {self.uuid}"))
+        task = self.api.ref("task.create", f"poolkit {what}", f"{what} of VDI {self.uuid}")
         try:
             yield task
         except BaseException:

@@ -16,7 +16,7 @@ from poolkit import errors
 from poolkit.engine import Engine, marking, placing
 from poolkit.families.xapi import marks
 from tests.backends.xensm import MIB, pool_of, prepare, volume_of
-from tests.backends.xensm_server import calls
+from tests.backends.xensm.server import calls
 from tests.sweep import setting
 from tests.xapi import Xapi
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,36 +25,14 @@ from poolkit.families.xapi import client, disks, failures, line, marks
 from poolkit.families.xapi.client import Api
 from poolkit.families.xapi.failures import Failed
 from poolkit.host import Host
+from tests.backends.deaths import deaths
+from tests.backends.deaths import failures as failing
+from tests.sweep import Sampled
 
-from ..sweep import Sampled
-from ..xapi import Xapi
-from .deaths import deaths
-from .deaths import failures as failing
-from .xensm import MIB, PEER, pool_of, prepare, started, volume_of
-from .xensm_server import calls
+from . import MIB, PEER, pool_of, prepare, started, volume_of
 
 pytestmark = [PEER, pytest.mark.tools("qemu-img", "openssl")]
 DATAMODEL = os.environ.get("POOLKIT_XAPI_DATAMODEL", "")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def engine(root: Path, xapi: Any) -> Iterator[Engine]:
-    with Engine(root) as engine:
-        prepare(engine, xapi)
-        yield engine
-    if isinstance(xapi, Xapi):
-        xapi.control("clear")
-
-
-@pytest.fixture
-def api(xapi: Any) -> Iterator[Api]:
-    with calls(xapi) as api:
-        yield api
 
 
 def names(pool: Pool) -> list[str]:

@@ -11,8 +11,7 @@ import pytest
 
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
-
-from ..xapi import REAL
+from tests.xapi import REAL
 
 MIB = 1 << 20
 PEER = pytest.mark.skipif(bool(REAL), reason="a real host has no such storage, and no knobs for tests")

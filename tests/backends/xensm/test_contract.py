@@ -15,8 +15,8 @@ from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.testing import BackendContract
 
-from .xensm import PEER, pool_of, prepare
-from .xensm_server import calls
+from . import PEER, pool_of, prepare
+from .server import calls
 
 pytestmark = pytest.mark.tools("qemu-img")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,12 @@ from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.families.xapi import naming, srtypes
 from poolkit.families.xapi.client import Api
+from tests import leaks
 
-from .. import leaks
-from .xensm import MIB, PEER, files, pool_of, prepare, started, volume_of
-from .xensm_server import calls
+from . import MIB, PEER, files, pool_of, started, volume_of
 
 pytestmark = [PEER, pytest.mark.tools("qemu-img")]
 NFS = {"server": "nas", "serverpath": "/export"}
-
-
-@pytest.fixture
-def engine(tmp_path: Path, xapi: Any) -> Iterator[Engine]:
-    with Engine(tmp_path / "root") as engine:
-        prepare(engine, xapi)
-        yield engine
-
-
-@pytest.fixture
-def api(xapi: Any) -> Iterator[Api]:
-    with calls(xapi) as api:
-        yield api
 
 
 def content(volume: Any, **how: int) -> bytes:
@@ -485,5 +470,5 @@ def test_a_wrong_login_is_said(engine: Engine, xapi: Any) -> None:
 
 
 def test_the_manual_has_the_table_of_types() -> None:
-    page = (Path(__file__).parents[2] / "docs/pools/xensm.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/pools/xensm.md").read_text()
     assert srtypes.table() in page, "write the answer of srtypes.table() between the two comments"

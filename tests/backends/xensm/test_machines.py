@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,13 @@ from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.engine.volume import Volume
 from poolkit.families.xapi.client import Api
+from tests.backends.deaths import deaths
+from tests.backends.deaths import failures as failing
+from tests.sweep import Sampled
 
-from ..sweep import Sampled
-from .deaths import deaths
-from .deaths import failures as failing
-from .xensm import MIB, PEER, prepare, started, volume_of
-from .xensm_server import calls
+from . import MIB, PEER, started, volume_of
 
 pytestmark = [PEER, pytest.mark.tools("qemu-img")]
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def engine(root: Path, xapi: Any) -> Iterator[Engine]:
-    with Engine(root) as engine:
-        prepare(engine, xapi)
-        yield engine
-
-
-@pytest.fixture
-def api(xapi: Any) -> Iterator[Api]:
-    with calls(xapi) as api:
-        yield api
 
 
 @pytest.fixture
