@@ -10,11 +10,11 @@ import contextlib
 import functools
 import os
 import stat
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NoReturn
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from poolkit import errors
-from poolkit.backend import Backend, Source, Transfer, Usage, VolumeInfo
+from poolkit.backend import Backend, Mark, Source, Transfer, Usage, VolumeInfo
 from poolkit.host import streams, undo, worker
 from poolkit.host.port import Host
 from poolkit.host.undo import Undo
@@ -52,6 +52,15 @@ class Away:
     def __init__(self, backend: Backend) -> None:
         self._here = backend
         self._usage: Usage | None = None
+
+    @property
+    def mark(self) -> Mark | None:
+        """As that of the backend, here and in the child."""
+        return self._here.mark
+
+    @mark.setter
+    def mark(self, mark: Mark | None) -> None:
+        self._here.mark = mark
 
     def __getattr__(self, name: str) -> Any:
         if name == "scan" and "volumes" in self._here.may_hang:
@@ -140,7 +149,8 @@ class Away:
     ) -> Generator[Any, None, Any]:
         here = self._here
         here.working_on = about
-        return worker.run(here.host, function, (type(here), here.pool, *facts), answers=here.answers, **how)
+        made = type(here) if here.mark is None else _Marking(type(here), here.mark)
+        return worker.run(here.host, function, (made, here.pool, *facts), answers=here.answers, **how)
 
     def _result(self, work: Generator[Any, None, Any]) -> Any:
         try:
@@ -175,7 +185,19 @@ _SEND = f"{__name__}:do_send"
 _TAKE_BACK = f"{__name__}:do_take_back"
 _LISTING = f"{__name__}:do_listing"
 
-Class = type[Backend]
+Class = Callable[[Any, Host], Backend]
+
+
+class _Marking(NamedTuple):
+    """A class of backends of which each marks what it makes."""
+
+    cls: type[Backend]
+    mark: Mark
+
+    def __call__(self, pool: Any, host: Host) -> Backend:
+        made = self.cls(pool, host)
+        made.mark = self.mark
+        return made
 
 
 def do_call(host: Host, cls: Class, pool: Any, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
@@ -216,7 +238,7 @@ def do_take_back(host: Host, cls: str, document: str, what: Sequence[Any]) -> No
     from poolkit.model import Pool
 
     module, _, name = cls.partition(":")
-    backend: Class = getattr(importlib.import_module(module), name)
+    backend: type[Backend] = getattr(importlib.import_module(module), name)
     pool = xmlmap.given(document, Pool, lambda _: [backend.definition], filename="<journal>", strict=False)
     backend(pool, host).take_back(*what)
 

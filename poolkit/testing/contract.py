@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from poolkit.testing.deaths import DeathContract
 from poolkit.testing.documents import DocumentContract
+from poolkit.testing.marks import MarkContract
 from poolkit.testing.means import check_listing
 from poolkit.testing.pools import PoolContract
 from poolkit.testing.volumes import VolumeContract
@@ -11,7 +12,7 @@ from poolkit.testing.volumes import VolumeContract
 __all__ = ["BackendContract", "check_listing"]
 
 
-class BackendContract(PoolContract, VolumeContract, DocumentContract, DeathContract):
+class BackendContract(PoolContract, VolumeContract, MarkContract, DocumentContract, DeathContract):
     """What every backend owes. Subclass it, define the fixture ``pool_xml`` and run it on real storage.
 
     ``pool_xml`` is the definition of a pool whose storage exists or can be built. A type without ``create`` needs storage that

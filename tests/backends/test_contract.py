@@ -16,9 +16,11 @@ import pytest
 from poolkit.backend import VolumeInfo
 from poolkit.testing import BackendContract
 from poolkit.testing.contract import check_listing
+from poolkit.testing.marks import MarkContract
 
 from .toys.installed import installed
 from .toys.lun import SIZE, LunBackend
+from .toys.marking import DistantMarkingBackend, MarkingBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,6 +36,18 @@ class TestLun(BackendContract):
         for number in range(3):
             (tmp_path / "array" / f"lun-{number}").write_bytes(bytes(SIZE))
         return f"<pool type='lun'><name>array</name><source><array path='{tmp_path}/array'/></source></pool>"
+
+
+@pytest.mark.parametrize("type", ["marking", "distant-marking"])
+class TestMarking(MarkContract):
+    @pytest.fixture(autouse=True)
+    def toys(self) -> Iterator[None]:
+        yield from installed(MarkingBackend, DistantMarkingBackend)
+
+    @pytest.fixture
+    def pool_xml(self, tmp_path: Path, type: str) -> str:
+        (tmp_path / "array").mkdir()
+        return f"<pool type='{type}'><name>array</name><source><array path='{tmp_path}/array'/></source></pool>"
 
 
 @cache
@@ -115,6 +129,25 @@ def test_rounding_that_is_not_foretold_fails() -> None:
 )
 def test_a_missing_verb_that_does_not_say_so_fails(toy: str, why: str) -> None:
     assert why in outcome(toy, "missing_verbs_say_so")["test_missing_verbs_say_so"]
+
+
+MARKS = {
+    "Private": ("a_marked_volume_is_told_of", "placed does not tell of volume 'first', which was made with a mark"),
+    "Named": ("marks_say_where_they_are_kept", "marks says 'array of array', and of the same storage elsewhere"),
+    "Every": ("a_marked_volume_is_told_of", "a volume of flavor 'contract-gold' is told as one of 'contract-silver'"),
+    "Hasty": ("a_marked_volume_is_told_of", "volume 'first' is said to be settled, and nobody settled it"),
+    "Idle": ("a_settled_volume_stays_settled", "volume 'first' was settled, and placed does not say so"),
+    "Late": ("a_volume_is_marked_from_the_begin", "volume 'first' is listed, and placed does not tell of it"),
+    "Copying": ("a_copy_has_no_mark_of_its_source", "after a clone with the mark None placed tells"),
+    "Keeping": ("what_is_deleted_is_told_of_no_more", "volume 'first' was deleted, and placed tells"),
+}
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_marks_that_are_kept_badly_fail(kind: str) -> None:
+    test, why = MARKS[kind]
+    said = outcome(f"Test{kind}Marks", test)
+    assert why in said[f"test_{test}"]
 
 
 def test_each_assertion_of_the_contract_says_why() -> None:

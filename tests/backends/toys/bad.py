@@ -13,6 +13,7 @@ from .careless import CarelessBackend, GenerousBackend, GreedyBackend, MuteBacke
 from .forgetful import ForgetfulBackend
 from .installed import installed
 from .lun import SIZE, BadLunBackend, IdleLunBackend
+from .marking import BAD
 
 
 class OnArray(BackendContract):
@@ -21,7 +22,7 @@ class OnArray(BackendContract):
     @pytest.fixture(autouse=True)
     def toys(self) -> Iterator[None]:
         yield from installed(
-            BadLunBackend, IdleLunBackend, CarelessBackend, GenerousBackend, GreedyBackend, MuteBackend, WillingBackend
+            BadLunBackend, IdleLunBackend, CarelessBackend, GenerousBackend, GreedyBackend, MuteBackend, WillingBackend, *BAD
         )  # fmt: skip
 
     @pytest.fixture
@@ -68,3 +69,35 @@ class TestMute(OnArray):
 
 class TestWilling(OnArray):
     type = "willing"
+
+
+class TestPrivateMarks(OnArray):
+    type = "private-marking"
+
+
+class TestNamedMarks(OnArray):
+    type = "named-marking"
+
+
+class TestEveryMarks(OnArray):
+    type = "every-marking"
+
+
+class TestHastyMarks(OnArray):
+    type = "hasty-marking"
+
+
+class TestIdleMarks(OnArray):
+    type = "idle-marking"
+
+
+class TestLateMarks(OnArray):
+    type = "late-marking"
+
+
+class TestCopyingMarks(OnArray):
+    type = "copying-marking"
+
+
+class TestKeepingMarks(OnArray):
+    type = "keeping-marking"
