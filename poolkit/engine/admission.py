@@ -84,7 +84,7 @@ def refuse_claims_of_others(core: Core, name: str, claims: Iterable[str], *, act
         return
     claim, other = taken
     raise errors.Conflict(
-        f"pool '{name}' would use {_claim_words(claim)}, which belongs to {'the active ' if active else ''}pool '{other}'",
+        f"pool '{name}' would use {claim_words(claim)}, which belongs to {'the active ' if active else ''}pool '{other}'",
         pool=name,
         hint=f"{'stop' if active else 'undefine'} '{other}', or give this pool another source or target",
     )
@@ -121,7 +121,7 @@ def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
     # Two paths can lead to one directory, which text does not show; network file systems are not asked, as that may hang.
     from poolkit.host.mounts import network_of
 
-    if not _lists(definition.type):
+    if not lists(definition.type):
         return
     path, mounts = definition.target.path, host.mounts()
     if network_of(path, mounts):
@@ -129,7 +129,7 @@ def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
     facts = os.stat(path)
     place = identity(facts)
     for other, target, type in core.inventory.on_directory(core.boot, facts.st_ino):
-        if other == definition.name or not _lists(type) or network_of(target, mounts):
+        if other == definition.name or not lists(type) or network_of(target, mounts):
             continue
         with contextlib.suppress(OSError):
             if identity(os.stat(target)) == place:
@@ -140,7 +140,7 @@ def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
                 )
 
 
-def _lists(type: str) -> bool:
+def lists(type: str) -> bool:
     """Whether the volumes of pools of that type are the entries of a directory."""
     try:
         return registry.backend(type).file_backed
@@ -155,7 +155,8 @@ def with_uuid(definition: Any, uuid: str) -> Any:
     return replace(definition, uuid=uuid)
 
 
-def _claim_words(claim: str) -> str:
+def claim_words(claim: str) -> str:
+    """A claim in a sentence."""
     kind, _, value = claim.partition(" ")
     return f"the {kind} '{value}'"
 

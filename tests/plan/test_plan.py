@@ -368,11 +368,13 @@ def test_flavors_go_before_the_pools_that_are_their_backends(world: World) -> No
     world.write("silver.xml", FLAVOR.format("silver", "one", "<backend pool='more'/>"))
     world.apply()
     world.pool("images", "state='absent'")
-    kept = world.plan()
-    done = kept.apply(delete=True)
-    [failed] = done.failed
-    assert failed.entry.ident == "pool images" and isinstance(failed.error, errors.HasDependents)
-    assert failed.error.flavors == ("gold", "silver") and world.engine.pool("images").info.active
+    with pytest.raises(errors.InvalidDefinition) as caught:
+        world.plan()
+    assert [problem.message for problem in caught.value.problems] == [
+        f"pool 'images' is to be absent, and is a backend of flavor '{name}', at {world.documents}/{name}.xml:1:1"
+        for name in ("gold", "silver")
+    ]
+    assert {problem.source for problem in caught.value.problems} == {f"{world.documents}/images.xml"}
     world.write("gold.xml", FLAVOR.format("gold", "one", "<wanted state='absent'/>"))
     world.write("silver.xml", FLAVOR.format("silver", "one", "").replace("images", "more"))
     entries = {entry.ident: entry for entry in world.plan().entries}

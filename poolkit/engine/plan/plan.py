@@ -109,10 +109,14 @@ class Plan:
             for result in results:
                 report(result)
             results += carrier.run(self.entries, report)
-        again = compare(engine, self.wanted, folder=self.folder, prune=self.prune)
         ill = {result.entry.ident for result in results if result.error is not None}
-        remaining = tuple(e for e in again.entries if e.action != "none" and e.ident not in ill)
-        return Applied(tuple(results), remaining)
+        try:
+            again = compare(engine, self.wanted, folder=self.folder, prune=self.prune).entries
+        except errors.InvalidDefinition:
+            if not ill:
+                raise
+            again = ()  # what is in the way is there since the apply; the results tell of it
+        return Applied(tuple(results), tuple(e for e in again if e.action != "none" and e.ident not in ill))
 
     def _refreshed(self, wait: float) -> Iterator[Result]:
         """List pools anew whose listing has a wanted volume otherwise than it is: others were there, or a verb was killed.

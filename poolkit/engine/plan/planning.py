@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
+from poolkit.engine.plan import conflicts
 from poolkit.engine.plan.comparing import of_pool, of_volume
 from poolkit.engine.plan.descriptions import absent, flavor, secret
 from poolkit.engine.plan.entries import Action, Change, Entry, Word
@@ -55,12 +56,21 @@ class Planner:
         pools = {name: self._pool(one) for name, one in self.pools.items()}
         volumes = [entry for one in self.volumes if (entry := self._volume(one)) is not None]
         removals = list(pruned(self.present, self.prunable, self._described, self.tasks))
+        self._refuse_conflicts(pools, flavors, [entry for entry, _ in removals])
         if self.problems:
             raise InvalidDefinition(self.problems)
         self.tasks.update((entry.ident, task) for entry, task in removals)
         ordering = Ordering(self.present, self.tasks, self.pools, self._places)
         entries = ordering.run(Groups(secrets, flavors, pools, volumes, [entry for entry, _ in removals]))
         return Planned(entries, self.tasks, sorted(self._stale))
+
+    def _refuse_conflicts(self, pools: Mapping[str, Entry], flavors: Iterable[Entry], pruned: Iterable[Entry]) -> None:
+        self.problems += conflicts.of_pools(self.present, self.pools, pools, self.state)
+        removed = [entry for entry in (*pools.values(), *flavors, *pruned) if entry.action == "remove"]
+        going = {entry.name: self.pools.get(entry.name) for entry in removed if entry.kind == "pool"}
+        gone = [entry.name for entry in removed if entry.kind == "flavor"]
+        staying = [one for one in self._of("flavor") if not absent(one)]
+        self.problems += conflicts.of_flavors(self.present, staying, going, gone)
 
     def _of(self, kind: str) -> Iterator[Wanted]:
         return (one for one in self.wanted if one.kind == kind)

@@ -87,7 +87,10 @@ def read(documents: Iterable[Document], *, strict: bool = True) -> list[Wanted]:
             found += _parsed(text, strict, problems)
         elif isinstance(one, os.PathLike):
             for path in _files(os.fspath(one)):
-                found += _parsed(_opened(path), strict, problems)
+                if os.path.islink(path) and not os.path.exists(path):
+                    problems.append(_dangling(path))
+                else:
+                    found += _parsed(_opened(path), strict, problems)
         else:
             raise errors.InvalidArgument(
                 f"an object of type {type(one).__name__} is no document",
@@ -113,12 +116,21 @@ def _files(path: str) -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _files(entry.path)
-        elif entry.name.endswith(".xml") and not entry.is_dir():
-            if os.path.exists(entry.path) and not entry.is_file():  # to open a pipe waits for a writer
+        elif entry.name.endswith(".xml") and not os.path.isdir(entry.path):
+            if os.path.exists(entry.path) and not os.path.isfile(entry.path):  # to open a pipe waits for a writer
                 raise errors.InvalidArgument(
                     f"'{entry.path}' is neither a file nor a folder", hint="take it out of the folder of documents"
                 )
             yield entry.path
+
+
+def _dangling(path: str) -> Problem:
+    """A symbolic link that leads nowhere: an editor's lock, or the document of a folder that was moved."""
+    from poolkit.xmlmap.quote import shown
+
+    return Problem(
+        shown(path, 4096), 0, 0, "", f"is a symbolic link to '{shown(os.readlink(path), 4096)}', which leads nowhere"
+    )
 
 
 def _opened(path: str) -> _Text:

@@ -1,0 +1,123 @@
+"""What documents want that cannot be together, found before anything is done: each with the places of both.
+
+A verb would refuse it as well, but only at the second of the two, when the first is done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from poolkit import errors
+from poolkit.engine import admission
+from poolkit.engine.plan.entries import Entry
+from poolkit.engine.plan.present import Present
+from poolkit.engine.plan.sources import Wanted
+from poolkit.errors import Problem
+
+
+def of_pools(
+    present: Present, pools: Mapping[str, Wanted], entries: Mapping[str, Entry], state: Callable[[str], str | None]
+) -> Iterator[Problem]:
+    """Pools that would have one source, target or directory, or one of which the name is another's uuid.
+
+    ``pools`` are those with a document, ``entries`` what is to be done to each, ``state`` gives the state that one is to have.
+    """
+    staying = {name: one for name, one in pools.items() if state(name) != "absent"}
+    yield from _names(staying)
+    taken: dict[str, Wanted] = {}
+    for name, one in staying.items():
+        try:
+            claims = list(present.core.definitions.backend(one.definition).claims())
+        except errors.PoolkitError as error:
+            yield one.problem(str(error))
+            continue
+        first = next(((claim, taken[claim]) for claim in claims if claim in taken), None)
+        if first is not None:
+            claim, other = first
+            yield one.problem(
+                f"pool '{name}' would use {admission.claim_words(claim)}, as pool '{other.name}' does, at {other.place}"
+            )
+            continue
+        taken.update(dict.fromkeys(claims, one))
+        if "define" in entries[name].steps:
+            yield from _taken(present, one, claims, pools)
+    yield from _directories(present, [one for name, one in staying.items() if state(name) != "inactive"])
+
+
+def _names(pools: Mapping[str, Wanted]) -> Iterator[Problem]:
+    for one in pools.values():
+        other = pools.get(one.definition.uuid or "")
+        if other is not None and other is not one:
+            yield one.problem(
+                f"the uuid of pool '{one.name}' is the name of another pool, at {other.place}", "/pool/uuid"
+            )
+
+
+def _taken(present: Present, one: Wanted, claims: list[str], described: Mapping[str, Wanted]) -> Iterator[Problem]:
+    """What a pool that no document describes has already; those that are described may be on the way to something else."""
+    found = present.core.inventory.claimed(claims, unless=one.name)
+    if found is not None and found[1] not in described and present.pool(found[1]) is not None:
+        yield one.problem(
+            f"pool '{one.name}' would use {admission.claim_words(found[0])}, which belongs to pool '{found[1]}', "
+            "which no document describes"
+        )
+
+
+def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]:
+    """Pools whose paths lead to one directory; network file systems are not asked, as that may hang."""
+    from poolkit.host.mounts import network_of
+    from poolkit.host.undo import identity
+
+    found: dict[Any, Wanted] = {}
+    mounts = present.host.mounts()
+    for one in pools:
+        path = getattr(getattr(one.definition, "target", None), "path", None)
+        if path is None or not admission.lists(one.definition.type) or network_of(path, mounts):
+            continue
+        try:
+            place = tuple(identity(os.stat(path)))
+        except OSError:
+            continue  # it is made when the pool is built, or mounted when it is started
+        other = found.setdefault(place, one)
+        theirs = other.definition.target.path
+        if other is not one and os.path.normpath(theirs) != os.path.normpath(path):
+            yield one.problem(
+                f"pool '{one.name}' would list the directory of pool '{other.name}', at {other.place}: '{path}' and "
+                f"'{theirs}' are the same",
+                "/pool/target/path",
+            )
+
+
+def of_flavors(
+    present: Present, wanted: Iterable[Wanted], going: Mapping[str, Wanted | None], gone: Iterable[str]
+) -> Iterator[Problem]:
+    """Pools that are to go while a flavor that stays has them as a backend.
+
+    ``wanted`` are the flavors that are to be, ``going`` the pools that are to go, with their documents (None for one that is
+    pruned), ``gone`` the names of flavors that go.
+    """
+    if not going:
+        return
+    documents = {one.name: one for one in wanted}
+    left = set(gone)
+    flavors = {name: flavor for name, flavor in present.flavors().items() if name not in left}
+    flavors |= {name: one.definition for name, one in documents.items()}
+    for flavor in flavors.values():
+        described = documents.get(flavor.name)
+        for pool in dict.fromkeys(backend.pool for backend in flavor.backends if backend.pool in going):
+            where = f", at {described.place}" if described is not None else ""
+            one = going[pool]
+            if one is not None:
+                yield one.problem(f"pool '{pool}' is to be absent, and is a backend of flavor '{flavor.name}'{where}")
+            elif described is not None:
+                yield described.problem(
+                    f"flavor '{flavor.name}' has pool '{pool}' as a backend, which no document describes any more and which "
+                    "would be removed"
+                )
+            else:
+                yield Problem(
+                    f"pool '{pool}'", 0, 0, "",
+                    f"no document describes it any more, and it would be removed; it is a backend of flavor '{flavor.name}'",
+                )  # fmt: skip
