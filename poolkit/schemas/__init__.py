@@ -56,10 +56,14 @@ def several(pools: list[type] | None = None) -> list[type]:
 
 
 def generate(pools: list[type] | None = None) -> dict[str, str]:
-    """Every schema file by name, with the pool types that come with poolkit or those of ``pools``."""
-    from poolkit.xmlmap.grammar import files
+    """Every schema file by name, with the pool types that come with poolkit or those of ``pools``.
+
+    Those of a file with several documents refer to the others, which have to stand beside them.
+    """
+    from poolkit.documents import Documents
+    from poolkit.xmlmap.grammar import files, referring
 
     made: dict[str, str] = {}
-    for stem, classes in {**documents(pools), "documents": several(pools)}.items():
+    for stem, classes in documents(pools).items():
         made |= files(classes, stem)
-    return made
+    return made | referring(Documents, STEMS["documents"], [STEMS[tag] for tag in Documents.holds])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .element import Element
 from .rng import Rng
 from .tree import compile_class, tag_table
 from .variants import Lines
@@ -37,7 +38,8 @@ def xsd(classes: Sequence[type], namespace: str = "") -> str:
 
     The schema of the documents imports the others as ``PREFIX.xsd``; see ``files``.
     """
-    made = Xsd(namespace)
+    table = tag_table(classes)
+    made = Xsd(namespace, "" if namespace else f"{next(iter(table), '')}-")
     out = made.out
     out.depth = 1
     if namespace:
@@ -58,7 +60,7 @@ def xsd(classes: Sequence[type], namespace: str = "") -> str:
         for lines in done.values():
             out.lines += lines
         return made.finish()
-    for tag, kinds in tag_table(classes).items():
+    for tag, kinds in table.items():
         bodies = {kind: compile_class(cls) for kind, cls in kinds.items()}
         out.open(f'xs:element name="{tag}"')
         if held := kinds[""].holds if "" in kinds else ():
@@ -79,6 +81,16 @@ def files(classes: Sequence[type], stem: str) -> dict[str, str]:
     return made
 
 
+def referring(cls: type[Element], stem: str, stems: Sequence[str]) -> dict[str, str]:
+    """The schema files of ``cls``, which holds documents, by name; they refer to ``STEM.rng`` and ``STEM.xsd`` beside them."""
+    made = Xsd("", included=[f"{one}.xsd" for one in stems])
+    made.out.depth = 1
+    made.out.open(f'xs:element name="{cls.tag}"')
+    made.several(cls.holds)
+    made.out.close("xs:element")
+    return {f"{stem}.rng": Rng([cls]).referring(cls, stems), f"{stem}.xsd": made.finish()}
+
+
 def rng_validator(classes: Sequence[type]) -> Any:
     """An ``lxml.etree.RelaxNG`` of ``classes``."""
     from lxml import etree
@@ -97,4 +109,4 @@ def xsd_validator(classes: Sequence[type]) -> Any:
     return xmlschema.XMLSchema11([main, *sources.values()])
 
 
-__all__ = ["files", "namespaces", "relaxng", "rng_validator", "xsd", "xsd_validator"]
+__all__ = ["files", "namespaces", "referring", "relaxng", "rng_validator", "xsd", "xsd_validator"]

@@ -22,9 +22,7 @@ class Rng:
     def make(self) -> str:
         """The whole grammar."""
         out = self.out
-        out.add('<?xml version="1.0" encoding="UTF-8"?>')
-        out.add("<!-- Generated from the mapping by python -m poolkit.schemas. -->")
-        out.open(f'grammar xmlns="http://relaxng.org/ns/structure/1.0" datatypeLibrary="{XSD_TYPES}"')
+        self.head()
         out.open("start")
         table = tag_table(self.classes)
         roots = [cls for kinds in table.values() for cls in kinds.values()]
@@ -64,6 +62,39 @@ class Rng:
             out.add(f'<ref name="{self.label(cls)}"/>')
         out.close("choice")
         out.close("zeroOrMore")
+
+    def referring(self, cls: type[Element], stems: Iterable[str]) -> str:
+        """The grammar of a document of several, whose own grammars stand beside it as ``STEM.rng``."""
+        out = self.out
+        self.head()
+        out.open("start")
+        out.open("choice")
+        out.add(f'<ref name="{self.label(cls)}"/>')
+        out.add('<ref name="held"/>')
+        out.close("choice")
+        out.close("start")
+        out.open(f'define name="{self.label(cls)}"')
+        out.open(f'element name="{cls.tag}"')
+        out.open("zeroOrMore")
+        out.add('<ref name="held"/>')
+        out.close("zeroOrMore")
+        out.close("element")
+        out.close("define")
+        out.open('define name="held"')
+        out.open("choice")
+        for stem in stems:
+            out.add(f'<externalRef href="{stem}.rng"/>')
+        out.close("choice")
+        out.close("define")
+        out.close("grammar")
+        return "\n".join(out.lines) + "\n"
+
+    def head(self) -> None:
+        """What stands before a grammar's definitions."""
+        out = self.out
+        out.add('<?xml version="1.0" encoding="UTF-8"?>')
+        out.add("<!-- Generated from the mapping by python -m poolkit.schemas. -->")
+        out.open(f'grammar xmlns="http://relaxng.org/ns/structure/1.0" datatypeLibrary="{XSD_TYPES}"')
 
     @staticmethod
     def label(one: type[Element]) -> str:

@@ -11,10 +11,15 @@ from .variants import Lines, is_needed, must_be_there, schema_text
 
 
 class Xsd:
-    """The schema of one target name space; elements of other mapped name spaces are references to theirs."""
+    """The schema of one target name space; elements of other mapped name spaces are references to theirs.
 
-    def __init__(self, uri: str) -> None:
+    ``stem`` begins the names of types, so that schemas of no name space can be included in one; ``included`` are their files.
+    """
+
+    def __init__(self, uri: str, stem: str = "", included: Iterable[str] = ()) -> None:
         self.uri = uri
+        self.stem = stem
+        self.included = tuple(included)
         self.out = Lines()
         self.types: dict[tuple[Any, ...], str] = {}
         self.imports: dict[str, str] = {}
@@ -24,7 +29,7 @@ class Xsd:
         key = (simple.pattern, simple.words, simple.low, simple.high, simple.collapse, empty)
         name = self.types.get(key)
         if name is None:
-            name = self.types[key] = f"{simple.name}{len(self.types)}"
+            name = self.types[key] = f"{self.stem}{simple.name}{len(self.types)}"
         return f"t:{name}" if self.uri else name
 
     def simple_types(self) -> None:
@@ -173,4 +178,5 @@ class Xsd:
             f'  <xs:import namespace="{schema_text(uri)}" schemaLocation="{prefix}.xsd"/>'
             for uri, prefix in self.imports.items()
         ]
+        head += [f'  <xs:include schemaLocation="{file}"/>' for file in self.included]
         return "\n".join([*head, *self.out.lines, *body, "</xs:schema>"]) + "\n"

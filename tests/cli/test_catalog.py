@@ -34,8 +34,14 @@ def test_validators_find_each_grammar_by_its_name(tmp_path: Path, poolkit: Comma
     for kind, begins in {"pool": "pool-", "volume": "volume-", "secret": "secret-", "flavor": "flavor-"}.items():
         done = judged(catalog, kind, *sorted(EXAMPLES.glob(f"{begins}*.xml")))
         assert done.returncode == 0, done.stderr
+    several = tmp_path / "several.xml"
+    several.write_text("<documents><volume><name>a</name><capacity>1</capacity></volume></documents>")
+    done = judged(catalog, "documents", several, *sorted(EXAMPLES.glob("pool-*.xml")))
+    assert done.returncode == 0, f"what the grammar refers to is not found: {done.stderr}"
     broken = poolkit.document(more="<tagret/>")
     assert "tagret" in judged(catalog, "pool", broken).stderr
+    several.write_text("<documents><volume><name>a</name><tagret/></volume></documents>")
+    assert judged(catalog, "documents", several).returncode != 0
     for name in ("urn:poolkit:schema:pool:xsd", "urn:poolkit:schema:sources", "urn:poolkit:pool:1"):
         command = ["xmlcatalog", str(catalog), name]
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -31,10 +31,28 @@ def test_relaxng_files_load(path: Path) -> None:
     etree.RelaxNG(etree.parse(str(path)))
 
 
-@pytest.mark.parametrize("stem", ["storagepool", "storagevol", "secret", "storagepoolcaps", "sources"])
+@pytest.mark.parametrize("stem", list(schemas.STEMS.values()))
 def test_xsd_files_load_from_the_folder(stem: str) -> None:
     schema = xmlschema.XMLSchema11(str(FOLDER / f"{stem}.xsd"))
     assert schema.elements
+
+
+def test_the_grammars_of_several_documents_refer_to_the_others() -> None:
+    for name in ("documents.rng", "documents.xsd"):
+        text = (FOLDER / name).read_text()
+        assert len(text) < 2000 and "storagevol" + name[-4:] in text and 'name="target"' not in text
+    rng, xsd = (
+        etree.RelaxNG(etree.parse(FOLDER / "documents.rng")),
+        xmlschema.XMLSchema11(str(FOLDER / "documents.xsd")),
+    )
+    volume = "<volume><name>a</name><capacity>1</capacity></volume>"
+    for text, good in {
+        f"<documents>{volume}{volume}</documents>": True, volume: True, "<documents/>": True,
+        f"<documents>{volume.replace('capacity', 'size')}</documents>": False,
+        "<documents><documents/></documents>": False, "<documents><pool type='dri'/></documents>": False,
+    }.items():  # fmt: skip
+        tree = etree.fromstring(text)
+        assert (rng.validate(tree), xsd.is_valid(tree)) == (good, good), text
 
 
 def test_reference_names_every_element_and_attribute() -> None:
