@@ -30,9 +30,10 @@ def doing(work: Callable[[], Iterator[R]]) -> Iterator[Callable[[Callable[[R], o
 
     That returns whether all came: if not, because there can be no copy or it could not end its work, it has to be done here.
     ``work`` must change nothing that is outside of the process, touch no database and no lock, and yield what can be pickled.
-    Leaving the body ends the copy.
+    Leaving the body ends the copy, and so does the death of this process: it holds no lock then, but the pool's directory.
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
     try:
         pid = os.fork()
     except OSError:  # too many processes, or no memory for one
@@ -41,7 +42,7 @@ def doing(work: Callable[[], Iterator[R]]) -> Iterator[Callable[[Callable[[R], o
         yield lambda take: False
         return
     if not pid:
-        _work(work, writing)
+        _work(work, writing, parent)
     os.close(writing)
     copy = _Copy(pid)
     with open(reading, "rb", buffering=1 << 20) as pipe:
@@ -51,11 +52,14 @@ def doing(work: Callable[[], Iterator[R]]) -> Iterator[Callable[[Callable[[R], o
             copy.end()
 
 
-def _work(work: Callable[[], Iterator[object]], writing: int) -> NoReturn:
+def _work(work: Callable[[], Iterator[object]], writing: int, parent: int) -> NoReturn:
     """The copy's whole life. Nothing that was registered for the end of this process runs, nor is anything flushed."""
     try:
         import pickle
 
+        from poolkit.host import libc
+
+        libc.die_with(parent)
         for one in work():
             write_all(writing, pickle.dumps(one, pickle.HIGHEST_PROTOCOL))
         os._exit(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 import sys
 
@@ -17,6 +18,7 @@ FALLOC_FL_ZERO_RANGE = 0x10
 _EMPTY_PATH = 0x1000  # linux/fcntl.h, AT_EMPTY_PATH
 _OPENAT2 = 437  # asm-generic/unistd.h, the same on all machines
 _NO_MAGICLINKS, _BENEATH = 0x02, 0x08  # linux/openat2.h
+_PDEATHSIG = 1  # linux/prctl.h
 _BTIME = 0x800  # linux/stat.h, STATX_BTIME
 
 
@@ -50,6 +52,17 @@ def open_beneath(dir_fd: int, path: str, flags: int) -> int:
     if fd < 0:
         _raise(path)
     return int(fd)
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when the process ``parent``, which forked it, dies; at once if it is dead. ``OSError``.
+
+    prctl(2) with PR_SET_PDEATHSIG: it means the thread that forked, so a parent that has several ends its child with that one.
+    """
+    if _libc.prctl(_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0))):
+        _raise()
+    if os.getppid() != parent:  # it died before it was asked for
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def birth(fd: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -233,6 +235,45 @@ def test_an_abort_ends_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
         assert set(children.read_text().split()) > set(before)
         raise KeyboardInterrupt
     assert set(children.read_text().split()) <= set(before), "neither running nor waiting to be reaped"
+
+
+def test_a_copy_dies_with_its_parent_and_holds_no_lock_of_it(tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    for number in range(300):
+        (place / f"disk{number:03}").touch()
+    program = f"""
+import os, time
+from poolkit.engine import Engine
+from poolkit.families import directory
+from poolkit.host import beside
+directory._MANY, beside.possible, pickled = 100, lambda: True, beside.write_all
+def slow(fd, data):
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(600)
+beside.write_all = slow
+with Engine({str(tmp_path / "root")!r}) as engine:
+    engine.pool("p").start()
+"""
+    with Engine(tmp_path / "root") as engine:
+        images = engine.define(f"<pool type='dir'><name>p</name><target><path>{place}</path></target></pool>")
+        _killed(program, images)
+        assert images.start().changed
+
+
+def _killed(program: str, images: Pool) -> None:
+    """Kill a program with a copy; the copy ends, and the pool is not held by it."""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        copy = int(parent.stdout.readline())
+        with pytest.raises(errors.Busy):
+            images.start()
+        parent.kill()
+        parent.wait()
+    until = time.monotonic() + 20
+    while Path(f"/proc/{copy}/fd").exists() and list(Path(f"/proc/{copy}/fd").iterdir()):
+        assert time.monotonic() < until, "the copy goes on without its parent"
+        time.sleep(0.01)
 
 
 def test_a_process_with_threads_has_no_copy() -> None:
