@@ -264,6 +264,8 @@ class Backend:
     """
     usual_target: ClassVar[str | None] = None
     """The target path of a definition that is made of what ``discover`` found; ``{name}`` in it is the pool's name."""
+    searched: ClassVar[Any] = None
+    """The class of the ``<source>`` that tells ``discover`` where to look; ``poolkit.documents.FoundSource`` by default."""
     counts_volumes: ClassVar[bool] = True
     """Whether ``usage`` looks at the volumes it is given; they are read for it after every verb."""
     offers: ClassVar[tuple[str, ...]] = ()
@@ -599,7 +601,7 @@ class Backend:
 
     @classmethod
     def discover(cls, host: Host, source: Any) -> Iterable[Any]:
-        """Sources of this type that exist on ``source`` (a definition's source, or None for this host)."""
+        """Sources of this type that exist on ``source`` (see ``searched``; None for this host), or definitions of pools."""
         raise errors.Unsupported(f"sources of {cls.type} pools cannot be searched for")
 
     # -- undo by storage of its own kind ------------------------------------------------------------------------------

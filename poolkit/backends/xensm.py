@@ -10,13 +10,15 @@ from poolkit import errors
 from poolkit.backend import Backend, Erased, Placed, Source, State, Transfer, Usage, VolumeInfo
 from poolkit.content import filling, space, wiping
 from poolkit.families import away
-from poolkit.families.xapi import following, login, machines, marks, naming, packed, srtypes
+from poolkit.families.xapi import following, login, machines, marks, naming, packed, searching, srtypes
 from poolkit.families.xapi.disks import Disks, Fill, rounded
 from poolkit.families.xapi.machines import Machines
 from poolkit.families.xapi.repositories import Repositories
+from poolkit.host.port import Host
 from poolkit.host.undo import Undo
 from poolkit.model import AuthSecret, Pool, SourceHost, Volume
-from poolkit.xmlmap import Element, simple, xml
+from poolkit.xmlmap import Element, replace, simple, xml
+from poolkit.xmlmap.checking import faults
 from poolkit.xmlmap.rules import exactly_one
 
 
@@ -127,12 +129,25 @@ class XenPool(Pool):
     )
 
 
+class XenSearch(Element):
+    """Where repositories are searched for."""
+
+    tag: ClassVar[str] = "source"
+    block: ClassVar[bool] = True
+    rules = (exactly_one("hosts", "socket", paths=("host", "socket/@path")),)
+    hosts: tuple[SourceHost, ...] = xml("host", default=(), doc="Hosts of the pool; the master is found.")
+    socket: str | None = xml("socket/@path", type=simple.AbsPath, default=None, effect="acted", doc="Local socket.")
+    api: XenApi = xml("api", default=XenApi, doc="How the hosts are spoken to.")
+    auth: XenAuth | None = xml("auth", default=None, doc="Login; not needed on the local socket.")
+
+
 class XenBackend(Backend):
     """The disks (VDIs) of a storage repository (SR). Each verb has a session of its own at the hosts."""
 
     type = "xensm"
     offers = ("thin", "snapshot", "shared")
     definition = XenPool
+    searched = XenSearch
     source_formats = tuple(srtypes.TYPES)
     volume_formats = ("raw",)
     counts_volumes = False
@@ -249,6 +264,26 @@ class XenBackend(Backend):
         with self.disks("look for what was placed", name) as found:
             label = None if name is None else naming.label(name, self.pool.name)
             return marks.placed(found.api, found.repository.ref, flavor, label)
+
+    @classmethod
+    def discover(cls, host: Host, source: Any) -> Iterable[Any]:
+        """Every repository that the hosts know, as a definition of a pool that uses it by its uuid."""
+        given = XenSource(
+            hosts=source.hosts, socket=getattr(source, "socket", None), api=getattr(source, "api", XenApi()), format="any",
+            auth=source.auth,
+        )  # fmt: skip
+        with searching.session(XenPool(name="", source=given), host) as api:
+            for found in searching.repositories(api):
+                known = srtypes.known(found.type)
+                shared = None if known is not None and known.shared == found.shared else found.shared
+                repository = XenRepository(uuid=found.uuid, shared=shared)
+                name = found.label if found.label.isprintable() else ""
+                there = replace(given, repository=repository, format=found.type, name=name or None)
+                made = XenPool(name=found.name, source=there)
+                if fault := next(faults(made), None):
+                    host.warn(f"repository {found.uuid} of type '{found.type[:60]}' is left out: {fault}")
+                else:
+                    yield made
 
     def settle(self, info: VolumeInfo) -> None:
         """The disk says so."""

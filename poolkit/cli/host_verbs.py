@@ -44,14 +44,8 @@ def capabilities(session: Session, values: Values) -> None:
 
 def find_sources(session: Session, values: Values) -> None:
     """``find-sources TYPE [FILE]``."""
-    source = None
-    if values.srcSpec is not None:
-        from poolkit import xmlmap
-        from poolkit.documents import FoundSource
-
-        data, filename = session.read(values.srcSpec)
-        source = xmlmap.read(data, [FoundSource], filename=filename)
-    _found(session, values, session.engine.discover(values.type, source))
+    data, filename = (None, "") if values.srcSpec is None else session.read(values.srcSpec)
+    _found(session, values, session.engine.discover(values.type, data, filename=filename))
 
 
 def find_sources_as(session: Session, values: Values) -> None:

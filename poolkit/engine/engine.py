@@ -466,13 +466,19 @@ class Engine:
     ) -> list[Any]:
         """Definitions of sources that exist, of a pool type that can be searched; raises ``Unsupported`` otherwise.
 
-        ``source`` is a ``<source>`` document that tells where to look, in the forms that :meth:`define` takes.
+        ``source`` is a ``<source>`` document that tells where to look, in the forms that :meth:`define` takes. Without one pools
+        of type xensm are searched for where ``[xapi]`` of ``host.toml`` says, or on this host.
         """
+        from poolkit.engine import storage_manager
+
+        backend, host = registry.backend(type), self.host.operation()
+        if source is None and type == storage_manager.TYPE:
+            source = self.storage_manager.place()
         if source is not None:
             from poolkit import documents, xmlmap
 
-            source = xmlmap.given(source, documents.FoundSource, filename=filename, strict=strict)
-        backend, host = registry.backend(type), self.host.operation()
+            kind = backend.searched or documents.FoundSource
+            source = xmlmap.given(source, kind, filename=filename, strict=strict)
         admission.require_root(backend, "discover", host)
         host.packages.update(backend.packages)
         host.bytewise.update(backend.bytewise)

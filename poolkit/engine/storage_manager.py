@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 SOCKET = "/var/lib/xcp/xapi"
 """Where XenServer and XCP-ng have the socket of their API."""
-_TYPE = "xensm"
+TYPE = "xensm"
+"""The type of its pools."""
 _OWN = ("name_label", "shared", "content_type", "sr_uuid")
 """Keys that say something of the repository; all others are its device configuration."""
 _BY_USAGE = "_secret"  # ends a key whose value is the usage of a secret
@@ -163,7 +164,7 @@ class StorageManager:
     def _backend(self, flavor: documents.Flavor | str, one: documents.FlavorBackend) -> StorageBackend:
         pool, name = self._pool(one.pool), flavor if isinstance(flavor, str) else flavor.name
         definition: Any = pool.definition() if pool is not None else None
-        if definition is None or definition.type != _TYPE:
+        if definition is None or definition.type != TYPE:
             kind = definition.type if definition is not None else ""
             return StorageBackend(one.number or 0, name, one.pool, None, kind, {})
         record = self._engine.core.record(one.pool)
@@ -204,6 +205,11 @@ class StorageManager:
             pool.undefine()
         except errors.PoolkitError as error:
             self._engine.host.warn(f"pool '{pool.name}' is left: {error}")
+
+    def place(self) -> str:
+        """The ``<source>`` that says where XAPI is, and the login. ``InvalidArgument`` if nothing does."""
+        where = self._where()
+        return f"<source>{_api(where)}{_auth(where)}</source>"
 
     def _where(self) -> settings.Xapi:
         """Where XAPI is; ``InvalidArgument`` if nothing says it and this is no such host."""

@@ -274,15 +274,18 @@ class Disks:
         """Have the only claim of a label. Each claim is a key of its own, so that who removes one never removes another's.
 
         Who has added its key and sees no other one then has the label: of two that both did, the later to look sees both.
-        Who sees another takes its own away and waits; a claim that has been there for ``STALE`` is removed by anyone.
+        Who sees another takes its own away and waits; a claim that has been there for ``STALE`` is removed by anyone, who then
+        waits for what its maker may have under way.
         """
-        sr, begin, seen = self.repository.ref, _claim(label), dict[str, float]()
+        sr, begin, seen, broken = self.repository.ref, _claim(label), dict[str, float](), False
         while True:
             if not seen:
                 self.api.call("SR.add_to_other_config", sr, f"{begin}-{token}", token)
             now, config = time.monotonic(), self.api.mapping("SR.get_other_config", sr)
             others = [key for key in config if key.startswith(begin) and key != f"{begin}-{token}"]
             if not others and not seen:
+                if broken:
+                    self.api.settle(*_MAKING)
                 return
             if not seen:
                 self._release(label, token)
@@ -291,6 +294,7 @@ class Disks:
                 self.host.warn(f"somebody who was to make volume '{name}' has not come back; it is made all the same")
                 self.api.call("SR.remove_from_other_config", sr, key)
                 del seen[key]
+                broken = True
             self.host.abort.wait(random.uniform(0.05, 0.2))  # noqa: S311 - only not in step with another one that waits
             self.host.check_abort()
 
@@ -350,7 +354,7 @@ class Disks:
             if found and found[0]["managed"]:
                 self.api.run("VDI.destroy", self.api.ref("VDI.get_by_uuid", token))
             return
-        self.api.settle("VDI.create", "VDI.clone", "VDI.snapshot", "VDI.copy")
+        self.api.settle(*_MAKING)
         key = NEW + token
         for ref, record in self.api.usable("VDI", "SR", "other_config", "uuid").items():
             if record["SR"] != self.repository.ref or key not in record["other_config"]:
@@ -362,6 +366,7 @@ class Disks:
         self._release(naming.label(name, self.pool), token)
 
 
+_MAKING = ("VDI.create", "VDI.clone", "VDI.snapshot", "VDI.copy")
 _OLD = ", and what it held is still on it"
 
 

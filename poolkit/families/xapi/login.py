@@ -52,12 +52,7 @@ def check(pool: Any) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise errors.InvalidArgument(f"pool '{pool.name}': the parameter '{twice}' is given twice", pool=pool.name)
     if source.auth is None and source.socket is None:
-        raise errors.InvalidArgument(
-            f"pool '{pool.name}': a login is needed to reach hosts over the network", pool=pool.name,
-            hint=errors.Hint(
-                errors.Setting("source/auth", "<auth type='xapi' username='root'><secret uuid=.../></auth>")
-            ),
-        )  # fmt: skip
+        raise required(pool)
     repository = source.repository
     if repository.filter is not None:
         if not _FILTER.fullmatch(repository.filter):
@@ -71,6 +66,16 @@ def check(pool: Any) -> None:
             )
     given = {one.name: one.value for one in source.parameters}
     srtypes.check(pool.name, source.format, given, whole=bool(given) and repository.filter is None)
+
+
+def required(pool: Any) -> errors.InvalidArgument:
+    """The error for hosts that are to be reached over the network without a login."""
+    return errors.InvalidArgument(
+        f"pool '{pool.name}': a login is needed to reach hosts over the network", pool=pool.name,
+        hint=errors.Hint(
+            errors.Setting("source/auth", "<auth type='xapi' username='root'><secret uuid=.../></auth>")
+        ),
+    )  # fmt: skip
 
 
 def wanted(pool: Any, host: Host) -> Wanted:
