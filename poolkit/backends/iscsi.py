@@ -142,10 +142,9 @@ class IscsiBackend(LunVolumes):
         found = self.session()
         return [] if found is None else self._behind(found)
 
-    @staticmethod
-    def _behind(session: Session) -> list[Lun]:
+    def _behind(self, session: Session) -> list[Lun]:
         units = session.units
-        return [lun for lun in scsibus.luns([session.host]) if lun.address in units]
+        return [lun for lun in scsibus.luns(self.host, [session.host]) if lun.address in units]
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
         """Every unit, after the target was asked for new ones and for sizes; ``Unreachable`` for one that does not answer."""

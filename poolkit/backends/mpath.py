@@ -82,7 +82,7 @@ class MpathBackend(LunVolumes):
                 Lun(
                     name, f"/dev/{name}", said.value(f"{base}/dev"), size * 512, sector, said.value(f"{base}/ro") == "1",
                     state, uuid[len(_MARK) :], device,
-                    scsibus.maker(device),
+                    scsibus.maker(self.host, device),
                 )
             )  # fmt: skip
         return found
@@ -128,7 +128,7 @@ class MpathBackend(LunVolumes):
         A path that fails meanwhile is multipathd's to find out.
         """
         with contextlib.suppress(OSError):
-            if scsibus.kept_wwid(lun.device) == lun.wwid:
+            if scsibus.kept_wwid(self.host, lun.device) == lun.wwid:
                 return luns.live_wwid(fd, lun) or lun.wwid
         return lun.wwid
 

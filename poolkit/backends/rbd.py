@@ -82,6 +82,8 @@ class RbdBackend(Backend):
     type = "rbd"
     offers = ("thin", "snapshot", "shared")
     definition = RbdPool
+    tools = ("librados.so.2", "librbd.so.1")  # Debian's modules of Python stand on them, too
+    packages: ClassVar[dict[str, str]] = {"librados.so.2": "librados2", "librbd.so.1": "librbd1"}
     may_hang = (
         "volumes", "look", "usage", "create", "clone", "resize", "delete", "wipe", "upload", "download", "copy_to", "take_back",
     )  # fmt: skip

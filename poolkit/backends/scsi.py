@@ -153,17 +153,17 @@ class ScsiBackend(LunVolumes):
         """The number of the adapter's SCSI host; None if it is not there."""
         adapter = self.adapter
         if isinstance(adapter, FcHostAdapter):
-            return fchosts.find(adapter.wwnn, adapter.wwpn)
+            return fchosts.find(self.host, adapter.wwnn, adapter.wwpn)
         if adapter.parent_address is not None:
             where = adapter.parent_address
-            return scsibus.at(_pci(where.address), where.unique_id)
+            return scsibus.at(self.host, _pci(where.address), where.unique_id)
         number = self._number(adapter.name or "")
-        return number if scsibus.exists(number) else None
+        return number if scsibus.exists(self.host, number) else None
 
     def luns(self) -> list[scsibus.Lun]:
         """The disks behind the adapter."""
         number = self.find()
-        return [] if number is None else scsibus.luns([number])
+        return [] if number is None else scsibus.luns(self.host, [number])
 
     # -- the pool -----------------------------------------------------------------------------------------------------
 
@@ -178,12 +178,12 @@ class ScsiBackend(LunVolumes):
         number = self.find()
         if number is None or isinstance(self.adapter, FcHostAdapter):
             return None
-        return scsibus.plugged(number)
+        return scsibus.plugged(self.host, number)
 
     def changed_since(self, noted: str) -> str:
         """Numbers of SCSI hosts are given again."""
         number = self.find()
-        if number is None or (now := scsibus.plugged(number)) == noted:
+        if number is None or (now := scsibus.plugged(self.host, number)) == noted:
             return ""
         return f"host{number} is another adapter than when the pool was started: {now}, and was {noted}"
 
@@ -210,12 +210,12 @@ class ScsiBackend(LunVolumes):
         number: int | None
         if adapter.parent is not None:
             number, words = self._number(adapter.parent), f"'{adapter.parent}'"
-            number = number if fchosts.exists(number) else None
+            number = number if fchosts.exists(self.host, number) else None
         elif adapter.parent_wwnn is not None and adapter.parent_wwpn is not None:
-            number = fchosts.find(adapter.parent_wwnn, adapter.parent_wwpn)
+            number = fchosts.find(self.host, adapter.parent_wwnn, adapter.parent_wwpn)
             words = f"{adapter.parent_wwnn}:{adapter.parent_wwpn}"
         elif adapter.parent_fabric_wwn is not None:
-            number = fchosts.on_fabric(adapter.parent_fabric_wwn)
+            number = fchosts.on_fabric(self.host, adapter.parent_fabric_wwn)
             words = f"on the fabric {adapter.parent_fabric_wwn}"
         else:
             return None
@@ -228,7 +228,7 @@ class ScsiBackend(LunVolumes):
         return number
 
     def _check_parent(self, adapter: FcHostAdapter, number: int) -> None:
-        wanted, have = self._parent(adapter), fchosts.parent(number)
+        wanted, have = self._parent(adapter), fchosts.parent(self.host, number)
         if wanted is not None and have is not None and wanted != have:
             raise errors.HostError(
                 f"pool '{self.pool.name}': the {self._words()} is there, but it belongs to host{have} and not to "
@@ -239,17 +239,17 @@ class ScsiBackend(LunVolumes):
     def _make(self, adapter: FcHostAdapter) -> None:
         parent = self._parent(adapter)
         if parent is None:
-            parent = fchosts.able()
-        if parent is None or not fchosts.free(parent):
+            parent = fchosts.able(self.host)
+        if parent is None or not fchosts.free(self.host, parent):
             which = "no Fibre Channel adapter" if parent is None else f"host{parent}"
             can = "can" if parent is None else "cannot"
             raise errors.HostError(
                 f"pool '{self.pool.name}': {which} {can} have another virtual adapter", pool=self.pool.name,
                 hint="npiv_vports_inuse and max_npiv_vports in /sys/class/fc_host/hostN say how many it has and may have",
             )  # fmt: skip
-        back = taken_back(self, "remove the virtual port again", "made", parent, *fchosts.virtual(parent))
+        back = taken_back(self, "remove the virtual port again", "made", parent, *fchosts.virtual(self.host, parent))
         number = fchosts.make(self.host, parent, adapter.wwnn, adapter.wwpn, back)
-        if not self.host.dry_run and self.host.wait_for(lambda: scsibus.luns([number]), _APPEARANCE) is None:
+        if not self.host.dry_run and self.host.wait_for(lambda: scsibus.luns(self.host, [number]), _APPEARANCE) is None:
             self.host.warn(
                 f"pool '{self.pool.name}': no logical unit has appeared behind the new adapter host{number} yet; "
                 "refresh the pool when the fabric has let it in"
@@ -260,7 +260,7 @@ class ScsiBackend(LunVolumes):
         adapter, number = self.adapter, self.find()
         if number is None or not isinstance(adapter, FcHostAdapter) or not adapter.managed:
             return
-        parent = fchosts.parent(number)
+        parent = fchosts.parent(self.host, number)
         if parent is None:
             return  # the port of a card, not a virtual one
         used = [
@@ -281,9 +281,9 @@ class ScsiBackend(LunVolumes):
         adapter = self.adapter
         if isinstance(adapter, FcHostAdapter):
             if done == "made":
-                fchosts.unmake(parent, adapter.wwnn, adapter.wwpn, before)
+                fchosts.unmake(self.host, parent, adapter.wwnn, adapter.wwpn, before)
             else:
-                fchosts.remake(parent, adapter.wwnn, adapter.wwpn)
+                fchosts.remake(self.host, parent, adapter.wwnn, adapter.wwpn)
 
     def volumes(self, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
         """As its base, after the adapter was asked for new units and each unit for its size and WWID."""
@@ -297,14 +297,14 @@ class ScsiBackend(LunVolumes):
     @classmethod
     def discover(cls, host: Host, source: Any) -> Iterable[Any]:
         """The adapters with disks behind them, but for iSCSI sessions; by what is stable, where that is unambiguous."""
-        for number in scsibus.hosts():
-            if not scsibus.addresses([number]) or scsibus.is_iscsi(number):
+        for number in scsibus.hosts(host):
+            if not scsibus.addresses(host, [number]) or scsibus.is_iscsi(host, number):
                 continue
             adapter: ScsiHostAdapter | FcHostAdapter = ScsiHostAdapter(name=f"scsi_host{number}")
-            names, place = fchosts.names(number), scsibus.pci(number)
+            names, place = fchosts.names(host, number), scsibus.pci(host, number)
             if names is not None:
                 adapter = FcHostAdapter(wwnn=names[0], wwpn=names[1])
-            elif place is not None and scsibus.at(*place) == number:
+            elif place is not None and scsibus.at(host, *place) == number:
                 fields = [int(field, 16) for field in place[0].replace(".", ":").split(":")]
                 address = PciAddress(**dict(zip(("domain", "bus", "slot", "function"), fields, strict=True)))
                 adapter = ScsiHostAdapter(parent_address=ParentAddress(unique_id=place[1], address=address))

@@ -94,3 +94,8 @@ def of_backend(
     if options.get("preallocation") is not None:
         found["preallocation"] = options["preallocation"]
     return found
+
+
+def forced(force: bool) -> dict[str, bool]:
+    """The option for a backend that ``force`` is: only volumes that are files know the word, so others are not asked."""
+    return {"force": True} if force else {}

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from poolkit import errors
-from poolkit.backend import SHOWN, Backend, VolumeInfo, quoted
+from poolkit.backend import Backend, VolumeInfo, quoted
 from poolkit.engine import footing
 from poolkit.engine.core import Core
 from poolkit.engine.operation import Operation
 from poolkit.host.mounts import locate, may_wait, number
 from poolkit.host.port import Host
+from poolkit.names import SHOWN
 from poolkit.state import backing
 from poolkit.state.inventory import Edge, Record
 

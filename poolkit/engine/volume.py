@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from poolkit import errors
-from poolkit.backend import Backend, Recorded, Transfer, VolumeInfo
+from poolkit.backend import Backend, VolumeInfo
 from poolkit.engine import standing, writing
-from poolkit.engine.keeping import at_once, forget, keep
+from poolkit.engine.keeping import forget, keep
 from poolkit.engine.operation import Operation, Outcome, Progress
-from poolkit.engine.options import CloneOptions
+from poolkit.engine.options import CloneOptions, forced
 from poolkit.host import undo
 
 if TYPE_CHECKING:
@@ -150,10 +150,10 @@ class Volume:
                 _require_snapshots(backend, options)
                 backend.require_options("delete", options)
                 with contextlib.suppress(errors.Unsupported):  # what stands on it may be all that was to be forced
-                    backend.require_options("delete", _forced(force))
-                    options |= _forced(force)
+                    backend.require_options("delete", forced(force))
+                    options |= forced(force)
                 if backend.file_backed:
-                    _note(op, undo.gone(self.path, record.id, self.name))
+                    writing.note(op, undo.gone(self.path, record.id, self.name))
                 backend.delete(self.info, **options)
             except errors.VolumeNotFound:
                 changed = False
@@ -211,7 +211,7 @@ class Volume:
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
             if wanted < now.capacity:
                 standing.require_free_volume(self._core, op, backend, record, now, "made smaller", force=force)
-            options: dict[str, Any] = {**_forced(force)}
+            options: dict[str, Any] = {**forced(force)}
             if (now.detail or {}).get("backing") and backend.file_backed and wanted > now.capacity:
                 from poolkit.engine.chain import trusted
 
@@ -259,8 +259,8 @@ class Volume:
             now = self._core.same_volume(backend, record, self.info)
             if "permit" in backend.verbs() and all(value in (None, getattr(now, k)) for k, value in asked.items()):
                 return Outcome(False, f"volume '{self.name}' has these permissions already")
-            backend.require_options("permit", _forced(force))
-            self.info = backend.permit(now, mode, owner, group, **_forced(force))
+            backend.require_options("permit", forced(force))
+            self.info = backend.permit(now, mode, owner, group, **forced(force))
             keep(self._core, op, backend, record, self.info)
             for what, value in asked.items():
                 if not op.dry and value not in (None, getattr(self.info, what)):
@@ -290,7 +290,7 @@ class Volume:
             op, backend, record = work
             now = self._core.same_volume(backend, record, self.info)
             standing.require_free_volume(self._core, op, backend, record, now, "wiped", force=force)
-            options = _forced(force)
+            options = forced(force)
             backend.require_options("wipe", options)
             with writing.in_place(self._core, work, now, "wiped"):
                 found = backend.wipe(now, algorithm, **options)
@@ -320,18 +320,12 @@ class Volume:
         such (``vhd`` and ``tar`` of xensm). Raises ``InvalidArgument`` for a range outside of the volume, and
         ``HasDependents`` if other volumes or active pools stand on it, unless ``force``.
         """
-        transfer = self._transfer(offset, length, sparse)
-        with self._work("vol-upload", wait=wait, abort=abort, progress=progress) as work:
-            op, backend, record = work
-            now = self._core.same_volume(backend, record, self.info)
-            standing.require_free_volume(self._core, op, backend, record, now, "overwritten", force=force)
-            options = _forced(force) | ({"backing": True} if backing else {}) | _packed(form)
-            backend.require_options("upload", options)
-            with writing.in_place(self._core, work, now, "written to", transfer):
-                found = backend.upload(now, stream, transfer, **options)
-            self._store(work, backend, found, now)
-        self._emit(op, "volume-changed")
-        return op.outcome(True, f"volume '{self.name}' is uploaded")
+        from poolkit.engine.transferring import upload
+
+        return upload(
+            self, stream, (offset, length, sparse), force=force, backing=backing, form=form, wait=wait, abort=abort,
+            progress=progress,
+        )  # fmt: skip
 
     def overwrite(
         self,
@@ -349,7 +343,7 @@ class Volume:
         """
         from poolkit.engine.cloning import overwrite
 
-        return overwrite(self, source, _forced(force), wait, abort, progress)
+        return overwrite(self, source, forced(force), wait, abort, progress)
 
     def download(
         self,
@@ -372,23 +366,12 @@ class Volume:
         path that the caller's own file has until it is whole, which is removed if the work fails or its process dies;
         ``settle`` is called when all bytes are there, to put the file into its place. ``form`` is as for :meth:`upload`.
         """
-        transfer = self._transfer(offset, length, sparse)
-        with self._work("vol-download", shared=True, wait=wait, abort=abort, progress=progress) as (
-            op,
-            backend,
-            record,
-        ):
-            if unfinished is not None and not op.dry:
-                facts = os.stat(unfinished, follow_symlinks=False) if os.path.lexists(unfinished) else None
-                _note(op, undo.unlink(unfinished, facts))
-            now = self._core.same_volume(backend, record, self.info)
-            writing.warn_of_copy(self._core, op, record, now)
-            backend.require_options("download", _packed(form))
-            count = backend.download(now, stream, transfer, **_packed(form))
-            if settle is not None:
-                settle()
-            self.outcome = op.outcome(False, f"{count} bytes of volume '{self.name}' were read")
-            return count
+        from poolkit.engine.transferring import download
+
+        return download(
+            self, stream, (offset, length, sparse), unfinished=unfinished, settle=settle, form=form, wait=wait, abort=abort,
+            progress=progress,
+        )  # fmt: skip
 
     def attach(
         self,
@@ -406,12 +389,9 @@ class Volume:
         storage's own hosts, by name or uuid (xensm). ``Busy``, with the holder's name, for what is
         attached elsewhere; ``Unsupported`` for pool types whose volumes need no attaching.
         """
-        how = f"attached{f' to {node or vm}' if node or vm else ''}"
-        return self._move(
-            "attach", how, vm, wait, abort,
-            lambda backend, now, noted: backend.attach_listed(now, noted, shared=shared, node=node),
-            lambda backend, now: backend.attach(now, shared=shared, node=node, **_machine(vm)),
-        )  # fmt: skip
+        from poolkit.engine.attaching import attach
+
+        return attach(self, shared=shared, node=node, vm=vm, wait=wait, abort=abort)
 
     def detach(
         self,
@@ -427,34 +407,9 @@ class Volume:
         ``vm`` ends it for one virtual machine; without, for all that :meth:`attach` plugged it into.
         With ``node`` and ``force`` it ends for another host, of which the caller knows that it is dead or has let go.
         """
-        how = f"detached{f' from {node or vm}' if node or vm else ''}"
-        return self._move(
-            "detach", how, vm, wait, abort,
-            lambda backend, now, noted: backend.detach_listed(now, noted, node=node, force=force),
-            lambda backend, now: backend.detach(now, node=node, force=force, **_machine(vm)),
-        )  # fmt: skip
+        from poolkit.engine.attaching import detach
 
-    def _move(
-        self, verb: str, how: str, vm: str | None, wait: float | None, abort: threading.Event | None,
-        listed: Callable[[Backend, VolumeInfo, str], VolumeInfo | None],
-        move: Callable[[Backend, VolumeInfo], VolumeInfo],
-    ) -> Outcome:  # fmt: skip
-        """Attach or detach: at once by what is ``listed`` where the backend can, else by a whole ``move``."""
-        if vm is None and (done := at_once(self, f"vol-{verb}", wait, abort, listed)):
-            return self._moved(*done, how, moved=True)
-        with self._work(f"vol-{verb}", wait=wait, abort=abort) as work:
-            op, backend, record = work
-            now = self._core.same_volume(backend, record, self.info)
-            backend.require_options(verb, _machine(vm))
-            self._store(work, backend, move(backend, now), now)
-        return self._moved(op, now, how)
-
-    def _moved(self, op: Operation, before: VolumeInfo, how: str, *, moved: bool = False) -> Outcome:
-        changed = bool(op.host.plan) if op.dry else moved or self.info != before
-        if changed:
-            self._emit(op, "volume-changed")
-        where = f": {self.path}" if how == "attached" else ""
-        return op.outcome(changed, f"volume '{self.name}' is {how}{'' if changed else ' already'}{where}")
+        return detach(self, node=node, vm=vm, force=force, wait=wait, abort=abort)
 
     def chain(self) -> list[Link]:
         """The images this volume stands on, itself first. Opens nothing but regular files and block devices, changes nothing."""
@@ -469,54 +424,9 @@ class Volume:
         needs no adoption; one whose recorded format is wrong gets the right one this way. A volume that was left half-written
         is taken as it is, and not told of any more.
         """
-        from poolkit.formats import FORMATS
+        from poolkit.engine.adopting import adopt
 
-        if format is not None and format not in FORMATS:
-            raise errors.InvalidArgument(
-                f"'{format[:60]}' is no format of an image", volume=self.name, hint=f"one of: {', '.join(FORMATS)}"
-            )
-        with self._work("vol-adopt", wait=wait) as work:
-            op, backend, record = work
-            if not backend.keeps_formats:
-                if format is None and writing.accept(self._core, op, record, self.info):
-                    self._emit(op, "volume-changed")
-                    return op.outcome(True, f"volume '{self.name}' is taken as it is")
-                raise errors.Unsupported(
-                    f"pool '{self.pool.name}': volumes of type '{backend.type}' have no format of their own"
-                )
-            known = self._core.inventory.volume(record.id, self.name)
-            now = backend.look(self.name, None)
-            if now.type == "dir":
-                raise errors.Unsupported(f"volume '{self.name}' is a directory", volume=self.name)
-            if format is not None:
-                now = backend.look(self.name, None, **_by_record(Recorded(now.inode, format)))
-            detail = now.detail or {}
-            if detail.get("unread"):
-                raise errors.HostError(f"volume '{self.name}' {now.problem}", pool=self.pool.name, volume=self.name)
-            if format == "raw":
-                now = now._replace(format="raw")  # and not iso, which is used alike
-            if format is None and detail.get("ambiguous"):
-                raise errors.Unsafe(
-                    f"volume '{self.name}' passes for {now.format} and for {', '.join(detail.get('also', ()))}",
-                    volume=self.name, hint=errors.Hint("say which one it is: ", errors.Option("format", ...)),
-                )  # fmt: skip
-            if format != "raw":
-                problem = detail.get("error") or _cut_short(op, backend, now)
-                if problem:
-                    raise errors.Unsafe(
-                        f"volume '{self.name}' is not {format or now.format}: {problem}", volume=self.name
-                    )
-            self._store(work, backend, now, now)
-            half = writing.accept(self._core, op, record, now)
-        doubt = known is None or not known.recorded or bool((known.detail or {}).get("replaced"))
-        changed = doubt or half or known is None or known.format != now.format
-        if changed:
-            self._emit(op, "volume-changed")
-        words = f"the format of volume '{self.name}' is on record: {now.format}"
-        seen = now if op.dry or now.format != "raw" else backend.look(self.name, now)
-        if seen.format != now.format:
-            words += f"; it is shown as {seen.format}, which is used alike"
-        return op.outcome(changed, words)
+        return adopt(self, format, wait)
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 
@@ -549,21 +459,6 @@ class Volume:
         self.info = backend.look(self.name, before) if found is None else found
         keep(self._core, op, backend, record, self.info)
 
-    def _transfer(self, offset: int, length: int, sparse: bool) -> Transfer:
-        for what, value in (("offset", offset), ("length", length)):
-            if not 0 <= value < _END:
-                raise errors.InvalidArgument(
-                    f"volume '{self.name}': the {what} {value} is no number of bytes from 0 to 2^63 - 1",
-                    volume=self.name,
-                )
-        return Transfer(offset, length, sparse)
-
-
-def _note(op: Operation, step: undo.Undo) -> None:
-    """Write down for a recovery what is about to be done. Where nothing can be, as on a full disk, the work goes on as ever."""
-    with contextlib.suppress(OSError, errors.NoSpace, errors.PermissionDenied):
-        op.host.keep_undo(step)
-
 
 def _require_snapshots(backend: Backend, options: dict[str, bool]) -> None:
     try:
@@ -573,35 +468,3 @@ def _require_snapshots(backend: Backend, options: dict[str, bool]) -> None:
             f"snapshots are not deleted along with a volume in pools of type '{backend.type}'", pool=error.pool,
             hint="a snapshot is a volume of its own: delete it by its name",
         ) from error  # fmt: skip
-
-
-def _cut_short(op: Operation, backend: Backend, info: VolumeInfo) -> str | None:
-    """Why an image is not whole, from all its tables."""
-    from poolkit.content import copying, images
-    from poolkit.formats import FdReader, as_format
-
-    if info.format in images.BYTES:
-        return None
-    source = backend.source(info)
-    with source.open() as fd:
-        size = copying.size_of(fd)
-        image = as_format(FdReader(fd, size), info.format)
-        return images.check_whole(op.host, fd, size, image, str(source))
-
-
-def _by_record(recorded: Recorded | None) -> dict[str, Any]:
-    # Only where there is one: a backend that keeps no formats need not know the word.
-    return {} if recorded is None else {"recorded": recorded}
-
-
-def _machine(vm: str | None) -> dict[str, str]:
-    return {} if vm is None else {"vm": vm}
-
-
-def _packed(form: str | None) -> dict[str, str]:
-    return {} if form is None else {"form": form}
-
-
-def _forced(force: bool) -> dict[str, bool]:
-    # Only file volumes can have several names; other backends need not know the word.
-    return {"force": True} if force else {}

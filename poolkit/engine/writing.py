@@ -21,6 +21,12 @@ WHOLE = Transfer(0, 0, False)
 """What work reaches that writes a volume from its first byte on."""
 
 
+def note(op: Operation, step: undo.Undo) -> None:
+    """Write down for a recovery what is about to be done. Where nothing can be, as on a full disk, the work goes on as ever."""
+    with contextlib.suppress(OSError, errors.NoSpace, errors.PermissionDenied):
+        op.host.keep_undo(step)
+
+
 def key(info: VolumeInfo, place: str | None) -> str:
     """The key of a volume in a pool whose target is ``place``."""
     return info.key or info.path or f"{place}/{info.name}"

@@ -253,7 +253,7 @@ class LunVolumes(BlockBackend):
         from poolkit.host import worker
 
         until = time.monotonic() + worker.DEADLINE
-        first = {lun.number: scsibus.busy(lun) for lun in self.luns()}
+        first = {lun.number: scsibus.busy(self.host, lun) for lun in self.luns()}
         while any(
             self.stuck(lun, first.get(lun.number, (0, 0)))
             for lun in self.luns()
@@ -268,7 +268,7 @@ class LunVolumes(BlockBackend):
         """Whether a unit has done nothing since ``before`` (``scsibus.busy``) although it was asked for something."""
         if lun.state in ("blocked", "quiesce", "created-blocked"):
             return True  # its transport may come back, and all requests wait for that
-        waiting, done = scsibus.busy(lun)
+        waiting, done = scsibus.busy(self.host, lun)
         return waiting > 0 and before[0] > 0 and done == before[1]
 
     # -- words --------------------------------------------------------------------------------------------------------

@@ -6,15 +6,12 @@ Reading sysfs sends no command to any device, so nothing here waits for one, but
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.families import wwid
-from poolkit.host import kernel
-from poolkit.host.descriptors import write_some
 from poolkit.host.port import Host
 
 _BUS = "/sys/bus/scsi/devices"
@@ -52,88 +49,88 @@ class Lun(NamedTuple):
         return self.device.rpartition("/")[2]
 
 
-def hosts() -> list[int]:
+def hosts(host: Host) -> list[int]:
     """The numbers of all SCSI hosts."""
-    return [int(name[4:]) for name in kernel.names(_HOSTS) if name.startswith("host") and name[4:].isdigit()]
+    return [int(name[4:]) for name in host.devices.names(_HOSTS) if name.startswith("host") and name[4:].isdigit()]
 
 
-def exists(number: int) -> bool:
+def exists(host: Host, number: int) -> bool:
     """Whether there is a SCSI host of that number."""
-    return os.path.isdir(f"{_HOSTS}/host{number}")
+    return host.devices.there(f"{_HOSTS}/host{number}")
 
 
-def plugged(number: int) -> str:
+def plugged(host: Host, number: int) -> str:
     """Where the SCSI host hangs on this machine, and its driver."""
-    real = os.path.realpath(f"{_HOSTS}/host{number}").removeprefix("/sys/devices/").partition(f"/host{number}/")[0]
-    return f"{real} ({kernel.value(f'{_HOSTS}/host{number}/proc_name')})"
+    real = host.devices.real(f"{_HOSTS}/host{number}").removeprefix("/sys/devices/").partition(f"/host{number}/")[0]
+    return f"{real} ({host.devices.value(f'{_HOSTS}/host{number}/proc_name')})"
 
 
-def pci(number: int) -> tuple[str, int] | None:
+def pci(host: Host, number: int) -> tuple[str, int] | None:
     """The PCI address of the adapter (``0000:00:1f.1``) and its ``unique_id``; None where it has no such address."""
-    found = _PCI.findall(plugged(number))
-    unique = kernel.value(f"{_HOSTS}/host{number}/unique_id")
+    found = _PCI.findall(plugged(host, number))
+    unique = host.devices.value(f"{_HOSTS}/host{number}/unique_id")
     return (found[-1], int(unique)) if found and unique.isdigit() else None
 
 
-def at(address: str, unique_id: int) -> int | None:
+def at(host: Host, address: str, unique_id: int) -> int | None:
     """The SCSI host at a PCI address with that ``unique_id``; the first of several, as in libvirt. None if there is none."""
-    return next((number for number in hosts() if pci(number) == (address, unique_id)), None)
+    return next((number for number in hosts(host) if pci(host, number) == (address, unique_id)), None)
 
 
-def is_iscsi(number: int) -> bool:
+def is_iscsi(host: Host, number: int) -> bool:
     """Whether it stands for iSCSI sessions."""
-    return os.path.exists(f"/sys/class/iscsi_host/host{number}")
+    return host.devices.there(f"/sys/class/iscsi_host/host{number}")
 
 
-def addresses(numbers: Iterable[int]) -> list[str]:
+def addresses(host: Host, numbers: Iterable[int]) -> list[str]:
     """The addresses of all units of the hosts that are disks, in their order, whether they have a block device or not."""
     wanted = {str(number) for number in numbers}
     found = []
-    for name in kernel.names(_BUS):
+    for name in host.devices.names(_BUS):
         fields = name.split(":")
-        if len(fields) == 4 and fields[0] in wanted and kernel.value(f"{_BUS}/{name}/type") in _DISKS:
+        if len(fields) == 4 and fields[0] in wanted and host.devices.value(f"{_BUS}/{name}/type") in _DISKS:
             found.append(name)
     return sorted(found, key=lambda name: [int(field) for field in name.split(":")])
 
 
-def luns(numbers: Iterable[int]) -> list[Lun]:
+def luns(host: Host, numbers: Iterable[int]) -> list[Lun]:
     """The disks behind the hosts of these numbers. A unit that the kernel has no block device for is left out."""
-    return [lun for address in addresses(numbers) if (lun := look(address)) is not None]
+    return [lun for address in addresses(host, numbers) if (lun := look(host, address)) is not None]
 
 
-def look(address: str) -> Lun | None:
+def look(host: Host, address: str) -> Lun | None:
     """The disk at host:channel:target:lun; None if there is none now."""
     device = f"{_BUS}/{address}"
-    names = kernel.names(f"{device}/block")
+    names = host.devices.names(f"{device}/block")
     if not names:
         return None
     block = f"{device}/block/{names[0]}"
-    made = maker(device)
+    made = maker(host, device)
     return Lun(
-        f"unit:{address.partition(':')[2]}", f"/dev/{names[0].replace('!', '/')}", kernel.value(f"{block}/dev"),
-        int(kernel.value(f"{block}/size") or 0) * 512,  # always counted in 512 bytes
-        int(kernel.value(f"{block}/queue/logical_block_size") or 512), kernel.value(f"{block}/ro") == "1",
-        kernel.value(f"{device}/state"), _kept_wwid(device, made), device, made,
+        f"unit:{address.partition(':')[2]}", f"/dev/{names[0].replace('!', '/')}", host.devices.value(f"{block}/dev"),
+        int(host.devices.value(f"{block}/size") or 0) * 512,  # always counted in 512 bytes
+        int(host.devices.value(f"{block}/queue/logical_block_size") or 512), host.devices.value(f"{block}/ro") == "1",
+        host.devices.value(f"{device}/state"), _kept_wwid(host, device, made), device, made,
     )  # fmt: skip
 
 
-def kept_wwid(device: str) -> str:
+def kept_wwid(host: Host, device: str) -> str:
     """The WWID by the pages that the kernel keeps in the unit's folder of sysfs."""
-    return _kept_wwid(device, maker(device))
+    return _kept_wwid(host, device, maker(host, device))
 
 
-def _kept_wwid(device: str, maker: tuple[str, str]) -> str:
-    name = wwid.of_pages(kernel.data(f"{device}/vpd_pg83"), b"", *maker)
-    return name or wwid.of_pages(b"", kernel.data(f"{device}/vpd_pg80"), *maker)
+def _kept_wwid(host: Host, device: str, maker: tuple[str, str]) -> str:
+    name = wwid.of_pages(host.devices.data(f"{device}/vpd_pg83"), b"", *maker)
+    return name or wwid.of_pages(b"", host.devices.data(f"{device}/vpd_pg80"), *maker)
 
 
-def maker(device: str) -> tuple[str, str]:
+def maker(host: Host, device: str) -> tuple[str, str]:
     """Vendor and model of the unit, blanks included."""
-    vendor, model = (kernel.text(f"{device}/{name}").rstrip("\n") for name in ("vendor", "model"))
+    vendor, model = (host.devices.text(f"{device}/{name}").rstrip("\n") for name in ("vendor", "model"))
     return vendor, model
 
 
-def busy(lun: Lun) -> tuple[int, int]:
+def busy(host: Host, lun: Lun) -> tuple[int, int]:
     """Commands that the disk has not answered yet, and a count that grows with each that it has.
 
     A command that was given up, and will be sent again, is no answer. SCSI's own figures have all commands, a disk's
@@ -141,10 +138,10 @@ def busy(lun: Lun) -> tuple[int, int]:
     """
     waiting, answered = "", ""
     if lun.device.startswith(f"{_BUS}/"):
-        waiting, answered = (kernel.value(f"{lun.device}/{name}") for name in ("device_busy", "iodone_cnt"))
+        waiting, answered = (host.devices.value(f"{lun.device}/{name}") for name in ("device_busy", "iodone_cnt"))
     if waiting and answered:
         return int(waiting), int(answered, 16)
-    fields = kernel.text(f"/sys/dev/block/{lun.number}/stat").split()
+    fields = host.devices.text(f"/sys/dev/block/{lun.number}/stat").split()
     if len(fields) < 9:
         return 0, 0
     return int(fields[8]), sum(int(fields[place]) for place in (0, 4, 11) if place < len(fields))
@@ -160,28 +157,20 @@ def rescan(host: Host, numbers: Iterable[int]) -> None:
         base = f"{_HOSTS}/host{number}"
         if not host.step(f"rescan the logical units of host{number}"):
             continue
-        for address in addresses([number]):
-            if kernel.value(f"{_BUS}/{address}/state") == "running":
+        for address in addresses(host, [number]):
+            if host.devices.value(f"{_BUS}/{address}/state") == "running":
                 with contextlib.suppress(OSError):  # it went away, or does not answer: the listing says so
-                    poke(f"{_BUS}/{address}/rescan", "1")
+                    host.devices.tell(f"{_BUS}/{address}/rescan", "1")
         try:
-            poke(f"{base}/scan", "- - -")
+            host.devices.tell(f"{base}/scan", "- - -")
         except OSError as error:
             raise errors.from_os_error(error, f"scan host{number}") from error
 
         def arrived(number: int = number) -> bool:
             return all(
-                kernel.names(f"{_BUS}/{address}/block") or kernel.value(f"{_BUS}/{address}/state") != "running"
-                for address in addresses([number])
+                host.devices.names(f"{_BUS}/{address}/block")
+                or host.devices.value(f"{_BUS}/{address}/state") != "running"
+                for address in addresses(host, [number])
             )
 
         host.wait_for(arrived, _ARRIVAL)
-
-
-def poke(path: str, text: str) -> None:
-    """Write to a knob in sysfs, in one write(2); raises ``OSError``. What is to be undone is the caller's to say before."""
-    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        write_some(fd, text.encode())
-    finally:
-        os.close(fd)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.host import kernel
+from poolkit.host.descriptors import write_some
 
 _FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -25,7 +26,7 @@ class Node(NamedTuple):
 
 
 class Devices:
-    """Those of this machine. Nothing is changed here, and what cannot be read is empty, as in :mod:`poolkit.host.kernel`."""
+    """Those of this machine. What cannot be read is empty, as in :mod:`poolkit.host.kernel`; only ``tell`` changes anything."""
 
     def value(self, path: str) -> str:
         """The one value of an attribute, without the white space around it."""
@@ -34,6 +35,10 @@ class Devices:
     def text(self, path: str) -> str:
         """All of a file."""
         return kernel.text(self.place(path))
+
+    def data(self, path: str) -> bytes:
+        """All of a file of bytes, such as a page of a disk's vital product data."""
+        return kernel.data(self.place(path))
 
     def names(self, path: str) -> list[str]:
         """The entries of a folder, numbers in their order."""
@@ -76,6 +81,19 @@ class Devices:
             os.close(fd)
             raise errors.Unsafe(f"'{path}' is not a block device")
         return fd
+
+    def tell(self, path: str, text: str) -> None:
+        """Write ``text`` to a knob of the kernel, in one write(2) as it wants it; raises ``OSError``.
+
+        Announces nothing: who has not done so yet calls ``host.files.tell``.
+        """
+        fd = os.open(self.place(path), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            data = text.encode()
+            if write_some(fd, data) != len(data):
+                raise errors.HostError(f"the kernel took only a part of '{text}' at '{path}'")
+        finally:
+            os.close(fd)
 
     # -- what a folder that plays the machine has otherwise -------------------------------------------------------
 

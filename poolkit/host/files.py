@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poolkit import errors
 from poolkit.host import undo
-from poolkit.host.descriptors import sync_directory, write_all, write_some
+from poolkit.host.descriptors import sync_directory, write_all
 from poolkit.host.directory import TEMPORARY, Directory, open_own, parent_of
 from poolkit.host.undo import Undo, identity, run
 
 if TYPE_CHECKING:
+    from poolkit.host.devices import Devices
     from poolkit.host.mounts import Mount
 
 
@@ -28,6 +29,7 @@ class Port(Protocol):
 
     dry_run: bool
     fault: Callable[[str], None] | None
+    devices: Devices
 
     def step(self, label: str, undo: Undo | None = None) -> bool:
         """Announce a change; False means not to make it."""
@@ -421,13 +423,7 @@ class Files:
             raise errors.Unsafe(f"'{path}' is no knob of the kernel")
         step = undo if undo is None or isinstance(undo, Undo) else run(undo)
         if self._host.step(f"write '{text}' to {path}", step):
-            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                data = text.encode()
-                if write_some(fd, data) != len(data):
-                    raise errors.HostError(f"the kernel took only a part of '{text}' at '{path}'")
-            finally:
-                os.close(fd)
+            self._host.devices.tell(path, text)
 
     def fault(self, label: str) -> None:
         """A fault point between two system calls of one change; does nothing outside tests."""

@@ -215,52 +215,10 @@ class Host:
         if self.dry_run:
             yield
             return
-        from poolkit.host import programs, pumps
-        from poolkit.host.toolwords import last_words
+        from poolkit.host.running import alongside
 
-        argv = tuple(argv)
-        full, confined = self._full(argv, untrusted, None)
-        with open(os.memfd_create("output", os.MFD_CLOEXEC), "w+b") as output:
-            try:
-                process = programs.start(
-                    full, own_session=self._own_session, pass_fds=tuple(pass_fds), confined=confined,
-                    stdout=output.fileno(), stderr=output.fileno(), charset=self._charset(argv[0]),
-                )  # fmt: skip
-            except OSError as error:
-                raise errors.from_os_error(error, f"run '{argv[0]}'") from error
-            try:
-                self._track(process.pid)
-                up = self.wait_for(lambda: process.poll() is not None or ready(), timeout)
-                if up is None or process.returncode is not None:
-                    words = self.redact(_text(pumps.words(output.fileno())))
-                    how = "was not ready in time" if up is None else f"ended with status {process.returncode}"
-                    result = Result(argv, process.returncode or 0, "", words)
-                    raise errors.ToolFailed(
-                        f"'{argv[0]}' {how}{last_words(words, pass_fds)}",
-                        argv=self._redacted(argv),
-                        status=result.status,
-                        stderr=words,
-                    )
-                yield
-            finally:
-                programs.end(process)
-
-    def _full(
-        self, argv: Sequence[str], untrusted: bool, limits: Mapping[str, int] | None
-    ) -> tuple[list[str], tuple[str, ...]]:
-        """What is really run, and the programs that it is confined to be."""
-        full = [self.program(argv[0]), *argv[1:]]
-        if not untrusted:
-            if not self._secrets:
-                return full, ()
-            from poolkit.host import cores
-
-            return [self.program("prlimit"), f"--core={cores.LIMIT}", "--", *full], ()
-        from poolkit.host import programs
-
-        all_limits = {**programs.UNTRUSTED_LIMITS, **(limits or {})}
-        prlimit = self.program("prlimit")
-        return [prlimit, *(f"--{name}={value}" for name, value in all_limits.items()), "--", *full], (prlimit, full[0])
+        with alongside(self, tuple(argv), ready, timeout, untrusted, tuple(pass_fds)):
+            yield
 
     def _charset(self, program: str) -> str:
         return "C" if program in self.bytewise else "C.UTF-8"
@@ -351,67 +309,13 @@ class Host:
         stdin: int | BinaryIO | None = None,
         stdout: int | BinaryIO | None = None,
     ) -> Result:
-        from poolkit.host import programs
+        from poolkit.host.running import run
 
         argv = tuple(argv)
-        full, confined = self._full(argv, untrusted, limits)
-        until = time.monotonic() + timeout
-
-        untold: list[Exception] = []
-
-        def tick() -> None:
-            if untold and abortable:
-                raise untold[0]
-            if poll is not None:
-                poll()
-            if abortable and self.abort.is_set():
-                raise errors.Aborted(f"stopped while '{argv[0]}' was running")
-            if time.monotonic() >= until:
-                raise errors.ToolTimeout(
-                    f"'{argv[0]}' did not end within {timeout:g} seconds and was killed", argv=self._redacted(argv)
-                )
-
-        try:
-            feed, drain = None, None
-            if not (input is None and stdin is None and stdout is None):
-                from poolkit.host import pumps
-
-                feed = pumps.feed(self, stdin, input)
-                drain = None if stdout is None or isinstance(stdout, int) else pumps.drain(self, stdout)
-            process = programs.start(
-                full, own_session=self._own_session, pass_fds=tuple(pass_fds), confined=confined,
-                stdin=programs.PIPE if feed is not None else stdin if isinstance(stdin, int) else None,
-                stdout=stdout if isinstance(stdout, int) else None, charset=self._charset(argv[0]),
-            )  # fmt: skip
-        except OSError as error:
-            raise errors.from_os_error(error, f"run '{argv[0]}'") from error
-        if changes:
-            try:
-                self._track(process.pid)
-            except (OSError, errors.PoolkitError) as error:
-                untold.append(error)  # it has begun: to leave it alone is worse than to wait for it
-        with process:
-            out, err = programs.converse(process, until, tick, feed, drain)
-        if untold:
-            raise untold[0]
-        result = Result(argv, process.returncode, _text(out), self.redact(_text(err)))
-        if result.status in ok:
-            return result
-        result = result._replace(stdout=self.redact(result.stdout))
-        from poolkit.host.toolwords import last_words
-
-        said = last_words(result.stderr or result.stdout, pass_fds)
-        if result.status < 0:
-            import signal
-
-            raise errors.ToolCrashed(
-                f"'{argv[0]}' was killed by {signal.Signals(-result.status).name}{said}",
-                argv=self._redacted(argv), status=result.status, stderr=result.stderr,
-            )  # fmt: skip
-        raise errors.ToolFailed(
-            f"'{argv[0]}' failed with status {result.status}{said}",
-            argv=self._redacted(argv), status=result.status, stdout=result.stdout, stderr=result.stderr,
-        )  # fmt: skip
+        status, out, err = run(
+            self, argv, ok, timeout, input, untrusted, pass_fds, abortable, limits, poll, changes, stdin, stdout
+        )
+        return Result(argv, status, out, err)
 
     # -- changes by system call -------------------------------------------------------------------------------
 
@@ -582,7 +486,3 @@ class Host:
             yield f"/proc/self/fd/{fd}", fd
         finally:
             os.close(fd)
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")

@@ -13,6 +13,7 @@ import pytest
 from poolkit import errors
 from poolkit.engine import Engine
 from poolkit.families import fchosts, scsibus
+from poolkit.host import Host
 
 from ..lab.fixtures import settle, sh, wait_until
 from ..sweep import Sampled
@@ -48,10 +49,10 @@ class Fabric:
         wait_until(lambda: "Online" in _states(target), "the target's port")
         initiator = _controller(self.cards[0])
         (initiator / "enabled").write_text("1")
-        wait_until(lambda: fchosts.find(NODE, PORT) is not None, "the initiator's port")
-        self.number = fchosts.find(NODE, PORT)
+        wait_until(lambda: fchosts.find(Host(), NODE, PORT) is not None, "the initiator's port")
+        self.number = fchosts.find(Host(), NODE, PORT)
         assert self.number is not None
-        wait_until(lambda: scsibus.luns([self.number]), "the unit")
+        wait_until(lambda: scsibus.luns(Host(), [self.number]), "the unit")
 
     def give(self, store: Store, lun: int) -> None:
         """Put the file behind that number, for the initiator's port."""
@@ -109,7 +110,7 @@ def xml(adapter: str, name: str = "fc") -> str:
 
 
 def virtual() -> bool:
-    return fchosts.find(*VIRTUAL) is not None
+    return fchosts.find(Host(), *VIRTUAL) is not None
 
 
 def test_the_units_of_a_port(engine: Engine, fabric: Fabric) -> None:
@@ -117,7 +118,7 @@ def test_the_units_of_a_port(engine: Engine, fabric: Fabric) -> None:
     pool.start()
     (volume,) = pool.volumes()
     assert re.fullmatch(r"/dev/disk/by-path/pci-[0-9a-f:.]+-fc-0x2000525400000002-lun-0", volume.path)
-    assert volume.key == scsibus.luns([fabric.number])[0].wwid != volume.path
+    assert volume.key == scsibus.luns(Host(), [fabric.number])[0].wwid != volume.path
     data = os.urandom(100_000)
     volume.upload(BytesIO(data))
     out = BytesIO()
@@ -126,7 +127,7 @@ def test_the_units_of_a_port(engine: Engine, fabric: Fabric) -> None:
     found = [one.source.adapter for one in engine.discover("scsi") if one.source.adapter.type == "fc_host"]
     assert [(one.wwnn, one.wwpn) for one in found] == [(NODE, PORT)]
     pool.destroy()
-    assert fchosts.find(NODE, PORT) == fabric.number
+    assert fchosts.find(Host(), NODE, PORT) == fabric.number
 
 
 def test_a_unit_is_added_and_taken_away(engine: Engine, fabric: Fabric) -> None:
@@ -165,11 +166,11 @@ def test_a_managed_virtual_port_lives_as_long_as_the_pool(
     ):
         pool = engine.define(xml(adapter))
         assert pool.start()
-        number = fchosts.find(*VIRTUAL)
+        number = fchosts.find(Host(), *VIRTUAL)
         assert number is not None
         assert pool.info.active
         if "managed='yes' wwnn" not in adapter or "parent" in adapter:
-            assert fchosts.parent(number) == fabric.number
+            assert fchosts.parent(Host(), number) == fabric.number
         assert pool.destroy()
         assert not virtual()
         assert not pool.info.active
@@ -225,11 +226,11 @@ def test_the_examples(engine: Engine, fabric: Fabric, example: str, monkeypatch:
     parent = Path(f"/sys/class/fc_host/host{fabric.number}")
     if not adapter.managed:
         (parent / "vport_create").write_text(f"{adapter.wwpn}:{adapter.wwnn}")
-        wait_until(lambda: fchosts.find(adapter.wwnn, adapter.wwpn) is not None, "the virtual port")
+        wait_until(lambda: fchosts.find(Host(), adapter.wwnn, adapter.wwpn) is not None, "the virtual port")
     pool.start()
-    assert fchosts.find(adapter.wwnn, adapter.wwpn) is not None
+    assert fchosts.find(Host(), adapter.wwnn, adapter.wwpn) is not None
     pool.destroy()
-    assert (fchosts.find(adapter.wwnn, adapter.wwpn) is None) == bool(adapter.managed)
+    assert (fchosts.find(Host(), adapter.wwnn, adapter.wwpn) is None) == bool(adapter.managed)
     if not adapter.managed:
         (parent / "vport_delete").write_text(f"{adapter.wwpn}:{adapter.wwnn}")
-        wait_until(lambda: fchosts.find(adapter.wwnn, adapter.wwpn) is None, "the end of the virtual port")
+        wait_until(lambda: fchosts.find(Host(), adapter.wwnn, adapter.wwpn) is None, "the end of the virtual port")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -288,14 +289,27 @@ def test_a_chain_opens_nothing_on_a_dead_server(
     assert link.problem == ""
 
 
-@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), errors.HostError("no such directory")])
-def test_the_definition_can_be_shown_whatever_the_mount_says(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def fails(*_: Any) -> Any:
-        raise error
+class Stale(NetfsBackend):
+    def live(self) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(away.Away, "_call", fails)
-    backend = registry.executor(xmlmap.read(xml(), registry.definitions()), MountingHost())
-    assert backend.live() is backend.pool
+
+class Gone(NetfsBackend):
+    def live(self) -> Any:
+        raise errors.HostError(f"it is gone, in process {os.getpid()}")
+
+
+@pytest.mark.parametrize("kind", [Stale, Gone])
+def test_the_definition_can_be_shown_whatever_the_mount_says(kind: type[NetfsBackend]) -> None:
+    host = Host()
+    backend = kind(xmlmap.read(xml(), registry.definitions()), host)
+    try:
+        assert away.Away(backend).live() is backend.pool
+        with pytest.raises((OSError, errors.HostError)):
+            backend.live()  # else nothing was shown
+        assert len(host.children) == 1  # it was asked for where it may hang
+    finally:
+        host.close()
 
 
 def test_stop_under_what_another_one_put_on_top() -> None:

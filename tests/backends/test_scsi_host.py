@@ -12,23 +12,26 @@ import pytest
 from poolkit import errors, xmlmap
 from poolkit.backends.scsi import ScsiBackend, ScsiPool
 from poolkit.families import fchosts, scsibus
-from poolkit.host import Host
+from poolkit.testing import ScriptedHost
+from poolkit.testing.script import ScriptedDevices
 
 NAA = bytes([0, 0x83, 0, 12, 1, 3, 0, 8]) + bytes.fromhex("500140512345678a")
 _minors = itertools.count(100_000)
 
 
 class Machine:
-    """Hosts and units in a folder that plays /sys."""
+    """Hosts and units in a folder that plays the machine."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.bus, self.hosts, self.ports = root / "bus", root / "class/scsi_host", root / "class/fc_host"
+        self.bus = root / "sys/bus/scsi/devices"
+        self.hosts, self.ports = root / "sys/class/scsi_host", root / "sys/class/fc_host"
         for folder in (self.bus, self.hosts, self.ports):
             folder.mkdir(parents=True)
-        monkeypatch.setattr(scsibus, "_BUS", str(self.bus))
-        monkeypatch.setattr(scsibus, "_HOSTS", str(self.hosts))
-        monkeypatch.setattr(fchosts, "_PORTS", str(self.ports))
+
+    @property
+    def played(self) -> ScriptedHost:
+        return ScriptedHost(machine=self.root)
 
     def host(self, number: int, place: str, unique_id: int = 0, driver: str = "ahci") -> None:
         real = self.root / "sys/devices" / place / f"host{number}/scsi_host/host{number}"
@@ -50,6 +53,7 @@ class Machine:
         write(real, node_name=f"0x{wwnn}\n", port_name=f"0x{wwpn}\n", **facts)
         if not place:
             (real / "vport_create").touch()
+            (real / "vport_delete").touch()
         (self.ports / f"host{number}").symlink_to(real)
 
 
@@ -60,17 +64,17 @@ def write(folder: Path, **facts: str) -> None:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(tmp_path, monkeypatch)
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
 
 
-def backend(adapter: str, target: str = "/dev/disk/by-path") -> ScsiBackend:
+def backend(machine: Machine, adapter: str, target: str = "/dev/disk/by-path") -> ScsiBackend:
     text = f"<pool type='scsi'><name>p</name><source>{adapter}</source><target><path>{target}</path></target></pool>"
-    return ScsiBackend(xmlmap.read(text, [ScsiPool]), Host())
+    return ScsiBackend(xmlmap.read(text, [ScsiPool]), machine.played)
 
 
-def named(name: str, **more: Any) -> ScsiBackend:
-    return backend(f"<adapter type='scsi_host' name='{name}'/>", **more)
+def named(machine: Machine, name: str, **more: Any) -> ScsiBackend:
+    return backend(machine, f"<adapter type='scsi_host' name='{name}'/>", **more)
 
 
 def test_units_are_the_disks_of_one_host_in_the_order_of_their_numbers(machine: Machine) -> None:
@@ -82,27 +86,27 @@ def test_units_are_the_disks_of_one_host_in_the_order_of_their_numbers(machine: 
     machine.unit("1:0:0:4", type=13)
     machine.unit("1:0:0:5")  # a disk whose device has not come yet
     machine.unit("10:0:0:0", block="sde")
-    found = named("scsi_host1").luns()
+    found = named(machine, "scsi_host1").luns()
     assert [lun.name for lun in found] == ["unit:0:0:2", "unit:0:0:300", "unit:0:2:0", "unit:0:10:0"]
     assert [lun.node for lun in found] == ["/dev/sda", "/dev/sdc", "/dev/sdb", "/dev/sdd"]
     assert {(lun.size, lun.sector, lun.wwid, lun.state) for lun in found} == {
         (2048 * 512, 4096, "3500140512345678a", "running")
     }
-    assert named("host7").luns() == []
+    assert named(machine, "host7").luns() == []
 
 
 @pytest.mark.parametrize("name", ["host1", "scsi_host1", "fc_host1"])
 def test_an_adapter_by_its_name(machine: Machine, name: str) -> None:
-    assert not named(name).state().up
+    assert not named(machine, name).state().up
     machine.host(1, "pci0000:00/0000:00:1f.2")
-    assert named(name).state().up
-    assert list(named(name).claims()) == ["adapter host1"]
+    assert named(machine, name).state().up
+    assert list(named(machine, name).claims()) == ["adapter host1"]
 
 
 @pytest.mark.parametrize("name", ["1", "host", "hostx", "scsi_1", "eth0", "host-1", "host1.1", "sshost1"])
-def test_what_is_no_name_of_an_adapter(name: str) -> None:
+def test_what_is_no_name_of_an_adapter(machine: Machine, name: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="no name of a SCSI host adapter"):
-        list(named(name).claims())
+        list(named(machine, name).claims())
 
 
 def test_an_adapter_by_its_place(machine: Machine) -> None:
@@ -112,15 +116,15 @@ def test_an_adapter_by_its_place(machine: Machine) -> None:
         "<adapter type='scsi_host'><parentaddr unique_id='{}'><address domain='0x0000' bus='0x00' slot='0x1f' "
         "function='0x2'/></parentaddr></adapter>"
     )
-    assert backend(text.format(1)).find() == 0
-    assert backend(text.format(2)).find() == 3
-    assert backend(text.format(3)).find() is None
-    assert "with the unique_id 3 at 0000:00:1f.2" in backend(text.format(3)).state().why
+    assert backend(machine, text.format(1)).find() == 0
+    assert backend(machine, text.format(2)).find() == 3
+    assert backend(machine, text.format(3)).find() is None
+    assert "with the unique_id 3 at 0000:00:1f.2" in backend(machine, text.format(3)).state().why
 
 
 def test_a_number_that_was_given_to_another_adapter(machine: Machine) -> None:
     machine.host(2, "pci0000:00/0000:00:1f.2")
-    pool = named("host2")
+    pool = named(machine, "host2")
     noted = pool.storage()
     assert noted is not None
     assert pool.changed_since(noted) == ""
@@ -135,21 +139,21 @@ def test_ports_of_fibre_channel(machine: Machine) -> None:
     machine.port(4, "20000000c9831b4a", "10000000c9831b4a", fabric_name="0x2002000573de9a81\n")
     machine.port(5, "20000000c9831b4b", "10000000c9831b4b", "pci/host4/vport-4:0-0/host5")
     by_names = "<adapter type='fc_host' {} wwnn='20000000C9831B4B' wwpn='10000000c9831b4b'/>"
-    pool = backend(by_names.format(""))
-    assert (pool.find(), fchosts.parent(5), fchosts.parent(4)) == (5, 4, None)
+    pool = backend(machine, by_names.format(""))
+    assert (pool.find(), fchosts.parent(pool.host, 5), fchosts.parent(pool.host, 4)) == (5, 4, None)
     pool.start()
-    backend(by_names.format("parent='scsi_host4'")).start()
+    backend(machine, by_names.format("parent='scsi_host4'")).start()
     with pytest.raises(errors.HostError, match="there is no Fibre Channel adapter 'scsi_host9' to be the parent"):
-        backend(by_names.format("parent='scsi_host9'")).start()
+        backend(machine, by_names.format("parent='scsi_host9'")).start()
     machine.port(6, "20000000c9831b4c", "10000000c9831b4c")
     with pytest.raises(errors.HostError, match="belongs to host4 and not to host6"):
-        backend(by_names.format("parent='scsi_host6'")).start()
+        backend(machine, by_names.format("parent='scsi_host6'")).start()
     with pytest.raises(errors.HostError, match="belongs to host4 and not to host6"):
-        backend(by_names.format("parent_wwnn='20000000c9831b4c' parent_wwpn='10000000c9831b4c'")).start()
-    assert fchosts.on_fabric("2002000573DE9A81") == 4
-    assert fchosts.able() == 4
+        backend(machine, by_names.format("parent_wwnn='20000000c9831b4c' parent_wwpn='10000000c9831b4c'")).start()
+    assert fchosts.on_fabric(pool.host, "2002000573DE9A81") == 4
+    assert fchosts.able(pool.host) == 4
     write(machine.ports / "host4", npiv_vports_inuse="2\n")
-    assert (fchosts.able(), fchosts.on_fabric("2002000573de9a81")) == (6, None)
+    assert (fchosts.able(pool.host), fchosts.on_fabric(pool.host, "2002000573de9a81")) == (6, None)
     write(machine.ports / "host6", port_state="Linkdown\n")
     missing = "<adapter type='fc_host' managed='yes' {} wwnn='20000000c9831b4d' wwpn='10000000c9831b4d'/>"
     for parent, words in (
@@ -157,38 +161,58 @@ def test_ports_of_fibre_channel(machine: Machine) -> None:
         ("parent='scsi_host4'", "host4 cannot have"),
     ):
         with pytest.raises(errors.HostError, match=words):
-            backend(missing.format(parent)).start()
+            backend(machine, missing.format(parent)).start()
     with pytest.raises(errors.HostError) as caught:
-        backend(missing.replace("managed='yes'", "").format("")).start()
+        backend(machine, missing.replace("managed='yes'", "").format("")).start()
     assert "managed='yes'" in str(caught.value.hint)
 
 
-def test_a_virtual_port_is_taken_back_only_if_it_is_the_one_that_was_made(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[tuple[int, str, str]] = []
-    monkeypatch.setattr(fchosts, "_tell", lambda *what: told.append(what))
+def test_a_virtual_port_is_taken_back_only_if_it_is_the_one_that_was_made(machine: Machine) -> None:
     names = ("20000000c9831b4b", "10000000c9831b4b")
-    pool = backend(f"<adapter type='fc_host' managed='yes' wwnn='{names[0]}' wwpn='{names[1]}'/>")
-    machine.port(4, "20000000c9831b4a", "10000000c9831b4a", "pci/host4")
+    pool = backend(machine, f"<adapter type='fc_host' managed='yes' wwnn='{names[0]}' wwpn='{names[1]}'/>")
+    machine.port(4, "20000000c9831b4a", "10000000c9831b4a")
+
+    def told() -> list[tuple[str, str]]:
+        """What the knobs were told since the last look."""
+        knobs = [machine.ports / "host4" / f"vport_{what}" for what in ("create", "delete")]
+        found = [(knob.name, text) for knob in knobs if (text := knob.read_text())]
+        for knob in knobs:
+            knob.write_text("")
+        return found
+
     pool.take_back("made", 4)  # it never came
-    assert told == []
+    assert told() == []
     pool.take_back("removed", 4)
-    assert told.pop() == (4, "create", f"{names[1]}:{names[0]}")
+    assert told() == [("vport_create", f"{names[1]}:{names[0]}")]
     machine.port(5, *names, "pci/host4/vport-4:0-1/host5")
-    assert fchosts.virtual(4) == ["vport-4:0-1"]
+    assert fchosts.virtual(pool.host, 4) == ["vport-4:0-1"]
     pool.take_back("made", 4, "vport-4:0-1")  # somebody had it before
     pool.take_back("removed", 4)  # it is there again
-    assert told == []
+    assert told() == []
     pool.take_back("made", 4, "vport-4:0-0")
-    assert told == [(4, "delete", f"{names[1]}:{names[0]}")]
+    assert told() == [("vport_delete", f"{names[1]}:{names[0]}")]
+
+
+def test_a_knob_is_told_at_once_and_through_no_link(machine: Machine) -> None:
+    """The kernel takes each write(2) as a whole command."""
+    machine.port(4, "20000000c9831b4a", "10000000c9831b4a")
+    knob = machine.ports / "host4" / "vport_create"
+    (machine.ports / "host4" / "other").symlink_to(knob)
+    devices = machine.played.devices
+    devices.tell("/sys/class/fc_host/host4/vport_create", "a:b")
+    assert knob.read_text() == "a:b"
+    with pytest.raises(OSError, match="symbolic links"):
+        devices.tell("/sys/class/fc_host/host4/other", "c:d")
+    with pytest.raises(FileNotFoundError):  # a knob is never made
+        devices.tell("/sys/class/fc_host/host4/none", "c:d")
+    assert knob.read_text() == "a:b"
 
 
 @pytest.mark.parametrize("path", ["/srv", "/", "/devices/x", "/dev/../srv"])
-def test_a_target_outside_of_dev_is_refused(path: str) -> None:
+def test_a_target_outside_of_dev_is_refused(machine: Machine, path: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="no paths of devices are in"):
-        list(named("host1", target=path).claims())
-    assert list(named("host1", target="/dev/disk/by-id/").claims())
+        list(named(machine, "host1", target=path).claims())
+    assert list(named(machine, "host1", target="/dev/disk/by-id/").claims())
 
 
 def test_adapters_are_found_by_what_is_stable(machine: Machine) -> None:
@@ -200,7 +224,7 @@ def test_adapters_are_found_by_what_is_stable(machine: Machine) -> None:
     machine.port(4, "20000000c9831b4a", "10000000c9831b4a")
     for number in (0, 1, 2, 4):  # nothing is behind host3
         machine.unit(f"{number}:0:0:0", block=f"sd{number}")
-    found = [xmlmap.write(pool) for pool in ScsiBackend.discover(Host(), None)]
+    found = [xmlmap.write(pool) for pool in ScsiBackend.discover(machine.played, None)]
     adapters = [re.findall(r"<(?:adapter|parentaddr) [^>]*>", text)[-1] for text in found]
     assert adapters == [
         "<parentaddr unique_id='7'>",
@@ -214,26 +238,44 @@ def test_commands_of_every_kind_count(machine: Machine) -> None:
     """What a rescan sends is neither a read nor a write."""
     machine.host(1, "pci0000:00/0000:00:1f.2")
     machine.unit("1:0:0:0", block="sda")
-    (lun,) = named("host1").luns()
-    assert scsibus.busy(lun) == (0, 0)  # no disk of this machine has that number
+    pool = named(machine, "host1")
+    (lun,) = pool.luns()
+    assert scsibus.busy(pool.host, lun) == (0, 0)  # no disk of this machine has that number
     write(machine.bus / "1:0:0:0", device_busy="2\n", iodone_cnt="0x1f\n")
-    assert scsibus.busy(lun) == (2, 31)
+    assert scsibus.busy(pool.host, lun) == (2, 31)
 
 
-def test_a_unit_that_hangs_is_told_by_sysfs(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+class AtWork(ScriptedDevices):
+    """The disk answers a command between two looks."""
+
+    answered = 0
+
+    def value(self, path: str) -> str:
+        if path.endswith("/iodone_cnt"):
+            self.answered += 1
+            return hex(self.answered)
+        return super().value(path)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "at_work", "state", "alive"),
+    [
+        (0, False, "running", True),
+        (3, False, "running", False),
+        (3, True, "running", True),
+        (0, False, "blocked", False),
+        (0, False, "offline", True),  # requests fail at once
+    ],
+)
+def test_a_unit_that_hangs_is_told_by_sysfs(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, waiting: int, at_work: bool, state: str, alive: bool
+) -> None:
     """Blocked, or with a request that does not end; not one that is merely busy or has nothing to do."""
     monkeypatch.setattr("poolkit.host.worker.DEADLINE", 0.3)
     machine.host(1, "pci0000:00/0000:00:1f.2")
     machine.unit("1:0:0:0", block="sda")
-    pool = named("host1")
-    counts = itertools.count()
-    for busy, state, alive in (
-        (lambda lun: (0, 5), "running", True),
-        (lambda lun: (3, 5), "running", False),
-        (lambda lun: (3, next(counts)), "running", True),
-        (lambda lun: (0, 5), "blocked", False),
-        (lambda lun: (0, 5), "offline", True),  # requests fail at once
-    ):
-        monkeypatch.setattr(scsibus, "busy", busy)
-        write(machine.bus / "1:0:0:0", state=state)
-        assert pool.answers() is alive
+    write(machine.bus / "1:0:0:0", device_busy=f"{waiting}\n", iodone_cnt="0x5\n", state=state)
+    pool = named(machine, "host1")
+    if at_work:
+        pool.host.devices = AtWork(machine.root)
+    assert pool.answers() is alive

@@ -181,7 +181,7 @@ def test_a_swap_that_the_kernel_was_not_told_of(engine: Engine, lab_scsi: Debug)
     (DEBUG / "vpd_use_hostno").write_text("0")  # another serial number and another NAA, at the same place
     now = key_of(host.disks[0])
     assert now != volume.key
-    assert scsibus.luns([int(host.name[4:])])[0].wwid == volume.key
+    assert scsibus.luns(Host(), [int(host.name[4:])])[0].wwid == volume.key
     with pytest.raises(errors.Unsafe, match=f"{now}, and was {volume.key}"):
         volume.wipe()
     out = BytesIO()
@@ -234,7 +234,7 @@ def test_odd_units(engine: Engine, lab_scsi: Debug, parameters: dict[str, int], 
 def test_a_unit_without_a_size(engine: Engine, lab_scsi: Debug) -> None:
     """As the kernel has a unit whose medium or size it could not learn."""
     (host,) = lab_scsi()
-    lun = scsibus.luns([int(host.name[4:])])[0]._replace(size=0)
+    lun = scsibus.luns(Host(), [int(host.name[4:])])[0]._replace(size=0)
     info = ScsiBackend(engine.parse(xml(host.name)), Host())._info(lun, lun.node)
     assert info is not None
     assert (info.capacity, info.detail, info.key) == (0, None, key_of(host.disks[0]))
@@ -445,7 +445,7 @@ def test_the_example(engine: Engine, lab_scsi: Debug) -> None:
     """host0 of the example is whatever adapter came first."""
     document = (EXAMPLES / "pool-scsi.xml").read_text()
     (name,) = re.findall(r"name='(?:scsi_)?host(\d+)'", document.replace('"', "'"))
-    if not scsibus.exists(int(name)):
+    if not scsibus.exists(Host(), int(name)):
         lab_scsi(hosts=int(name) + 1)
     pool = engine.define(document)
     pool.start()

@@ -300,6 +300,9 @@ def test_doctor_says_what_is_missing_for_what(poolkit: Command, monkeypatch: pyt
     monkeypatch.setattr(Host, "has_program", lambda self, name: name != "qemu-img" and real(self, name))
     found = checks()["program qemu-img"]
     assert found["status"] == "note" and "converting" in found["message"] and found["hint"].endswith("qemu-utils")
+    monkeypatch.setattr(Host, "has_program", lambda self, name: False)
+    for type, packages in (("rbd", "librados2 librbd1"), ("iscsi-direct", "libiscsi7"), ("iscsi", "open-iscsi")):
+        assert checks()[f"type {type}"]["hint"] == f"on Debian: apt install {packages}"
     monkeypatch.setattr(Host, "has_program", lambda self, name: True)
     for version, status in (("7.2.12", "note"), ("7.2.13", "ok"), ("8.1.9", "note"), ("9.0.2", "ok"), ("10.0.0", "ok")):
         said = SimpleNamespace(stdout=f"qemu-img version {version} (Debian)\n")

@@ -116,7 +116,8 @@ def test_a_crash_leaves_no_core_dump_with_it(tmp_path: Path, who: str, guarded: 
         "if sys.argv[2] == 'poolkit': os.abort()\n"
         "os.chdir(sys.argv[1]); start = programs.start\n"
         "import subprocess\n"
-        "full = host._full(['python3', '-c', 'import os; os.abort()'], False, None)[0]\n"
+        "from poolkit.host import running\n"
+        "full = running.full(host, ['python3', '-c', 'import os; os.abort()'], False, None)[0]\n"
         "subprocess.run(full, cwd=sys.argv[4])\n"
     )
     (tmp_path / "cwd").mkdir()
