@@ -1,0 +1,426 @@
+"""How descriptors are opened and closed: through no link that was planted meanwhile, in nobody's place, and none stays open."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pty
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poolkit import errors
+from poolkit.host import Host
+from poolkit.host.descriptors import read_at, sync_directory, write_all, write_at
+from poolkit.host.directory import Directory, open_own, parent_of
+from poolkit.host.files import Files
+
+NOBODY = 65534
+
+
+def opened() -> set[str]:
+    """The descriptors of this process, but for the one that looks."""
+    with os.scandir("/proc/self/fd") as found:
+        names = {entry.name for entry in found}
+    return {name for name in names if os.path.lexists(f"/proc/self/fd/{name}")}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    place = tmp_path / "place"
+    (place / "folder").mkdir(parents=True)
+    (place / "file").write_text("text")
+    (place / "old").write_text("old")
+    (place / "there").symlink_to("folder")
+    (place / "far").symlink_to(f"{place}/folder")
+    (place / "loop").symlink_to("loop")
+    (place / "to-file").symlink_to("file")
+    os.mkfifo(place / "fifo")
+    return place
+
+
+def _way(path: str) -> Callable[[Path], object]:
+    def walk(place: Path) -> None:
+        with parent_of(f"{place}/{path}") as (folder, name):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+    return walk
+
+
+def _regular(name: str, *, fail: bool = False) -> Callable[[Path], object]:
+    def look(place: Path) -> None:
+        with Directory(str(place)) as directory, directory.regular(name):
+            if fail:
+                raise ValueError("in the body")
+
+    return look
+
+
+def _new(place: Path, *, body: Callable[[], object] = lambda: None, files: Files | None = None) -> None:
+    with Directory(str(place)) as directory, (files or Host().files).new(directory, "made", format="raw") as new:
+        write_all(new.fd, b"new")
+        body()
+
+
+def _named(place: Path) -> Files:
+    """Files on a file system where each has a name from the beginning."""
+    files = Host().files
+    files._has_unnamed = lambda directory: False  # type: ignore[method-assign]
+    return files
+
+
+def _rewrite(place: Path, **how: Any) -> None:
+    with Directory(str(place)) as directory, Host().files.rewrite(directory, "old", format="raw", **how) as new:
+        write_all(new.fd, b"new")
+
+
+def _scratch(place: Path) -> None:
+    with Directory(str(place)) as directory, Host().files.scratch(directory) as fd:
+        write_all(fd, b"x")
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _failing(word: str) -> Host:
+    """A host that fails at the fault point whose label has ``word``."""
+
+    def fault(label: str) -> None:
+        if word in label:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return Host(fault=fault)
+
+
+EVERY: dict[str, Callable[[Path], object]] = {
+    "a way": _way("folder/x/../../file"),
+    "a way through a link": _way("there/../file"),
+    "a way from the root": _way("far"),
+    "a way in a circle": _way("loop/x"),
+    "a way that ends early": _way("none/x"),
+    "a way through a file": _way("file/x"),
+    "the name": _way("none"),
+    "the name of a link": _way("to-file"),
+    "open what is there": lambda place: os.close(open_own(f"{place}/file", os.O_RDONLY)),
+    "open what is not": lambda place: open_own(f"{place}/none", os.O_RDONLY),
+    "a directory": lambda place: Directory(str(place)).close(),
+    "a directory by a link": lambda place: Directory(f"{place}/there").close(),
+    "a directory by a link to a file": lambda place: Directory(f"{place}/to-file"),
+    "a directory that is a file": lambda place: Directory(f"{place}/file"),
+    "a regular file": _regular("file"),
+    "a regular file that fails": _regular("file", fail=True),
+    "a regular file that is none": _regular("fifo"),
+    "a regular file that is a link": _regular("to-file"),
+    "sync": lambda place: sync_directory(str(place)),
+    "sync a file": lambda place: sync_directory(f"{place}/file"),
+    "mkdir": lambda place: Host().files.mkdir(f"{place}/a/b"),
+    "mkdir that fails": lambda place: _failing("fsync").files.mkdir(f"{place}/a/b"),
+    "rmdir": lambda place: Host().files.rmdir(f"{place}/folder"),
+    "chmod": lambda place: Host().files.chmod(f"{place}/folder", 0o711),
+    "chmod to what it is": lambda place: Host().files.chmod(f"{place}/folder", 0o755),
+    "chmod that fails": lambda place: _failing("chmod").files.chmod(f"{place}/folder", 0o711),
+    "chown to what it is": lambda place: Host().files.chown(f"{place}/folder", -1, -1),
+    "write": lambda place: Host().files.write(f"{place}/file", b"new"),
+    "write that fails": lambda place: _failing("fsync file").files.write(f"{place}/file", b"new"),
+    "replace": lambda place: Host().files.replace(f"{place}/file", b"new"),
+    "symlink": lambda place: Host().files.symlink("to", f"{place}/link"),
+    "unlink": lambda place: Host().files.unlink(f"{place}/file"),
+    "new": _new,
+    "new with a name": lambda place: _new(place, files=_named(place)),
+    "new that fails": lambda place: _new(place, body=lambda: _raise(ValueError("in the body"))),
+    "new with a name that fails": lambda place: _new(
+        place, body=lambda: _raise(ValueError("in the body")), files=_named(place)
+    ),
+    "rewrite": _rewrite,
+    "rewrite and scrub": lambda place: _rewrite(place, scrub=lambda: None),
+    "rewrite and fail to scrub": lambda place: _rewrite(place, scrub=lambda: _raise(OSError(5, "I/O error"))),
+    "scratch": _scratch,
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_descriptor_stays_open(place: Path, name: str) -> None:
+    (place / "folder").chmod(0o755)
+    EVERY[name]  # what it imports opens files of its own
+    with contextlib.suppress(OSError, ValueError, errors.PoolkitError):
+        EVERY["a way"](place)
+    before = opened()
+    with contextlib.suppress(OSError, ValueError, errors.PoolkitError):
+        EVERY[name](place)
+    assert opened() == before
+
+
+def test_a_directory_can_be_closed_twice(place: Path) -> None:
+    directory = Directory(str(place))
+    directory.close()
+    other = os.open(place, os.O_RDONLY)  # it gets the number
+    directory.close()
+    os.close(other)
+
+
+@pytest.mark.parametrize("name", ["file", "fifo", "to-file"])
+def test_only_a_directory_is_opened_as_one(place: Path, name: str) -> None:
+    """A FIFO would be waited for, a device would do something."""
+    for use in (Directory, sync_directory):
+        with pytest.raises(NotADirectoryError):
+            use(f"{place}/{name}")
+
+
+@pytest.mark.root
+def test_a_user_may_pass_through_what_he_cannot_list(tmp_path: Path) -> None:
+    """Folders on the way are to be searched, not read: so home folders are, which nobody else can list."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    (tmp_path / "home/inner").mkdir(parents=True)
+    (tmp_path / "home/inner").chmod(0o711)
+    (tmp_path / "home").chmod(0o711)
+    (tmp_path / "home/inner/mine").write_text("x")
+    code = (
+        "import os, sys; from poolkit.host.directory import open_own; os.chdir(sys.argv[1]); os.setgroups([]); "
+        f"os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "for path in ('inner/mine', sys.argv[1] + '/inner/mine'):\n"
+        "    assert os.read(open_own(path, os.O_RDONLY), 9) == b'x'"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "home")], check=True)
+
+
+# -- what is planted between two system calls -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def meanwhile(monkeypatch: pytest.MonkeyPatch, call: str, do: Callable[..., bool]) -> Iterator[list[str]]:
+    """``do`` is called before each call of that function of ``os``, with its arguments, until it says that it has done it."""
+    real = getattr(os, call)
+    done: list[str] = []
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        if not done and do(*arguments, **options):
+            done.append(call)
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, called)
+        yield done
+    assert done, "it did not come to that"
+
+
+def _plant(place: Path, name: str, target: str) -> bool:
+    os.rename(place / name, place / f"{name}.away")
+    os.symlink(target, place / name)
+    return True
+
+
+def test_a_folder_on_the_way_that_becomes_a_link_is_not_followed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "victim").mkdir()
+    (place / "victim/x").write_text("precious")
+
+    def swap(path: object, flags: int, *_: Any, **__: Any) -> bool:
+        return path == "folder" and bool(flags & os.O_DIRECTORY) and _plant(place, "folder", "victim")
+
+    with meanwhile(monkeypatch, "open", swap), pytest.raises(OSError, match="folder") as caught:
+        os.close(open_own(f"{place}/folder/x", os.O_RDONLY))
+    assert caught.value.errno in (errno.ENOTDIR, errno.ELOOP)
+
+
+def test_a_name_that_becomes_a_link_is_not_followed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def swap(path: object, flags: int, *_: Any, **__: Any) -> bool:
+        return path == "file" and not flags & os.O_PATH and _plant(place, "file", "old")
+
+    with meanwhile(monkeypatch, "open", swap), pytest.raises(OSError, match="file") as caught:
+        Host().files.chmod(f"{place}/file", 0o604)
+    assert (caught.value.errno, caught.value.filename) == (errno.ELOOP, f"{place}/file")
+    assert stat.S_IMODE((place / "old").stat().st_mode) != 0o604
+
+
+def test_a_directory_that_becomes_a_link_to_another_is_not_taken_for_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads where the descriptor leads sees it, and goes there step by step, past links of this user only."""
+
+    def swap(path: object, *_: Any, **__: Any) -> bool:
+        return path == f"{place}/folder" and _plant(place, "folder", "/dev")
+
+    with meanwhile(monkeypatch, "open", swap), Directory(f"{place}/folder") as directory:
+        assert os.readlink(f"/proc/self/fd/{directory.fd}") == "/dev"
+    if os.geteuid() == 0:
+        os.chown(place / "folder", NOBODY, NOBODY, follow_symlinks=False)
+        with pytest.raises(errors.Unsafe, match=f"user {NOBODY}"):
+            Directory(f"{place}/folder")
+
+
+def test_a_folder_that_is_made_and_replaced_by_a_link_gives_its_mode_to_nobody(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "victim").mkdir(0o700)
+
+    def swap(path: object, flags: int, *_: Any, **__: Any) -> bool:
+        made = path == "made" and bool(flags & os.O_DIRECTORY) and not flags & os.O_PATH
+        return made and _plant(place, "made", "victim")
+
+    with meanwhile(monkeypatch, "open", swap), pytest.raises(OSError, match="made"):
+        Host().files.mkdir(f"{place}/made", 0o777)
+    assert stat.S_IMODE((place / "victim").stat().st_mode) == 0o700
+    assert stat.S_IMODE((place / "made.away").stat().st_mode) == 0o700, "nobody could enter it before it was whole"
+
+
+@pytest.mark.parametrize("planted", ["file", "link", "link to nothing"])
+@pytest.mark.parametrize("verb", ["write", "replace", "new"])
+def test_a_private_name_that_somebody_guessed_is_not_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch, verb: str, planted: str
+) -> None:
+    monkeypatch.setattr(os, "urandom", lambda size: bytes(size))
+    private = place / f".poolkit-{'0' * 16}"
+    if planted == "file":
+        private.write_text("precious")
+    else:
+        private.symlink_to("old" if planted == "link" else "none")
+    done = {
+        "write": lambda: Host().files.write(f"{place}/made", b"new"),
+        "replace": lambda: Host().files.replace(f"{place}/made", b"new"),
+        "new": lambda: _new(place, files=_named(place)),
+    }[verb]
+    with pytest.raises(FileExistsError):
+        done()
+    assert (place / "old").read_text() == "old" and not (place / "none").exists() and not (place / "made").exists()
+    if planted == "file" and verb == "new":
+        assert private.read_text() == "precious"
+
+
+def test_an_entry_that_is_a_terminal_becomes_nobodys(tmp_path: Path) -> None:
+    """A process that leads a session without a terminal would get the first one that it opens, and its signals."""
+    code = (
+        "import errno, os, sys; from poolkit.host.directory import Directory\n"
+        "os.setsid()\n"
+        "with Directory(os.path.dirname(sys.argv[1])) as directory:\n"
+        "    fd = directory.open(os.path.basename(sys.argv[1]))\n"
+        "    assert os.isatty(fd)\n"
+        "    try:\n"
+        "        os.open('/dev/tty', os.O_RDONLY)\n"
+        "    except OSError as error:\n"
+        "        sys.exit(error.errno != errno.ENXIO)\n"
+        "sys.exit(2)"
+    )
+    master, slave = pty.openpty()
+    try:
+        assert subprocess.run([sys.executable, "-c", code, os.ttyname(slave)], check=False).returncode == 0
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+# -- where work can be stopped ------------------------------------------------------------------------------------------
+
+LABELS: dict[str, tuple[Callable[[Files, Path], object], list[str]]] = {
+    "mkdir": (
+        lambda files, place: files.mkdir(f"{place}/a/b"),
+        ["mkdir P/a", "fsync directory of P/a", "mkdir P/a/b", "fsync directory of P/a/b"],
+    ),
+    "rmdir": (lambda files, place: files.rmdir(f"{place}/folder"), ["rmdir P/folder", "fsync directory of P/folder"]),
+    "write": (
+        lambda files, place: files.write(f"{place}/file", b"new"),
+        ["write P/file", "fsync file", "rename file", "fsync directory of file"],
+    ),
+    "replace": (
+        lambda files, place: files.replace(f"{place}/file", b"new"),
+        ["keep P/file", "write P/file", "fsync file", "rename file", "fsync directory of file"],
+    ),
+    "symlink": (
+        lambda files, place: files.symlink("to", f"{place}/link"),
+        ["symlink P/link -> to", "fsync directory of P/link"],
+    ),
+    "unlink a file": (
+        lambda files, place: files.unlink(f"{place}/file"), ["unlink P/file", "fsync directory of P/file"]
+    ),
+    "unlink a link": (
+        lambda files, place: files.unlink(f"{place}/there"), ["unlink P/there", "fsync directory of P/there"]
+    ),
+    "new": (
+        lambda files, place: _new(place, files=files),
+        ["create P/made", "fsync made", "name made", "fsync directory of made"],
+    ),
+    "rewrite": (
+        lambda files, place: _scrubbed(files, place),
+        [
+            "replace P/old", "fsync old", "keep old", "rename old", "fsync directory of old", "unlink the old old",
+        ],
+    ),
+}  # fmt: skip
+
+
+def _scrubbed(files: Files, place: Path) -> None:
+    with Directory(str(place)) as directory, files.rewrite(directory, "old", format="raw", scrub=lambda: None) as new:
+        write_all(new.fd, b"new")
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_each_step_is_one_at_which_a_test_can_strike(place: Path, name: str) -> None:
+    """Deaths and failures are tried at these labels: one that is lost is a step that is tried no more."""
+    do, labels = LABELS[name]
+    seen: list[str] = []
+    do(Host(fault=seen.append).files, place)
+    assert [label.replace(str(place), "P") for label in seen] == labels
+
+
+def _named_as(place: Path) -> list[str]:
+    """The names but for private ones, which the journal takes back."""
+    return sorted(name for name in os.listdir(place) if not name.startswith(".poolkit-"))
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_request_to_stop_is_heard_before_each_operation(place: Path, name: str) -> None:
+    host = Host()
+    host.abort.set()
+    before = _named_as(place)
+    with pytest.raises(errors.Aborted):
+        LABELS[name][0](host.files, place)
+    assert _named_as(place) == before
+
+
+@pytest.mark.parametrize("unnamed", [True, False], ids=["no name", "temporary"])
+def test_a_request_to_stop_is_heard_before_a_new_file_has_its_name(place: Path, unnamed: bool) -> None:
+    host = Host()
+    if not unnamed:
+        host.files._has_unnamed = lambda directory: False  # type: ignore[method-assign]
+    before = sorted(os.listdir(place))
+    with pytest.raises(errors.Aborted):
+        _new(place, body=host.abort.set, files=host.files)
+    assert sorted(os.listdir(place)) == before
+
+
+# -- whole reads and writes -------------------------------------------------------------------------------------------
+
+
+def test_short_reads_go_on_to_the_end_and_no_further(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "file").write_bytes(b"0123456789")
+    real, asked = os.pread, []
+
+    def short(fd: int, length: int, offset: int) -> bytes:
+        asked.append(length)
+        return real(fd, min(length, 3), offset)
+
+    monkeypatch.setattr(os, "pread", short)
+    with open(place / "file", "rb") as file:
+        assert read_at(file.fileno(), 7, 2) == b"2345678"
+        assert asked == [7, 4, 1]
+        assert read_at(file.fileno(), 7, 8) == b"89"
+        assert read_at(file.fileno(), 1, 0) == b"0"
+        asked.clear()
+        assert read_at(file.fileno(), 5, 10) == b"" and asked == [5]
+
+
+def test_short_writes_go_on_where_they_ended(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, pwrite = os.write, os.pwrite
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:3], at))
+    with open(place / "file", "r+b", buffering=0) as file:
+        write_all(file.fileno(), b"0123456789")
+        write_at(file.fileno(), bytearray(b"abcdefgh"), 4)
+    assert (place / "file").read_bytes() == b"0123abcdefgh"
