@@ -48,6 +48,8 @@ def contract(place: Path) -> tuple[int, str]:
             "-rA",
             "--tb=line",
             "--color=no",
+            "-W",
+            "error",
             "-p",
             "no:cacheprovider",
             "test_bucket.py",
