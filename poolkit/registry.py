@@ -47,7 +47,7 @@ def backend(name: str) -> type[Backend]:
     """
     if name in built_in():
         return _built_in(name)
-    point = _entry_points().get(name)
+    point = entry_points().get(name)
     if point is None:
         import difflib
 
@@ -81,7 +81,7 @@ def executor(definition: Any, host: Host) -> Backend:
 
 def types() -> tuple[str, ...]:
     """All type names, by name."""
-    return tuple(sorted({*built_in(), *_entry_points()}))
+    return tuple(sorted({*built_in(), *entry_points()}))
 
 
 def definitions() -> list[type]:
@@ -156,7 +156,8 @@ def _built_in(name: str) -> type[Backend]:
 
 
 @cache
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """What other packages offer, by the type's name."""
     import importlib.metadata
 
     return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}

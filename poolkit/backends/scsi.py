@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from poolkit.host.port import Host
 
 _HOST = re.compile(r"(?:scsi_|fc_)?host([0-9]{1,9})")
-_APPEARANCE = 5.0  # seconds that the units behind a new virtual adapter have to be found; libvirt looks as long
+APPEARANCE = 5.0
+"""Seconds that the units behind a new virtual adapter have to be found; libvirt looks as long."""
 
 
 class PciAddress(Element):
@@ -249,7 +250,7 @@ class ScsiBackend(LunVolumes):
             )  # fmt: skip
         back = taken_back(self, "remove the virtual port again", "made", parent, *fchosts.virtual(self.host, parent))
         number = fchosts.make(self.host, parent, adapter.wwnn, adapter.wwpn, back)
-        if not self.host.dry_run and self.host.wait_for(lambda: scsibus.luns(self.host, [number]), _APPEARANCE) is None:
+        if not self.host.dry_run and self.host.wait_for(lambda: scsibus.luns(self.host, [number]), APPEARANCE) is None:
             self.host.warn(
                 f"pool '{self.pool.name}': no logical unit has appeared behind the new adapter host{number} yet; "
                 "refresh the pool when the fabric has let it in"

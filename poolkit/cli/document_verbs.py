@@ -91,11 +91,12 @@ def load(session: Session, file: str, kind: str, *, lenient: bool = False, valid
 
 def judge_by_grammars(data: bytes, filename: str, kind: str) -> dict[str, list[Problem]]:
     """What the RELAX NG and the XSD grammar have against a document that the reader accepted."""
-    return _judges(tuple(_reading_classes(data, kind))).against(data, filename)
+    return judges_of(tuple(_reading_classes(data, kind))).against(data, filename)
 
 
 @cache
-def _judges(of: tuple[type, ...]) -> Judges:
+def judges_of(of: tuple[type, ...]) -> Judges:
+    """Those of the documents of these classes, made once."""
     from poolkit.xmlmap.judges import Judges
 
     return Judges(of)

@@ -30,7 +30,8 @@ _IOCTL = 1 << 28  # of a device's range between two looks at the abort switch
 _PAGE = 4096  # to which such a range must be aligned on every device
 _SLICE = 1 << 27  # of copy_file_range between two looks at the abort switch
 _HOLE = 1 << 16  # smallest run of zeros that becomes a hole when a stream is written sparsely
-_SMB_LAG = 4.0  # seconds; see settled
+SMB_LAG = 4.0
+"""Seconds; see :func:`settled`."""
 _CANNOT = frozenset(
     (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM, errno.ETXTBSY, errno.EBADF)
 )
@@ -79,7 +80,7 @@ def settled(host: Host, fd: int) -> bool:
     device = number(os.fstat(fd).st_dev)
     if not any(mount.device == device and mount.fstype in ("cifs", "smb3") for mount in host.mounts()):
         return False
-    host.abort.wait(_SMB_LAG)
+    host.abort.wait(SMB_LAG)
     host.check_abort()
     return True
 

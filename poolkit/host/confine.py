@@ -23,7 +23,7 @@ from poolkit import errors
 _Started = TypeVar("_Started")
 
 # The numbers are the same on every architecture (asm-generic/unistd.h).
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 _VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 _BENEATH = 1  # LANDLOCK_RULE_PATH_BENEATH
 # linux/landlock.h, LANDLOCK_ACCESS_FS_*
@@ -53,7 +53,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 @functools.cache
 def abi() -> int:
     """The version of Landlock that this kernel has switched on; 0 without it (older, not configured, or not allowed)."""
-    return max(0, _syscall(_CREATE_RULESET, None, 0, _VERSION))
+    return max(0, _syscall(CREATE_RULESET, None, 0, _VERSION))
 
 
 def apart(start: Callable[[], _Started], *, programs: Iterable[str], fds: Sequence[int]) -> _Started:
@@ -67,7 +67,7 @@ def apart(start: Callable[[], _Started], *, programs: Iterable[str], fds: Sequen
 
     def run() -> None:
         try:
-            _restrict(programs, fds)
+            restrict(programs, fds)
             answer.append(start())
         except BaseException as error:
             failed.append(error)
@@ -90,7 +90,7 @@ def apart(start: Callable[[], _Started], *, programs: Iterable[str], fds: Sequen
     return answer[0]
 
 
-def _restrict(programs: Iterable[str], fds: Sequence[int]) -> None:
+def restrict(programs: Iterable[str], fds: Sequence[int]) -> None:
     """Confine the calling thread."""
     if os.geteuid() == 0:
         # In a container without the right to do so Landlock's rules for TCP have to do.
@@ -103,7 +103,7 @@ def _restrict(programs: Iterable[str], fds: Sequence[int]) -> None:
     all_rights = (1 << _KNOWN.get(version, 16)) - 1
     attribute = struct.pack("=QQQ", all_rights, _TCP if version >= 4 else 0, _SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    rules = _syscall(_CREATE_RULESET, attribute, size, 0)
+    rules = _syscall(CREATE_RULESET, attribute, size, 0)
     if rules < 0:
         raise _refused()
     try:
@@ -121,7 +121,7 @@ def _restrict(programs: Iterable[str], fds: Sequence[int]) -> None:
             # Pipes, sockets and files in memory only have no place in the tree, and need no leave.
             with contextlib.suppress(OSError):
                 _allow(rules, fd, rights & all_rights)
-        if _syscall(_RESTRICT_SELF, rules, 0, 0) < 0:
+        if _syscall(RESTRICT_SELF, rules, 0, 0) < 0:
             raise _refused()
     finally:
         os.close(rules)
@@ -141,7 +141,7 @@ def _allow_path(rules: int, path: str, rights: int) -> None:
 def _allow(rules: int, fd: int, rights: int) -> None:
     if not stat.S_ISDIR(os.fstat(fd).st_mode):
         rights &= ~_LIST
-    if _syscall(_ADD_RULE, rules, _BENEATH, struct.pack("=Qi", rights, fd), 0) < 0:
+    if _syscall(ADD_RULE, rules, _BENEATH, struct.pack("=Qi", rights, fd), 0) < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

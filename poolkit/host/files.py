@@ -272,7 +272,7 @@ class Files:
         """
         if directory.exists(name):
             raise _exists(directory, name)
-        make = self._unnamed if self._has_unnamed(directory) else self._temporary
+        make = self._unnamed if self.has_unnamed(directory) else self._temporary
         with make(directory, name, "create") if unnamed is None else self._given(directory, name, unnamed) as new:
             yield new
             facts = self._settle(new, mode, owner, group)
@@ -335,7 +335,7 @@ class Files:
     @contextmanager
     def scratch(self, directory: Directory) -> Iterator[int]:
         """A descriptor of an empty file that only this user can open, on the file system of the directory; gone afterwards."""
-        make = self._unnamed if self._has_unnamed(directory) else self._temporary
+        make = self._unnamed if self.has_unnamed(directory) else self._temporary
         with make(directory, "", "read a copy in") as new:
             if new.temporary is not None:
                 os.unlink(new.temporary, dir_fd=directory.fd)
@@ -355,7 +355,8 @@ class Files:
         os.fsync(directory.fd)
         return kept
 
-    def _has_unnamed(self, directory: Directory) -> bool:
+    def has_unnamed(self, directory: Directory) -> bool:
+        """Whether its file system is known to make files without a name (O_TMPFILE)."""
         mount = self._host.locate(directory.path)[1]
         return mount is not None and mount.fstype in _UNNAMED
 
@@ -380,7 +381,7 @@ class Files:
 
     def nameable(self, directory: Directory, fd: int) -> bool:
         """Whether an open file of :meth:`scratch` can get a name in that directory."""
-        return self._has_unnamed(directory) and os.fstat(fd).st_dev == os.fstat(directory.fd).st_dev
+        return self.has_unnamed(directory) and os.fstat(fd).st_dev == os.fstat(directory.fd).st_dev
 
     @contextmanager
     def _temporary(self, directory: Directory, name: str, verb: str) -> Iterator[NewFile]:

@@ -46,7 +46,7 @@ _RECORD = ", ".join(Record._fields)
 
 JOURNALS = "journal"
 """The folder of the journals, beside the inventory."""
-_MARKS = 64
+MARKS = 64
 """Marks of operations that have ended which are kept: each new one asks for those beyond whether their journals are gone."""
 
 
@@ -112,7 +112,7 @@ class Pools:
         """The marks of operations of long ago, by other processes, whose journals are gone."""
         query = "SELECT operation FROM completed ORDER BY at DESC LIMIT -1 OFFSET ?"
         folder = f"{os.path.dirname(self.path)}/{JOURNALS}"
-        return [old for (old,) in db.execute(query, (_MARKS,)) if not os.path.lexists(f"{folder}/{old}.journal")]
+        return [old for (old,) in db.execute(query, (MARKS,)) if not os.path.lexists(f"{folder}/{old}.journal")]
 
     @staticmethod
     def _clear_marks(db: sqlite3.Connection, operations: Iterable[str]) -> None:

@@ -153,7 +153,7 @@ def test_a_unit_is_added_and_taken_away(engine: Engine, fabric: Fabric) -> None:
 def test_a_managed_virtual_port_lives_as_long_as_the_pool(
     engine: Engine, fabric: Fabric, sampled: Sampled[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolkit.backends.scsi._APPEARANCE", 0.2)  # on this wire there is no unit for it
+    monkeypatch.setattr("poolkit.backends.scsi.APPEARANCE", 0.2)  # on this wire there is no unit for it
     names = f"wwnn='{VIRTUAL[0]}' wwpn='{VIRTUAL[1]}'"
     with pytest.raises(errors.HostError, match="there is no Fibre Channel adapter") as caught:
         engine.define(xml(names, "unmanaged")).start()
@@ -215,7 +215,7 @@ def test_a_port_that_is_not_the_pools_stays(engine: Engine, fabric: Fabric) -> N
 @pytest.mark.parametrize("example", ["pool-scsi-fc.xml", "pool-scsi-fc-fabric.xml"])
 def test_the_examples(engine: Engine, fabric: Fabric, example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As written, but for the number or the names of the parent, which the machine gives."""
-    monkeypatch.setattr("poolkit.backends.scsi._APPEARANCE", 0.2)
+    monkeypatch.setattr("poolkit.backends.scsi.APPEARANCE", 0.2)
     wire = Path(f"/sys/class/fc_host/host{fabric.number}/fabric_name").read_text().strip().removeprefix("0x").zfill(16)
     theirs = {"scsi_host5": f"scsi_host{fabric.number}", "20000000c9831b4a": NODE, "10000000c9831b4a": PORT}
     document = (EXAMPLES / example).read_text()

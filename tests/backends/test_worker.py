@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -231,7 +233,7 @@ def test_the_parent_keeps_journal_plan_and_progress(tmp_path: Path) -> None:
     assert reports == [(1, 2, "half")]
     assert [str(step) for step in host.plan] == [f"create {made}", "true"]
     with Directory(str(tmp_path)) as directory:
-        named = [] if Host().files._has_unnamed(directory) else ["unlink"]
+        named = [] if Host().files.has_unnamed(directory) else ["unlink"]
     assert [step.kind for step in journal.steps] == [*named, "unlink", "run"]
     assert f"name {made.name}" in faults
     host.journal = None
@@ -334,10 +336,13 @@ class AwayHost(Host):
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that need longer to start than a server may be silent."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nsleep 1\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
     monkeypatch.setattr(worker, "SILENCE", 0.3)
-    monkeypatch.setattr(worker, "_START", "import time; time.sleep(1); " + worker._START)
+    monkeypatch.setattr(sys, "executable", str(python))
 
 
 @pytest.mark.usefixtures("slow")

@@ -45,12 +45,13 @@ def test_validate_goes_on_after_a_bad_document(poolkit: Command) -> None:
     assert verdicts[0]["judges"] == {"reader": False}
 
 
-def test_the_grammars_have_a_say_of_their_own(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_grammars_have_a_say_of_their_own(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     nothing = etree.RelaxNG(etree.fromstring(
         '<element name="none" xmlns="http://relaxng.org/ns/structure/1.0"><empty/></element>'
     ))  # fmt: skip
     monkeypatch.setattr(judges, "rng_validator", lambda _: nothing)
-    monkeypatch.setattr(document_verbs, "_judges", judges.Judges)  # and none that was made before
+    document_verbs.judges_of.cache_clear()
+    request.addfinalizer(document_verbs.judges_of.cache_clear)
     found = document_verbs.judge_by_grammars(VOLUME.encode(), "v.xml", "volume")
     assert found["xsd"] == [] and found["rng"][0].message.startswith("RELAX NG: ")
 

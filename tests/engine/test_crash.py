@@ -162,7 +162,7 @@ def test_what_was_committed_stays_if_its_journal_could_not_end(
     name: str, unnamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not unnamed:
-        monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
+        monkeypatch.setattr("poolkit.host.files.Files.has_unnamed", lambda *_: False)
     before, verb, after = VERBS[name]
     with Engine(tmp_path / "root") as engine:
         before(engine, tmp_path)
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_have_two_names_comes_back(
 def test_killed_at_every_step_where_no_file_can_be_without_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampled: Sampled[int]
 ) -> None:
-    monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
+    monkeypatch.setattr("poolkit.host.files.Files.has_unnamed", lambda *_: False)
     test_killed_at_every_step("vol-create", tmp_path, sampled)
 
 

@@ -71,7 +71,7 @@ def _new(place: Path, *, body: Callable[[], object] = lambda: None, files: Files
 def _named(place: Path) -> Files:
     """Files on a file system where each has a name from the beginning."""
     files = Host().files
-    files._has_unnamed = lambda directory: False  # type: ignore[method-assign]
+    files.has_unnamed = lambda directory: False  # type: ignore[method-assign]
     return files
 
 
@@ -388,7 +388,7 @@ def test_a_request_to_stop_is_heard_before_each_operation(place: Path, name: str
 def test_a_request_to_stop_is_heard_before_a_new_file_has_its_name(place: Path, unnamed: bool) -> None:
     host = Host()
     if not unnamed:
-        host.files._has_unnamed = lambda directory: False  # type: ignore[method-assign]
+        host.files.has_unnamed = lambda directory: False  # type: ignore[method-assign]
     before = sorted(os.listdir(place))
     with pytest.raises(errors.Aborted):
         _new(place, body=host.abort.set, files=host.files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -647,7 +648,7 @@ def test_the_marks_of_complete_verbs_do_not_pile_up(engine: Engine, tmp_path: Pa
 def test_marks_of_other_processes_go_when_there_are_many_but_not_those_with_a_journal(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolkit.state.pools._MARKS", 5)
+    monkeypatch.setattr("poolkit.state.pools.MARKS", 5)
     inventory = engine.core.inventory
     journal = Path(inventory.path).parent / "journal"
     engine.define(xml(tmp_path / "images")).start(build=True)  # which makes the folders
@@ -707,13 +708,14 @@ def test_no_two_pools_list_one_directory_by_two_paths(
         definition = TreePool
 
     class Point:
-        value, dist = "a_package:TreeBackend", None
+        name, value, dist = "tree", "a_package:TreeBackend", None
 
         def load(self) -> type:
             return TreeBackend
 
+    registry.entry_points.cache_clear()
     registry.backend.cache_clear()
-    monkeypatch.setattr(registry, "_entry_points", lambda: {"tree": Point()})
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [Point()])
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to("images")
     first = "<pool type='{}'><name>{}</name><target><path>{}</path></target></pool>"
@@ -730,4 +732,5 @@ def test_no_two_pools_list_one_directory_by_two_paths(
             pool.undefine()
             second.undefine()
     finally:
+        registry.entry_points.cache_clear()
         registry.backend.cache_clear()

@@ -35,7 +35,7 @@ def pool(engine: Engine, tmp_path: Path):
 @pytest.fixture
 def every_file_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a file system that has no files without a name."""
-    monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
+    monkeypatch.setattr("poolkit.host.files.Files.has_unnamed", lambda *_: False)
 
 
 def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path: Path) -> None:

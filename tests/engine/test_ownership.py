@@ -179,7 +179,7 @@ def test_what_is_not_finished_is_for_nobody_else(
     tmp_path: Path, no_mask: None, monkeypatch: pytest.MonkeyPatch, unnamed: bool
 ) -> None:
     if not unnamed:
-        monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
+        monkeypatch.setattr("poolkit.host.files.Files.has_unnamed", lambda *_: False)
     made: list[tuple[str, int]] = []
     real = os.open
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import os
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +37,18 @@ class RecordingHost(Host):
     def _run(self, argv: Any, *args: Any, **how: Any) -> Result:
         self.calls.append(tuple(argv))
         return super()._run(argv, *args, **how)
+
+
+def refuse_ioctl(monkeypatch: pytest.MonkeyPatch, refused: int, number: int) -> None:
+    """One request of ioctl(2) is refused, with the error of that number; the others are done."""
+    real = fcntl.ioctl
+
+    def ioctl(fd: int, request: int, *more: Any) -> Any:
+        if request == refused:
+            raise OSError(number, os.strerror(number))
+        return real(fd, request, *more)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
 
 
 def check_call(argv: tuple[str, ...]) -> None:

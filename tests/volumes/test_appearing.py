@@ -42,7 +42,7 @@ def engine(
     request: pytest.FixtureRequest, tmp_path: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Engine]:
     if request.param == "temporary":
-        monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
+        monkeypatch.setattr("poolkit.host.files.Files.has_unnamed", lambda *_: False)
     with Engine(tmp_path / "root", host=Host(fault=moments)) as engine:
         new_pool(engine, tmp_path / "images")
         yield engine

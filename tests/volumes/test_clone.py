@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import threading
@@ -22,7 +23,7 @@ from poolkit.host.mounts import Mount, MountTable, number
 from poolkit.xmlmap import replace
 from tests.formats import samples
 
-from .conftest import MIB, SECRET, RecordingHost, content, entries, make, put, xml
+from .conftest import MIB, SECRET, RecordingHost, content, entries, make, put, refuse_ioctl, xml
 
 tools = pytest.mark.tools("qemu-img", "prlimit")
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "qcow", "ploop")
@@ -279,7 +280,7 @@ def test_times_that_settle_late_on_smb_are_no_change(
     source = filled(pool, "disk", "raw")
     smb = MountTable([Mount(number(place.stat().st_dev), "/", "/elsewhere", "cifs", "//nas/x", "rw")])
     monkeypatch.setattr("poolkit.host.Host.mounts", lambda self: smb)
-    monkeypatch.setattr("poolkit.content.copying._SMB_LAG", 0.0)
+    monkeypatch.setattr("poolkit.content.copying.SMB_LAG", 0.0)
     during(engine, "reflink", lambda: os.utime(place / "disk"))  # the server's own idea of the last write
     assert source.clone("clone").info.capacity == source.info.capacity
     assert sorted(entries(place)) == ["clone", "disk"]
@@ -477,7 +478,6 @@ def test_a_failed_measurement_of_the_processor_is_repeated(
 def test_every_way_of_copying_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...], size: int
 ) -> None:
-    import errno
     import fcntl
 
     def refuse(*args: Any) -> int:
@@ -507,7 +507,7 @@ def test_a_target_that_is_not_blank_gets_its_holes_cleared(tmp_path: Path) -> No
 
 
 def test_demanded_sharing_says_where_it_is_not_to_be_had(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "_reflink", lambda source, target: False)
+    refuse_ioctl(monkeypatch, 0x40049409, errno.EOPNOTSUPP)  # linux/fs.h, FICLONE
     with pytest.raises(errors.Unsupported, match="cannot share blocks"):
         filled(pool, "disk", "raw").clone("clone", reflink=True)
     assert len(pool.volumes()) == 1

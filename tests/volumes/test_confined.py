@@ -110,7 +110,7 @@ def test_what_an_image_stands_on_is_not_opened(
     confined: bool,
 ) -> None:  # fmt: skip
     if not confined:
-        monkeypatch.setattr(confine, "_restrict", lambda *_: None)
+        monkeypatch.setattr(confine, "restrict", lambda *_: None)
     volume = put(pool, "disk", backed(tmp_path, watched.names[named]))
     ran = []
 
@@ -139,7 +139,7 @@ def test_a_backing_image_put_in_after_the_examination_is_not_opened(
     confined: bool,
 ) -> None:  # fmt: skip
     if not confined:
-        monkeypatch.setattr(confine, "_restrict", lambda *_: None)
+        monkeypatch.setattr(confine, "restrict", lambda *_: None)
     _race(pool, engine, watched, verb, backed(tmp_path, watched.names[named]))
 
 
@@ -281,7 +281,7 @@ def test_only_the_program_is_confined_and_not_this_process(watched: Watched) -> 
 
 def test_a_program_that_cannot_be_confined_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confine, "abi", lambda: 1)
-    monkeypatch.setattr(confine, "_RESTRICT_SELF", -1)
-    monkeypatch.setattr(confine, "_CREATE_RULESET", -1)
+    monkeypatch.setattr(confine, "RESTRICT_SELF", -1)
+    monkeypatch.setattr(confine, "CREATE_RULESET", -1)
     with pytest.raises(errors.HostError, match="could not be confined"):
         Host().query(["true"], untrusted=True)

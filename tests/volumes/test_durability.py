@@ -80,7 +80,7 @@ VERBS: dict[str, Verb] = {
 @pytest.fixture(params=["as it is", "no file without a name", "no RENAME_NOREPLACE"])
 def recorder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     if request.param != "as it is":
-        monkeypatch.setattr("poolkit.host.files.Files._has_unnamed", lambda *_: False)
+        monkeypatch.setattr("poolkit.host.files.Files.has_unnamed", lambda *_: False)
     if request.param == "no RENAME_NOREPLACE":
         monkeypatch.setattr("poolkit.host.libc.rename_noreplace", _lacking)
     with recording(tmp_path, monkeypatch) as seen:

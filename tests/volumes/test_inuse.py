@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from io import BytesIO
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 
 from poolkit import errors
-from poolkit.content import inuse
 from poolkit.engine.pool import Pool
 from poolkit.engine.volume import Volume
 from tests.machine import held
@@ -101,6 +101,8 @@ def test_a_running_image_is_not_copied_and_one_that_is_read_is(pool: Pool) -> No
 
 def test_who_it_is_may_be_hidden(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = make(pool, "disk")
-    monkeypatch.setattr(inuse, "_has_lock", lambda *_: False)
-    with held(volume.path), pytest.raises(errors.Busy, match="a program that this process cannot see"):
-        volume.wipe()
+    real = os.listdir
+    with held(volume.path):
+        monkeypatch.setattr(os, "listdir", lambda path=".": [] if path == "/proc" else real(path))
+        with pytest.raises(errors.Busy, match="a program that this process cannot see"):
+            volume.wipe()

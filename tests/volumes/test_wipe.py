@@ -17,7 +17,7 @@ from poolkit.host import Host, libc
 from tests.backends.loops import loop_devices
 from tests.formats import samples
 
-from .conftest import MIB, SECRET, content, entries, make, put, xml
+from .conftest import MIB, SECRET, content, entries, make, put, refuse_ioctl, xml
 
 SIZE = MIB + 12345  # no multiple of anything
 
@@ -247,7 +247,7 @@ def test_zeros_go_to_a_thin_device_only_where_there_is_something(
     from tests.backends.loops import loop_devices
 
     if not discard:
-        monkeypatch.setattr(wiping, "_BLKDISCARD", 0)  # no such ioctl
+        refuse_ioctl(monkeypatch, 0x1277, errno.EOPNOTSUPP)  # linux/fs.h, BLKDISCARD
     with loop_devices(tmp_path) as new:
         fd = os.open(new(4), os.O_RDWR)
         try:

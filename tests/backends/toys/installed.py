@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,7 @@ class Point:
 
     def __init__(self, backend: type[Backend]) -> None:
         self.backend = backend
+        self.name = backend.type
         self.value = f"{backend.__module__}:{backend.__name__}"
 
     def load(self) -> type[Backend]:
@@ -26,7 +28,13 @@ class Point:
 def installed(*backends: type[Backend]) -> Iterator[None]:
     """Have the types known for a while."""
     with pytest.MonkeyPatch.context() as patch:
-        registry.backend.cache_clear()
-        patch.setattr(registry, "_entry_points", lambda: {one.type: Point(one) for one in backends})
+        forget()
+        patch.setattr(importlib.metadata, "entry_points", lambda **_: [Point(one) for one in backends])
         yield
+    forget()
+
+
+def forget() -> None:
+    """Have the registry ask anew."""
+    registry.entry_points.cache_clear()
     registry.backend.cache_clear()
