@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NoReturn, TypeVar
@@ -16,12 +17,33 @@ from poolkit.host.descriptors import write_all
 R = TypeVar("R")
 
 
+_LOOKS = 3
+"""How often, a millisecond apart, it is asked whether a processor is idle: somebody's short turn is not a busy machine."""
+
+
 def possible() -> bool:
-    """Whether this process may have a copy and it would help: it has no other threads, which a copy lacks, and two processors."""
+    """Whether this process may have a copy and it would help.
+
+    It may where it has no other threads, which a copy lacks. It helps where a processor is idle: where none is, the two get the
+    turns that one had, for the kernel shares out turns among groups of processes (sched(7), autogroup; cgroups).
+    """
     try:
-        return len(os.sched_getaffinity(0)) > 1 and len(os.listdir("/proc/self/task")) == 1
-    except OSError:
-        return False  # no /proc
+        if len(os.sched_getaffinity(0)) < 2 or len(os.listdir("/proc/self/task")) > 1:
+            return False
+        for look in range(_LOOKS):
+            if look:
+                time.sleep(0.001)
+            if _running() < (os.cpu_count() or 1):
+                return True
+    except (OSError, ValueError, IndexError):
+        pass  # no /proc
+    return False
+
+
+def _running() -> int:
+    """How many processes and threads of the machine run or wait for a processor, this one among them (proc(5), loadavg)."""
+    with open("/proc/loadavg", "rb", buffering=0) as file:
+        return int(file.read(200).split()[3].partition(b"/")[0])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,111 @@ def test_what_a_copy_of_the_process_lists_is_what_one_process_lists(
         (place / "new").write_bytes(b"x")
         assert pool.refresh().changed
         assert len(copies) <= 1, "only what is all new is worth it"
+
+
+@pytest.mark.parametrize("end", ["well", "killed", "impossible"])
+def test_what_a_copy_of_the_process_compares_is_what_one_process_finds(
+    images: Pool, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    _age(monkeypatch)
+    place = Path(images.info.target or "")
+    (place / "folder").mkdir()
+    for number in range(20):
+        (place / f"image{number}").write_bytes(b"QFI\xfb\0\0\0\3" + bytes(600))
+    images.refresh()
+    monkeypatch.setattr(directory, "_MANY_KNOWN", 100)
+    monkeypatch.setattr(beside, "possible", lambda: True)
+    copies: list[int] = []
+    real = os.fork
+
+    def fork() -> int:
+        if end == "impossible":
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        pid = real()
+        if pid:
+            copies.append(pid)
+        elif end == "killed":
+            os.kill(os.getpid(), 9)
+        return pid
+
+    monkeypatch.setattr(os, "fork", fork)
+    assert not images.refresh().changed
+    before = {v.name: v.info for v in images.volumes()}
+    for number in range(0, 60, 2):
+        (place / f"disk{number:03}").write_bytes(b"changed" * 1000)
+        (place / f"disk{number + 100:03}").unlink()
+        (place / f"new{number}").write_bytes(b"KDMV" if number % 3 else b"x" * 5000)
+    for number in range(300, 320):
+        (place / f"disk{number}").unlink()
+        (place / f"disk{number}").mkdir()
+    assert images.refresh().changed
+    found = {v.name: v.info for v in images.volumes()}
+    assert found.keys() == set(os.listdir(place))
+    assert {v.allocation for v in found.values() if v.name in {f"disk{n:03}" for n in range(0, 60, 2)}} == {8192}
+    assert {found[f"disk{number}"].type for number in range(300, 320)} == {"dir"}
+    same = {"folder", *(f"image{n}" for n in range(20)), *(f"disk{n}" for n in range(400, COUNT))}
+    assert {name: found[name] for name in same} == {name: before[name] for name in same}
+    assert not images.refresh().changed
+    assert len(copies) == (0 if end == "impossible" else 3)
+    for pid in copies:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_the_copy_reads_no_record_and_touches_nothing_that_is_mounted(
+    images: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _age(monkeypatch)
+    images.refresh()
+    looked: list[str] = []
+    ours = os.stat
+
+    def stat(path: Any, **how: Any) -> os.stat_result:
+        looked.append(str(path))
+        return ours(path, **how)
+
+    known = images._core.inventory.known(images._core.record("p"))[1]
+    special = {name for name in known.stamps if name.endswith("7")}
+    found = Listing(known)
+    monkeypatch.setattr(Known, "__getitem__", lambda self, name: pytest.fail("a record was read"))
+
+    @contextmanager
+    def doing(work: Any) -> Iterator[Any]:  # here, so that what it does can be seen
+        def hand_on(take: Any) -> bool:
+            for one in work():
+                take(one)
+            return True
+
+        yield hand_on
+
+    monkeypatch.setattr(beside, "doing", doing)
+    walked: list[str] = []
+    fd = os.open(images.info.target or "", os.O_RDONLY)
+    try:
+        with os.scandir(fd) as entries, monkeypatch.context() as patched:
+            patched.setattr(os, "stat", stat)
+            newfiles.compared_in_parts(
+                fd, lambda _, each: walked.extend(entry.name for entry in each), found, entries, special
+            )
+    finally:
+        os.close(fd)
+    assert special < set(walked), "what is mounted is not the copy's to look at"
+    assert not special & set(looked)
+    assert sorted([*walked, *found.same]) == sorted(known.stamps), "each is one's or the other's"
+    assert set(looked) == set(found.same)
+    assert len(looked) > COUNT / 3
+
+
+@pytest.mark.parametrize(("said", "idle"), [([1], True), ([9, 1], True), ([2, 2, 2], False), ([3, 3, 3], False)])
+def test_a_copy_needs_a_processor_that_is_idle(monkeypatch: pytest.MonkeyPatch, said: list[int], idle: bool) -> None:
+    assert beside._running() >= 1
+    looks = iter(said)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(os, "listdir", lambda path: ["1"])
+    monkeypatch.setattr(beside, "_running", lambda: next(looks))
+    assert beside.possible() is idle
+    assert list(looks) == []
 
 
 def test_an_abort_ends_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
