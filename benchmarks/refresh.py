@@ -10,8 +10,9 @@ from pathlib import Path
 from benchmarks.harness import Bench, Row, best, seconds
 from benchmarks.pools import started_pool
 
-BARS = {"first refresh": 3.0, "unchanged refresh": 1.0}
-FLAT = 1.25
+BARS = {"first refresh": 2.0, "unchanged refresh": 1.0}
+FLAT = 1.15
+"""The kernel's own calls cost more in a large directory, so it is the ratio to the floor that is to stay."""
 
 
 def run(bench: Bench) -> Iterator[Row]:
@@ -19,12 +20,14 @@ def run(bench: Bench) -> Iterator[Row]:
     sizes = (200, 2_000) if bench.quick else (10_000, 100_000)
     costs = [cost(bench, size) for size in sizes]
     for size, times in zip(sizes, costs, strict=True):
-        base = times.pop("floor")
+        base = times["floor"]
         for what, time in times.items():
-            yield Row(f"{what}, {size:,} files", time, "us/file", "C floor", base, BARS.get(what))
+            if what != "floor":
+                yield Row(f"{what}, {size:,} files", time, "us/file", "C floor", base, BARS.get(what))
     small, large = sizes
     for what in BARS:
-        yield Row(f"{what}, {large:,} files", costs[1][what], "us/file", f"{small:,} files", costs[0][what], FLAT)
+        few, many = (times[what] / times["floor"] for times in costs)
+        yield Row(f"{what}, {large:,} files", many, "floors", f"{small:,} files", few, FLAT)
 
 
 def cost(bench: Bench, size: int) -> dict[str, float]:
