@@ -36,7 +36,7 @@ def definition_for(
     own = source.definition()
     allocation = 0
     name = what if isinstance(what, str) else what.decode("utf-8", "replace")
-    if not registry.backend(pool.info.type).file_backed:
+    if not registry.backend(pool._core.record(pool.name).type).file_backed:
         own = replace(own, target=type(own.target)())  # a device has no format
         allocation = min(own.allocation or 0, own.capacity)
     elif linked:

@@ -104,9 +104,9 @@ def put(db: sqlite3.Connection, pool: int, info: VolumeInfo) -> None:
     """Store one volume; ``packing.Damaged``."""
     first = _first(db, pool, info.name)
     if first is None:
-        _insert(db, pool, {info.name: info})
+        _insert(db, pool, {info.name: packing.packed(info)})
     else:
-        _edit(db, pool, first, {info.name: info}, ())
+        _edit(db, pool, first, {info.name: packing.packed(info)}, ())
 
 
 def drop(db: sqlite3.Connection, pool: int, name: str) -> None:

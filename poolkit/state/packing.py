@@ -68,6 +68,11 @@ def encode(volumes: Mapping[str, Entry]) -> bytes:
     return seal(_COUNT.pack(len(volumes)) + numbers + words.encode("ascii"))
 
 
+def packed(volume: VolumeInfo) -> Entry:
+    """A volume as ``encode`` is fastest with it: one of which the numbers are all there is to say as those."""
+    return _numbers(volume) if volume[1:3] == PLAIN and volume[14:] == _NOTHING else volume
+
+
 def _numbers(volume: VolumeInfo) -> bytes:
     try:
         return NUMBERS.pack(*volume[3:14])
@@ -98,6 +103,9 @@ def entries(block: bytes) -> dict[str, Entry]:
     block = _content(block)
     names, *words = _words(block)
     kinds, kind, rare, _ = words
+    if not kind and not rare and kinds and tuple(kinds[0]) == PLAIN:
+        places = range(_COUNT.size, _place(len(names)), NUMBERS.size)
+        return {name: block[place : place + NUMBERS.size] for name, place in zip(names, places, strict=True)}
     plain = [tuple(k) == PLAIN for k in kinds]
     return {
         name: block[_place(n) : _place(n + 1)]
