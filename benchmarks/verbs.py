@@ -47,7 +47,7 @@ def run(bench: Bench) -> Iterator[Row]:
     libvirtd = bench.libvirtd()
     theirs = bench.fresh("theirs")
     with started_pool(bench, place, root=root) as pool:
-        for name in ("source", "target"):
+        for name in ("source", "target", "grown"):
             pool.create_volume(
                 f"<volume><name>{name}</name><capacity>{SIZE}</capacity><allocation>0</allocation></volume>"
             )
@@ -57,6 +57,8 @@ def run(bench: Bench) -> Iterator[Row]:
         [COMMAND, "--root", root, "vol-upload", "source", data, "--pool", NAME], check=True, stdout=subprocess.DEVNULL
     )
     shutil.copy(data, theirs / "target")
+    for grown in ("grown", "resized"):
+        (theirs / grown).touch()
     pool_name = libvirtd.pool(theirs) if libvirtd is not None else ""
     numbers = count()
     for verb in verbs(root, place, theirs, data, libvirtd, pool_name):
@@ -115,10 +117,10 @@ def verbs(
         [Side("cp --reflink=auto", copy), *virsh("vol-clone", "target", "clone{}", *in_theirs)],
     )  # fmt: skip
     yield Verb(
-        "vol-resize", ours("vol-resize", "target", str(SIZE), "--pool", NAME),
+        "vol-resize", ours("vol-resize", "grown", "7{}MiB", "--pool", NAME),  # a later number is a larger size
         [
-            qemu("resize", "-q", "-f", "raw", place / "source", str(SIZE)),
-            *virsh("vol-resize", "target", str(SIZE), *in_theirs),
+            qemu("resize", "-q", "-f", "raw", theirs / "resized", "7{}M"),
+            *virsh("vol-resize", "grown", "7{}MiB", *in_theirs),
         ],
     )  # fmt: skip
     yield Verb(

@@ -100,18 +100,19 @@ def twice(host: Host, fd: int, copy: Callable[[bool], T]) -> T:
 
 def duplicate(
     host: Host, source: int, target: int, length: int, *, reflink: bool | None = None, blank: bool = True
-) -> None:
+) -> bool:
     """Copy the first ``length`` bytes of ``source`` to ``target``, whose size the caller sets afterwards.
 
     Shared blocks first (FICLONE), then copy_file_range(2) of each run of data, then reading and writing. ``reflink``
     True raises ``Unsupported`` where blocks cannot be shared; False really copies. ``blank`` says that ``target``
-    reads as zeros, so that holes need not be written. Raises ``NoSpace`` before copying where the data cannot fit.
+    reads as zeros, so that holes need not be written. Raises ``NoSpace`` before copying where the data cannot fit. Returns
+    whether the two share their blocks.
     """
     if reflink is not False:
         host.files.fault("reflink")
         if _reflink(source, target):
             host.progress(length, length, "copy")
-            return
+            return True
         if reflink:
             raise errors.Unsupported(
                 "the file system cannot share blocks between the two volumes",
@@ -138,13 +139,14 @@ def duplicate(
             if not count:
                 count = _copy_block(source, target, position, min(_BLOCK, end - position))
                 if not count:
-                    return  # shorter than it was: the caller's comparison of stamps tells
+                    return False  # shorter than it was: the caller's comparison of stamps tells
             position += count
             done += count
             host.progress(position, length, "copy")
     if not blank:
         zero(target, position, length - position, host)
     host.progress(length, length, "copy")
+    return False
 
 
 def runs(fd: int, length: int) -> Iterator[tuple[int, int]]:

@@ -209,12 +209,13 @@ class FileMaker(DirectoryBackend):
                 copying.require_space(new.fd, wanted.capacity)
         self.host.files.fault("copying")
         if new.fd != fd:
-            copying.duplicate(self.host, fd, new.fd, size, reflink=reflink)
+            new.laid_out = copying.duplicate(self.host, fd, new.fd, size, reflink=reflink)
         os.ftruncate(new.fd, max(size, wanted.capacity) if wanted.format in images.BYTES else size)
         if wanted.format in images.BYTES:
             if _whole(volume, wanted):
                 space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif grown:
+            new.laid_out = False
             key = secret if image.encryption else None
             if image.encryption and key is None:
                 key = images.secret_of(self.host, source.info, source.path)

@@ -6,7 +6,9 @@ error. Nothing else in poolkit calls write(2) or pwrite(2).
 
 from __future__ import annotations
 
+import _thread
 import os
+from collections.abc import Callable
 
 Bytes = bytes | bytearray | memoryview
 
@@ -50,6 +52,43 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def begin_sync(fd: int) -> Callable[[], None]:
+    """Begin to bring an open file to the disk. What is returned must be called before the descriptor is closed: it waits for the
+    end, whatever interrupts it, and raises the ``OSError``.
+    """
+    ended = _thread.allocate_lock()
+    failed: list[OSError] = []
+
+    def sync() -> None:
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            failed.append(error)
+        finally:
+            ended.release()
+
+    ended.acquire()
+    try:
+        _thread.start_new_thread(sync, ())  # and not a Thread of threading's, whose start waits for its first step
+    except RuntimeError:  # this user may have no more threads
+        sync()
+
+    def wait() -> None:
+        interrupted: BaseException | None = None
+        while ended.locked():
+            try:
+                with ended:
+                    break
+            except BaseException as error:
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+        if failed:
+            raise failed[0]
+
+    return wait
 
 
 def blank(data: bytes) -> bool:

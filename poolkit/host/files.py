@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poolkit import errors
 from poolkit.host import undo
-from poolkit.host.descriptors import sync_directory, write_all
+from poolkit.host.descriptors import begin_sync, sync_directory, write_all
 from poolkit.host.directory import TEMPORARY, Directory, open_own, parent_of
 from poolkit.host.undo import Undo, identity, run
 
@@ -60,10 +60,11 @@ _UNNAMED = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 class NewFile:
     """A file that does not have its name yet; made by :meth:`Files.new`. ``temporary`` is None for one without any name.
 
-    ``info`` is what it was described as when it was to get its name.
+    ``info`` is what it was described as when it was to get its name. Who fills it says with ``laid_out`` that its blocks are
+    where they stay, as with holes and shared or reserved ones: then what it is described as is not changed by an fsync.
     """
 
-    __slots__ = ("directory", "fd", "info", "name", "temporary")
+    __slots__ = ("directory", "fd", "info", "laid_out", "name", "temporary")
 
     def __init__(self, directory: Directory, name: str, temporary: str | None, fd: int) -> None:
         self.directory = directory
@@ -71,6 +72,7 @@ class NewFile:
         self.temporary = temporary
         self.fd = fd
         self.info: Any = None
+        self.laid_out = False
 
 
 class Files:
@@ -275,10 +277,11 @@ class Files:
         make = self._unnamed if self.has_unnamed(directory) else self._temporary
         with make(directory, name, "create") if unnamed is None else self._given(directory, name, unnamed) as new:
             yield new
-            facts = self._settle(new, mode, owner, group)
-            new.info = None if describe is None else describe(new)
-            self._host.keep_undo(undo.unlink_whole(directory.join(name), facts))
-            self._host.enlist(name, facts, format, new.info)
+            facts = self._own(new, mode, owner, group)
+            with self._on_disk(new, beside=new.laid_out and new.temporary is None):
+                new.info = None if describe is None else describe(new)
+                self._host.keep_undo(undo.unlink_whole(directory.join(name), facts))
+                self._host.enlist(name, facts, format, new.info)
             self._host.check_abort()
             self.fault(f"name {name}")
             _name(new)
@@ -302,8 +305,9 @@ class Files:
         kept = None
         with self._temporary(directory, name, "replace") as new:
             yield new
-            made = self._settle(new, stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid)
-            self._host.adopt(name, made.st_ino, format)
+            made = self._own(new, stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid)
+            with self._on_disk(new):
+                self._host.adopt(name, made.st_ino, format)
             self._host.check_abort()
             if identity(directory.lstat(name)) != identity(facts):
                 raise errors.Unsafe(f"'{directory.join(name)}' was replaced meanwhile; it was left alone", volume=name)
@@ -401,15 +405,28 @@ class Files:
         finally:
             os.close(new.fd)
 
-    def _settle(self, new: NewFile, mode: int, owner: int, group: int) -> os.stat_result:
-        """Give an unfinished file its owner and mode, and bring it to the disk; returns its facts."""
+    @staticmethod
+    def _own(new: NewFile, mode: int, owner: int, group: int) -> os.stat_result:
+        """Give an unfinished file its owner and mode; returns its facts before that."""
         facts = os.fstat(new.fd)
         if (owner not in (-1, facts.st_uid)) or (group not in (-1, facts.st_gid)):
             os.fchown(new.fd, owner, group)
         os.fchmod(new.fd, mode)
-        self.fault(f"fsync {new.name}")
-        os.fsync(new.fd)
         return facts
+
+    @contextmanager
+    def _on_disk(self, new: NewFile, *, beside: bool = False) -> Iterator[None]:
+        """An unfinished file is on the disk before the body begins, or with ``beside`` when it ends: nothing has its name yet."""
+        self.fault(f"fsync {new.name}")
+        if not beside:
+            os.fsync(new.fd)
+            yield
+            return
+        wait = begin_sync(new.fd)
+        try:
+            yield
+        finally:
+            wait()
 
     def sync(self, path: str) -> None:
         """fsync a directory, so that its entries survive a power failure."""

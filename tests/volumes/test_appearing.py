@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.host import Host
+from poolkit.host import Host, descriptors
 
 from .conftest import make, new_pool, xml
 
@@ -152,6 +155,51 @@ def test_what_was_left_is_not_mistaken_for_what_has_its_name_since(
         assert other.core.operations.waiting() == []
     assert (place / "new").read_bytes() == b"another"
     assert "new" in _listed(engine)
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_bytes_that_do_not_come_to_the_disk_are_a_failure(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: bool
+) -> None:
+    """A clone that shares blocks is brought to the disk while it is put on record: both are taken back."""
+    source = make(engine.pool("images"), "source")
+    monkeypatch.setattr("poolkit.content.copying._reflink", lambda *_: True)
+    real, failing = os.fsync, True
+
+    def fsync(fd: int) -> None:
+        nonlocal failing
+        if failing and "/images/" in os.readlink(f"/proc/self/fd/{fd}"):
+            failing = False
+            time.sleep(0.05)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        if not threads:
+            patch.setattr(_thread, "start_new_thread", none)
+        with pytest.raises(errors.HostError, match="Input/output error"):
+            source.clone("copy")
+    assert _listed(engine) == {"source": "raw"}
+    assert os.listdir(tmp_path / "images") == ["source"]
+    source.clone("copy")
+    assert set(_listed(engine)) == {"source", "copy"}
+
+
+def test_an_interrupt_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor is closed next, and its number is another file's then."""
+    going = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda fd: going.wait(10))
+    wait = descriptors.begin_sync(0)
+    threading.Timer(0.1, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)).start()
+    threading.Timer(0.3, going.set).start()
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    assert going.is_set()
+    wait()
 
 
 def test_it_is_listed_with_what_it_stands_on(engine: Engine, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.host import Host
+from poolkit.host import Host, descriptors
+from poolkit.host.directory import Directory
+from poolkit.host.files import Files
 from tests.durability import Recorder, recording
 
 from .conftest import MIB, xml
@@ -99,6 +101,25 @@ def test_what_is_done_is_on_the_disk(recorder: Recorder, tmp_path: Path) -> None
             verb(engine, tmp_path)
             recorder.done(name, formats=name in ("vol-adopt", "refresh"))
     assert len(recorder.paths) > 20, "hardly anything was seen"
+
+
+def test_a_clone_that_shares_blocks_is_on_the_disk(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is brought there while it is put on record, if nothing has a name yet."""
+
+    def shared(source: int, target: int) -> bool:
+        os.pwrite(target, os.pread(source, MIB, 0), 0)
+        return True
+
+    monkeypatch.setattr("poolkit.content.copying._reflink", shared)
+    begun: list[int] = []
+    monkeypatch.setattr("poolkit.host.files.begin_sync", lambda fd: begun.append(fd) or descriptors.begin_sync(fd))
+    with Engine(tmp_path / "root") as engine:
+        for name in ("define", "build", "start", "vol-create", "vol-clone"):
+            VERBS[name](engine, tmp_path)
+            recorder.done(name)
+    assert len(begun) == Files._has_unnamed(engine.core.host.operation().files, Directory(str(tmp_path)))
 
 
 @tools
