@@ -1,11 +1,14 @@
 """Attaching and detaching a volume of a shared volume group: poolkit's, beside the bare ``lvchange`` that it comes down to.
 
-Needs device-mapper and root; in the lab: ``python -m tests.lab run python3 -m benchmarks attach``.
+Needs device-mapper and root; in the lab, with lvmlockd as well:
+``python -m tests.lab run 'bash tests/lab/locks.sh 1 && python3 -m benchmarks attach'``.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,11 +30,17 @@ VOLUME = "<volume><name>v</name><capacity>8388608</capacity></volume>"
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Under each lock that needs no daemon, by turns with the bare command."""
+    """Under each lock, by turns with the bare command; under lvmlockd where it runs."""
     if os.geteuid() or "device-mapper" not in Path("/proc/misc").read_text():
         raise Skip("attaching: needs root and device-mapper (python -m tests.lab run python3 -m benchmarks attach)")
     bench.need("attaching", "losetup", "vgcreate", "lvchange")
-    for lock, role in (("none", "both"), ("system-id", "compute"), ("system-id", "both")):
+    cases = [("none", "both"), ("system-id", "compute"), ("system-id", "both")]
+    ask = ["lvmlockctl", "--info"]
+    if shutil.which(ask[0]) and not subprocess.run(ask, capture_output=True, check=False).returncode:
+        cases.append(("lvmlockd", "compute"))
+    else:
+        bench.note("attaching under lvmlockd: it does not run here (in the lab, after: bash tests/lab/locks.sh 1)")
+    for lock, role in cases:
         with ExitStack() as stack:
             yield from _measured(bench, stack, lock, role)
 
@@ -40,7 +49,7 @@ def _measured(bench: Bench, stack: ExitStack, lock: str, role: str) -> Iterator[
     root = bench.fresh("root")
     image = bench.fresh("attach") / "disk"
     image.touch()
-    os.truncate(image, 64 << 20)
+    os.truncate(image, 512 << 20)  # sparse; LVM gives 256 MiB to sanlock
     device = tell("losetup", "--find", "--show", str(image)).strip()
     stack.callback(tell, "losetup", "--detach", device)
     node = Node("one", "both")
@@ -48,9 +57,9 @@ def _measured(bench: Bench, stack: ExitStack, lock: str, role: str) -> Iterator[
         pool = engine.define(POOL.format(device=device, lock=lock))
         pool.build()
         pool.start()
-        pool.create_volume(VOLUME).attach(node="two" if role == "compute" else None)
-        if role == "both":
-            pool.volume("v").detach()
+        volume = pool.create_volume(VOLUME)
+        if lock == "system-id" and role == "compute":
+            volume.attach(node="two")
     stack.callback(_removed, root, node)
     config = lvmlocks.config(lock, UUID, guarded=role == "compute")
     words = ("--ignoreactivationskip", "--yes", "--", f"{GROUP}/v")
@@ -58,7 +67,7 @@ def _measured(bench: Bench, stack: ExitStack, lock: str, role: str) -> Iterator[
     pool = engine.pool(GROUP)
     pool.refresh()
     volume = pool.volume("v")
-    up = ["lvchange", *config, "--activate", "y", *words]
+    up = ["lvchange", *config, "--activate", "ey" if lock == "lvmlockd" else "y", *words]
     down = ["lvchange", *config, "--activate", "n", *words[1:]]
     # Where the group notes who has a volume, that is a change of its own.
     note = [

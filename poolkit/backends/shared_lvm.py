@@ -129,11 +129,7 @@ class SharedLvmBackend(AtOnce):
         group = self.shared_group()
         if group is None:
             raise self.gone()
-        if group.missing:
-            raise errors.HostError(
-                f"pool '{self.pool.name}': {group.missing} of the {len(group.devices)} devices of '{self.vg}' are missing here",
-                pool=self.pool.name, hint="connect them, and see: pvs",
-            )  # fmt: skip
+        self.require_whole()
         if self.lock == "none":
             self.host.warn(
                 f"nothing keeps other hosts from changing the group '{self.vg}' at the same time: two changes at once destroy it"
@@ -179,6 +175,7 @@ class SharedLvmBackend(AtOnce):
         group = self.shared_group()
         if group is not None:
             _ = self.lock  # raises for one that is not ours
+            self.require_whole()
             self.check_devices(self.group())
             return False
         if self.lock == "lvmlockd":

@@ -144,17 +144,26 @@ def report(
     select: str = "", more: Sequence[str] = (), ok: Sequence[int] = (0,),
 ) -> list[dict[str, str]]:  # fmt: skip
     """The rows of ``lvs``, ``vgs`` or ``pvs``, each a mapping from field to text; sizes are decimal bytes."""
+    return told(host, tool, fields, *operands, hidden=hidden, shared=shared, select=select, more=more, ok=ok)[0]
+
+
+def told(
+    host: Host, tool: str, fields: Sequence[str], *operands: str, hidden: bool = False, shared: bool = False,
+    select: str = "", more: Sequence[str] = (), ok: Sequence[int] = (0,),
+) -> tuple[list[dict[str, str]], str]:  # fmt: skip
+    """As ``report``, with what LVM said beside it: its warnings."""
     argv = [tool, "--reportformat", "json", "--units", "b", "--nosuffix"]
     argv += ["--all"] if hidden else []
     argv += ["--select", select] if select else []
     argv += more
     argv += ["--options", ",".join(fields), "--", *operands]
-    text = host.query(argv, ok=ok, shared=shared).stdout
+    result = host.query(argv, ok=ok, shared=shared)
+    text = result.stdout
     # LVM says "Retrying metadata scan." between the lines of the report; those of JSON begin with one of these.
     lines = [line for line in text.splitlines() if line.lstrip()[:1] in '{}[]"']
     try:
         (rows,) = json.loads("\n".join(lines))["report"][0].values()
-        return [{field: _text(row[field]) for field in fields} for row in rows]
+        return [{field: _text(row[field]) for field in fields} for row in rows], result.stderr
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise errors.HostError(f"'{tool}' answered something that is no report: {text[:100]!r}") from None
 
@@ -247,10 +256,10 @@ def _volume(name: str, row: dict[str, str], pieces: tuple[tuple[str, int, int], 
     major, minor = row["lv_kernel_major"], row["lv_kernel_minor"]
     return LogicalVolume(
         name, row["lv_uuid"], _int(row["lv_size"]), row["lv_role"], row["lv_parent"].strip("[]"),
-        row["lv_active"].startswith("active"), _flag(row["lv_device_open"]), row["lv_health_status"],
-        _flag(row["lv_skip_activation"]), "" if major.startswith("-") else f"{major}:{minor}", row["segtype"], pieces,
+        row["lv_active"].startswith("active"), flag(row["lv_device_open"]), row["lv_health_status"],
+        flag(row["lv_skip_activation"]), "" if major.startswith("-") else f"{major}:{minor}", row["segtype"], pieces,
         row["origin"].strip("[]"), _int(row["origin_size"]), row["pool_lv"].strip("[]"), _number(row["data_percent"]),
-        _number(row["metadata_percent"]), _flag(row["zero"]), tuple(filter(None, row["lv_tags"].split(","))),
+        _number(row["metadata_percent"]), flag(row["zero"]), tuple(filter(None, row["lv_tags"].split(","))),
         row["lv_attr"][4:5] == "X",  # lvs(8), "lv_attr": the state of the device is unknown, as its table does not fit
     )  # fmt: skip
 
@@ -267,7 +276,7 @@ def _is_hidden(name: str) -> bool:
     return not name.startswith(("/", "[", "unknown"))  # a device that is gone appears as [unknown]
 
 
-def _flag(text: str) -> bool:
+def flag(text: str) -> bool:
     """A binary field: a word or nothing, or with ``report/binary_values_as_numeric`` of lvm.conf 1, 0 or -1 (unknown)."""
     return text not in ("", "0", "-1", "unknown")
 
@@ -399,9 +408,11 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
             and "Lockspace not stopped" not in said
         ):
             raise errors.LockUnavailable(f"pool '{pool}': {_sentence(said)}", **facts) from error
-        if "while PVs are missing" in said:
+        partial = "Refusing activation of partial LV" in said
+        if partial or "while PVs are missing" in said:
+            what = f"volume '{volume}' cannot be activated" if partial else "its volume group cannot be changed"
             raise errors.HostError(
-                f"pool '{pool}': its volume group cannot be changed while {missing_words(_NOT_FOUND.findall(said))} missing",
+                f"pool '{pool}': {what} while {missing_words(_NOT_FOUND.findall(said))} missing",
                 pool=pool, volume=volume, hint=CONNECT,
             ) from error  # fmt: skip
         if re.search(r"\bin use\b|is used by another device|contains a filesystem in use", said):

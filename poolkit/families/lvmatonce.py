@@ -119,7 +119,8 @@ class AtOnce(SharedGroup):
         return lvm.quoted(**facts)
 
     def _in_control(self) -> str:
-        return f"vg_tags={{{lvmlocks.tag('control', self.node)}}}"
+        # A change while a device is away would shut that device out for all hosts.
+        return f"vg_tags={{{lvmlocks.tag('control', self.node)}}} && vg_missing_pv_count=0"
 
     def _mapped(self, info: VolumeInfo) -> str:
         return f"/dev/mapper/{lvm.device_name(self.vg, info.name)}"

@@ -20,7 +20,7 @@ TAG = "poolkit"
 """Prefix of the tags that a group and its volumes get: poolkit.control.NODE, poolkit.attach.NODE, poolkit.share.NODE."""
 
 # The permitted operations: whoever has control changes the metadata of the group, and others only use its volumes.
-_CHANGES = frozenset(("build", "delete", "vol-create", "vol-clone", "vol-delete", "vol-resize", "take-control"))
+CHANGES = frozenset(("build", "delete", "vol-create", "vol-clone", "vol-delete", "vol-resize", "take-control"))
 _USES = frozenset(("vol-attach", "vol-detach"))
 
 # All that a compute node can build: nothing of it changes the metadata of a group.
@@ -39,12 +39,17 @@ _ALONE = f'devices{{hints="none" obtain_device_list_from_udev=0}} {_COMMON} glob
 
 _FIELDS = (
     "vg_name", "vg_uuid", "vg_size", "vg_free", "vg_extent_size", "vg_missing_pv_count", "lv_count", "vg_systemid",
-    "vg_lock_type", "vg_seqno", "vg_tags", "pv_name",
+    "vg_lock_type", "vg_seqno", "vg_tags", "pv_name", "pv_uuid", "pv_missing",
 )  # fmt: skip
 
 
 class SharedGroup(NamedTuple):
-    """A volume group as any host can read it; sizes in bytes. ``sequence`` counts the changes of its metadata."""
+    """A volume group as any host can read it; sizes in bytes. ``sequence`` counts the changes of its metadata.
+
+    Of the ``missing`` devices ``lost`` has the UUIDs of those that are not here, and ``left_out`` the paths of the others: a host
+    that did not have them wrote the metadata, which calls them missing since. On ``damaged`` devices the copy of the metadata
+    cannot be read.
+    """
 
     name: str
     uuid: str
@@ -58,6 +63,9 @@ class SharedGroup(NamedTuple):
     sequence: int
     tags: tuple[str, ...]
     devices: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     @property
     def lock(self) -> str:
@@ -83,25 +91,37 @@ def tag(what: str, node: str) -> str:
     return f"{TAG}.{what}.{node}"
 
 
-def group(host: Host, name: str) -> SharedGroup | None:
+# LVM tells of a copy of the metadata that it cannot read, and goes on with that of another device.
+_DAMAGED = re.compile(r"repair VG metadata on (\S+) with vgck --updatemetadata")
+
+
+def group(host: Host, name: str, *, anew: bool = False) -> SharedGroup | None:
     """The group of that name, whoever owns it; None if no device has one, ``Unsafe`` if there are two.
 
-    Takes no lock. Asked once per engine call for all groups, and again after a change.
+    Takes no lock. Asked once per engine call for all groups, and again after a change or to see it ``anew``.
     """
     found: dict[str, SharedGroup] = {}
     more = ("--config", _ALONE, "--foreign", "--shared")
-    for row in lvm.report(host, "vgs", _FIELDS, shared=True, more=more, ok=(0, 5)):
+    rows, warnings = lvm.told(host, "vgs", _FIELDS, shared=not anew, more=more, ok=(0, 5))
+    damaged = frozenset(_DAMAGED.findall(warnings))
+    for row in rows:
         if row["vg_name"] != name:
             continue
         uuid, device = row["vg_uuid"], row["pv_name"]
-        if uuid in found:
-            found[uuid] = found[uuid]._replace(devices=(*found[uuid].devices, device))
-            continue
-        size, free, extent, missing, volumes = (int(row[field] or 0) for field in _FIELDS[2:7])
-        found[uuid] = SharedGroup(
-            name, uuid, size, free, extent, missing, volumes, row["vg_systemid"], row["vg_lock_type"],
-            int(row["vg_seqno"] or 0), tuple(filter(None, row["vg_tags"].split(","))), (device,),
-        )  # fmt: skip
+        if uuid not in found:
+            size, free, extent, missing, volumes = (int(row[field] or 0) for field in _FIELDS[2:7])
+            found[uuid] = SharedGroup(
+                name, uuid, size, free, extent, missing, volumes, row["vg_systemid"], row["vg_lock_type"],
+                int(row["vg_seqno"] or 0), tuple(filter(None, row["vg_tags"].split(","))), (),
+            )  # fmt: skip
+        one = found[uuid]
+        here = device.startswith("/")  # else it appears as [unknown]
+        found[uuid] = one._replace(
+            devices=(*one.devices, device),
+            lost=one.lost if here else (*one.lost, row["pv_uuid"]),
+            left_out=(*one.left_out, device) if here and lvm.flag(row["pv_missing"]) else one.left_out,
+            damaged=(*one.damaged, device) if device in damaged else one.damaged,
+        )
     if len(found) > 1:
         raise errors.Unsafe(
             f"{len(found)} volume groups are named '{name}' ({' and '.join(found)})",
@@ -125,7 +145,7 @@ def permit(node: Node, verb: str, lock: Callable[[], str], pool: str) -> None:
             f"pool '{pool}': node '{node.name}' has no role, and nothing but roles keeps the hosts of this group apart",
             pool=pool, hint="say it in host.toml: [node] role = \"control\" on one host, and \"compute\" on all others",
         )  # fmt: skip
-    if role == "compute" and verb in _CHANGES:
+    if role == "compute" and verb in CHANGES:
         raise errors.RoleForbidden(
             f"pool '{pool}': node '{node.name}' is a compute node: it attaches and detaches volumes, and cannot {said(verb)}",
             pool=pool, hint="do it on the control node",
@@ -167,13 +187,18 @@ def config(lock: str, uuid: str, *, guarded: bool = False) -> tuple[str, ...]:
     ``guarded`` lets LVM refuse to write metadata as well (``locking_type=4``, which 2.03.16 still knows).
     """
     if lock == "lvmlockd":
-        return ("--config", f"{_COMMON} global{{use_lvmlockd=1}}")
-    text = _ALONE
+        return ("--config", f"{_COMMON} {identity(lock, uuid)}")
+    words = (_ALONE, identity(lock, uuid), "global{locking_type=4}" if guarded else "")
+    return ("--config", " ".join(filter(None, words)))
+
+
+def identity(lock: str, uuid: str) -> str:
+    """What LVM's configuration has to say to use the group of a pool under ``lock``; empty where nothing has to be said."""
+    if lock == "lvmlockd":
+        return "global{use_lvmlockd=1}"
     if lock == "system-id":
-        text += f' global{{system_id_source="lvmlocal"}} local{{system_id="{system_id(uuid)}"}}'
-    if guarded:
-        text += " global{locking_type=4}"
-    return ("--config", text)
+        return f'global{{system_id_source="lvmlocal"}} local{{system_id="{system_id(uuid)}"}}'
+    return ""
 
 
 def system_id(uuid: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -15,6 +17,8 @@ from poolkit.content import copying
 from poolkit.families import blockdevice, lvm, lvmlocks
 from poolkit.families.lvm import Listing, LogicalVolume
 from poolkit.families.lvmgroups import LvmGroup
+
+_AGAIN = 1.0  # seconds after which damaged metadata is read again: another host may have been writing it
 
 
 class SharedGroup(LvmGroup):
@@ -83,8 +87,9 @@ class SharedGroup(LvmGroup):
         if group is None:
             return None
         return lvm.Group(
-            group.name, group.uuid, group.size, group.free, group.extent, group.missing, group.volumes, group.devices
-        )
+            group.name, group.uuid, group.size, group.free, group.extent, group.missing, group.volumes, group.devices,
+            group.lost,
+        )  # fmt: skip
 
     def gone(self) -> errors.HostError:
         """As for groups of one host, but for a device that belongs to a group which cannot be read."""
@@ -98,9 +103,46 @@ class SharedGroup(LvmGroup):
                     f"pool '{self.pool.name}': the metadata of a volume group on '{path}' is damaged, and no other device has "
                     f"that of '{self.vg}'", pool=self.pool.name,
                     hint="connect the other devices of the group; if it has none, write its metadata anew from a copy, on one "
-                    f"host while it is used on no other: vgcfgrestore --file COPY {self.vg}",
+                    f"host while it is used on no other: {self._by_hand('vgcfgrestore', '--file', 'COPY')}",
                 )  # fmt: skip
         return None
+
+    def _by_hand(self, tool: str, *words: str, operands: Sequence[str] = ()) -> str:
+        """A command of LVM on the group, as an administrator can give it."""
+        own = lvmlocks.identity(self.lock, str(self.pool.uuid))
+        return shlex.join([tool, *(("--config", own) if own else ()), *words, self.vg, *operands])
+
+    def require_whole(self) -> None:
+        """Raise ``HostError`` where the group is not all here.
+
+        LVM refuses some changes then and makes others, such as those of tags, and each shuts the device out for all hosts, also
+        for those that have it, until somebody takes it in again.
+        """
+        group = self.shared_group()
+        if group is not None and group.damaged:
+            time.sleep(_AGAIN)
+            group = lvmlocks.group(self.host, self.vg, anew=True)
+        if group is None:
+            return
+        start = f"pool '{self.pool.name}': "
+        if group.left_out:
+            raise errors.HostError(
+                f"{start}{_listed(group.left_out)} of '{self.vg}' is shut out, because the group was changed on a host that did "
+                "not have it", pool=self.pool.name,
+                hint=f"take it in again, on one host: {self._by_hand('vgextend', '--restoremissing', operands=group.left_out)}",
+            )  # fmt: skip
+        if group.missing:
+            raise errors.HostError(
+                f"{start}{group.missing} of the {len(group.devices)} devices of '{self.vg}' "
+                f"{'is' if group.missing == 1 else 'are'} missing here", pool=self.pool.name, hint=lvm.CONNECT,
+            )  # fmt: skip
+        if group.damaged:
+            raise errors.HostError(
+                f"{start}the copy of the metadata of '{self.vg}' on {_listed(group.damaged)} is damaged, so something else wrote "
+                "there", pool=self.pool.name,
+                hint=f"write it anew, on one host: {self._by_hand('vgck', '--updatemetadata')}; where LVM says then that it does "
+                "not repair it: pvck(8), \"repair\"",
+            )  # fmt: skip
 
     def check_guard(self) -> None:
         """Warn where LVM does not refuse to write metadata when it is told to: then only the closed list of commands does.
@@ -123,6 +165,8 @@ class SharedGroup(LvmGroup):
         lvmlockd locks the group for each command, and a volume as long as it is active.
         """
         lvmlocks.permit(self.host.node, verb, lambda: self.lock, self.pool.name)
+        if verb in lvmlocks.CHANGES and verb != "build":  # which makes one where there is none
+            self.require_whole()
         # Attaching and detaching take control themselves where they have something to note.
         if self.lock == "system-id" and verb not in ("build", "vol-attach", "vol-detach"):
             self._take_control(by_force=False)
@@ -140,6 +184,7 @@ class SharedGroup(LvmGroup):
                     f"when nothing runs on '{group.control}' any more: ", errors.remedy("take-control", self.pool.name)
                 ),
             )
+        self.require_whole()
         words = ["--deltag", lvmlocks.tag("control", group.control)] if group.control else []
         self.change("vgchange", *words, "--addtag", lvmlocks.tag("control", self.node), "--", self.vg)
         return True
@@ -253,6 +298,7 @@ class SharedGroup(LvmGroup):
                 hint=errors.Hint("on the control node: ", way),
             )  # fmt: skip
         self._take_control(by_force=False)
+        self.require_whole()
         name, tag = f"{self.vg}/{volume.name}", lvmlocks.tag(what, node)
         undo = self.command("lvchange", "--deltag", tag, "--", name)
         self.change("lvchange", "--addtag", tag, "--", name, undo=undo, volume=volume.name)
@@ -344,9 +390,12 @@ class SharedGroup(LvmGroup):
         if not tags:
             return
         group = self.shared_group()
-        if self.host.node.role == "compute" or (group is not None and group.control not in ("", self.node)):
+        elsewhere = group is not None and group.control not in ("", self.node)
+        partial = group is not None and group.missing > 0 and node == self.node  # it is detached, and its record stays
+        if self.host.node.role == "compute" or elsewhere or partial:
             self.warn_of_record(volume.name, node)
             return
+        self.require_whole()
         words = [word for tag in tags for word in ("--deltag", tag)]
         self.change("lvchange", *words, "--", f"{self.vg}/{volume.name}", volume=volume.name)
 
@@ -387,3 +436,7 @@ class SharedGroup(LvmGroup):
             yield fd
         if not here:
             self.deactivate(info.name)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return " and ".join(f"'{path}'" for path in paths)

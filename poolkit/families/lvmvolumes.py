@@ -183,7 +183,7 @@ class LvmVolumes(blockdevice.BlockBackend):
 
     def missing_device(self) -> str:
         """Which devices of the group are not there, as a sentence without its end."""
-        group = lvm.group(self.host, self.vg)
+        group = self.found()
         return f"{lvm.missing_words(group.lost if group is not None else ())} missing"
 
     # -- making -------------------------------------------------------------------------------------------------------

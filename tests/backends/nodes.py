@@ -12,10 +12,12 @@ import pytest
 
 from tests.backends.pieces import PIECES
 from tests.lab import bytecode
+from tests.lab.guest import SHARED, drive
 
 ROOT = Path(__file__).parents[2]
 DEVICE = "/dev/disk/by-id/virtio-SHARED"
-DISK = 1 << 30  # bytes of the disk, of which sanlock takes 256 MiB
+SECOND = "/dev/disk/by-id/virtio-SECOND"
+DISK = 1 << 30  # bytes of each of them; sanlock takes 256 MiB
 PATIENCE = 600  # seconds; a piece takes 1 to 15 at rest, and a busy machine takes its time
 
 UUID = "3e3fce45-4f53-4fa7-bb32-11f34168b82b"
@@ -99,49 +101,43 @@ class Node:
 
 
 class Pair:
-    """The two nodes and their disk. ``make`` boots the machines of names, beside each other."""
+    """The two nodes and their disks. ``make`` boots the machines of names, beside each other."""
 
-    def __init__(self, make: Callable[..., list[Any]], disk: Path) -> None:
-        self.disk = disk
-        with disk.open("wb") as file:
-            file.truncate(DISK)
-        self._make = lambda *names: make(*names, shared=disk, disks=0, cpus=1, memory=768, sources=[ROOT])
+    def __init__(self, make: Callable[..., list[Any]], folder: Path) -> None:
+        self.disks = [folder / "shared", folder / "second"]
+        for disk in self.disks:
+            disk.touch()
+        extra = drive(self.disks[1], "SECOND", *SHARED)
+        how: dict[str, Any] = {"shared": self.disks[0], "extra": extra, "disks": 0, "cpus": 1, "memory": 768}
+        self._make = lambda *names: make(*names, sources=[ROOT], **how)
         self._nodes: dict[str, Node] = {}
 
     def ready(self) -> tuple[Node, Node]:
-        """Both nodes, up, with nothing on the disk; one that was killed is booted."""
+        """Both nodes, up, with nothing on the disks; one that was killed is booted."""
         dead = [name for name in ("one", "two") if name not in self._nodes or not self._nodes[name].guest.running]
         if dead:
             self._nodes |= {guest.name: Node(guest, guest.name) for guest in self._make(*dead)}
-        os.truncate(self.disk, 0)
-        os.truncate(self.disk, DISK)
+        for disk in self.disks:
+            os.truncate(disk, 0)
+            os.truncate(disk, DISK)
         for node in self._nodes.values():
-            node.guest.exec(f"rm -rf /root/root; install -d -m 700 /root/root; blockdev --flushbufs {DEVICE}", PATIENCE)
+            flush = f"blockdev --flushbufs {DEVICE}; blockdev --flushbufs {SECOND}"
+            node.guest.exec(f"rm -rf /root/root; install -d -m 700 /root/root; {flush}", PATIENCE)
         return self._nodes["one"], self._nodes["two"]
 
     def clean(self) -> None:
-        """Switch off what has something of the disk left, such as after a test that failed: it is booted for the next one."""
-        look = "dmsetup ls | grep -v 'No devices'; lvmlockctl --info 2>/dev/null | grep ^VG; true"
+        """Switch off what has something of the disks left, or lacks one, as after a failed test: it is booted for the next."""
+        look = (
+            f"dmsetup ls | grep -v 'No devices'; lvmlockctl --info 2>/dev/null | grep ^VG; [ -e {SECOND} ] || echo gone"
+        )
         for node in self._nodes.values():
             if node.guest.running and node.guest.exec(look, PATIENCE).output.strip():
                 node.guest.stop()
 
 
 def locks(*nodes: Node) -> None:
-    """Have sanlock and lvmlockd run, with a number for each host; short time-outs, no watchdog (sanlock(8), lvmlockd(8))."""
-    jobs = [
-        node.guest.submit(
-            f"""
-        lvmlockctl --info >/dev/null 2>&1 && exit 0
-        printf 'local {{\\n host_id = {number}\\n}}\\n' > /etc/lvm/lvmlocal.conf
-        mkdir -p /etc/sanlock /run/sanlock /run/lvm
-        printf 'use_watchdog = 0\\nhigh_priority = 0\\nmlock_level = 0\\n' > /etc/sanlock/sanlock.conf
-        sanlock daemon; lvmlockd --sanlock-timeout 1
-        for i in $(seq 100); do lvmlockctl --info && exit 0; sleep 0.2; done; exit 1
-        """
-        )
-        for number, node in enumerate(nodes, 1)
-    ]
+    """Have sanlock and lvmlockd run, with a number for each host."""
+    jobs = [node.guest.submit(f"bash {ROOT}/tests/lab/locks.sh {number}") for number, node in enumerate(nodes, 1)]
     for node, job in zip(nodes, jobs, strict=True):
         done = node.guest.share / f"{job}.rc"
         node.guest.wait_for(done, PATIENCE, "starting lvmlockd")
@@ -151,26 +147,27 @@ def locks(*nodes: Node) -> None:
 @pytest.fixture(scope="module")
 def pair(lab_guests: Callable[..., list[Any]], tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Two machines for all tests of the module."""
-    return Pair(lab_guests, tmp_path_factory.mktemp("nodes") / "shared")
+    return Pair(lab_guests, tmp_path_factory.mktemp("nodes"))
 
 
 @pytest.fixture
 def nodes(lab_guests: Any, pair: Pair) -> Iterator[tuple[Node, Node]]:
-    """Both, with nothing on the disk."""
+    """Both, with nothing on the disks."""
     yield pair.ready()
     pair.clean()
 
 
-def began(nodes: tuple[Node, Node], lock: str, *volumes: str) -> tuple[Node, Node]:
+def began(nodes: tuple[Node, Node], lock: str, *volumes: str, disks: int = 1) -> tuple[Node, Node]:
     """The group built by ``one``, with volumes, and the pool up on both, whose role is "both"."""
+    pool = POOL if disks == 1 else POOL.replace("<name>vg", f"<device path='{SECOND}'/><name>vg")
     one, two = nodes
     for node in nodes:
         node.become("both")
     if lock == "lvmlockd":
         locks(one, two)
     more = "; ".join(f"pool.create_volume(volume('{name}'))" for name in volumes)
-    one(f"{POOL % lock}\npool.build(); pool.start(); {more}")
-    two(f"{POOL % ('auto' if lock != 'none' else 'none')}\npool.start()")
+    one(f"{pool % lock}\npool.build(); pool.start(); {more}")
+    two(f"{pool % ('auto' if lock != 'none' else 'none')}\npool.start()")
     return one, two
 
 

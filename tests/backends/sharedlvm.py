@@ -18,8 +18,14 @@ UUID = "3e3fce45-4f53-4fa7-bb32-11f34168b82b"
 OURS = f"poolkit-{UUID}"
 
 
-def group(*, system: str = "", lock: str = "", tags: str = "", missing: int = 0, name: str = "vg") -> str:
-    facts = (name, "U-G", 800 * MIB, 400 * MIB, 4 * MIB, missing, 1, system, lock, 7, tags, "/dev/vdb")
+def group(
+    *, system: str = "", lock: str = "", tags: str = "", missing: int = 0, name: str = "vg", device: str = "/dev/vdb",
+    left_out: bool = False,
+) -> str:  # fmt: skip
+    facts = (
+        name, "U-G", 800 * MIB, 400 * MIB, 4 * MIB, missing, 1, system, lock, 7, tags, device, "U-P",
+        "missing" if left_out else "",
+    )  # fmt: skip
     return json.dumps({"report": [{"vg": [dict(zip(lvmlocks._FIELDS, map(str, facts), strict=True))]}]})
 
 

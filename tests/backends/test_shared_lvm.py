@@ -95,6 +95,8 @@ def test_a_compute_node_lets_lvm_refuse_to_write_as_well() -> None:
     assert "locking_type=4" in backend("compute").command("lvchange", "--activate", "y")[2]
     assert "locking_type=4" not in backend("compute").command("lvchange", "--refresh")[2]  # which that would refuse
     assert "locking_type=4" not in backend("both").command("lvchange", "--activate", "y")[2]
+    locked = backend("compute", vgs=group(lock="sanlock"))
+    assert "locking_type=4" not in locked.command("lvchange", "--activate", "ey")[2]  # lvmlockd guards that
 
 
 def test_what_a_role_forbids_runs_no_program() -> None:
@@ -192,9 +194,75 @@ def test_two_groups_of_one_name_are_not_used() -> None:
         backend(vgs=json.dumps(two)).shared_group()
 
 
-def test_a_group_that_lost_a_device_is_not_started() -> None:
-    with pytest.raises(errors.HostError, match="1 of the 1 devices of 'vg' are missing here"):
-        backend(vgs=group(system=OURS, missing=1)).start()
+PARTIAL: dict[str, tuple[Any, str, str]] = {
+    "missing": (
+        group(system=OURS, tags="poolkit.control.n1", missing=1, device="[unknown]"),
+        "1 of the 1 devices of 'vg' is missing here", "connect that device",
+    ),
+    "left out": (
+        group(system=OURS, tags="poolkit.control.n1", missing=1, left_out=True),
+        "'/dev/vdb' of 'vg' is shut out, because the group was changed on a host that did not have it",
+        f"""local{{system_id="{OURS}"}}' --restoremissing vg /dev/vdb""",
+    ),
+    "damaged": (
+        Answer(
+            stdout=group(system=OURS, tags="poolkit.control.n1"),
+            stderr="  WARNING: repair VG metadata on /dev/vdb with vgck --updatemetadata.\n",
+        ),
+        "the copy of the metadata of 'vg' on '/dev/vdb' is damaged",
+        f"""vgck --config 'global{{system_id_source="lvmlocal"}} local{{system_id="{OURS}"}}' --updatemetadata vg;""",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", PARTIAL)
+def test_a_group_that_is_not_whole_is_neither_started_nor_changed(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LVM itself changes tags then, and by that shuts the device out for all hosts."""
+    monkeypatch.setattr("poolkit.families.lvmshared._AGAIN", 0)
+    answer, said, hint = PARTIAL[how]
+    one = backend(vgs=answer)
+    calls = [one.start, one.build, lambda: one.attach(V)]
+    calls += [lambda verb=verb: one.exclusive(verb) for verb in sorted(lvmlocks.CHANGES - {"build"})]  # type: ignore[misc]
+    for call in calls:
+        with pytest.raises(errors.HostError, match=said) as caught:
+            call()
+        assert hint in str(caught.value.hint)
+    one.exclusive("vol-attach")  # of what is recorded nothing is written
+    assert changes(one) == []
+
+
+def test_a_host_that_lacks_a_device_takes_no_control_and_no_record_away() -> None:
+    held = group(system=OURS, tags="poolkit.control.n2", missing=1, device="[unknown]")
+    one = backend(vgs=held)
+    with pytest.raises(errors.HostError, match="is missing here"):
+        one.take_control()
+    ours = group(system=OURS, tags="poolkit.control.n1", missing=1, device="[unknown]")
+    one = backend(vgs=ours, lvs=rows(lv_tags="poolkit.attach.n1"))
+    one.detach(V)
+    assert "the control node has to be told" in one.host.warnings[0]
+    one = backend(vgs=ours, lvs=rows(lv_tags="poolkit.attach.n2"))
+    with pytest.raises(errors.HostError, match="is missing here"):
+        one.detach(V, node="n2", force=True)
+    assert changes(one) == []
+
+
+def test_metadata_that_another_host_was_just_writing_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolkit.families.lvmshared._AGAIN", 0)
+    one = backend(vgs=[PARTIAL["damaged"][0], group(system=OURS)])
+    one.require_whole()
+    assert len(one.host.lines) == 2  # type: ignore[attr-defined]
+
+
+def test_a_volume_that_lost_a_device_is_not_attached() -> None:
+    refused = Answer(
+        status=5,
+        stderr="  WARNING: Couldn't find device with uuid ct80oT-q8.\n  Refusing activation of partial LV vg/v.  Use '--act\n",
+    )
+    one = backend(vgs=group(lock="sanlock", missing=1, device="[unknown]"), lvchange=refused)
+    said = "volume 'v' cannot be activated while the physical volume ct80oT-q8 is missing"
+    with pytest.raises(errors.HostError, match=said) as caught:
+        one.attach(V)
+    assert "connect that device" in str(caught.value.hint)
 
 
 # -- who has control, and who has a volume -----------------------------------------------------------------------------------
@@ -297,7 +365,9 @@ def test_a_group_that_cannot_be_read_is_no_missing_group() -> None:
     for call in (one.start, one.build):
         with pytest.raises(errors.HostError, match=f"the metadata of a volume group on '{path}' is damaged") as caught:
             call()
-        assert "vgcfgrestore --file COPY vg" in str(caught.value.hint)
+        assert f"""vgcfgrestore --config '{lvmlocks.identity("system-id", UUID)}' --file COPY vg""" in str(
+            caught.value.hint
+        )
     assert changes(one) == []
 
 

@@ -19,8 +19,8 @@ def test_what_has_to_be_so_is_part_of_the_command_that_attaches() -> None:
     where = f'vg_uuid="U-G" && lv_uuid="U-v" && vg_systemid="{OURS}" && lv_attr=~"^-"'
     assert [argv[3:] for argv in changes(one)] == [
         [
-            "--addtag", "poolkit.attach.n1", "--select", f"{where} && lv_tags={{}} && vg_tags={{poolkit.control.n1}}",
-            "--", "vg",
+            "--addtag", "poolkit.attach.n1",
+            "--select", f"{where} && lv_tags={{}} && vg_tags={{poolkit.control.n1}} && vg_missing_pv_count=0", "--", "vg",
         ],
         [
             "--activate", "y", "--ignoreactivationskip", "--yes",

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
+from poolkit.families import lvmlocks
 from tests.backends import matrix
 from tests.backends.nodes import LOCKS, PATIENCE, POOL, UUID, Node, began, ended
 from tests.sweep import Sampled
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
+
+
+# LVM that knows no locking_type=4 any more.
+LAX = r"""
+rm /usr/sbin/vgchange
+cat > /usr/sbin/vgchange <<'END'
+#!/bin/bash
+exec -a vgchange /usr/sbin/lvm "${@/global{locking_type=4\}/}"
+END
+chmod 755 /usr/sbin/vgchange
+"""
 
 
 def test_a_hand_over(nodes: tuple[Node, Node]) -> None:
@@ -32,7 +45,19 @@ def test_a_hand_over(nodes: tuple[Node, Node]) -> None:
     # What every other command of LVM sees is a group of somebody else.
     assert "vg-shared" not in two.guest.exec("vgs --noheadings 2>/dev/null").output
     assert two.guest.exec("lvcreate -y -n stray -L 4M vg-shared", check=False).status
-    two(POOL % "auto" + "pool.start()")
+    # LVM refuses here to write metadata when it is told to; where it would not, the start of a compute node says so.
+    two(POOL % "auto" + "outcome = pool.start(); assert not outcome.warnings, outcome.warnings")
+    two.guest.exec(LAX)
+    two(
+        """
+        before = pool.lock_status()["sequence"]
+        pool.destroy()
+        (warning,) = pool.start().warnings
+        assert "LVM here would write the metadata" in warning, warning
+        assert pool.lock_status()["sequence"] == before
+        """
+    )
+    two.guest.exec("ln -sf lvm /usr/sbin/vgchange")
     one('pool.volume("a").attach(node="two")')
     two(
         """
@@ -101,6 +126,75 @@ def test_a_hand_over(nodes: tuple[Node, Node]) -> None:
         """
     )
     one(POOL % "system-id" + "pool.start()")
+    ended(one, two)
+
+
+WROTE = """
+with open(v.path, "r+b", buffering=0) as device:
+    device.write(b"written by NODE" + bytes(497))
+    os.fsync(device.fileno())
+"""
+
+
+@pytest.mark.parametrize("lock", ["lvmlockd", "none"])
+def test_a_hand_over_without_records(nodes: tuple[Node, Node], lock: str) -> None:
+    """A compute node attaches by itself; what it wrote is read by the other one, and what that wrote by both at once."""
+    one, two = began(nodes, lock, "a")
+    two.become("compute")
+    two('v = pool.volume("a"); assert v.attach().changed and not v.attach().changed' + WROTE.replace("NODE", "two"))
+    if lock == "lvmlockd":
+        one(
+            """
+            v = pool.volume("a")
+            for call in (v.attach, lambda: v.attach(shared=True), lambda: v.clone("s", linked=True), v.delete, v.wipe):
+                refused(errors.HeldElsewhere, call, "two")
+            assert "attached to two" in v.resize(32 * MIB).warnings[0]
+            refused(errors.Unsupported, lambda: v.detach(node="two", force=True), "only a node itself")
+            """
+        )
+    else:
+        one('pool.volume("a").resize(32 * MIB)')
+    two(
+        """
+        def size():
+            with open("/dev/vg-shared/a", "rb") as device:
+                return device.seek(0, 2)
+        v = pool.volume("a").look()
+        assert size() == 16 * MIB and "old size" in v.warning, v.warning
+        assert v.attach().changed and size() == 32 * MIB and not v.look().warning
+        assert not v.detach().warnings and not os.path.exists("/dev/vg-shared/a")
+        """
+    )
+    read = """
+v = pool.volume("a")
+v.attach(HOW)
+out = BytesIO(); v.download(out, length=14)
+assert out.getvalue() == b"written by NODE", out.getvalue()
+"""
+    one(read.replace("HOW", "").replace("NODE", "two") + WROTE.replace("NODE", "one") + "v.detach()")
+    for node in (one, two):
+        node(read.replace("HOW", "shared=True").replace("NODE", "one"))
+    for node in (one, two):
+        node("assert pool.volume('a').detach().changed")
+    ended(one, two)
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "none"])
+def test_nothing_is_hidden_and_nothing_comes_up_by_itself(nodes: tuple[Node, Node], lock: str) -> None:
+    """LVM's hints say which devices had a group once, and what activates all groups activates none of these volumes."""
+    for node in nodes:
+        node.guest.exec("vgs; test -e /run/lvm/hints")  # now LVM thinks to know that no device here has a group
+    one, two = began(nodes, lock, "a")
+    config = shlex.join(lvmlocks.config(lock, UUID))
+    for node in (one, two):
+        node.guest.exec(
+            f"""
+            vgchange --activate ay; vgchange --activate y
+            vgchange {config} --activate ay vg-shared; vgchange {config} --activate y vg-shared
+            [ ! -e /dev/vg-shared ] && ! dmsetup ls | grep -v -e lvmlock -e 'No devices'
+            """
+        )
+        node("assert [v.name for v in pool.volumes()] == ['a']")
     ended(one, two)
 
 
@@ -182,7 +276,7 @@ def let_go(one: Node, two: Node, lock: str, state: str) -> None:
         one("for name in 'ao': pool.volume(name).look().detach(node='two', force=True)")
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, "none"])
 def test_what_the_other_machine_changes_shows_and_is_told(nodes: tuple[Node, Node], lock: str) -> None:
     one, two = began(nodes, lock, "a")
     two.become("compute")

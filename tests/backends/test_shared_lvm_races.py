@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
-from tests.backends.nodes import DEVICE, LOCKS, PATIENCE, Node, began, ended
+from poolkit.families import lvmlocks
+from tests.backends.nodes import DEVICE, LOCKS, PATIENCE, SECOND, UUID, Node, began, ended
 from tests.sweep import Sampled
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
 
 CREATES = """
-refusals = 0
 for number in range({count}):
     while True:
         try:
-            pool.create_volume(volume(f"{name}-{{number}}", 4 * MIB), wait=30)
+            pool.create_volume(volume(f"{name}-{{number}}", 4 * MIB), wait=600)
             break
-        except errors.Busy as error:
-            if "has control" in str(error):  # the other node
-                refusals += 1
-                break
-            raise
-        except errors.LockUnavailable:
+        except errors.LockUnavailable:  # LVM tries a few times to get the lock of the group
             pass
-print(refusals)
+"""
+REFUSALS = """
+for number in range({count}):
+    refused(errors.Busy, lambda: pool.create_volume(volume(f"never-{{number}}", 4 * MIB)), "node 'one' has control")
 """
 
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_both_change_the_group_at_the_same_time(nodes: tuple[Node, Node], lock: str, sampled: Sampled[int]) -> None:
-    """Twice thirty volumes in ``make soak``: nothing is lost, and no extent is given twice."""
+    """Twice thirty volumes in ``make soak``: nothing is lost, and no extent is given twice.
+
+    With a system ID one node has control, and two processes of it make them; the other node tries all the time, and is refused.
+    """
     one, two = began(nodes, lock)
     count = len(list(sampled(range(30))))
-    work = [node.submit(CREATES.format(name=node.name, count=count)) for node in (one, two)]
-    assert [wait().split()[-1] for wait in work] == (["0", "0"] if lock == "lvmlockd" else ["0", str(count)])
-    made = ("one", "two") if lock == "lvmlockd" else ("one",)
+    makers = (one, two) if lock == "lvmlockd" else (one, one)
+    work = [node.submit(CREATES.format(name=name, count=count)) for node, name in zip(makers, ("x", "y"), strict=True)]
+    if lock == "system-id":
+        work.append(two.submit(REFUSALS.format(count=count)))
+    for wait in work:
+        wait(2 * PATIENCE)
     for node in (one, two):
         node(
             f"""
             pool.refresh()
             names = {{v.name for v in pool.volumes()}}
-            assert names == {{f"{{node}}-{{n}}" for node in {made} for n in range({count})}}, names
+            assert names == {{f"{{process}}-{{n}}" for process in "xy" for n in range({count})}}, names
             ranges = sorted((start, end) for v in pool.volumes() for _, start, end in v.info.detail["extents"])
             assert all(end <= start for (_, end), (start, _) in zip(ranges, ranges[1:])), ranges
             """
@@ -58,43 +64,98 @@ except errors.PoolkitError as error:
     assert "two" in said or "one" in said or "another host" in said or isinstance(error, errors.VolumeNotFound), error
     print(type(error).__name__)
 """
-
-
-def test_one_attaches_while_the_other_does_something_else(nodes: tuple[Node, Node]) -> None:
-    """At the same moment: one of them is refused, or the other one comes after; never do both have the volume."""
-    one, two = began(nodes, "lvmlockd", "a")
-    for verb in ("attach()", "clone('s', linked=True)", "resize(32 * MIB)", "delete()"):
-        jobs = [one.submit(RACE.format(verb=verb)), two.submit(RACE.format(verb="attach()"))]
-        first, second = (job().split()[-1] for job in jobs)
-        assert (first, second) in {
-            "attach()": {("done", "HeldElsewhere"), ("HeldElsewhere", "done")},
-            "clone('s', linked=True)": {("HeldElsewhere", "done"), ("done", "HeldElsewhere"), ("done", "done")},
-            "resize(32 * MIB)": {("done", "done"), ("done", "HeldElsewhere")},
-            "delete()": {("HeldElsewhere", "done"), ("done", "VolumeNotFound"), ("done", "HeldElsewhere")},
-        }[verb], (verb, first, second)
-        held = [
-            node("print('a' in os.listdir('/dev/vg-shared') if os.path.exists('/dev/vg-shared') else False)")
-            for node in nodes
-        ]
-        assert sum("True" in text for text in held) <= 1, held
-        for node in nodes:
-            node(
-                """
-                pool.refresh()
-                for v in pool.volumes():
-                    if v.name == "a" and "NODE" in (v.info.detail or {}).get("attached", []):
-                        v.detach()
-                """.replace("NODE", node.name)
-            )
-        one("for v in pool.refresh() and pool.volumes() or pool.volumes(): v.delete() if v.name == 's' else None")
-    ended(one, two)
+# Until it may, or until nothing comes any more that allows it.
+ATTACH = """
+while True:
+    over = os.path.exists("/lab/over")
+    try:
+        pool.volume("a").attach()
+        print("done")
+        break
+    except errors.PoolkitError as error:
+        if over:
+            print(type(error).__name__)
+            break
+"""
+DONE, HELD, GONE = "done", "HeldElsewhere", "VolumeNotFound"
+# What comes of the verb of one node and of the attaching of the other.
+LOCKED = {
+    "attach()": {(DONE, HELD), (HELD, DONE)},
+    "clone('s', linked=True)": {(HELD, DONE), (DONE, HELD), (DONE, DONE)},
+    "resize(32 * MIB)": {(DONE, DONE), (DONE, HELD)},
+    "delete()": {(HELD, DONE), (DONE, GONE), (DONE, HELD)},
+}
+# With a system ID, of the verb, of the record for the other node, and of the attaching by that.
+RECORDED = {
+    "attach()": {(DONE, HELD, "RoleForbidden"), (HELD, DONE, DONE)},
+    "clone('s', linked=True)": {(HELD, DONE, DONE), (DONE, DONE, DONE)},
+    "resize(32 * MIB)": {(DONE, DONE, DONE)},
+    "delete()": {(HELD, DONE, DONE), (DONE, GONE, GONE)},
+}
+USE = """
+pool.refresh()
+v = pool.volume("a")
+v.attach()  # if it was made larger meanwhile
+with open(v.path, "r+b", buffering=0) as device:
+    assert device.seek(0, 2) == {size} * MIB == v.info.capacity
+    device.seek(0)
+    assert device.read(512)[:3] == b"old"
+    device.seek(0)
+    device.write(b"new" + bytes(509))
+    os.fsync(device.fileno())
+if {snapshot}:
+    with open("/dev/vg-shared/s", "rb", buffering=0) as device:
+        assert device.read(512)[:3] == b"old"
+v.detach()
+"""
+DELETE = """
+pool.refresh()
+for v in pool.volumes():
+    for node in (v.info.detail or {}).get("attached", []):
+        v.detach(node=node, force=True) if node != "one" else v.detach()
+for v in sorted(pool.volumes(), key=lambda v: v.name, reverse=True):  # a snapshot is named s
+    v.delete()
+"""
 
 
 @pytest.mark.parametrize("lock", LOCKS)
+def test_one_attaches_while_the_other_does_something_else(
+    nodes: tuple[Node, Node], lock: str, sampled: Sampled[str]
+) -> None:
+    """At the same moment: one of them is refused, or the other one comes after; never do both have the volume."""
+    one, two = began(nodes, lock)
+    two.become("compute")
+    over = two.guest.share / "over"
+    for verb in sampled(LOCKED):
+        one("pool.create_volume(volume('a')); pool.volume('a').upload(BytesIO(b'old'))")
+        two("pool.refresh()")
+        jobs = [one.submit(RACE.format(verb=verb))]
+        if lock == "system-id":
+            jobs.append(one.submit(RACE.format(verb="attach(node='two')")))
+            attaching = two.submit(ATTACH)
+            came = [job().split()[-1] for job in jobs]
+            over.touch()
+            came.append(attaching().split()[-1])
+            over.unlink()
+        else:
+            jobs.append(two.submit(RACE.format(verb="attach()")))
+            came = [job().split()[-1] for job in jobs]
+        assert tuple(came) in (RECORDED if lock == "system-id" else LOCKED)[verb], (verb, came)
+        attached = [verb == "attach()" and came[0] == DONE, came[-1] == DONE]
+        had = [node("print(os.path.exists('/dev/vg-shared/a'))").split()[-1] for node in nodes]
+        assert had == list(map(str, attached)), (verb, came, had)
+        if attached[1]:
+            size = 32 if verb.startswith("resize") else 16
+            two(USE.format(size=size, snapshot=verb.startswith("clone") and came[0] == DONE))
+        one(DELETE)
+    ended(one, two)
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "none"])
 def test_a_machine_dies_while_it_has_a_volume(nodes: tuple[Node, Node], lock: str) -> None:
     """It had control and a volume; the other one takes over, and finds what was written."""
     one, two = began(nodes, lock, "a")
-    two.become("compute" if lock == "lvmlockd" else "both")
+    two.become("both" if lock == "system-id" else "compute")
     two(
         f"""
         if {lock == "system-id"}:
@@ -140,15 +201,108 @@ def test_a_machine_dies_while_it_has_a_volume(nodes: tuple[Node, Node], lock: st
     )
 
 
-def test_a_damaged_group_is_refused(nodes: tuple[Node, Node]) -> None:
-    one, _ = began(nodes, "system-id", "a")
-    one("pool.destroy()")
-    # The metadata area, behind LVM's label: 4 KiB to 1 MiB.
-    one.guest.exec(f"dd if=/dev/urandom of={DEVICE} bs=512 seek=9 count=2000 conv=fsync 2>/dev/null")
+# As if its cable were pulled, and plugged in again.
+PULL = (
+    f"echo 1 > $(readlink -f /sys/block/$(basename $(readlink -f {SECOND}))/device/..)/remove; "
+    f"for i in $(seq 300); do [ -e {SECOND} ] || exit 0; sleep 0.1; done; exit 1"
+)
+PLUG = f"echo 1 > /sys/bus/pci/rescan; for i in $(seq 300); do [ -e {SECOND} ] && exit 0; sleep 0.1; done; exit 1"
+USABLE = """
+assert {v.name for v in pool.volumes()} == {"a", "b"}
+assert pool.volume("b").attach().changed and pool.volume("b").detach().changed
+pool.create_volume(volume("c")); pool.volume("c").delete()
+"""
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "none"])
+def test_a_machine_that_lost_a_disk_changes_nothing(nodes: tuple[Node, Node], lock: str) -> None:
+    """The other one still has both: what LVM would write here would shut the disk out for it as well."""
+    one, two = began(nodes, lock, "a", disks=2)
+    recorded = lock == "system-id"
+    one("pool.create_volume(volume('b', 1100 * MIB)); pool.volume('a').attach()")  # more than one disk has
+    one.guest.exec(PULL)
     one(
+        f"""
+        missing = "1 of the 2 devices of 'vg-shared' is missing here"
+        pool.refresh()
+        a, b = pool.volume("a"), pool.volume("b")
+        assert "is missing, and the volume has data on it" in b.info.detail["error"], b.info
+        calls = [lambda: pool.create_volume(volume("n")), b.delete, lambda: a.resize(32 * MIB), lambda: b.clone("s", linked=True)]
+        calls += [lambda: b.attach(node="two")] if {recorded} else []
+        for call in calls:
+            assert "connect that device" in refused(errors.HostError, call, missing).hint
+        said = missing if {recorded} else "volume 'b' cannot be activated while the physical volume"
+        assert "connect that device" in refused(errors.HostError, b.attach, said).hint
+        out = BytesIO(); a.download(out, length=3)
+        outcome = a.detach()
+        assert {recorded} == any("has to be told" in text for text in outcome.warnings), outcome.warnings
+        pool.destroy()
+        for call in (pool.start, pool.build):
+            refused(errors.HostError, call, missing)
+        """
+    )
+    two(("pool.take_control()" if recorded else "") + USABLE)
+    one.guest.exec(PLUG)
+    one("pool.start()\n" + ("pool.take_control()" if recorded else "") + USABLE)
+    ended(one, two)
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "none"])
+def test_a_disk_that_was_shut_out_is_taken_in_again(nodes: tuple[Node, Node], lock: str) -> None:
+    """Somebody wrote a tag on a machine that lacked the disk: from then on it is missing everywhere. The way out is said."""
+    one, two = began(nodes, lock, "a", disks=2)
+    one("pool.create_volume(volume('b', 1100 * MIB))")
+    one.guest.exec(PULL)
+    one.guest.exec(f"vgchange {shlex.join(lvmlocks.config(lock, UUID))} --addtag stray vg-shared")
+    one.guest.exec(PLUG)
+    two("pool.destroy()")
+    hint = two('print(refused(errors.HostError, pool.start, "is shut out").hint)').splitlines()[-1]
+    assert hint in one('print(refused(errors.HostError, lambda: pool.create_volume(volume("c")), "is shut out").hint)')
+    way = hint.partition(": ")[2]
+    assert way.startswith("vgextend ")
+    one.guest.exec(way)
+    two("pool.start()")
+    one(USABLE)
+    ended(one, two)
+
+
+# The text in the metadata area, which begins behind LVM's label, at 4 KiB, with a header of 512 bytes, and ends at 1 MiB.
+DAMAGE = "dd if=/dev/urandom of={} bs=512 seek=9 count=2000 conv=fsync 2>/dev/null"
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "none"])
+def test_a_damaged_group_is_refused(nodes: tuple[Node, Node], lock: str) -> None:
+    """First one copy of the metadata, without which LVM goes on, then all of them; the refusals say the ways out."""
+    one, two = began(nodes, lock, "a", disks=2)
+    config = shlex.join(lvmlocks.config(lock, UUID))
+    one("pool.volume('a').attach()")
+    one.guest.exec(DAMAGE.format(SECOND))
+    hint = one(
+        """
+        said = "is damaged, so something else wrote there"
+        error = refused(errors.HostError, lambda: pool.create_volume(volume("b")), said)
+        refused(errors.HostError, lambda: pool.volume("a").resize(32 * MIB), said)
+        out = BytesIO(); pool.volume("a").download(out, length=3)
+        print(error.hint)
+        """
+    )
+    two("pool.destroy(); refused(errors.HostError, pool.start, 'is damaged, so something else wrote there')")
+    one.guest.exec(hint.partition(": ")[2].partition(";")[0])  # vgck
+    two("pool.start(); pool.destroy()")
+    one("pool.create_volume(volume('b')); pool.volume('a').detach(); pool.destroy()")
+    one.guest.exec(f"vgcfgbackup {config} --file /root/copy vg-shared")
+    for disk in (DEVICE, SECOND):
+        one.guest.exec(DAMAGE.format(disk))
+    hint = one(
         """
         for call in (pool.start, pool.build):
             error = refused(errors.PoolkitError, call, "vg-shared")
             assert "damaged" in str(error) and "vgcfgrestore" in error.hint, (str(error), error.hint)
+        print(error.hint)
         """
     )
+    two("refused(errors.PoolkitError, pool.start, 'damaged')")
+    one.guest.exec(hint.rpartition(": ")[2].replace("COPY", "/root/copy"))
+    for node in (two, one):
+        node("pool.start(); assert {v.name for v in pool.volumes()} == {'a', 'b'}")
+    ended(one, two)

@@ -35,6 +35,7 @@ POLL = 0.02  # seconds between looks at the shared folder
 RESTORE_TIMEOUT = 60  # seconds; 1 to 3 are usual
 UNMARKED = "POOLKIT_LAB_UNMARKED"  # names a test that runs and may not start a guest
 SOURCES = 2  # folders of sources that a machine has room for
+SHARED = ("cache=none,file.locking=off", "share-rw=on")  # options of a disk that several machines have
 
 
 class GuestError(Exception):
@@ -368,8 +369,8 @@ class Guest:
             "-chardev", f"stdio,id=line,signal={'off' if self.terminal else 'on'}", "-serial", "chardev:line",
             "-kernel", str(image.base / "vmlinux"), "-initrd", str(image.base / "initrd"), "-append", append,
             # The root disk's address keeps it behind the test disks, which are vda, vdb, ...
-            *_drive(image.base / "root.ext4", "labroot", "snapshot=on,cache=unsafe", "addr=0x1e"),
-            *_drive(image.python / "python.ext4", "python", "snapshot=on,cache=unsafe", "addr=0x1f"),
+            *drive(image.base / "root.ext4", "labroot", "snapshot=on,cache=unsafe", "addr=0x1e"),
+            *drive(image.python / "python.ext4", "python", "snapshot=on,cache=unsafe", "addr=0x1f"),
             "-device", "virtio-rng-pci,addr=0x1d",
             *_folder("share", "lab", "0x1c"),
         ]  # fmt: skip
@@ -378,9 +379,9 @@ class Guest:
         """Disks, source folders and network cards."""
         arguments: list[str] = []
         for number in range(self.disks):
-            arguments += _drive(Path(f"DISK{number + 1}"), f"DISK{number + 1}", "cache=unsafe,discard=unmap")
+            arguments += drive(Path(f"DISK{number + 1}"), f"DISK{number + 1}", "cache=unsafe,discard=unmap")
         if self.shared:
-            arguments += _drive(self.shared.absolute(), "SHARED", "cache=none,file.locking=off", "share-rw=on")
+            arguments += drive(self.shared.absolute(), "SHARED", *SHARED)
         for number, source in enumerate([*self.sources, *["nothing"] * (SOURCES - len(self.sources))]):
             arguments += _folder(str(source), f"src{number}", f"{0x1B - number:#x}", ",readonly=on")
         if self.ip:
@@ -390,7 +391,7 @@ class Guest:
         return arguments + (_hardware() if self.hardware else [])
 
 
-def _drive(path: Path, name: str, options: str, device: str = "") -> list[str]:
+def drive(path: Path, name: str, options: str, device: str = "") -> list[str]:
     """A virtio disk with a serial number, by which udev names it. Every disk is an explicit device: qemu creates
     ``-drive if=virtio`` after them, which would change the order."""
     where = str(path).replace(",", ",,")
