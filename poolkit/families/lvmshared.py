@@ -434,8 +434,11 @@ class SharedGroup(LvmGroup):
             self.activate_here(volume, shared=False)
         with super().open_volume(info._replace(path=path), write=write, force=force) as fd:
             yield fd
-        if not here:
-            self.deactivate(info.name)
+        if volume is not None and not here:
+            try:
+                self.deactivate(info.name)
+            except errors.Busy:  # somebody came to read it as well
+                self.host.warn(f"volume '{info.name}' stays attached here: it is {self.use(self.find(info.name)[1])}")
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 from typing import Any
 
 import pytest
 
 from poolkit import errors, xmlmap
 from poolkit.backend import VERBS, VolumeInfo
+from poolkit.backends.shared_lvm import SharedLvmBackend
 from poolkit.families import lvmlocks
 from poolkit.families.lvmgroups import PhysicalVolume
+from poolkit.families.lvmvolumes import LvmVolumes
 from poolkit.host.node import Node
 from poolkit.model import Volume
 from poolkit.testing import Answer, undone
@@ -369,6 +373,17 @@ def test_a_group_that_cannot_be_read_is_no_missing_group() -> None:
             caught.value.hint
         )
     assert changes(one) == []
+
+
+def test_what_two_read_at_once_stays_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one who attached it has read all when it ends, whatever the other one does."""
+    monkeypatch.setattr(SharedLvmBackend, "_verify", lambda self, volume: None)
+    monkeypatch.setattr(LvmVolumes, "open_volume", lambda self, info, **how: contextlib.nullcontext(7))
+    down = shlex.join(["lvchange", *lvmlocks.config("system-id", UUID), "--activate", "n"])
+    one = backend(**{down: Answer(status=5, stderr="  Logical volume vg/v in use.\n")})
+    with one.open_volume(V) as fd:
+        assert fd == 7
+    assert one.host.warnings == ["volume 'v' stays attached here: it is open"]
 
 
 def test_thin_volumes_and_mirrors_are_refused() -> None:

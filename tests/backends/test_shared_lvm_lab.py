@@ -11,6 +11,7 @@ from poolkit.engine import Engine
 from poolkit.testing import BackendContract
 from poolkit.testing.deaths import DeathContract
 from poolkit.testing.means import ContractMeans
+from tests.lab import inside
 from tests.lab.fixtures import empty, sh, virtio_disks, wipe
 
 pytestmark = pytest.mark.lab(timeout=300)
@@ -52,3 +53,21 @@ class TestDeathsWithoutLock(Means, DeathContract):
     """Where nothing keeps hosts apart the steps are others."""
 
     lock = "none"
+
+
+class TestDeathsUnderLvmlockd(Means, DeathContract):
+    """And others again where locks are joined and left; the daemons live on when poolkit dies."""
+
+    lock = "lvmlockd"
+
+    @pytest.fixture(autouse=True)
+    def daemons(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        sh("bash", str(Path(__file__).parents[1] / "lab" / "locks.sh"), "1")
+        yield
+        if "VG " in sh("lvmlockctl", "--info"):
+            inside.reboot(request.session, "locks are left")
+        sh("killall", "-w", "lvmlockd", "sanlock")
+
+    def traces(self) -> object:
+        """Also the lockspaces."""
+        return [super().traces(), "VG " in sh("lvmlockctl", "--info")]
