@@ -107,6 +107,7 @@ class Pair:
         self.disks = [folder / "shared", folder / "second"]
         for disk in self.disks:
             disk.touch()
+            os.truncate(disk, DISK)
         extra = drive(self.disks[1], "SECOND", *SHARED)
         how: dict[str, Any] = {"shared": self.disks[0], "extra": extra, "disks": 0, "cpus": 1, "memory": 768}
         self._make = lambda *names: make(*names, sources=[ROOT], **how)
