@@ -35,7 +35,8 @@ _COMPUTE = frozenset(
 _COMMON = "backup{backup=0 archive=0}"
 # Hints hide what other hosts have made. Under lvmlockd LVM uses none, and with a section "devices" here lockstart of LVM 2.03.16
 # fails with "invalid parameters".
-_ALONE = f'devices{{hints="none" obtain_device_list_from_udev=0}} {_COMMON} global{{use_lvmlockd=0}}'
+_NO_HINTS = 'devices{hints="none" obtain_device_list_from_udev=0}'
+_ALONE = f"{_NO_HINTS} {_COMMON} global{{use_lvmlockd=0}}"
 
 _FIELDS = (
     "vg_name", "vg_uuid", "vg_size", "vg_free", "vg_extent_size", "vg_missing_pv_count", "lv_count", "vg_systemid",
@@ -199,6 +200,12 @@ def identity(lock: str, uuid: str) -> str:
     if lock == "system-id":
         return f'global{{system_id_source="lvmlocal"}} local{{system_id="{system_id(uuid)}"}}'
     return ""
+
+
+def by_hand(lock: str, uuid: str) -> str:
+    """The configuration with which an administrator's commands see all of a group."""
+    own = identity(lock, uuid)
+    return own if lock == "lvmlockd" else f"{_NO_HINTS} {own}".rstrip()
 
 
 def system_id(uuid: str) -> str:

@@ -109,8 +109,8 @@ class SharedGroup(LvmGroup):
 
     def _by_hand(self, tool: str, *words: str, operands: Sequence[str] = ()) -> str:
         """A command of LVM on the group, as an administrator can give it."""
-        own = lvmlocks.identity(self.lock, str(self.pool.uuid))
-        return shlex.join([tool, *(("--config", own) if own else ()), *words, self.vg, *operands])
+        config = lvmlocks.by_hand(self.lock, str(self.pool.uuid))
+        return shlex.join([tool, "--config", config, *words, self.vg, *operands])
 
     def require_whole(self) -> None:
         """Raise ``HostError`` where the group is not all here.

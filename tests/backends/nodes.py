@@ -137,8 +137,14 @@ class Pair:
 
 
 def locks(*nodes: Node) -> None:
-    """Have sanlock and lvmlockd run, with a number for each host."""
-    jobs = [node.guest.submit(f"bash {ROOT}/tests/lab/locks.sh {number}") for number, node in enumerate(nodes, 1)]
+    """Have sanlock and lvmlockd run, with a number for each host.
+
+    A host that is not heard of for eight times sanlock's time-out loses its locks, so that this has to be longer where other work
+    holds up both machines.
+    """
+    seconds = min(10, max(1, round(os.getloadavg()[0] / (os.cpu_count() or 1))))
+    script = f"bash {ROOT}/tests/lab/locks.sh"
+    jobs = [node.guest.submit(f"{script} {number} {seconds}") for number, node in enumerate(nodes, 1)]
     for node, job in zip(nodes, jobs, strict=True):
         done = node.guest.share / f"{job}.rc"
         node.guest.wait_for(done, PATIENCE, "starting lvmlockd")

@@ -95,6 +95,22 @@ def test_every_command_sees_the_group_under_its_lock(lock: str, text: str) -> No
     assert lvmlocks.config(lock, UUID) == ("--config", text)
 
 
+@pytest.mark.parametrize(
+    ("lock", "text"),
+    [
+        ("lvmlockd", "global{use_lvmlockd=1}"),
+        ("none", 'devices{hints="none" obtain_device_list_from_udev=0}'),
+        (
+            "system-id",
+            'devices{hints="none" obtain_device_list_from_udev=0} '
+            f'global{{system_id_source="lvmlocal"}} local{{system_id="{OURS}"}}',
+        ),
+    ],
+)
+def test_a_command_given_by_hand_sees_all_of_the_group(lock: str, text: str) -> None:
+    assert lvmlocks.by_hand(lock, UUID) == text
+
+
 def test_a_compute_node_lets_lvm_refuse_to_write_as_well() -> None:
     assert "locking_type=4" in backend("compute").command("lvchange", "--activate", "y")[2]
     assert "locking_type=4" not in backend("compute").command("lvchange", "--refresh")[2]  # which that would refuse
@@ -214,7 +230,7 @@ PARTIAL: dict[str, tuple[Any, str, str]] = {
             stderr="  WARNING: repair VG metadata on /dev/vdb with vgck --updatemetadata.\n",
         ),
         "the copy of the metadata of 'vg' on '/dev/vdb' is damaged",
-        f"""vgck --config 'global{{system_id_source="lvmlocal"}} local{{system_id="{OURS}"}}' --updatemetadata vg;""",
+        f"""vgck --config '{lvmlocks.by_hand("system-id", UUID)}' --updatemetadata vg;""",
     ),
 }  # fmt: skip
 
@@ -369,7 +385,7 @@ def test_a_group_that_cannot_be_read_is_no_missing_group() -> None:
     for call in (one.start, one.build):
         with pytest.raises(errors.HostError, match=f"the metadata of a volume group on '{path}' is damaged") as caught:
             call()
-        assert f"""vgcfgrestore --config '{lvmlocks.identity("system-id", UUID)}' --file COPY vg""" in str(
+        assert f"""vgcfgrestore --config '{lvmlocks.by_hand("system-id", UUID)}' --file COPY vg""" in str(
             caught.value.hint
         )
     assert changes(one) == []

@@ -287,7 +287,8 @@ def test_a_damaged_group_is_refused(nodes: tuple[Node, Node], lock: str) -> None
         """
     )
     two("pool.destroy(); refused(errors.HostError, pool.start, 'is damaged, so something else wrote there')")
-    one.guest.exec(hint.partition(": ")[2].partition(";")[0])  # vgck
+    said = one.guest.exec(hint.partition(": ")[2].partition(";")[0]).output  # vgck
+    assert "repairing bad metadata" in said, said
     two("pool.start(); pool.destroy()")
     one("pool.create_volume(volume('b')); pool.volume('a').detach(); pool.destroy()")
     one.guest.exec(f"vgcfgbackup {config} --file /root/copy vg-shared")
