@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from poolkit import errors
-from poolkit.host import Host
+from poolkit.host import Host, rollback
+from poolkit.host import journal as journals
 from poolkit.host.descriptors import read_at, sync_directory, write_all, write_at
 from poolkit.host.directory import Directory, open_own, parent_of
 from poolkit.host.files import Files
@@ -314,6 +315,230 @@ def test_an_entry_that_is_a_terminal_becomes_nobodys(tmp_path: Path) -> None:
     finally:
         os.close(master)
         os.close(slave)
+
+
+# -- the way ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("folder/../file", "text"),
+        ("there/../file", "text"),
+        ("far/../file", "text"),
+        ("there/x", "inner"),
+        ("to-file", "text"),
+        ("./there/./x", "inner"),
+    ],
+)
+def test_the_way_ends_where_the_kernel_s_does(place: Path, path: str, content: str) -> None:
+    (place / "folder/x").write_text("inner")
+    fd = open_own(f"{place}/{path}", os.O_RDONLY)
+    try:
+        assert os.read(fd, 99) == content.encode()
+    finally:
+        os.close(fd)
+
+
+def test_the_root_and_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for path in ("/", "."):
+        with parent_of(path) as (folder, name):
+            assert name == "." and os.path.samestat(os.stat(name, dir_fd=folder), os.stat(path))
+    with parent_of("file") as (folder, name):
+        assert (os.readlink(f"/proc/self/fd/{folder}"), name) == (str(place), "file")
+    sync_directory("")  # here
+    assert Host().files.mkdir("relative") and (place / "relative").is_dir()
+
+
+def test_a_folder_that_is_missing_is_an_error_and_a_name_is_none(place: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        open_own(f"{place}/none/x", os.O_RDONLY)
+    assert caught.value.filename == f"{place}/none/x"
+    with parent_of(f"{place}/none") as (_, name):
+        assert name == "none"
+
+
+def test_an_error_of_the_body_comes_out_as_what_it_is(place: Path) -> None:
+    for wrong in (ValueError("x"), OSError(errno.EIO, "I/O error", "/elsewhere/y")):
+        with pytest.raises(type(wrong)) as caught, parent_of(f"{place}/file"):
+            raise wrong
+        assert caught.value is wrong
+    assert wrong.filename == "/elsewhere/y"  # type: ignore[union-attr]
+    with pytest.raises(FileNotFoundError) as named, parent_of(f"{place}/folder/none") as (folder, name):
+        os.stat(name, dir_fd=folder)
+    assert named.value.filename == f"{place}/folder/none"
+    with Directory(str(place)) as directory, pytest.raises(FileNotFoundError), directory.regular("none"):
+        pass
+
+
+@pytest.mark.parametrize(("links", "fine"), [(40, True), (41, False)])
+def test_as_many_links_as_the_kernel_follows(tmp_path: Path, links: int, fine: bool) -> None:
+    (tmp_path / "0").write_text("end")
+    for number in range(links):
+        (tmp_path / str(number + 1)).symlink_to(str(number))
+    try:
+        os.close(os.open(tmp_path / str(links), os.O_RDONLY))
+        assert fine
+    except OSError as error:
+        assert (error.errno, fine) == (errno.ELOOP, False)
+    if fine:
+        os.close(open_own(f"{tmp_path}/{links}", os.O_RDONLY))
+    else:
+        with pytest.raises(OSError, match="Too many"):
+            open_own(f"{tmp_path}/{links}", os.O_RDONLY)
+
+
+def test_an_entry_is_itself_and_not_what_a_link_leads_to(place: Path) -> None:
+    (place / "dangling").symlink_to("none")
+    with Directory(str(place)) as directory:
+        assert stat.S_ISLNK(directory.lstat("to-file").st_mode)
+        assert directory.exists("dangling") and not directory.exists("none")
+        with directory.regular("file") as fd, pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(fd, b"x")  # it was opened to be read
+        with directory.regular("file", write=True) as fd:
+            os.write(fd, b"x")
+
+
+def test_descriptor_0_is_one_as_well(tmp_path: Path) -> None:
+    """Who was started with a closed standard input gets its number."""
+    code = (
+        "import os, sys; from poolkit.host.directory import Directory, parent_of\n"
+        "os.close(0)\n"
+        "Directory(sys.argv[1]).close()\n"
+        "with parent_of(sys.argv[1]): pass\n"
+        "with Directory(sys.argv[1]): pass\n"
+        "assert os.open('/', os.O_RDONLY) == 0, 'it was left open'"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+# -- modes, and what is told --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077], ids=oct)
+def test_modes_are_what_was_said_whatever_the_mask_is(place: Path, mask: int) -> None:
+    old = os.umask(mask)
+    try:
+        files = Host().files
+        files.mkdir(f"{place}/a/b")
+        files.mkdir(f"{place}/c/d", 0o777)
+        files.write(f"{place}/written", b"")
+        files.write(f"{place}/wide", b"", 0o644)
+        files.replace(f"{place}/replaced", b"")
+        _new(place, files=files)
+    finally:
+        os.umask(old)
+    modes = {
+        name: oct((place / name).stat().st_mode & 0o7777)
+        for name in ("a", "a/b", "c", "c/d", "written", "wide", "replaced", "made")
+    }
+    assert modes == {
+        "a": "0o755", "a/b": "0o755", "c": "0o755", "c/d": "0o777", "written": "0o600", "wide": "0o644", "replaced": "0o600",
+        "made": "0o600",
+    }  # fmt: skip
+
+
+def test_what_is_no_file_gets_its_mode_and_is_not_waited_for(place: Path) -> None:
+    assert Host().files.chmod(f"{place}/fifo", 0o604)
+    assert stat.S_IMODE((place / "fifo").stat().st_mode) == 0o604
+    assert not Host().files.chown(f"{place}/fifo", os.getuid(), os.getgid())
+
+
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that are brought to the disk from now on."""
+    seen: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        seen.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return seen
+
+
+def test_a_folder_that_others_may_use_is_on_the_disk_whoever_made_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = synced(monkeypatch)
+    assert not Host(dry_run=True).files.mkdir(f"{place}/folder", keep=True)
+    assert not Host().files.mkdir(f"{place}/folder")
+    assert seen == []
+    assert not Host().files.mkdir(f"{place}/folder", keep=True)
+    assert seen == [str(place)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_another_process_may_be_faster(place: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    made = place / "made"
+
+    def first(*_: Any, **__: Any) -> bool:
+        if kind == "file":
+            made.write_text("")
+        else:
+            subprocess.run(["mkdir", "--mode=750", "--", made], check=True)
+        return True
+
+    with meanwhile(monkeypatch, "mkdir", first):
+        if kind == "folder":
+            assert Host().files.mkdir(str(made)) is False
+            assert stat.S_IMODE(made.stat().st_mode) == 0o750, "it is the other's"
+        else:
+            with pytest.raises(FileExistsError):
+                Host().files.mkdir(str(made))
+
+
+def _steps(place: Path, do: Callable[[Files], object]) -> list[str]:
+    journal = journals.Journal(str(place.parent / "journal"), "op", {"pool": "p", "verb": "test", "volume": None})
+    do(Host().operation(journal=journal).files)
+    kinds = [step.kind for step in journal.steps]
+    rollback.roll_back(journal, Host())
+    return kinds
+
+
+def test_what_undoes_a_file_is_written_down(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{place}/file"
+    assert _steps(place, lambda files: files.write(path, b"kept")) == ["unlink"]  # its temporary name alone
+    assert (place / "file").read_text() == "kept"
+    assert _steps(place, lambda files: files.replace(path, b"new")) == ["restore", "unlink", "unlink"]
+    assert (place / "file").read_text() == "kept"
+    assert _steps(place, lambda files: files.write(path, b"gone", undone=True)) == ["unlink", "unlink"]
+    assert not (place / "file").exists()
+    (place / "file").write_text("text")
+
+    def no_links(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    # As before, with the temporary name of the copy.
+    assert _steps(place, lambda files: files.replace(path, b"new")) == ["restore", "unlink", "unlink", "unlink"]
+    assert (place / "file").read_text() == "text"
+    seen = synced(monkeypatch)
+    assert _steps(place, lambda files: files.replace(f"{place}/to-file", b"new")) == ["restore", "unlink", "unlink"]
+    assert seen.index(str(place)) < seen.index(next(one for one in seen if ".poolkit-" in one)), "first the copy"
+    assert os.readlink(place / "to-file") == "file"
+
+
+def test_a_file_that_cannot_be_kept_is_not_replaced(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="No space"):
+        Host().files.replace(f"{place}/file", b"new")
+    assert (place / "file").read_text() == "text"
+
+
+def test_a_dry_run_tells_and_does_nothing(place: Path) -> None:
+    for do in (Files.write, Files.replace):
+        host = Host(dry_run=True)
+        do(host.files, f"{place}/file", b"new")
+        assert [str(step) for step in host.plan] == [f"write {place}/file"]
+    assert (
+        sorted(os.listdir(place)) == sorted(["far", "fifo", "file", "folder", "loop", "old", "there", "to-file"])
+        and (place / "file").read_text() == "text"
+    )
 
 
 # -- where work can be stopped ------------------------------------------------------------------------------------------
