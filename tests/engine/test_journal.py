@@ -364,3 +364,24 @@ def test_a_step_with_any_values_does_no_more_than_fail(kind: str, data: st.DataO
     assert str(step)
     for failure in rollback.undo_all([step], Host()).failures:
         assert failure.startswith("could not undo")
+
+
+# -- whose file it is -------------------------------------------------------------------------------------------------
+
+
+def test_a_journal_of_that_name_is_another_s(tmp_path: Path) -> None:
+    journal = new(tmp_path)
+    path = Path(journal.path)
+    path.parent.mkdir(mode=0o700)
+    path.touch(0o600)
+    with pytest.raises(FileExistsError):
+        journal.append(STEP)
+    assert path.read_bytes() == b"" and journal.steps == []
+
+
+def test_nothing_is_noted_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    link = tmp_path / "x.journal"
+    link.symlink_to("victim")
+    journals.put_aside(str(link), later=True)
+    assert (tmp_path / "victim").read_text() == "precious"
