@@ -39,6 +39,19 @@ class RecordingHost(Host):
         return super()._run(argv, *args, **how)
 
 
+def share_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FICLONE works whatever the file system: what the two share is a copy."""
+    real = fcntl.ioctl
+
+    def ioctl(fd: int, request: int, *more: Any) -> Any:
+        if request == 0x40049409:  # linux/fs.h, FICLONE
+            os.pwrite(fd, os.pread(more[0], os.fstat(more[0]).st_size, 0), 0)
+            return 0
+        return real(fd, request, *more)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+
+
 def refuse_ioctl(monkeypatch: pytest.MonkeyPatch, refused: int, number: int) -> None:
     """One request of ioctl(2) is refused, with the error of that number; the others are done."""
     real = fcntl.ioctl

@@ -17,7 +17,7 @@ from poolkit import errors
 from poolkit.engine import Engine
 from poolkit.host import Host, descriptors
 
-from .conftest import make, new_pool, xml
+from .conftest import make, new_pool, share_blocks, xml
 
 
 class Moments:
@@ -163,7 +163,7 @@ def test_bytes_that_do_not_come_to_the_disk_are_a_failure(
 ) -> None:
     """A clone that shares blocks is brought to the disk while it is put on record: both are taken back."""
     source = make(engine.pool("images"), "source")
-    monkeypatch.setattr("poolkit.content.copying._reflink", lambda *_: True)
+    share_blocks(monkeypatch)
     real, failing = os.fsync, True
 
     def fsync(fd: int) -> None:

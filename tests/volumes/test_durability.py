@@ -18,7 +18,7 @@ from poolkit.host.directory import Directory
 from poolkit.host.files import Files
 from tests.durability import Recorder, recording
 
-from .conftest import MIB, xml
+from .conftest import MIB, share_blocks, xml
 
 POOL = "<pool type='dir'><name>p</name>{}<target><path>{}/images</path></target></pool>"
 SECRET = "<secret ephemeral='no' private='no'><usage type='volume'><volume>/v</volume></usage></secret>"
@@ -107,19 +107,14 @@ def test_a_clone_that_shares_blocks_is_on_the_disk(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is brought there while it is put on record, if nothing has a name yet."""
-
-    def shared(source: int, target: int) -> bool:
-        os.pwrite(target, os.pread(source, MIB, 0), 0)
-        return True
-
-    monkeypatch.setattr("poolkit.content.copying._reflink", shared)
+    share_blocks(monkeypatch)
     begun: list[int] = []
     monkeypatch.setattr("poolkit.host.files.begin_sync", lambda fd: begun.append(fd) or descriptors.begin_sync(fd))
     with Engine(tmp_path / "root") as engine:
         for name in ("define", "build", "start", "vol-create", "vol-clone"):
             VERBS[name](engine, tmp_path)
             recorder.done(name)
-    assert len(begun) == Files._has_unnamed(engine.core.host.operation().files, Directory(str(tmp_path)))
+    assert len(begun) == Files.has_unnamed(engine.core.host.operation().files, Directory(str(tmp_path)))
 
 
 @tools
