@@ -53,12 +53,16 @@ def tables(walk: Walk, head: bytes, info: ImageInfo) -> None:
     reach = entries * cluster
     walk.inside("the header", 0, clusters * cluster)
     position = 0
-    for piece in walk.numbers("the first level table", first, entries, 8, "little"):
+    walk.inside("the first level table", first, table * cluster)
+    needed = entries if walk.deep else min(entries, -(-walk.capacity // reach))
+    for piece in walk.numbers("the first level table", first, needed, 8, "little"):
         walk.blocks("a second level table", piece, table * cluster)
-        for number, second in enumerate(piece if walk.deep else ()):
+        for number, second in walk.chosen(piece, table * cluster):
             here = position + number * reach
-            if second and here < walk.capacity:
+            if here < walk.capacity:
                 for data in walk.numbers("a second level table", second, entries, 8, "little"):
                     walk.blocks("a cluster", data, cluster, here)
                     here += len(data) * cluster
+                if not walk.deep:
+                    break
         position += len(piece) * reach

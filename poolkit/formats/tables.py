@@ -18,9 +18,13 @@ LIMIT = 1 << 30
 GLANCE = 1 << 16
 """Bytes of tables that are read for a listing: the first level of 4 TiB in such clusters."""
 
+NEWEST = 1 << 18
+"""Bytes of second level tables that are read for a listing beside: one of qed, and up to 32 of vmdk, of which most are one."""
+
 SUSPECTED = 1 << 22
 """Bytes of tables that are read for a listing of an image of which a part seems to be missing."""
 
+_NEWEST = 32
 _PIECE = 1 << 18
 _WIDTHS = {4: "I", 8: "Q"}
 
@@ -73,6 +77,21 @@ class Walk:
         """The entries of a table of ``count`` numbers, each of ``width`` bytes in the byte order ``order``, in pieces."""
         for piece in self.read(what, offset, count * width):
             yield numbers(piece, width, order)
+
+    def chosen(self, starts: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
+        """Number and place of the tables of ``length`` bytes that are to be read: all, or for a glance the newest ones.
+
+        An image grows at its end, so that what it lacks after a cut is what the tables nearest to the end name. Whoever has
+        found one with anything in it needs no other.
+        """
+        if self.deep:
+            yield from ((number, start) for number, start in enumerate(starts) if start)
+            return
+        most = min(max(NEWEST // length, 1), _NEWEST)
+        # They mostly stand in order already, which makes this quick.
+        newest = sorted(range(len(starts)), key=starts.__getitem__, reverse=True)[:most]
+        self.left += len(newest) * length
+        yield from ((number, starts[number]) for number in newest if starts[number])
 
     def blocks(self, what: str, starts: Sequence[int], length: int, position: int | None = None) -> None:
         """``Malformed`` unless a block of ``length`` bytes is there at each of ``starts`` that is not 0.

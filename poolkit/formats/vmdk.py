@@ -198,16 +198,23 @@ def _grains(walk: Walk, directories: tuple[int, ...], count: int, entries: int, 
     for directory in dict.fromkeys(directories):
         position = 0
         for tables in walk.numbers("a grain directory", directory * 512, count, 4, "little"):
-            walk.blocks("a grain table", [table * 512 for table in tables], entries * 4)
-            for table in tables if walk.deep else ():
-                for data in walk.numbers("a grain table", table * 512, entries, 4, "little") if table else ():
-                    # 1 stands for a grain of zeros
-                    starts = [sector * 512 if sector > 1 else 0 for sector in data]
-                    if packed:
-                        _packed(walk, max(starts))
-                    else:
-                        walk.blocks("a grain", starts, grain, position)
-                position += entries * grain
+            places = [table * 512 for table in tables]
+            walk.blocks("a grain table", places, entries * 4)
+            again = not walk.deep and directory != directories[0]  # the second one names copies of the same tables
+            for number, place in () if again else walk.chosen(places, entries * 4):
+                here, full = position + number * entries * grain, False
+                for data in walk.numbers("a grain table", place, entries, 4, "little"):
+                    if max(data) > 1:  # 1 stands for a grain of zeros
+                        full = True
+                        starts = [sector * 512 if sector > 1 else 0 for sector in data]
+                        if packed:
+                            _packed(walk, max(starts))
+                        else:
+                            walk.blocks("a grain", starts, grain, here)
+                    here += len(data) * grain
+                if full and not walk.deep:
+                    break  # all tables of such an image are there from the begin, most of them empty
+            position += len(places) * entries * grain
 
 
 def _packed(walk: Walk, last: int) -> None:

@@ -96,6 +96,52 @@ def test_a_real_image_is_whole_and_a_cut_one_loses_nothing_unseen(tmp_path: Path
     assert refused, "nothing of an image cut at 1000 bytes is left"
 
 
+@pytest.mark.tools("qemu-img")
+@pytest.mark.parametrize(("format", "how"), [
+    ("qed", ""), ("vmdk", ""), ("vmdk", "subformat=streamOptimized"), ("qcow2", ""), ("vdi", ""), ("vpc", ""), ("ploop", ""),
+])  # fmt: skip
+def test_a_glance_shows_a_copy_that_is_not_over(tmp_path: Path, format: str, how: str) -> None:
+    raw, image, cut = (tmp_path / name for name in ("raw", "image", "cut"))
+    with raw.open("wb") as file:
+        file.truncate(3 << 30)  # more than one table of the second level
+        for place in (0, 5 * MIB, 1 << 30, (2 << 30) + 70_000 * 512):
+            file.seek(place)
+            file.write(random.randbytes(200_000))
+    options = ["-o", how] if how else []
+    tool("qemu-img", "convert", "-f", "raw", "-O", qemu_driver(format), *options, raw, image)
+    whole = image.read_bytes()
+    assert problem(image, format, deep=False) is None
+    for tenths in range(1, 10):
+        cut.write_bytes(whole[: len(whole) * tenths // 10])
+        assert "truncated" in str(problem(cut, format, deep=False)), f"cut at {tenths}0 percent"
+
+
+@pytest.mark.tools("qemu-img")
+@pytest.mark.parametrize(("format", "most"), [("vmdk", 6), ("qed", 4)])
+def test_a_glance_costs_a_few_small_reads(tmp_path: Path, format: str, most: int) -> None:
+    raw, image = tmp_path / "raw", tmp_path / "image"
+    with raw.open("wb") as file:
+        file.truncate(4 << 40)
+        file.seek(MIB)
+        file.write(b"x" * MIB)
+        file.seek(-MIB, 2)
+        file.write(b"x" * MIB)
+    tool("qemu-img", "convert", "-f", "raw", "-O", qemu_driver(format), raw, image)
+    reads: list[int] = []
+
+    class Counting(FdReader):
+        def pread(self, length: int, offset: int) -> bytes:
+            reads.append(length)
+            return super().pread(length, offset)
+
+    with open(image, "rb") as file:
+        reader = Counting(file.fileno(), os.fstat(file.fileno()).st_size)
+        info = as_format(reader, format)
+        reads.clear()
+        assert check(reader, info, deep=False) is None
+    assert len(reads) <= most and sum(reads) <= tables.GLANCE + tables.NEWEST + 8192, reads
+
+
 @pytest.mark.tools("qemu-img", "qemu-io")
 def test_an_image_that_ends_inside_its_last_cluster_is_whole(tmp_path: Path) -> None:
     """QEMU writes such ones with extended second level tables: only the parts of a cluster that are used are there."""
