@@ -48,7 +48,7 @@ class Undo:
 
     def field(self, name: str) -> Any:
         """The value of a field; None where this kind or this step has none of that name."""
-        names = KINDS.get(self.kind, ("", ""))[0].split()
+        names = KINDS.get(self.kind, ("*args", ""))[0].split()
         if names == [f"*{name}"]:
             return self.args
         return dict(zip(names, self.args, strict=False)).get(name)
