@@ -10,9 +10,11 @@ The names below are loaded when they are first used, so that ``import poolkit`` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from poolkit.lean import TYPE_CHECKING, module
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from poolkit import errors
     from poolkit.backend import Backend, Usage, VolumeInfo
     from poolkit.engine import Engine
@@ -57,13 +59,11 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
     if name == "errors":
-        return import_module("poolkit.errors")
+        return module("poolkit.errors")
     if name not in _PLACES:
         raise AttributeError(f"module 'poolkit' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"poolkit.{_PLACES[name]}"), name)
+    value = globals()[name] = getattr(module(f"poolkit.{_PLACES[name]}"), name)
     return value
 
 

@@ -8,11 +8,7 @@ sees no states, no locks, no files of ours and no events; it talks to the machin
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from poolkit import errors
 from poolkit.facts import (
@@ -28,19 +24,25 @@ from poolkit.facts import (
     Usage,
     VolumeInfo,
 )
+from poolkit.lean import TYPE_CHECKING, nullcontext
 from poolkit.names import check_volume_name, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO, ClassVar
+
     from poolkit.host.port import Host
     from poolkit.listing import Listing
     from poolkit.model import Volume
+
+    DefinitionClass = type[Any]  # inside Backend the name `type` is the pool type
 
 __all__ = [
     "VERBS", "Backend", "DefinitionOnly", "DiskSource", "Erased", "Mark", "Outside", "Placed", "Recorded", "Source", "State",
     "Transfer", "Usage", "VolumeInfo", "check_volume_name", "quoted",
 ]  # fmt: skip
 
-DefinitionClass = type[Any]  # inside Backend the name `type` is the pool type
 
 # The verbs a backend may have beyond usage and volumes, in the order `capabilities` names them.
 VERBS = (
@@ -381,7 +383,7 @@ class Backend:
         Raises ``RoleForbidden`` for what this host may not do (``self.host.node``), before anything is run, and
         ``LockUnavailable`` or ``Busy`` where other hosts cannot be kept out. By default nothing is shared.
         """
-        return contextlib.nullcontext()
+        return nullcontext()
 
     def attach(self, info: VolumeInfo, *, shared: bool = False, node: str | None = None) -> VolumeInfo:
         """Make a volume usable on this host, and on no other one unless ``shared``. Returns it as it is then. Repeatable.

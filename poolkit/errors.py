@@ -35,8 +35,12 @@ proposes a verb is a :class:`Hint`, whose parts the caller may word in its own l
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+
+from poolkit.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, ClassVar
 
 
 class Remedy(NamedTuple):

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple
-
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.values import value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+    from typing import Any
+
     from poolkit import disks
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from poolkit import lean
+from poolkit.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def later(scope: dict[str, Any], alias: str, module: str) -> Any:
@@ -20,8 +24,6 @@ class _Later:
         self._where = (scope, alias, module)
 
     def __getattr__(self, name: str) -> Any:
-        from importlib import import_module
-
         scope, alias, module = self._where
-        scope[alias] = import_module(module)
+        scope[alias] = lean.module(module)
         return getattr(scope[alias], name)

@@ -7,11 +7,15 @@ a volume is unchanged, and eleven numbers say all there is to say of a raw image
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import overload
 
 from poolkit.backend import VolumeInfo
+from poolkit.lean import TYPE_CHECKING, Mapping, Sequence, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Fetch = Callable[[str | None], Iterable[VolumeInfo]]
 
 NUMBERS = struct.Struct("<11q")
 """The numbers of a volume as the inventory has them: fields 3 (capacity) to 13 (ctime) of ``VolumeInfo``."""
@@ -21,8 +25,6 @@ PLAIN = ("file", "raw")
 
 Portion = tuple[list[tuple[str, bytes | VolumeInfo]], list[int], list[str]]
 """A part of a listing on its way between processes: names with packed numbers or volumes, their stamps, and links."""
-
-Fetch = Callable[[str | None], Iterable[VolumeInfo]]
 
 
 class Known(Mapping[str, VolumeInfo]):

@@ -7,11 +7,15 @@ definitions is the diff.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from poolkit.lean import TYPE_CHECKING
 
 from .xmlmap import Element, foreign, simple, xml
 from .xmlmap.rules import exactly_one, requires
 from .xmlmap.tree import Flag, Words
+
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Literal
+
 
 POOLKIT_NAMESPACE = "urn:poolkit:pool:1"
 POOLKIT_VOLUME_NAMESPACE = "urn:poolkit:volume:1"

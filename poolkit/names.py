@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from poolkit import errors
+from poolkit.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 SHOWN = 3
 """Names that a sentence lists before it counts."""

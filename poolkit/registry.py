@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
-from functools import cache
-from typing import TYPE_CHECKING, Any
 
-from poolkit import backends, errors
+from poolkit import backends, errors, lean
 from poolkit.backend import Backend, DefinitionOnly
+from poolkit.lean import TYPE_CHECKING, cache, suppress
 
 if TYPE_CHECKING:
     import importlib.metadata
+    from typing import Any
 
     from poolkit.host.port import Host
 
@@ -100,7 +98,7 @@ def built_in_definitions() -> list[type]:
 def _definitions(names: tuple[str, ...]) -> list[type]:
     found = []
     for name in names:
-        with contextlib.suppress(errors.Unsupported, AttributeError):
+        with suppress(errors.Unsupported, AttributeError):
             found.append(backend(name).definition)
     return found
 
@@ -118,7 +116,7 @@ def candidates(document: str | bytes) -> list[type]:
 
 
 def _named_type(document: str | bytes) -> str | None:
-    from xml.parsers import expat
+    import pyexpat as expat
 
     found: list[str | None] = []
 
@@ -132,7 +130,7 @@ def _named_type(document: str | bytes) -> str | None:
     parser = expat.ParserCreate()
     parser.StartElementHandler = start
     parser.StartDoctypeDeclHandler = refuse
-    with contextlib.suppress(expat.ExpatError, StopIteration, ValueError):
+    with suppress(expat.ExpatError, StopIteration, ValueError):
         parser.Parse(document[:65536], False)
     return found[0] if found else None
 
@@ -142,7 +140,7 @@ def _built_in(name: str) -> type[Backend]:
 
     path = f"{backends.__name__}.{name.replace('-', '_')}"
     try:
-        module = importlib.import_module(path)
+        module = lean.module(path)
     except Exception as error:
         raise errors.Unsupported(f"pool type '{name}': {path} cannot be loaded: {error}") from error
     classes = [v for v in vars(module).values() if isinstance(v, type) and getattr(v, "type", None) == name]

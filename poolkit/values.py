@@ -11,13 +11,13 @@ may hold; ``frozen=True`` enforces that and makes it hashable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
-
-T = TypeVar("T")
+from poolkit.lean import TYPE_CHECKING, Signature
 
 if TYPE_CHECKING:
-    from typing import dataclass_transform
+    from collections.abc import Callable
+    from typing import Any, TypeVar, dataclass_transform
+
+    T = TypeVar("T")
 else:
 
     def dataclass_transform(**_: Any) -> Callable[[T], T]:
@@ -34,11 +34,11 @@ def value(*, frozen: bool = False, ignore: tuple[str, ...] = ()) -> Callable[[ty
         body = {k: v for k, v in vars(cls).items() if k not in (*names, "__dict__", "__weakref__")}
         defaults = {n: vars(cls)[n] for n in names if n in vars(cls)}
         counted = tuple(n for n in names if n not in ignore)
-        put = "object.__setattr__(self, {0!r}, {0})" if frozen else "self.{0} = {0}"
-        lines = "; ".join(put.format(n) for n in names)
-        scope: dict[str, Any] = {f"_{n}": v for n, v in defaults.items()}
-        signature = ", ".join(f"{n}=_{n}" if n in defaults else n for n in names)
-        exec(f"def __init__(self, {signature}): {lines}", scope)  # noqa: S102 - names of a class body, as dataclasses does
+        scope = (cls.__qualname__, names, defaults, frozen)
+
+        def first(self: Any, *given: Any, **named: Any) -> None:
+            made.__init__ = init = _init_of(*scope)  # type: ignore[method-assign]
+            init(self, *given, **named)
 
         def values(self: Any) -> tuple[Any, ...]:
             return tuple(getattr(self, n) for n in counted)
@@ -49,7 +49,8 @@ def value(*, frozen: bool = False, ignore: tuple[str, ...] = ()) -> Callable[[ty
         def words(self: Any) -> str:
             return f"{cls.__qualname__}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
 
-        body.update(__slots__=names, __init__=scope["__init__"], __eq__=equal, __match_args__=names)
+        body.update(__slots__=names, __init__=first, __eq__=equal, __match_args__=names)
+        body["__signature__"] = Signature(lambda _: _init_of(*scope))
         body.setdefault("__repr__", words)
         body["__hash__"] = (lambda self: hash(values(self))) if frozen else None
         if frozen:
@@ -63,6 +64,17 @@ def value(*, frozen: bool = False, ignore: tuple[str, ...] = ()) -> Callable[[ty
         return made
 
     return make
+
+
+def _init_of(of: str, names: tuple[str, ...], defaults: dict[str, Any], frozen: bool) -> Any:
+    """``__init__`` of a class; compiled when the first object is made, for most classes of a short command never are."""
+    put = "object.__setattr__(self, {0!r}, {0})" if frozen else "self.{0} = {0}"
+    lines = "; ".join(put.format(n) for n in names)
+    scope: dict[str, Any] = {f"_{n}": v for n, v in defaults.items()}
+    signature = ", ".join(f"{n}=_{n}" if n in defaults else n for n in names)
+    exec(f"def __init__(self, {signature}): {lines}", scope)  # noqa: S102 - names of a class body, as dataclasses does
+    scope["__init__"].__qualname__ = f"{of}.__init__"
+    return scope["__init__"]
 
 
 def replaced(one: T, **changes: Any) -> T:

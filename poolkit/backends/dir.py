@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, ClassVar
 
 from poolkit import errors
 from poolkit.backend import State
-from poolkit.families import mounting
 from poolkit.families.filepool import FileBackend
 from poolkit.host.mounts import network_of
 from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING
 from poolkit.model import Permissions, PlainSource, Pool, PoolTarget
 from poolkit.xmlmap import xml
 from poolkit.xmlmap.tree import Flag
 
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from poolkit.content import images
+    from poolkit.families import mounting
 else:
     images = later(globals(), "images", "poolkit.content.images")
+    mounting = later(globals(), "mounting", "poolkit.families.mounting")
 
 
 class DirPool(Pool):

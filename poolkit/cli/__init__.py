@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import errno
 import gc
 import os
 import sys
-import threading
-from collections.abc import Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from poolkit import errors
 from poolkit.cli import arguments
 from poolkit.cli.verbs import Verb, find, verbs, words
+from poolkit.lean import TYPE_CHECKING, module, suppress
 
 if TYPE_CHECKING:
+    import signal
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
     from poolkit.cli.session import Session
+else:
+    import _signal as signal  # the module without the enumerations of its numbers
 
 __all__ = ["Verb", "main", "verbs"]
 
@@ -47,8 +49,9 @@ def _end(status: int) -> NoReturn:
 
     That is a sixth of a short command.
     """
-    if threading.active_count() == 1:
-        with contextlib.suppress(OSError, ValueError):
+    threading = sys.modules.get("threading")
+    if threading is None or threading.active_count() == 1:
+        with suppress(OSError, ValueError):
             atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -80,13 +83,13 @@ def _speak_utf8() -> None:
     """Begin anew in Python's UTF-8 mode where the locale has another encoding: documents and names of files are UTF-8."""
     if sys.getfilesystemencoding().lower() in ("utf-8", "utf8") or sys.flags.utf8_mode:
         return
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this very command
 
 
 def _drop_output() -> None:
     # What is left in the buffer would fail again when Python ends, with a message of Python's own.
-    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as sink:
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as sink:
         os.dup2(sink.fileno(), sys.stdout.fileno())
 
 
@@ -152,8 +155,8 @@ def _refuse(error: errors.PoolkitError, early: dict[str, bool], verb: str = "") 
 
 def function(verb: Verb) -> Any:
     """The function that a verb's entry names."""
-    module, _, name = verb.run.partition(":")
-    return getattr(import_module(f"poolkit.cli.{module}"), name)
+    place, _, name = verb.run.partition(":")
+    return getattr(module(f"poolkit.cli.{place}"), name)
 
 
 def _run(verb: Verb, values: arguments.Values) -> int:
@@ -211,10 +214,6 @@ def _internal(session: Session, error: Exception) -> None:
 
 def _catch_signals(session: Session) -> Any:
     """Let the first Ctrl-C, SIGTERM or SIGHUP stop the work at its next safe point, and the second at once."""
-    import signal
-
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
 
     def stop(number: int, frame: object) -> None:
         if not session.opened or session.stopping:
@@ -222,7 +221,10 @@ def _catch_signals(session: Session) -> Any:
         session.stop()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        before = [signal.signal(number, stop) for number in numbers]
+    except ValueError:  # not the main thread, which alone is interrupted
+        return lambda: None
 
     def restore() -> None:
         for number, handler in zip(numbers, before, strict=True):

@@ -8,10 +8,13 @@ added. argparse has neither the first rule nor a start-up cost below that of the
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
-from typing import Any, NamedTuple
 
 from poolkit.errors import InvalidArgument
+from poolkit.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+    from typing import Any
 
 
 class Argument(NamedTuple):

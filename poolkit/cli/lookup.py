@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.cli.arguments import Values, near, shown, usage_error
+from poolkit.cli.arguments import near, shown, usage_error
+from poolkit.lean import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from poolkit.cli.arguments import Values
     from poolkit.cli.session import Session
     from poolkit.engine.volume import Volume
     from poolkit.model import Permissions
@@ -28,7 +30,7 @@ def find(session: Session, word: str, pool: str | None, option: str = "pool") ->
             # A path as people type it. Keys with slashes that are no paths, such as those of images of Ceph, come first.
             if "/" not in word or word.startswith("/"):
                 raise
-            with contextlib.suppress(errors.VolumeNotFound):
+            with suppress(errors.VolumeNotFound):
                 return session.engine.volume(os.path.abspath(word), pool)
             raise
     except errors.VolumeNotFound as error:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import IO
 
 from poolkit.cli.arguments import shown
+from poolkit.lean import TYPE_CHECKING
 from poolkit.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import IO
+
 
 BOLD, RED, GREEN, YELLOW, DIM = "1", "31", "32", "33", "2"
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.cli.arguments import shown, usage_error
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from poolkit.cli.arguments import Values
     from poolkit.cli.session import Session
     from poolkit.engine.pool import Pool, PoolInfo
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, shown
+from poolkit.cli.arguments import shown
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import IO, Any
+
+    from poolkit.cli.arguments import Values
     from poolkit.cli.progress import Reporter
     from poolkit.engine import Engine
     from poolkit.engine.operation import Outcome
+
+    Function = Callable[["Session", Values], None]
 
 _MAKE_ROOT = frozenset(
     {
@@ -331,5 +336,4 @@ def _uncored(ask: Any) -> Any:
     return asked
 
 
-Function = Callable[[Session, Values], None]
 """What a verb's entry names."""

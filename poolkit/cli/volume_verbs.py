@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, usage_error
+from poolkit.cli.arguments import usage_error
 from poolkit.cli.lookup import facts, find, permissions, preallocation, volume_format
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from poolkit.cli.arguments import Values
     from poolkit.cli.session import Session
     from poolkit.engine.volume import Volume
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 from poolkit.cli.verbs import find
 from poolkit.errors import Hint, Option, Remedy
+from poolkit.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def command(action: Remedy, root: str | None = None) -> str:

@@ -7,21 +7,22 @@ already, every format and the whole chain of backing images by name, so that not
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import stat
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.backend import VolumeInfo
-from poolkit.formats import FdReader, ImageInfo, as_format, check, qemu_driver
+from poolkit.formats import FdReader, as_format, check, qemu_driver
 from poolkit.host.descriptors import read_at, write_at
-from poolkit.host.port import Host
+from poolkit.lean import TYPE_CHECKING, contextmanager, pattern, suppress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from poolkit.backend import VolumeInfo
     from poolkit.content.recipes import Recipe
+    from poolkit.formats import ImageInfo
+    from poolkit.host.port import Host
     from poolkit.model import Encryption
 
 PREALLOCATION: dict[str, tuple[str, ...]] = {
@@ -59,13 +60,13 @@ _SECRET = "key0"  # noqa: S105 - the name of an object of qemu-img, not a secret
 # (CONFIG_TICK_CPU_ACCOUNTING), up to four of ten runs of 7.2 end with "Unable to get accurate CPU usage".
 _ATTEMPTS = 30
 _FLOOR = (5, 1)  # -o extent_size_hint and compression types
-_WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
-_VERSION = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
+_WORD = pattern(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_VERSION = pattern(r"version (\d+)\.(\d+)(?:\.(\d+))?")
 # CVE-2024-4467, by the announcements of QEMU 7.2.13, 8.2.6 and 9.0.2 (qemu-devel, 16 and 17 July 2024), and Debian 12's first
 # package with the fix by its changelog, 1:7.2+dfsg-7+deb12u7, which kept the number 7.2 of its upstream source.
 _FIXED = {(7, 2): 13, (8, 2): 6, (9, 0): 2}
 _FIXED_SINCE = (9, 1)
-_DEBIAN = re.compile(r"\(Debian 1:7\.2\+dfsg-7\+deb12u(\d+)")
+_DEBIAN = pattern(r"\(Debian 1:7\.2\+dfsg-7\+deb12u(\d+)")
 _DEBIAN_FIXED = 7
 
 
@@ -127,7 +128,7 @@ def examine(host: Host, fd: int, size: int, format: str, what: str, *, backing: 
     return info
 
 
-@contextlib.contextmanager
+@contextmanager
 def opened(path: str, what: str) -> Iterator[int]:
     """A read-only descriptor of an absolute path that is a regular file or block device, not a link; ``Unsafe`` else."""
     if not path.startswith("/"):
@@ -291,6 +292,8 @@ def finish(fd: int, name: str, format: str) -> None:
         return
     text = read_at(fd, length, start).rstrip(b"\0")
     quoted = name.replace("\\", "_").replace('"', "_").encode()
+    import re
+
     text = re.sub(rb'(?m)^(RW \d+ SPARSE )"[^"]*"', lambda m: m[1] + b'"' + quoted + b'"', text)
     if len(text) <= length:
         write_at(fd, text.ljust(length, b"\0"), start)
@@ -320,7 +323,7 @@ def keep_no_cow(old: int, new: int) -> None:
     """Turn copy-on-write off for the empty file ``new`` if it is off for ``old``."""
     import fcntl
 
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         if int.from_bytes(fcntl.ioctl(old, _GET_FLAGS, bytes(8)), "little") & _NOCOW:
             no_cow(new)
 
@@ -368,7 +371,7 @@ def _told(host: Host) -> str:
     return host.version("qemu-img")
 
 
-@contextlib.contextmanager
+@contextmanager
 def _of_age(host: Host, wanted: Recipe) -> Iterator[None]:
     """Make an image in the body. If that fails, a qemu-img that is too old for it is named as the reason."""
     try:
@@ -432,7 +435,9 @@ def _run(
     host: Host, argv: list[str], fds: Sequence[int], secret: bytes | None, capacity: int, *,
     poll: Any = None, source: bytes | None = None,
 ) -> None:  # fmt: skip
-    with contextlib.ExitStack() as stack:
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
         passed = list(fds)
         objects: list[str] = []
         for ident, value in (("key1", secret), (_SECRET, source)):

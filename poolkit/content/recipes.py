@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from poolkit import errors
 from poolkit.content.images import BYTES, OVERLAYS, PREALLOCATION
-from poolkit.host.port import Host
-from poolkit.model import Encryption, Volume
+from poolkit.lean import TYPE_CHECKING
 from poolkit.values import value
+
+if TYPE_CHECKING:
+    from poolkit.host.port import Host
+    from poolkit.model import Encryption, Volume
 
 
 @value(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from poolkit import errors
-from poolkit.backend import Transfer
 from poolkit.host import libc
 from poolkit.host.descriptors import write_at
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from poolkit.backend import Transfer
     from poolkit.host.port import Host
 
 PROMPT = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from poolkit.engine.engine import Engine
 
 __all__ = ["Engine"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
 
 from poolkit import errors, registry
-from poolkit.backend import Backend
-from poolkit.engine.core import Core
-from poolkit.host.port import Host
 from poolkit.host.undo import identity
-from poolkit.state.inventory import Record
+from poolkit.lean import TYPE_CHECKING, NamedTuple, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from poolkit.backend import Backend
+    from poolkit.engine.core import Core
+    from poolkit.host.port import Host
+    from poolkit.state.inventory import Record
 
 
 class Admitted(NamedTuple):
@@ -98,7 +101,7 @@ def _refuse_names_of_others(core: Core, definition: Any) -> None:
     import uuid
 
     name, other = definition.name, None
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         text = str(uuid.UUID(name))
         other = _now(core, name, lambda: core.inventory.by_uuid(text))
     if other is not None:
@@ -131,7 +134,7 @@ def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:
     for other, target, type in core.inventory.on_directory(core.boot, facts.st_ino):
         if other == definition.name or not lists(type) or network_of(target, mounts):
             continue
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if identity(os.stat(target)) == place:
                 raise errors.Conflict(
                     f"pool '{definition.name}' would list the directory of the active pool '{other}': "

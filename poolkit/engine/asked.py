@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from poolkit.lean import TYPE_CHECKING
 
-from poolkit import model
-from poolkit.backend import VolumeInfo
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poolkit import model
+    from poolkit.backend import VolumeInfo
 
 
 def left_out(asked: model.Volume, made: VolumeInfo, path: str, *, files: bool) -> Iterator[str]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 from poolkit import errors
 from poolkit.backend import quoted
-from poolkit.engine.core import Core
+from poolkit.lean import TYPE_CHECKING, suppress
 from poolkit.state.flavors import FlavorStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poolkit.engine.core import Core
 
 
 def flavors_of(core: Core, pool: str) -> Iterator[str]:
     """The flavors that name a pool as a backend, drained or not, by name; a file that was damaged by hand names none."""
     store = FlavorStore(core.locations)
     for name in store.names():
-        with contextlib.suppress(errors.InvalidDefinition, errors.FlavorNotFound):
+        with suppress(errors.InvalidDefinition, errors.FlavorNotFound):
             if any(backend.pool == pool for backend in store.load(name).backends):
                 yield name
 

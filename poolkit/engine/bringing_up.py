@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
 from poolkit import errors
-from poolkit.backend import Backend, Usage, VolumeInfo
+from poolkit.backend import Usage
 from poolkit.engine import admission, standing
-from poolkit.engine.core import Core
 from poolkit.engine.index import target_of
-from poolkit.engine.operation import Operation
-from poolkit.state.inventory import Edge, Record
+from poolkit.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from poolkit.backend import Backend, VolumeInfo
+    from poolkit.engine.core import Core
+    from poolkit.engine.operation import Operation
+    from poolkit.state.backing import Edge
+    from poolkit.state.inventory import Record
 
 
 class Up(NamedTuple):

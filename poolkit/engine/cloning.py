@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
@@ -147,21 +148,22 @@ def overwrite(
     return op.outcome(True, words)
 
 
-def hold_base(
-    core: Core, stack: contextlib.ExitStack, definition: Any, new: tuple[str, str], wait: float | None,
-    abort: threading.Event | None,
-) -> Any:  # fmt: skip
-    """The definition as :func:`pinned` gives it; until ``stack`` ends others may read its backing store, and no more.
+@contextlib.contextmanager
+def held_base(
+    core: Core, definition: Any, new: tuple[str, str], wait: float | None, abort: threading.Event | None
+) -> Iterator[Any]:
+    """The definition as :func:`pinned` gives it; in the body others may read its backing store, and no more.
 
     ``new`` is the pool and the name of what is to be made.
     """
-    with contextlib.suppress(errors.VolumeNotFound):
-        record, info = core.find_volume("path", definition.backing_store.path)
-        if (record.name, info.name) != new:
-            stack.enter_context(
-                core.volume_work(record.name, "vol-create", info.name, shared=True, wait=wait, abort=abort)
-            )
-    return pinned(core, definition)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(errors.VolumeNotFound):
+            record, info = core.find_volume("path", definition.backing_store.path)
+            if (record.name, info.name) != new:
+                stack.enter_context(
+                    core.volume_work(record.name, "vol-create", info.name, shared=True, wait=wait, abort=abort)
+                )
+        yield pinned(core, definition)
 
 
 def pinned(core: Core, definition: Any) -> Any:

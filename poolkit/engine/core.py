@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
-
 from poolkit import errors
-from poolkit.backend import Backend, Usage, VolumeInfo
 from poolkit.engine.definitions import Definitions
 from poolkit.engine.events import Subscriptions
 from poolkit.engine.index import Index, normal
-from poolkit.engine.operation import Operation, Operations, Progress, said
-from poolkit.host.port import Host
+from poolkit.engine.operation import Operations, said
 from poolkit.host.undo import boot
-from poolkit.listing import Listing
-from poolkit.state.inventory import Inventory, Record
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, contextmanager, nullcontext, suppress
+from poolkit.state.inventory import Inventory
 from poolkit.state.locks import Locks
 from poolkit.state.pools import JOURNALS
 from poolkit.state.store import Locations, Store, check_root
+
+if TYPE_CHECKING:
+    import os
+    import threading
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from poolkit import listing
+    from poolkit.backend import Backend, Usage, VolumeInfo
+    from poolkit.engine.operation import Operation, Progress
+    from poolkit.host.port import Host
+    from poolkit.listing import Listing
+    from poolkit.state.inventory import Record
+else:
+    listing = later(globals(), "listing", "poolkit.listing")
 
 
 class Core:
@@ -101,7 +110,7 @@ class Core:
 
     def listed_anew(self, record: Record) -> Record:
         """The record of a pool whose storage was changed, after a listing. Where that cannot be, the next look tries again."""
-        with contextlib.suppress(errors.PoolkitError):  # such as Busy: somebody is at work on it here
+        with suppress(errors.PoolkitError):  # such as Busy: somebody is at work on it here
             self.relist(record)
         return self.record(record.name)
 
@@ -142,7 +151,7 @@ class Core:
                 f"the inventory was damaged and set aside as '{backend.host.cautious}': images that are listed anew wait for "
                 "vol-adopt, or for that file to be removed"
             )
-        found = Listing(known)
+        found = listing.Listing(known)
         backend.scan(found, **how)
         return version, found, backend.usage(found)
 
@@ -158,7 +167,7 @@ class Core:
         shared: bool = False,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
-    ) -> contextlib.AbstractContextManager[Operation]:
+    ) -> AbstractContextManager[Operation]:
         """Do a verb of a pool: see :meth:`Operations.run`. ``wait`` None is the engine's own."""
         patience = self.wait if wait is None else wait
         return self.operations.run(
@@ -172,7 +181,7 @@ class Core:
 
     # -- volumes --------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
+    @contextmanager
     def volume_work(
         self,
         pool: str,
@@ -197,7 +206,7 @@ class Core:
                 if not shared:
                     op.stands_on(place)
             backend = self.definitions.backend(self.definitions.running(record), op.host)
-            with contextlib.nullcontext() if shared else backend.exclusive(verb):
+            with nullcontext() if shared else backend.exclusive(verb):
                 yield op, backend, record
 
     def same_volume(self, backend: Backend, record: Record, info: VolumeInfo) -> VolumeInfo:
@@ -242,7 +251,7 @@ class Core:
         said = normal(directory)
         yield said
         if said.startswith("/"):
-            with contextlib.suppress(OSError):  # a loop of links
+            with suppress(OSError):  # a loop of links
                 real = self.host.operation().locate(said)[0]
                 if real != said:
                     yield real

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from poolkit import registry
-from poolkit.backend import Backend
-from poolkit.host.port import Host
-from poolkit.state.inventory import Record
-from poolkit.state.store import Store
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
+    from typing import Any
 
     from poolkit import model
+    from poolkit.backend import Backend
+    from poolkit.host.port import Host
+    from poolkit.state.inventory import Record
+    from poolkit.state.store import Store
 
 _KEPT = 64
 """Definitions that are kept in memory: a host can have thousands, and works on few."""

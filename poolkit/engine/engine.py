@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
 from poolkit import errors, registry
-from poolkit.engine import admission
-from poolkit.engine.bringing_up import bring_up
 from poolkit.engine.core import Core
-from poolkit.engine.events import Event
 from poolkit.engine.index import normal, target_of
 from poolkit.engine.operation import Outcome
-from poolkit.engine.pool import Pool, PoolInfo, info_of
-from poolkit.engine.volume import Volume
+from poolkit.engine.poolinfo import info_of
 from poolkit.host.port import Host
-from poolkit.state import settings
-from poolkit.state.inventory import Record
-from poolkit.state.store import Locations, check_pool_name
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, nullcontext, suppress
+from poolkit.state.store import check_pool_name
 
 if TYPE_CHECKING:
+    import os
+    import threading
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any
+
     from poolkit import documents, model
+    from poolkit.engine import admission, bringing_up
     from poolkit.engine.autostart import Started
+    from poolkit.engine.events import Event
     from poolkit.engine.flavors import Flavors
     from poolkit.engine.plan.export import Exported
     from poolkit.engine.plan.plan import Plan
     from poolkit.engine.plan.sources import Document
+    from poolkit.engine.pool import Pool
+    from poolkit.engine.poolinfo import PoolInfo
     from poolkit.engine.storage_manager import StorageManager
+    from poolkit.engine.volume import Volume
     from poolkit.host.node import Node
+    from poolkit.state import settings
+    from poolkit.state.inventory import Record
     from poolkit.state.secrets import Secret, Secrets
+    from poolkit.state.store import Locations
+else:
+    admission = later(globals(), "admission", "poolkit.engine.admission")
+    bringing_up = later(globals(), "bringing_up", "poolkit.engine.bringing_up")
+    settings = later(globals(), "settings", "poolkit.state.settings")
 
 
 class Engine:
@@ -134,7 +142,7 @@ class Engine:
             self.core.events.emit("defined", name, definition.uuid)
         message = f"pool '{name}' {'is defined' if changed else 'is defined so already'}"
         plan = (f"write {self.core.store.path(name)}",) if changed else ()
-        return Pool(self.core, name, definition.uuid, Outcome(changed, message, pending, plan=plan))
+        return self._pool(name, definition.uuid, Outcome(changed, message, pending, plan=plan))
 
     def create(
         self,
@@ -155,10 +163,10 @@ class Engine:
         with core.work(name, "create", wait) as op:
             running = self._running_transient(name, definition)
             if running is not None:
-                return Pool(self.core, name, running.uuid, Outcome(False, f"pool '{name}' is active already"))
+                return self._pool(name, running.uuid, Outcome(False, f"pool '{name}' is active already"))
             with self._definitions(op.dry):
                 definition = admission.admit(core, definition).definition
-            up = bring_up(core, definition, op, None, build=build, overwrite=overwrite)
+            up = bringing_up.bring_up(core, definition, op, None, build=build, overwrite=overwrite)
             if not op.dry:
                 with self._definitions(op.dry):
                     admission.admit(core, definition)  # nobody took its place while it started
@@ -171,7 +179,7 @@ class Engine:
                     )  # fmt: skip
         if not op.dry:
             self.core.events.emit("started", name, definition.uuid)
-        return Pool(self.core, name, definition.uuid, Outcome(True, f"pool '{name}' is active", plan=op.plan()))
+        return self._pool(name, definition.uuid, Outcome(True, f"pool '{name}' is active", plan=op.plan()))
 
     def _running_transient(self, name: str, definition: Any) -> Any:
         """The definition of the transient pool of that name if it runs so already; raises if another pool has the name."""
@@ -193,8 +201,8 @@ class Engine:
             f"a transient pool '{name}' with another definition is active", pool=name, hint="destroy it first"
         )
 
-    def _definitions(self, dry: bool) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if dry else self.core.locks.definitions()
+    def _definitions(self, dry: bool) -> AbstractContextManager[None]:
+        return nullcontext() if dry else self.core.locks.definitions()
 
     def _pending(self, record: Record | None, definition: Any) -> tuple[tuple[str, Any, Any], ...]:
         if record is None or not record.live or not self.core.activity(record)[0]:
@@ -223,7 +231,12 @@ class Engine:
             record = self.core.inventory.record(key) or self._by_uuid(key)
         if record is None or not self.core.exists(record):
             raise self.core.no_pool(key)
-        return Pool(self.core, record.name, record.uuid)
+        return self._pool(record.name, record.uuid)
+
+    def _pool(self, name: str, uuid: str, outcome: Outcome | None = None) -> Pool:
+        from poolkit.engine.pool import Pool  # which a listing of pools does without
+
+        return Pool(self.core, name, uuid, outcome)
 
     def _by_uuid(self, key: str) -> Record | None:
         import uuid
@@ -268,7 +281,7 @@ class Engine:
         self.core.index.sync()
         for record in self.core.inventory.by_target(normal(path)):
             if self.core.exists(record):
-                return Pool(self.core, record.name, record.uuid)
+                return self._pool(record.name, record.uuid)
         raise errors.PoolNotFound(f"no pool has the target path '{path}'")
 
     def volume_by_path(self, path: str) -> Volume:
@@ -304,7 +317,9 @@ class Engine:
 
     def _find(self, column: str, value: str) -> Volume:
         record, info = self.core.find_volume(column, value)
-        return Volume(Pool(self.core, record.name, record.uuid), info, record.target)
+        from poolkit.engine.volume import Volume
+
+        return Volume(self._pool(record.name, record.uuid), info, record.target)
 
     # -- secrets ------------------------------------------------------------------------------------------------------
 
@@ -414,7 +429,7 @@ class Engine:
 
         lines = []
         for path in self.core.operations.left():
-            with contextlib.suppress(FileNotFoundError):  # its work has ended meanwhile
+            with suppress(FileNotFoundError):  # its work has ended meanwhile
                 head, steps = journal.read(path)
                 lines.append(
                     f"{head.get('verb')} of pool '{head.get('pool')}' by process {head.get('pid')}: {len(steps)} steps"

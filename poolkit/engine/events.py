@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+
+from poolkit.lean import TYPE_CHECKING, Lock, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 # libvirt's virStoragePoolEventLifecycleType, by number; "created" means built. The others are poolkit's own.
 LIFECYCLE = {"defined": 0, "undefined": 1, "started": 2, "stopped": 3, "created": 4, "deleted": 5}
@@ -28,7 +31,7 @@ class Subscriptions:
     """Callbacks to call with every event; thread-safe. A callback that raises does not stop the others or the engine."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._callbacks: dict[int, Callable[[Event], None]] = {}
         self._next = 0
 

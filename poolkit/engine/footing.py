@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from poolkit import errors, registry
-from poolkit.backend import Backend, VolumeInfo
-from poolkit.engine.core import Core
+from poolkit.backend import Backend
 from poolkit.host import kernel
 from poolkit.host.mounts import locate, may_wait, number
-from poolkit.host.port import Host
-from poolkit.state.inventory import Record
+from poolkit.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from poolkit.backend import VolumeInfo
+    from poolkit.engine.core import Core
+    from poolkit.host.port import Host
+    from poolkit.state.inventory import Record
 
 
 class Ground(NamedTuple):

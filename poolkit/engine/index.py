@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
 
 from poolkit import errors
-from poolkit.engine.definitions import Definitions
-from poolkit.state.inventory import Inventory, Record
-from poolkit.state.store import Store
+from poolkit.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from poolkit.engine.definitions import Definitions
+    from poolkit.state.inventory import Inventory, Record
+    from poolkit.state.store import Store
+
 
 _UNREAD = 0
 """The stamp of a definition that could not be read: no file has it, so it is read again."""

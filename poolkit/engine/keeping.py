@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, overload
-
 from poolkit import errors
-from poolkit.backend import Backend, Usage, VolumeInfo
-from poolkit.engine import marking, standing, writing
-from poolkit.engine.core import Core
-from poolkit.engine.operation import Operation
-from poolkit.host import undo
-from poolkit.state.inventory import Record
-from poolkit.state.placements import Placement
+from poolkit.backend import VolumeInfo
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, Sequence, cached_property, overload
 
 if TYPE_CHECKING:
+    import os
     import threading
+    from collections.abc import Callable, Iterator
 
+    from poolkit.backend import Backend, Usage
+    from poolkit.engine import marking, standing, writing
+    from poolkit.engine.core import Core
+    from poolkit.engine.operation import Operation
     from poolkit.engine.volume import Volume
+    from poolkit.host import undo
+    from poolkit.state.inventory import Record
+    from poolkit.state.placements import Placement
+else:
+    marking = later(globals(), "marking", "poolkit.engine.marking")
+    standing = later(globals(), "standing", "poolkit.engine.standing")
+    writing = later(globals(), "writing", "poolkit.engine.writing")
+    undo = later(globals(), "undo", "poolkit.host.undo")
 
 
 class _Listed(Sequence[VolumeInfo]):

@@ -7,15 +7,20 @@ the lower key waits until the other is gone or settled; the other goes. So one s
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable, Iterator
 
 from poolkit import errors
-from poolkit.backend import Backend, Mark, VolumeInfo
-from poolkit.engine.core import Core
-from poolkit.host.port import Host
-from poolkit.state.placements import Placement
+from poolkit.backend import Mark
+from poolkit.lean import TYPE_CHECKING, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from poolkit.backend import Backend, VolumeInfo
+    from poolkit.engine.core import Core
+    from poolkit.host.port import Host
+    from poolkit.state.placements import Placement
+
 
 PATIENCE = 10.0
 """Seconds that another volume of the name has to go or to settle: its maker needs a few calls for that."""
@@ -28,7 +33,7 @@ def mark(backend: Backend, placed: Placement | None) -> None:
 
 def keeper(core: Core, pool: str, host: Host) -> Backend | None:
     """The backend of a pool whose storage keeps marks, active or not; None for others, and for what is not there."""
-    with contextlib.suppress(errors.PoolkitError):
+    with suppress(errors.PoolkitError):
         record = core.record(pool)
         active = core.activity(record, host)[0]
         backend = core.definitions.backend(

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 from poolkit import errors
-from poolkit.backend import VolumeInfo
-from poolkit.host import journal as journals
-from poolkit.host import private, rollback
-from poolkit.host.port import Host
-from poolkit.host.undo import Undo, boot, identity
-from poolkit.state.inventory import Inventory
-from poolkit.state.locks import Locks
+from poolkit.host import private
+from poolkit.host.undo import boot, identity
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, Callable, contextmanager, nullcontext, suppress
 from poolkit.values import value
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from poolkit.backend import VolumeInfo
+    from poolkit.host import journal as journals
+    from poolkit.host import rollback
+    from poolkit.host.port import Host
+    from poolkit.host.undo import Undo
+    from poolkit.state.inventory import Inventory
+    from poolkit.state.locks import Locks
+else:
+    journals = later(globals(), "journals", "poolkit.host.journal")
+    rollback = later(globals(), "rollback", "poolkit.host.rollback")
+
 
 PATIENCE = 5.0
 """Seconds that a verb waits at least for a program that a dead process had started on its pool."""
@@ -95,7 +106,7 @@ class Operations:
         self.inventory = inventory
         self.journals = journals
 
-    @contextlib.contextmanager
+    @contextmanager
     def run(
         self,
         pool: str,
@@ -128,7 +139,7 @@ class Operations:
                     # What was never listed before only: its storage answered a moment ago.
                     steps = [step for step in journal.steps if step.field("known")] if journal.ours else []
                     failures = rollback.roll_back(journal, host)
-                    with contextlib.suppress(OSError, errors.PoolkitError):  # the next listing says what is there
+                    with suppress(OSError, errors.PoolkitError):  # the next listing says what is there
                         self._forget_gone(steps)
                     self.inventory.forget_operation(ident)
                     if not failures or not isinstance(error, (OSError, errors.PoolkitError)):
@@ -153,9 +164,9 @@ class Operations:
 
     def _lock(
         self, pool: str, verb: str, volume: str | None, shared: bool, wait: float, abort: threading.Event
-    ) -> contextlib.AbstractContextManager[object]:
+    ) -> AbstractContextManager[object]:
         if self.host.dry_run:
-            return contextlib.nullcontext()
+            return nullcontext()
 
         def check() -> None:
             if abort.is_set():
@@ -163,7 +174,7 @@ class Operations:
 
         return self.locks.work(pool, verb, volume=volume, shared=shared, wait=wait, check=check)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _worded(self, pool: str, verb: str, volume: str | None) -> Iterator[None]:
         try:
             yield
@@ -196,11 +207,11 @@ class Operations:
             passed_over += (errors.PermissionDenied, errors.NoSpace)
         away: set[str] = set()  # mount points whose servers did not answer
         for path in self.left():
-            with contextlib.suppress(FileNotFoundError, PermissionError):
+            with suppress(FileNotFoundError, PermissionError):
                 if pool is not None:
                     lines += self._recover(path, pool, patience, away)
                     continue
-            with contextlib.suppress(*passed_over):
+            with suppress(*passed_over):
                 # Nobody may begin work on that pool while what is left of the last is taken back.
                 head = journals.read(path)[0]
                 owner = head.get("pool")
@@ -281,7 +292,7 @@ class Operations:
         """Journals of dead operations whose undo is tried again, as when a server did not answer."""
         found = []
         for path in self.left():
-            with contextlib.suppress(FileNotFoundError, PermissionError):
+            with suppress(FileNotFoundError, PermissionError):
                 if journals.read(path)[0].get("later"):
                     found.append(path)
         return found
@@ -316,7 +327,7 @@ def _has_appeared(steps: list[Undo]) -> bool:
     return not (listed and any(map(os.path.lexists, temporary)))
 
 
-@contextlib.contextmanager
+@contextmanager
 def _left_behind(path: str) -> Iterator[tuple[bool, dict[str, Any], list[Undo]]]:
     """Whether a journal's operation is dead, which lasts through the body, and what the journal has."""
     with open(private.open_ours(path), "rb") as file:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
-
-from poolkit.engine.operation import Progress
+from poolkit.lean import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Mapping
+    from typing import Any, Literal, TypeVar
+
+    from poolkit.engine.operation import Progress
     from poolkit.model import Permissions, Volume
+
+    Options = TypeVar("Options", "CreateOptions", "CloneOptions", "ImportOptions")
 
 
 class CreateOptions(TypedDict, total=False):
@@ -65,9 +68,6 @@ class ImportOptions(TypedDict, total=False):
     progress: Progress | None
     preallocation: Literal["off", "metadata", "falloc", "full"] | None
     backend: Mapping[str, Any]
-
-
-Options = TypeVar("Options", CreateOptions, CloneOptions, ImportOptions)
 
 
 def checked(options: Options, kind: type[Options], verb: str) -> Options:

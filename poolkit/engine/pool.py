@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
-
 from poolkit import errors
-from poolkit.backend import Backend, VolumeInfo, check_volume_name
-from poolkit.engine import admission, belonging, standing, writing
-from poolkit.engine.bringing_up import bring_up, take_leave
-from poolkit.engine.core import Core
-from poolkit.engine.keeping import expect, keep
-from poolkit.engine.operation import Operation, Outcome
-from poolkit.engine.options import CloneOptions, CreateOptions, ImportOptions, checked, of_backend
-from poolkit.engine.volume import Volume
-from poolkit.host.port import Host
-from poolkit.state.inventory import Record
-from poolkit.state.placements import Placement
+from poolkit.backend import check_volume_name
+from poolkit.engine.operation import Outcome
+from poolkit.engine.poolinfo import PoolInfo, info_of
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, nullcontext
 
 if TYPE_CHECKING:
     import os
+    import threading
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
+    from typing import Any, Unpack
 
     from poolkit import model
+    from poolkit.backend import Backend, VolumeInfo
+    from poolkit.engine import admission, belonging, bringing_up, keeping, standing, writing
+    from poolkit.engine import options as given
+    from poolkit.engine.core import Core
     from poolkit.engine.importing import Origin
+    from poolkit.engine.operation import Operation
+    from poolkit.engine.options import CloneOptions, CreateOptions, ImportOptions
+    from poolkit.engine.volume import Volume
+    from poolkit.state.inventory import Record
+    from poolkit.state.placements import Placement
+else:
+    admission = later(globals(), "admission", "poolkit.engine.admission")
+    belonging = later(globals(), "belonging", "poolkit.engine.belonging")
+    standing = later(globals(), "standing", "poolkit.engine.standing")
+    writing = later(globals(), "writing", "poolkit.engine.writing")
+    bringing_up = later(globals(), "bringing_up", "poolkit.engine.bringing_up")
+    keeping = later(globals(), "keeping", "poolkit.engine.keeping")
+    given = later(globals(), "given", "poolkit.engine.options")
 
 
-class PoolInfo(NamedTuple):
-    """Facts of a pool; sizes in bytes (0 when inactive), ``refreshed`` in seconds since 1970.
-
-    ``reason`` says why a pool that was started is not active, or why its last refresh failed.
-    """
-
-    name: str
-    uuid: str
-    type: str
-    active: bool
-    persistent: bool
-    autostart: bool
-    target: str | None
-    capacity: int
-    allocation: int
-    available: int
-    refreshed: float | None
-    reason: str
-
-    @property
-    def state(self) -> str:
-        """``active``, ``inactive`` or ``invalid`` (its definition file cannot be read)."""
-        return "active" if self.active else "inactive" if self.type else "invalid"
+__all__ = ["Pool", "PoolInfo"]
 
 
 class Pool:
@@ -91,13 +79,11 @@ class Pool:
         """
         record = self._core.record(self.name)
         if not inactive and self._core.activity(record)[0]:
-            import dataclasses
+            from poolkit.xmlmap import replace
 
             live = self._core.definitions.running(record)
             live = self._core.definitions.backend(live).live()
-            return dataclasses.replace(
-                live, capacity=record.capacity, allocation=record.allocation, available=record.available
-            )
+            return replace(live, capacity=record.capacity, allocation=record.allocation, available=record.available)
         if record.stamp is None:
             if inactive:
                 raise errors.InvalidState(
@@ -123,7 +109,7 @@ class Pool:
             record = self._core.record(self.name)
             self._core.require_inactive(record, "undefine", op.host)
             belonging.require_no_flavor(self._core, self.name, "undefined", force=force)
-            take_leave(self._core, op, record)
+            bringing_up.take_leave(self._core, op, record)
             self._core.store.remove(self.name, op.host)
             if not op.dry:
                 self._core.inventory.drop(record.id, operation=op.id)
@@ -173,7 +159,7 @@ class Pool:
                     return Outcome(False, f"pool '{self.name}' is active already")
             else:
                 definition = core.definitions.load(self.name, record.stamp)
-            up = bring_up(core, definition, op, record, build=build, overwrite=overwrite, anew=anew)
+            up = bringing_up.bring_up(core, definition, op, record, build=build, overwrite=overwrite, anew=anew)
             if not op.dry:
                 with core.locks.definitions():
                     # Again, under the lock.
@@ -309,6 +295,8 @@ class Pool:
         return self._made(record, self._core.inventory.walk(record.id))
 
     def _made(self, record: Record, portions: Iterable[list[VolumeInfo]]) -> Iterator[Volume]:
+        from poolkit.engine.volume import Volume
+
         for portion in filter(None, portions):
             lacking = self._core.inventory.missing(record.id, portion[0].name, portion[-1].name)
             if half := writing.left(self._core, record, portion):
@@ -349,7 +337,7 @@ class Pool:
             )  # fmt: skip
         lacking = self._core.inventory.missing(record.id, name)
         info = writing.marked(info, writing.left(self._core, record, [info]).get(name))
-        return Volume(self, standing.marked(info, lacking.get(name)), record.target)
+        return self._volume(standing.marked(info, lacking.get(name)), record.target)
 
     def create_volume(
         self, source: str | bytes | os.PathLike[str] | model.Volume, **how: Unpack[CreateOptions]
@@ -361,31 +349,32 @@ class Pool:
         """
         from poolkit.engine.asked import left_out
 
-        options = checked(how, CreateOptions, "create_volume")
+        options = given.checked(how, given.CreateOptions, "create_volume")
         core = self._core
         definition = self._given_volume(source, options)
         name = check_volume_name(definition.name, self.name)
         wait, abort = options.get("wait"), options.get("abort")
-        with contextlib.ExitStack() as stack:
-            if definition.backing_store is not None:
-                from poolkit.engine.cloning import hold_base
+        base: AbstractContextManager[Any] = nullcontext(definition)
+        if definition.backing_store is not None:
+            from poolkit.engine.cloning import held_base
 
-                definition = hold_base(core, stack, definition, (self.name, name), wait, abort)
-            op, backend, record = stack.enter_context(
-                core.volume_work(
-                    self.name, "vol-create", name, wait=wait, abort=abort, progress=options.get("progress")
-                )
-            )
+            base = held_base(core, definition, (self.name, name), wait, abort)
+        with (
+            base as definition,
+            core.volume_work(
+                self.name, "vol-create", name, wait=wait, abort=abort, progress=options.get("progress")
+            ) as (op, backend, record),
+        ):
             core.still_there(backend, record, name, dry=op.dry)
             if op.dry and backend.file_backed and definition.target.format in (None, "raw"):
                 _foresee_space(backend, definition)
             _require_format(backend, definition)
-            own = of_backend(options, definition)
+            own = given.of_backend(options, definition)
             backend.require_options("create", own)
-            expect(core, op, backend, record, self._placed)
+            keeping.expect(core, op, backend, record, self._placed)
             info = backend.create(definition, **own)
-            keep(core, op, backend, record, info, self._placed, new=True)
-            made = Volume(self, info, record.target)
+            keeping.keep(core, op, backend, record, info, self._placed, new=True)
+            made = self._volume(info, record.target)
             for words in left_out(definition, info, made.path, files=backend.file_backed):
                 op.host.warn(words)
         core.emit(op, "volume-created", self.name, self.uuid, name)
@@ -404,9 +393,9 @@ class Pool:
         """
         from poolkit.engine.cloning import create_from
 
-        options = checked(how, CloneOptions, "create_volume_from")
+        options = given.checked(how, given.CloneOptions, "create_volume_from")
         info, directory, outcome = create_from(self, definition, source, options)
-        return Volume(self, info, directory, outcome)
+        return self._volume(info, directory, outcome)
 
     def import_volume(self, name: str, origin: Origin, **how: Unpack[ImportOptions]) -> Volume:
         """Make a volume of an image that is no volume yet; whole or not at all.
@@ -418,7 +407,14 @@ class Pool:
         """
         from poolkit.engine.importing import import_from
 
-        info, directory, outcome = import_from(self, name, origin, checked(how, ImportOptions, "import_volume"))
+        info, directory, outcome = import_from(
+            self, name, origin, given.checked(how, given.ImportOptions, "import_volume")
+        )
+        return self._volume(info, directory, outcome)
+
+    def _volume(self, info: VolumeInfo, directory: str | None, outcome: Outcome | None = None) -> Volume:
+        from poolkit.engine.volume import Volume
+
         return Volume(self, info, directory, outcome)
 
     def _given_volume(self, source: str | bytes | os.PathLike[str] | model.Volume, options: CreateOptions) -> Any:
@@ -438,28 +434,6 @@ class Pool:
         if event is not None:
             self._core.emit(op, event, self.name, self.uuid)
         return op.outcome(changed, message)
-
-
-def info_of(core: Core, record: Record, *, autostart: bool | None = None, host: Host | None = None) -> PoolInfo:
-    """Facts of the pool of an inventory's record; ``autostart`` and ``host`` where many pools are asked for at once."""
-    active, reason, moved = core.looked_at(record, host or core.host.operation())
-    if moved:
-        record = core.listed_anew(record)
-    sizes = (record.capacity, record.allocation, record.available) if active else (0, 0, 0)
-    return PoolInfo(
-        name=record.name,
-        uuid=record.uuid,
-        type=record.type,
-        active=active,
-        persistent=record.stamp is not None,
-        autostart=core.store.autostart(record.name) if autostart is None else autostart,
-        target=record.target,
-        capacity=sizes[0],
-        allocation=sizes[1],
-        available=sizes[2],
-        refreshed=record.refreshed,
-        reason=reason or record.error or record.trouble or "",
-    )
 
 
 def _started_at_boot(core: Core) -> str:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
-
 from poolkit import errors
-from poolkit.backend import Backend, VolumeInfo, check_volume_name
-from poolkit.engine import standing, watching, writing
-from poolkit.engine.keeping import forget, keep
-from poolkit.engine.operation import Outcome
-from poolkit.host.port import Host
-from poolkit.state.inventory import Record
+from poolkit.backend import check_volume_name
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from poolkit.backend import Backend, VolumeInfo
+    from poolkit.engine import keeping, standing, watching, writing
     from poolkit.engine.core import Core
+    from poolkit.engine.operation import Outcome
+    from poolkit.host.port import Host
+    from poolkit.state.inventory import Record
+else:
+    watching = later(globals(), "watching", "poolkit.engine.watching")
+    keeping = later(globals(), "keeping", "poolkit.engine.keeping")
+    standing = later(globals(), "standing", "poolkit.engine.standing")
+    writing = later(globals(), "writing", "poolkit.engine.writing")
 
 
 def whole(
@@ -68,14 +75,14 @@ def one(core: Core, pool: str, uuid: str, name: str, wait: float | None, abort: 
         except errors.VolumeNotFound:
             if old is None:
                 raise
-            forget(core, op, backend, record, old)
+            keeping.forget(core, op, backend, record, old)
             changed, words = True, f"volume '{name}' is not there any more"
         else:
             below = standing.edges(backend, op.host, [info], core.listed(record))
             missing = sorted(edge.said for edge in below if edge.missing)
             changed = not _same(info, old) or missing != core.inventory.missing(record.id, name).get(name, [])
             if changed:
-                keep(core, op, backend, record, info)
+                keeping.keep(core, op, backend, record, info)
             words = f"volume '{name}' is {'new' if old is None else 'as it was' if not changed else 'listed anew'}"
             half = writing.left(core, record, [info]).get(name)
             problem = writing.marked(standing.marked(info, missing), half).problem

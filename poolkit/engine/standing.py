@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
 
 from poolkit import errors
-from poolkit.backend import Backend, VolumeInfo, quoted
-from poolkit.engine import footing
-from poolkit.engine.core import Core
-from poolkit.engine.operation import Operation
+from poolkit.backend import quoted
 from poolkit.host.mounts import locate, may_wait, number
-from poolkit.host.port import Host
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.names import SHOWN
-from poolkit.state import backing
-from poolkit.state.inventory import Edge, Record
+from poolkit.state.backing import Edge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from poolkit.backend import Backend, VolumeInfo
+    from poolkit.engine import footing
+    from poolkit.engine.core import Core
+    from poolkit.engine.operation import Operation
+    from poolkit.host.port import Host
+    from poolkit.state import backing
+    from poolkit.state.inventory import Record
+else:
+    footing = later(globals(), "footing", "poolkit.engine.footing")
+    backing = later(globals(), "backing", "poolkit.state.backing")
+
 
 _MARKS = frozenset(("missing", "half_written"))
 

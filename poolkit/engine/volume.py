@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from poolkit import errors
-from poolkit.backend import Backend, VolumeInfo
-from poolkit.engine import standing, writing
-from poolkit.engine.keeping import forget, keep
-from poolkit.engine.operation import Operation, Outcome, Progress
-from poolkit.engine.options import CloneOptions, forced
-from poolkit.host import undo
+from poolkit.engine.operation import Outcome
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO, Unpack
+
     from poolkit import disks, model
+    from poolkit.backend import Backend, VolumeInfo
+    from poolkit.engine import keeping, standing, writing
+    from poolkit.engine import options as given
     from poolkit.engine.chain import Link
     from poolkit.engine.core import Core
+    from poolkit.engine.operation import Operation, Progress
+    from poolkit.engine.options import CloneOptions
     from poolkit.engine.pool import Pool
+    from poolkit.host import undo
     from poolkit.state.inventory import Record
+else:
+    standing = later(globals(), "standing", "poolkit.engine.standing")
+    writing = later(globals(), "writing", "poolkit.engine.writing")
+    keeping = later(globals(), "keeping", "poolkit.engine.keeping")
+    given = later(globals(), "given", "poolkit.engine.options")
+    undo = later(globals(), "undo", "poolkit.host.undo")
 
 _END = 1 << 63  # the first byte that no file offset reaches
 _MODES = 0o7777  # chmod(2)
@@ -82,8 +92,8 @@ class Volume:
             seen = writing.marked(standing.marked(info, lacking), half)
             if seen != self.info:
                 # What was seen is told all the same; a refresh stores it when something can be written.
-                with contextlib.suppress(errors.NoSpace, errors.PermissionDenied):
-                    keep(self._core, op, backend, record, info)
+                with suppress(errors.NoSpace, errors.PermissionDenied):
+                    keeping.keep(self._core, op, backend, record, info)
         return Volume(self.pool, seen, self.directory)
 
     def definition(self) -> Any:
@@ -149,9 +159,9 @@ class Volume:
                 options = {"delete_snapshots": True} if delete_snapshots else {}
                 _require_snapshots(backend, options)
                 backend.require_options("delete", options)
-                with contextlib.suppress(errors.Unsupported):  # what stands on it may be all that was to be forced
-                    backend.require_options("delete", forced(force))
-                    options |= forced(force)
+                with suppress(errors.Unsupported):  # what stands on it may be all that was to be forced
+                    backend.require_options("delete", given.forced(force))
+                    options |= given.forced(force)
                 if backend.file_backed:
                     writing.note(op, undo.gone(self.path, record.id, self.name))
                 backend.delete(self.info, **options)
@@ -159,11 +169,11 @@ class Volume:
                 changed = False
             except (OSError, errors.HostError):
                 if backend.file_backed and not os.path.lexists(self.path):
-                    with contextlib.suppress(errors.PoolkitError):  # then it is listed until the next refresh
+                    with suppress(errors.PoolkitError):  # then it is listed until the next refresh
                         self._core.inventory.drop_volume(record.id, self.name, paths=[self.path])
                 raise
             try:
-                forget(self._core, op, backend, record, self.info)
+                keeping.forget(self._core, op, backend, record, self.info)
             except (errors.HostError, errors.Busy) as error:
                 if any(step.kind != "gone" for step in op.journal.steps):
                     raise
@@ -211,14 +221,14 @@ class Volume:
                 return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
             if wanted < now.capacity:
                 standing.require_free_volume(self._core, op, backend, record, now, "made smaller", force=force)
-            options: dict[str, Any] = {**forced(force)}
+            options: dict[str, Any] = {**given.forced(force)}
             if (now.detail or {}).get("backing") and backend.file_backed and wanted > now.capacity:
                 from poolkit.engine.chain import trusted
 
                 options["chain"] = trusted(self._core, self.pool.name, self.path, self.info)
             backend.require_options("resize", options)
             self.info = backend.resize(now, wanted, allocate=allocate, shrink=shrink, **options)
-            keep(self._core, op, backend, record, self.info)
+            keeping.keep(self._core, op, backend, record, self.info)
         words = f"volume '{self.name}' has {wanted} bytes"
         if wanted == now.capacity:
             words += ", and its space is reserved"
@@ -259,9 +269,9 @@ class Volume:
             now = self._core.same_volume(backend, record, self.info)
             if "permit" in backend.verbs() and all(value in (None, getattr(now, k)) for k, value in asked.items()):
                 return Outcome(False, f"volume '{self.name}' has these permissions already")
-            backend.require_options("permit", forced(force))
-            self.info = backend.permit(now, mode, owner, group, **forced(force))
-            keep(self._core, op, backend, record, self.info)
+            backend.require_options("permit", given.forced(force))
+            self.info = backend.permit(now, mode, owner, group, **given.forced(force))
+            keeping.keep(self._core, op, backend, record, self.info)
             for what, value in asked.items():
                 if not op.dry and value not in (None, getattr(self.info, what)):
                     op.host.warn(f"volume '{self.name}': its {what} is another still: the file system decides that")
@@ -290,7 +300,7 @@ class Volume:
             op, backend, record = work
             now = self._core.same_volume(backend, record, self.info)
             standing.require_free_volume(self._core, op, backend, record, now, "wiped", force=force)
-            options = forced(force)
+            options = given.forced(force)
             backend.require_options("wipe", options)
             with writing.in_place(self._core, work, now, "wiped"):
                 found = backend.wipe(now, algorithm, **options)
@@ -343,7 +353,7 @@ class Volume:
         """
         from poolkit.engine.cloning import overwrite
 
-        return overwrite(self, source, forced(force), wait, abort, progress)
+        return overwrite(self, source, given.forced(force), wait, abort, progress)
 
     def download(
         self,
@@ -442,7 +452,7 @@ class Volume:
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
-    ) -> contextlib.AbstractContextManager[tuple[Operation, Backend, Record]]:
+    ) -> AbstractContextManager[tuple[Operation, Backend, Record]]:
         return self._core.volume_work(
             self.pool.name, verb, self.name, shared=shared, wait=wait, abort=abort, progress=progress
         )
@@ -457,7 +467,7 @@ class Volume:
         if op.dry:
             return
         self.info = backend.look(self.name, before) if found is None else found
-        keep(self._core, op, backend, record, self.info)
+        keeping.keep(self._core, op, backend, record, self.info)
 
 
 def _require_snapshots(backend: Backend, options: dict[str, bool]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from poolkit.lean import TYPE_CHECKING
 
-from poolkit.backend import Backend, VolumeInfo
-from poolkit.engine.core import Core
-from poolkit.engine.operation import Operation
-from poolkit.state.inventory import Record
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from poolkit.backend import Backend, VolumeInfo
+    from poolkit.engine.core import Core
+    from poolkit.engine.operation import Operation
+    from poolkit.state.inventory import Record
 
 
 class Change:

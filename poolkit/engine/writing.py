@@ -5,17 +5,24 @@ Work in place is not undone when it fails or its process dies: a part of the vol
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
-
 from poolkit import errors
-from poolkit.backend import Backend, Transfer, VolumeInfo, quoted
-from poolkit.engine.core import Core
-from poolkit.engine.operation import Operation
-from poolkit.host import undo
-from poolkit.host.port import Host
-from poolkit.state.inventory import Record
+from poolkit.backend import Transfer, quoted
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, contextmanager, suppress
 from poolkit.state.unfinished import Mark, Unfinished, told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from poolkit.backend import Backend, VolumeInfo
+    from poolkit.engine.core import Core
+    from poolkit.engine.operation import Operation
+    from poolkit.host import undo
+    from poolkit.host.port import Host
+    from poolkit.state.inventory import Record
+else:
+    undo = later(globals(), "undo", "poolkit.host.undo")
+
 
 WHOLE = Transfer(0, 0, False)
 """What work reaches that writes a volume from its first byte on."""
@@ -23,7 +30,7 @@ WHOLE = Transfer(0, 0, False)
 
 def note(op: Operation, step: undo.Undo) -> None:
     """Write down for a recovery what is about to be done. Where nothing can be, as on a full disk, the work goes on as ever."""
-    with contextlib.suppress(OSError, errors.NoSpace, errors.PermissionDenied):
+    with suppress(OSError, errors.NoSpace, errors.PermissionDenied):
         op.host.keep_undo(step)
 
 
@@ -32,7 +39,7 @@ def key(info: VolumeInfo, place: str | None) -> str:
     return info.key or info.path or f"{place}/{info.name}"
 
 
-@contextlib.contextmanager
+@contextmanager
 def in_place(
     core: Core, work: tuple[Operation, Backend, Record], info: VolumeInfo, doing: str, transfer: Transfer = WHOLE
 ) -> Iterator[None]:
@@ -52,7 +59,7 @@ def in_place(
     mark = Mark.of(backend.identity(info), doing, transfer)
     before: Mark | None = None
     # Where nothing can be noted, as on a full disk, the work goes on as ever.
-    with contextlib.suppress(OSError, errors.NoSpace, errors.PermissionDenied):
+    with suppress(OSError, errors.NoSpace, errors.PermissionDenied):
         before = marks.get(at)
         marks.put(at, mark.joined(before))
         op.host.keep_undo(undo.tell(f"volume '{info.name}' of pool '{record.name}' {_part(doing)}"))
@@ -71,7 +78,7 @@ def in_place(
 
 def _leave(marks: Unfinished, at: str, mark: Mark | None) -> None:
     # What cannot be taken away now says too much, and not too little.
-    with contextlib.suppress(OSError, errors.PoolkitError):
+    with suppress(OSError, errors.PoolkitError):
         if mark is None:
             marks.drop(at)
         else:

@@ -11,37 +11,41 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
 from itertools import chain, islice
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.backend import Backend, Erased, Recorded, Usage, VolumeInfo, quoted
-from poolkit.families.newfiles import Named, Walk, compared_in_parts, in_halves, is_hollow, is_young, stamp_of, taker
-from poolkit.host import beside
-from poolkit.host.directory import TEMPORARY, Directory, parent_of
+from poolkit.backend import Backend, Erased, Usage, VolumeInfo, quoted
+from poolkit.host.directory import TEMPORARY, parent_of
 from poolkit.host.mounts import may_wait
-from poolkit.host.together import meanwhile, share
 from poolkit.host.undo import identity
 from poolkit.later import later
-from poolkit.listing import Known, Listing
+from poolkit.lean import TYPE_CHECKING, MappingProxyType, partial, suppress
 from poolkit.model import Permissions
 from poolkit.xmlmap import replace
 from poolkit.xmlmap.quote import name_fault
 
 if TYPE_CHECKING:
-    from poolkit import formats
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from poolkit import formats, listing
+    from poolkit.backend import Recorded
+    from poolkit.families import newfiles
+    from poolkit.families.newfiles import Named, Walk
     from poolkit.formats import ImageInfo, local
-    from poolkit.host import libc, places
+    from poolkit.host import beside, libc, places, together
+    from poolkit.host.directory import Directory
     from poolkit.host.mounts import Mount
+    from poolkit.listing import Listing
 else:
     places = later(globals(), "places", "poolkit.host.places")
     libc = later(globals(), "libc", "poolkit.host.libc")  # ctypes: only where the content contradicts the record
     formats = later(globals(), "formats", "poolkit.formats")
     local = later(globals(), "local", "poolkit.formats.local")
+    newfiles = later(globals(), "newfiles", "poolkit.families.newfiles")
+    beside = later(globals(), "beside", "poolkit.host.beside")
+    together = later(globals(), "together", "poolkit.host.together")
+    listing = later(globals(), "listing", "poolkit.listing")
 
 _AT_ONCE = 32
 """As many requests as servers and their clients have under way with ease: NFS of Linux has 16 to 128 slots a session."""
@@ -171,7 +175,7 @@ class DirectoryBackend(Backend):
         self, known: Mapping[str, VolumeInfo], *, recorded: Mapping[str, Recorded] = MappingProxyType({})
     ) -> Iterator[VolumeInfo]:
         """All entries, as :meth:`scan` finds them."""
-        found = Listing(Known.of(known))
+        found = listing.Listing(listing.Known.of(known))
         DirectoryBackend.scan(self, found, recorded=recorded)
         return iter(found)
 
@@ -184,8 +188,8 @@ class DirectoryBackend(Backend):
                 if (count := self.at_once) > 1:
                     self._ahead = True
                     # What changes after this changes during the listing: the sizes need not know of it either.
-                    self._sizes = meanwhile(partial(os.statvfs, self.place))
-                    share(partial(walk, found), entries, count, self.host.check_abort)
+                    self._sizes = together.meanwhile(partial(os.statvfs, self.place))
+                    together.share(partial(walk, found), entries, count, self.host.check_abort)
                 else:
                     self._scan_near(directory.fd, walk, found, entries, {*covered, *recorded})
         if count := len(found.links):
@@ -201,9 +205,9 @@ class DirectoryBackend(Backend):
         first = [] if known else list(islice(entries, _MANY))
         rest = chain(first, entries)
         if len(first) >= _MANY and beside.possible():
-            in_halves(fd, walk, found, rest)
+            newfiles.in_halves(fd, walk, found, rest)
         elif known >= _MANY_KNOWN and beside.possible():
-            compared_in_parts(fd, walk, found, rest, special)
+            newfiles.compared_in_parts(fd, walk, found, rest, special)
         else:
             walk(found, rest)
 
@@ -215,7 +219,7 @@ class DirectoryBackend(Backend):
         known, stamps = found.known, found.known.stamps
         special = {*covered, *recorded}
         more = partial(self._more, found, now)
-        take = taker(directory.fd, now, found, more, trust_blocks=self.trust_blocks, ahead=self._ahead)
+        take = newfiles.taker(directory.fd, now, found, more, trust_blocks=self.trust_blocks, ahead=self._ahead)
         hollow = False  # a file without blocks is best not even opened, and seldom comes alone
         for count, entry in enumerate(entries):
             if not count & 0xFF:
@@ -240,7 +244,7 @@ class DirectoryBackend(Backend):
                             _add(found, self._entry(directory, name, directory.lstat(name), None, None, now))
                             continue
                 facts = entry.stat(follow_symlinks=False)
-                if stamp is not None and stamp == stamp_of(facts):
+                if stamp is not None and stamp == newfiles.stamp_of(facts):
                     found.same.append(name)
                     continue
                 if stat.S_ISLNK(facts.st_mode):
@@ -395,7 +399,7 @@ class DirectoryBackend(Backend):
 
     def _is_hollow(self, size: int, blocks: int, recorded: str | None) -> bool:
         """Whether there is nothing in a file to read; the content of a tiny one may be in its inode."""
-        return not blocks and recorded in (None, "raw") and is_hollow(size, blocks, self.trust_blocks)
+        return not blocks and recorded in (None, "raw") and newfiles.is_hollow(size, blocks, self.trust_blocks)
 
     def _read(
         self, fd: int, size: int, recorded: str | None, old: VolumeInfo | None
@@ -491,9 +495,9 @@ def _file(
 ) -> VolumeInfo:
     ctime = facts.st_ctime_ns
     return VolumeInfo(
-        name, "file", format, capacity, facts.st_blocks * 512, facts.st_size, 0 if is_young(ctime, now) else stamp_of(facts),
-        facts.st_ino, facts.st_mode & 0o7777, facts.st_uid, facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime,
-        None, None, detail,
+        name, "file", format, capacity, facts.st_blocks * 512, facts.st_size,
+        0 if newfiles.is_young(ctime, now) else newfiles.stamp_of(facts), facts.st_ino, facts.st_mode & 0o7777,
+        facts.st_uid, facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime, None, None, detail,
     )  # fmt: skip
 
 

@@ -5,24 +5,27 @@ A new volume appears under its name whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.backend import Recorded, Source, VolumeInfo
+from poolkit.backend import Recorded, VolumeInfo
 from poolkit.families.directory import DirectoryBackend
-from poolkit.host.directory import Directory
-from poolkit.host.files import NewFile
 from poolkit.later import later
-from poolkit.model import Permissions, Volume
+from poolkit.lean import TYPE_CHECKING, cached_property, contextmanager, nullcontext
+from poolkit.model import Permissions
 from poolkit.values import replaced
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import ExitStack
+    from typing import Any
+
+    from poolkit.backend import Source
     from poolkit.content import copying, images, inuse, recipes, space
     from poolkit.formats import ImageInfo
+    from poolkit.host.directory import Directory
+    from poolkit.host.files import NewFile
+    from poolkit.model import Volume
 else:
     # A listing needs none of them.
     copying = later(globals(), "copying", "poolkit.content.copying")
@@ -131,7 +134,7 @@ class FileMaker(DirectoryBackend):
     ) -> VolumeInfo:  # fmt: skip
         inuse.check_copy(self.host, fd, source.format, str(source), linked=linked)
         size = copying.size_of(fd)
-        unchanged = contextlib.nullcontext() if linked else copying.unchanged(fd, source)
+        unchanged = nullcontext() if linked else copying.unchanged(fd, source)
         image = images.examine(self.host, fd, size, source.format, str(source))
         have = source.capacity if image.capacity is None else image.capacity
         wanted = recipes.recipe(
@@ -146,7 +149,7 @@ class FileMaker(DirectoryBackend):
         with self.open() as directory:
             taken = fd if same and source.ours and self.host.files.nameable(directory, fd) else None
             if taken is not None:
-                unchanged = contextlib.nullcontext()  # nobody else has it, and here it gets its size and its name
+                unchanged = nullcontext()  # nobody else has it, and here it gets its size and its name
             with self._new(directory, volume, wanted.format, taken) as new, unchanged:
                 if linked:
                     self._link(new, volume, source, wanted)
@@ -225,12 +228,14 @@ class FileMaker(DirectoryBackend):
         self, new: NewFile, volume: Volume, source: Source, fd: int, wanted: recipes.Recipe,
         chain: Sequence[tuple[str, str]], secret: bytes | None,
     ) -> None:  # fmt: skip
+        from contextlib import ExitStack
+
         encryption = (source.info.detail or {}).get("encryption")
         if encryption and secret is None:
             secret = images.secret_of(self.host, source.info, source.path)
         if _whole(volume, wanted):
             copying.require_space(new.fd, wanted.capacity)
-        with contextlib.ExitStack() as stack:
+        with ExitStack() as stack:
             fd = self._pinned(stack, fd, source.format, str(source))
             below, fds = self._below(stack, source.path, fd, source.format, str(source), list(chain))
             nodes = images.node(fd, source.format, backing=below, encryption=encryption)
@@ -248,7 +253,7 @@ class FileMaker(DirectoryBackend):
             self._resize(new.fd, source.path, what, wanted.format, wanted.capacity, key=wanted.secret)
 
     def _below(
-        self, stack: contextlib.ExitStack, path: str, fd: int, format: str, what: str, chain: list[tuple[str, str]]
+        self, stack: ExitStack, path: str, fd: int, format: str, what: str, chain: list[tuple[str, str]]
     ) -> tuple[Any, list[int]]:
         """The node of the image that the open image stands on, all below it included, and the descriptors of them."""
         image = images.examine(self.host, fd, copying.size_of(fd), format, what)
@@ -266,7 +271,7 @@ class FileMaker(DirectoryBackend):
         node, fds = self._below(stack, below, under, kind, f"the backing image '{below}'", chain[1:])
         return images.node(under, kind, backing=node), [under, *fds]
 
-    def _pinned(self, stack: contextlib.ExitStack, fd: int, format: str, what: str) -> int:
+    def _pinned(self, stack: ExitStack, fd: int, format: str, what: str) -> int:
         """The open image, or a copy that nobody else can write where its header could still make a tool open other files."""
         if images.pinned(fd, format):
             return fd
@@ -286,8 +291,10 @@ class FileMaker(DirectoryBackend):
         chain: Sequence[tuple[str, str]] = (), key: bytes | None = None,
     ) -> None:  # fmt: skip
         """Set the capacity of an open image that names what it stands on as seen from ``path``."""
+        from contextlib import ExitStack
+
         image = images.check_resize(self.host, fd, format, capacity, shrink=shrink)
-        with contextlib.ExitStack() as stack:
+        with ExitStack() as stack:
             below: Any = None
             fds: list[int] = []
             if image.backing is not None and capacity > (image.capacity or 0):
@@ -297,7 +304,7 @@ class FileMaker(DirectoryBackend):
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
+    @contextmanager
     def _new(self, directory: Directory, volume: Volume, format: str, unnamed: int | None = None) -> Iterator[NewFile]:
         mode, owner, group = self.ownership(volume.target.permissions)
         owned = {"mode": mode, "owner": owner, "group": group}

@@ -6,23 +6,25 @@ worked on, because both go through one descriptor. How new ones are made is in `
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from poolkit import errors
-from poolkit.backend import Transfer, VolumeInfo
 from poolkit.families.filemaker import FileMaker
-from poolkit.host import undo
-from poolkit.host.directory import Directory
 from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, contextmanager, suppress
 from poolkit.model import FILE_FORMATS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO, ClassVar
+
+    from poolkit.backend import Transfer, VolumeInfo
     from poolkit.content import copying, images, inuse, recipes, space, wiping
+    from poolkit.host import undo
+    from poolkit.host.directory import Directory
 else:
     # A listing needs none of them.
     copying = later(globals(), "copying", "poolkit.content.copying")
@@ -31,6 +33,7 @@ else:
     recipes = later(globals(), "recipes", "poolkit.content.recipes")
     space = later(globals(), "space", "poolkit.content.space")
     wiping = later(globals(), "wiping", "poolkit.content.wiping")
+    undo = later(globals(), "undo", "poolkit.host.undo")
 
 __all__ = ["FileBackend"]
 
@@ -182,7 +185,7 @@ class FileBackend(FileMaker):
 
     @staticmethod
     def _check_unused(directory: Directory, info: VolumeInfo, force: bool) -> None:
-        with contextlib.suppress(OSError, errors.Unsafe):  # what cannot be opened can be deleted all the same
+        with suppress(OSError, errors.Unsafe):  # what cannot be opened can be deleted all the same
             with directory.regular(info.name) as fd:
                 inuse.require_free(fd, f"volume '{info.name}'", force=force, volume=info.name)
 
@@ -281,16 +284,16 @@ class FileBackend(FileMaker):
 
     # -- parts ----------------------------------------------------------------------------------------------------------
 
-    def landing(self) -> contextlib.AbstractContextManager[int]:
+    def landing(self) -> AbstractContextManager[int]:
         """In the pool's own directory, where an image needs only a name; storage that may hang gets it when it is whole."""
         return super().landing() if "clone" in self.may_hang else self._landing()
 
-    @contextlib.contextmanager
+    @contextmanager
     def _landing(self) -> Iterator[int]:
         with self.open() as directory, self.host.files.scratch(directory) as fd:
             yield fd
 
-    @contextlib.contextmanager
+    @contextmanager
     def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Iterator[int]:
         """A descriptor of the listed file; ``Unsafe`` if something else has its name now.
 
@@ -314,7 +317,7 @@ class FileBackend(FileMaker):
             except FileNotFoundError:
                 raise self.missing(info.name) from None
 
-    @contextlib.contextmanager
+    @contextmanager
     def _opened(self, directory: Directory, info: VolumeInfo, write: bool) -> Iterator[int]:
         if "link" not in (info.detail or {}):
             with directory.regular(info.name, write=write) as fd:

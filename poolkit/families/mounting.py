@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
 from poolkit import errors
-from poolkit.families.mountoptions import SAFE
 from poolkit.host import kernel, undo
-from poolkit.host.mounts import Mount, is_network
-from poolkit.host.port import Host
+from poolkit.host.mounts import is_network
+from poolkit.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from poolkit.host.mounts import Mount
+    from poolkit.host.port import Host
+
+
+SAFE = ("nosuid", "nodev", "noexec")
+"""What every mount of ours has."""
 
 
 def at(host: Host, target: str) -> Mount | None:

@@ -9,14 +9,14 @@ and the kernel's documentation of each file system.
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Iterable
-
 from poolkit import errors
+from poolkit.lean import TYPE_CHECKING, cache, pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 # They come last, because a later option cancels an earlier one.
-SAFE = ("nosuid", "nodev", "noexec")
 
 _N = r"\d{1,10}"
 _SIZE = r"\d{1,10}[kKmMgG]?"
@@ -160,10 +160,8 @@ _KINDS: dict[str, dict[str, str]] = {
 # nothing is mounted, and whether a pool is up is told by the pool.
 FSTAB = frozenset({"nofail", "noauto", "auto"})
 
-_VALUE = re.compile(
-    r"[A-Za-z0-9_.:+@%~/=-]{0,255}"
-)  # of an option that no table has: nothing that a parser could split
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]{0,63}")
+_VALUE = pattern(r"[A-Za-z0-9_.:+@%~/=-]{0,255}")  # of an option that no table has: nothing that a parser could split
+_NAME = pattern(r"[A-Za-z_][A-Za-z0-9_.+-]{0,63}")
 _CHOICES = "[A-Za-z]{3}"  # in a table's pattern: words, of which a new kernel may know more
 
 _OTHER_MOUNT = "it changes how a mount is shared, or one that is there already"
@@ -208,14 +206,14 @@ _WHY_BEGINNING = {
 }
 
 
-@functools.cache
+@cache
 def _table(kind: str) -> dict[str, list[str]]:
     """From the name of each option that is known to the patterns of its values; an empty pattern means no value."""
     table: dict[str, list[str]] = {}
     for group in (_GENERAL, _KINDS.get(kind, {})):
-        for pattern, names in group.items():
+        for values, names in group.items():
             for name in names.split():
-                table.setdefault(name, []).append(pattern)
+                table.setdefault(name, []).append(values)
     return table
 
 
@@ -234,6 +232,8 @@ def check(pool: str, kind: str, given: Iterable[str]) -> list[str]:
     Raises ``Unsafe`` for one that is dangerous, ``InvalidArgument`` for one that cannot be meant: no word of letters, or a
     known one with a value that it does not take. What is not known is for the file system to judge, and passes.
     """
+    import re
+
     table = _table(kind)
     found = []
     for option in given:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
 from struct import error as StructError
-from typing import TYPE_CHECKING
 
 from poolkit.host import beside
 from poolkit.host.directory import LOOK
 from poolkit.later import later
-from poolkit.listing import NUMBERS, Listing, Portion
+from poolkit.lean import TYPE_CHECKING, Callable, contextmanager
+from poolkit.listing import NUMBERS, Listing
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator
+
     from poolkit import formats
     from poolkit.formats import ImageInfo
+    from poolkit.listing import Portion
+
+    Other = Callable[[int, str, os.stat_result, "ImageInfo | OSError"], None]
 else:
     formats = later(globals(), "formats", "poolkit.formats")
 
@@ -35,7 +38,6 @@ _SMALL = 4096  # bytes; the content of a file that is not larger may be in its i
 _EIGHTHS, _THEIRS = 7, 5
 """Of eight known files five are compared by the copy of the process: the process itself reads the directory meanwhile."""
 
-Other = Callable[[int, str, os.stat_result, "ImageInfo | OSError"], None]
 """Takes an open file that is more than a plain raw image, or that could not be read."""
 
 

@@ -7,13 +7,10 @@ file, follows a name found in a header, or raises for what a header contains: th
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import lru_cache
-from importlib import import_module
 from os import POSIX_FADV_WILLNEED, posix_fadvise, pread
 from struct import error as StructError
-from typing import TYPE_CHECKING, Any
 
+from poolkit import lean
 from poolkit.errors import InvalidArgument
 from poolkit.formats import qcow2, raw
 from poolkit.formats._info import (
@@ -28,9 +25,11 @@ from poolkit.formats._info import (
     clean,
     qemu_driver,
 )
+from poolkit.lean import TYPE_CHECKING, lru_cache, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 __all__ = [
     "FORMATS",
@@ -280,7 +279,7 @@ def check(reader: Reader, info: ImageInfo, *, deep: bool = True) -> str | None:
 
     try:
         head = reader.pread(HEAD, 0)
-        import_module("poolkit.formats." + _WALKS.get(name, name)).tables(
+        lean.module("poolkit.formats." + _WALKS.get(name, name)).tables(
             Walk(reader, info.capacity, deep=deep or suspected, limit=SUSPECTED if suspected else None), head, info
         )
     except Malformed as error:
@@ -405,7 +404,7 @@ def _fill(reader: Reader, head: bytes, info: ImageInfo) -> None:
 
 def _load(name: str) -> Callable[[Reader, bytes, ImageInfo], None]:
     """Import a format's reader when the first file of that format turns up: start-up pays for the common two only."""
-    module = import_module("poolkit.formats." + _MODULES.get(name, name))
+    module = lean.module("poolkit.formats." + _MODULES.get(name, name))
     read: Callable[[Reader, bytes, ImageInfo], None] = module.read
     _READERS[name] = read
     return read

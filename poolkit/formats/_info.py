@@ -8,8 +8,8 @@ facts read before stay known.
 from __future__ import annotations
 
 import os
-from typing import Protocol
 
+from poolkit.lean import Protocol
 from poolkit.values import value
 
 HEAD = 4096

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
 from struct import Struct, unpack
 
-from poolkit.formats._info import MAX_SIZE, ImageInfo, Malformed, Reader, UnknownFeature, backing, clean, fetch
+from poolkit.formats._info import MAX_SIZE, Malformed, UnknownFeature, backing, clean, fetch
+from poolkit.lean import TYPE_CHECKING, lru_cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poolkit.formats._info import ImageInfo, Reader
+
 
 # version backing_offset backing_size cluster_bits size crypt snapshots
 _V2 = Struct(">4xIQIIQI24xI").unpack_from

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from poolkit.formats._info import ImageInfo, Reader
+from poolkit.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from poolkit.formats._info import ImageInfo, Reader
+
 
 _START = {b"XFSB": "xfs", b"hsqs": "squashfs"}
 _RAID_1_1 = b"\xfc\x4e\x2b\xa9\1\0\0\0"

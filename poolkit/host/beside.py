@@ -6,15 +6,16 @@ A thread would not do: Python lets one at a time compute, and what is left of a 
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from poolkit.host.descriptors import write_all
+from poolkit.lean import TYPE_CHECKING, contextmanager, suppress
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, BinaryIO, NoReturn, TypeVar
+
+    R = TypeVar("R")
 
 
 _LOOKS = 3
@@ -109,6 +110,8 @@ class _Copy:
     def end(self) -> None:
         """End it, if it has not ended."""
         if self._alive:
+            import signal
+
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             self._wait()

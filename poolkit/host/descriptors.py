@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import _thread
 import os
-from collections.abc import Callable
+
+from poolkit.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 Bytes = bytes | bytearray | memoryview
 

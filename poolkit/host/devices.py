@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.host import kernel
 from poolkit.host.descriptors import write_some
+from poolkit.lean import NamedTuple
 
 _FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 

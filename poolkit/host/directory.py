@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from poolkit import errors
+from poolkit.lean import TYPE_CHECKING, contextmanager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 TEMPORARY = ".poolkit-"  # names that begin so are ours, unfinished, and never listed
 

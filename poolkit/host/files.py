@@ -9,18 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
 
 from poolkit import errors
 from poolkit.host import undo
 from poolkit.host.descriptors import begin_sync, sync_directory, write_all
-from poolkit.host.directory import TEMPORARY, Directory, open_own, parent_of
+from poolkit.host.directory import TEMPORARY, open_own, parent_of
 from poolkit.host.undo import Undo, identity, run
+from poolkit.lean import TYPE_CHECKING, Protocol, contextmanager, suppress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
     from poolkit.host.devices import Devices
+    from poolkit.host.directory import Directory
     from poolkit.host.mounts import Mount
 
 

@@ -8,15 +8,19 @@ a part, and no thread enters one meanwhile.
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+
+from poolkit.lean import TYPE_CHECKING, RLock, contextmanager, get_ident, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
 
 PATIENCE = 5.0
 """Seconds that a fork waits for other threads; such parts take milliseconds. What is cut after that, the child is told."""
 
-_turn = threading.Condition()
+_turn: Any = RLock()
 _inside: dict[int, int] = {}  # how deep each thread is in such a part
 _forkers: list[int] = []
 _held: set[int] = set()
@@ -27,12 +31,12 @@ _in_child: list[Callable[[bool], None]] = []
 @contextmanager
 def undivided() -> Iterator[None]:
     """A part that no fork of another thread cuts. Short, and never waiting for another thread; may be nested."""
-    me = threading.get_ident()
+    me = get_ident()
     outer = _inside.get(me, 0)
     try:  # from here on: Ctrl-C may come between any two lines, and what is counted in must be counted out
         with _turn:
             while _forkers and me not in _inside and me not in _forkers:
-                _turn.wait()
+                _wait()
             _inside[me] = outer + 1
         yield
     finally:
@@ -41,8 +45,15 @@ def undivided() -> Iterator[None]:
                 _inside[me] = outer
             else:
                 _inside.pop(me, None)
-                if _forkers:
-                    _turn.notify_all()
+
+
+def _wait() -> None:
+    """Let other threads have their turn: however often this one has taken it."""
+    held = _turn._release_save()
+    try:
+        time.sleep(0.0005)
+    finally:
+        _turn._acquire_restore(held)
 
 
 def in_child(function: Callable[[bool], None]) -> None:
@@ -69,25 +80,23 @@ def release(fd: int) -> None:
 
 
 def _before() -> None:
-    me = threading.get_ident()
+    me = get_ident()
     _turn.acquire()
     _forkers.append(me)
     until = time.monotonic() + PATIENCE
-    while any(thread != me for thread in _inside):
-        if not _turn.wait(max(until - time.monotonic(), 0)):
-            break
+    while any(thread != me for thread in _inside) and time.monotonic() < until:
+        _wait()
     _cut[:] = _inside
 
 
 def _after_in_parent() -> None:
-    _forkers.remove(threading.get_ident())
-    _turn.notify_all()
+    _forkers.remove(get_ident())
     _turn.release()
 
 
 def _after_in_child() -> None:
     global _turn  # noqa: PLW0603 - of this process
-    _turn = threading.Condition()
+    _turn = RLock()
     _forkers.clear()
     _inside.clear()
     for fd in _held:

@@ -7,17 +7,19 @@ whole or not at all, unless the machine failed while it was written: a torn last
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
-from contextlib import suppress
-from typing import Any
 
 from poolkit import errors
 from poolkit.host import forks
 from poolkit.host.descriptors import sync_directory, write_all
 from poolkit.host.private import open_ours, open_private
 from poolkit.host.undo import Undo, boot
+from poolkit.lean import TYPE_CHECKING, dumps, loads, suppress
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 TICKS = os.sysconf("SC_CLK_TCK")
 _HEAD: dict[str, Any] = {
@@ -187,7 +189,7 @@ def alive(head: dict[str, Any]) -> bool:
 
 def _parsed(line: bytes) -> dict[str, Any] | Undo | None:
     try:
-        match json.loads(line):
+        match loads(line):
             case dict(facts):
                 return facts
             case [str(kind), *args]:
@@ -201,7 +203,7 @@ def _append(fd: int, *lines: Any, durable: bool = False) -> None:
     """Write whole lines or none. Raises ``OSError``."""
     size = os.fstat(fd).st_size
     try:
-        write_all(fd, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        write_all(fd, b"".join(dumps(line).encode() + b"\n" for line in lines))
         if durable:
             os.fsync(fd)
     except BaseException:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import struct
 import sys
 
@@ -59,6 +58,8 @@ def die_with(parent: int) -> None:
 
     prctl(2) with PR_SET_PDEATHSIG: it means the thread that forked, so a parent that has several ends its child with that one.
     """
+    import signal
+
     if _libc.prctl(_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0))):
         _raise()
     if os.getppid() != parent:  # it died before it was asked for

@@ -7,13 +7,15 @@ component by component, and nothing at or below a mount point of a network file 
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from poolkit import errors
 from poolkit.host import kernel
+from poolkit.lean import TYPE_CHECKING, NamedTuple, cached_property, lru_cache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 
 # Kernel names of the file systems that need somebody else to answer; FUSE has the client's name after a dot.
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.glusterfs", "fuse.sshfs"})
@@ -35,7 +37,7 @@ class Mount(NamedTuple):
 class MountTable(tuple[Mount, ...]):
     """All mounts, in the order in which they were made."""
 
-    @functools.cached_property
+    @cached_property
     def tops(self) -> dict[str, Mount]:
         """The mount that is seen at each mount point: later lines lie above earlier ones."""
         return {mount.target: mount for mount in self}
@@ -50,7 +52,7 @@ def read() -> MountTable:
         raise errors.from_os_error(error, "read '/proc/self/mountinfo'") from error
 
 
-@functools.lru_cache(maxsize=2)  # it seldom changes from one call to the next
+@lru_cache(maxsize=2)  # it seldom changes from one call to the next
 def parse(text: bytes) -> MountTable:
     """The table that is written in ``text``."""
     mounts = []

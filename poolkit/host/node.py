@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 
 from poolkit import errors
+from poolkit.lean import pattern
 from poolkit.values import value
 
 ROLES = ("control", "compute", "both")
 """What a host may do: change the shared storage, use its volumes, or both."""
 
 # lvm(8), "VALID NAMES": a tag has up to 1024 of A-Z a-z 0-9 _ + . - / = ! : & #; a host name (RFC 1123) needs few of them.
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}\Z")
+_NAME = pattern(r"[A-Za-z0-9_.-]{1,63}\Z")
 
 
 @value(frozen=True)

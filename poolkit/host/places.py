@@ -7,13 +7,18 @@ the same inode number at once. Nothing on a network file system is touched: of i
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import stat
-from collections.abc import Sequence
-from typing import Any
 
-from poolkit.host.mounts import Mount, is_network, locate, number
+from poolkit.host.mounts import is_network, locate, number
+from poolkit.lean import TYPE_CHECKING, dumps, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from poolkit.host.mounts import Mount
+
 
 _GETVERSION = 0x80087601
 """FS_IOC_GETVERSION of linux/fs.h, _IOR('v', 1, long) of 64 bits: the generation, which tells users of one inode number apart."""
@@ -21,12 +26,12 @@ _GETVERSION = 0x80087601
 
 def note(path: str, mounts: Sequence[Mount]) -> str:
     """What to remember of the directory at ``path``, for :func:`replaced`; an opaque text. ``OSError``."""
-    return json.dumps(_facts(path, mounts))
+    return dumps(_facts(path, mounts))
 
 
 def replaced(noted: str, path: str, mounts: Sequence[Mount]) -> str:
     """Why the directory at ``path`` is not the one that was noted, as the end of a sentence; empty if it is. ``OSError``."""
-    then = json.loads(noted)
+    then = loads(noted)
     now = _facts(path, mounts, then["is"])
     if _same(then["is"], now["is"]):
         return ""

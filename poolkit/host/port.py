@@ -7,27 +7,28 @@ journal, transcripts in tests, redaction of secrets and abort, and no backend kn
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from poolkit import errors
 from poolkit.host.descriptors import write_all
 from poolkit.host.devices import Devices
 from poolkit.host.directory import Directory
 from poolkit.host.files import Files
+from poolkit.lean import TYPE_CHECKING, Event, NamedTuple, contextmanager, suppress
 from poolkit.values import value
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any, BinaryIO, TypeVar
+
     from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
     from poolkit.host.node import Node
     from poolkit.host.undo import Undo
 
-
-T = TypeVar("T")
+    T = TypeVar("T")
 
 
 class Result(NamedTuple):
@@ -69,7 +70,7 @@ class Host:
         self.fault = fault
         self.plan: list[Step] = []
         self.warnings: list[str] = []
-        self.abort = threading.Event()
+        self.abort: threading.Event = Event()
         self.journal: Journal | None = None
         self.on_progress: Callable[[int, int, str], None] | None = None
         self.on_step: Callable[[str], None] | None = None

@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
 from poolkit.host.descriptors import sync_directory, write_at
 from poolkit.host.undo import KINDS, Undo, identity
 from poolkit.host.undo import boot as this_boot
+from poolkit.lean import TYPE_CHECKING, NamedTuple, suppress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     from poolkit.host.journal import Journal
     from poolkit.host.port import Host
 

@@ -8,13 +8,15 @@ twice, or days later when a server is back; every kind below is.
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Sequence
-from typing import Any
-
 from poolkit import errors
+from poolkit.lean import TYPE_CHECKING, cache
 from poolkit.values import value
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from typing import Any
+
 
 KINDS: dict[str, tuple[str, str]] = {
     "run": ("*argv", "run {argv}"),
@@ -188,12 +190,12 @@ def identity(facts: os.stat_result) -> list[int]:
     return [facts.st_dev, facts.st_ino]
 
 
-@functools.cache
+@cache
 def boot() -> str:
     """The identity of this boot of the machine; ``HostError``."""
     path = "/proc/sys/kernel/random/boot_id"
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
+        with open(path, "rb", buffering=0) as file:
+            return file.readall().strip().decode("ascii")
     except OSError as error:
         raise errors.from_os_error(error, f"read '{path}'") from error

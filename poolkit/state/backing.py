@@ -5,9 +5,12 @@ What changes rows works within the transaction that the caller has begun.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from poolkit.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterable, Sequence
+
 
 TABLE = """
 CREATE TABLE backing (

@@ -5,14 +5,24 @@ A block is found by its first name. All functions work within the transaction th
 
 from __future__ import annotations
 
-import sqlite3
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
 
-from poolkit.backend import VolumeInfo
-from poolkit.state import packing
-from poolkit.state.packing import Entry
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    from poolkit.backend import VolumeInfo
+    from poolkit.state import packing
+    from poolkit.state.packing import Entry
+
+    T = TypeVar("T")
+    Rows = Callable[[str, Sequence[Any]], Iterable[Any]]
+else:
+    packing = later(globals(), "packing", "poolkit.state.packing")
 
 
 class Outline(NamedTuple):
@@ -37,12 +47,9 @@ def outline(rows: Iterable[tuple[int, bytes]]) -> Outline:
     return found
 
 
-T = TypeVar("T")
-
 PAGE = 64
 """Blocks that are read at once of a listing that is walked: about 2 MB."""
 
-Rows = Callable[[str, Sequence[Any]], Iterable[Any]]
 """Runs a query and has all its rows, so that nobody who writes waits for the reader."""
 
 # A page begins with the block that holds the last name of the one before: blocks may be divided and joined meanwhile.

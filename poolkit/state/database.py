@@ -15,18 +15,24 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
 
 from poolkit import errors
 from poolkit.host import forks, private
+from poolkit.lean import TYPE_CHECKING, contextmanager, local, suppress
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, TypeVar
 
+    T = TypeVar("T")
+else:
+    import _sqlite3 as sqlite3  # the module without `datetime`, of which nothing is stored
+
+
+VERSION = 7
+"""Of the tables that are in the file: see ``poolkit.state.schema``."""
 PATIENCE = 30.0
 """Seconds that are waited for others who read or write."""
 _COPY = 5.0  # seconds that a copy in memory is read before the file is looked at again
@@ -57,8 +63,9 @@ class _Closer:
 class Database:
     """One SQLite file; a connection per thread and process, made when first needed.
 
-    ``schema`` is a script of statements, ``version`` its number (``user_version``), ``upgrade`` brings a file of an earlier
-    version up to it in one transaction. A file that is no database or is damaged is set aside as ``.damaged``; one with a
+    ``version`` is the number of its tables (``user_version``), and ``upgrade`` brings a file of an earlier version, or a new one,
+    whose version is 0, up to it in one transaction. A file that is no database or is damaged is set aside as ``.damaged``; one
+    with a
     later version is refused. ``fault`` is called around commits, for tests. Reading makes no file, and without ``keep``
     writing does not either. All methods raise ``HostError`` (``NoSpace``, ``PermissionDenied``), and ``Busy`` when others
     take longer than ``PATIENCE``.
@@ -67,15 +74,13 @@ class Database:
     def __init__(
         self,
         path: str,
-        schema: str,
         version: int,
+        upgrade: Callable[[sqlite3.Connection, int], None],
         *,
-        upgrade: Callable[[sqlite3.Connection, int], None] | None = None,
         fault: Callable[[str], None] | None = None,
         keep: bool = True,
     ) -> None:
         self.path = path
-        self._schema = schema
         self._version = version
         self._upgrade = upgrade
         self._fault = fault or _no_fault
@@ -84,7 +89,7 @@ class Database:
 
     def _forget(self) -> None:
         self._pid = os.getpid()
-        self._local = threading.local()
+        self._local = local()
         self._all: dict[int, sqlite3.Connection] = {}
 
     @property
@@ -159,7 +164,7 @@ class Database:
             for db in list(self._all.values()):
                 self._end(db)
             self._drop_memory()
-            self._local = threading.local()
+            self._local = local()
 
     def make(self) -> None:
         """Make the file if it is not there, and read it from now on, not what stood for it in memory."""
@@ -339,10 +344,7 @@ class Database:
                 f"the inventory '{self.path}' was written by a later version of poolkit", hint="use that version"
             )
         if version < self._version:
-            if version and self._upgrade is not None:
-                self._upgrade(db, version)
-            else:
-                execute(db, self._schema)
+            self._upgrade(db, version)
             db.execute(f"PRAGMA user_version={self._version}")
         db.execute("COMMIT")
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from poolkit import errors
 from poolkit.host import private
-from poolkit.state.store import LARGEST, Locations, check_pool_name
+from poolkit.lean import TYPE_CHECKING
+from poolkit.state.store import LARGEST, check_pool_name
 
 if TYPE_CHECKING:
     from poolkit.documents import Flavor
     from poolkit.host.port import Host
+    from poolkit.state.store import Locations
 
 
 class FlavorStore:

@@ -11,23 +11,36 @@ stored for a pool is stored only if its row is still there.
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain
-from typing import NamedTuple
 
 from poolkit import errors
-from poolkit.backend import Recorded, Usage, VolumeInfo
-from poolkit.listing import Known, Listing
-from poolkit.state import backing, blocks, packing, placements, unfinished
-from poolkit.state.backing import Edge
+from poolkit.backend import Recorded, VolumeInfo
+from poolkit.later import later
+from poolkit.lean import TYPE_CHECKING, NamedTuple, contextmanager
 from poolkit.state.database import signed, unsigned
-from poolkit.state.packing import Entry
 from poolkit.state.pools import Pools, Record, is_text
 
-__all__ = ["Edge", "Inventory", "Record"]
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from poolkit import listing
+    from poolkit.backend import Usage
+    from poolkit.listing import Known
+    from poolkit.state import backing, blocks, packing, placements, unfinished
+    from poolkit.state.backing import Edge
+    from poolkit.state.packing import Entry
+else:
+    listing = later(globals(), "listing", "poolkit.listing")
+    blocks = later(globals(), "blocks", "poolkit.state.blocks")
+    packing = later(globals(), "packing", "poolkit.state.packing")
+    placements = later(globals(), "placements", "poolkit.state.placements")
+    backing = later(globals(), "backing", "poolkit.state.backing")
+    unfinished = later(globals(), "unfinished", "poolkit.state.unfinished")
+
+
+__all__ = ["Inventory", "Record"]
 
 _MAX = (1 << 63) - 1
 _NEAR = 20  # blocks on each side: about 10,000 names, which are compared with one in a tenth of a second
@@ -158,7 +171,7 @@ class Inventory(Pools):
     def known(self, record: Record | None) -> tuple[int, Known]:
         """The version of ``record`` and the last listing of its pool, by name."""
         if record is None:
-            return 0, Known.of({})
+            return 0, listing.Known.of({})
         number, version = record.id, record.version  # what has changed since then counts as changed during the scan
         kept = self._kept.get(number)
         if kept is None or kept[0] != version or number in self._hurt:
@@ -167,7 +180,7 @@ class Inventory(Pools):
         return version, self._known(number, kept)
 
     def _known(self, number: int, kept: Kept) -> Known:
-        return Known(*kept[1:], lambda name: self._around(number, name))
+        return listing.Known(*kept[1:], lambda name: self._around(number, name))
 
     def _outline(self, number: int) -> blocks.Outline:
         """The outline of the last listing; damaged blocks are put aside and stay out."""
@@ -227,7 +240,7 @@ class Inventory(Pools):
         at_work: Collection[str] = (),
     ) -> Kept:
         """Store a listing, and that the pool was ``started``. Returns what ``_remember`` takes once that is committed."""
-        found = Listing.of(volumes)
+        found = listing.Listing.of(volumes)
         current = self._present(db, number)
         kept = self._kept.pop(number, None)
         damaged: Collection[int] = ()
@@ -414,7 +427,7 @@ class Inventory(Pools):
     def edges(self, number: int) -> list[Edge]:
         """What the volumes of a pool stand on, by name."""
         query = "SELECT name, said, real, node, missing FROM backing WHERE pool = ? ORDER BY name, said"
-        return [Edge(*row)._replace(missing=bool(row[4])) for row in self._db.rows(query, (number,))]
+        return [backing.Edge(*row)._replace(missing=bool(row[4])) for row in self._db.rows(query, (number,))]
 
     def missing(self, number: int, first: str, last: str | None = None) -> dict[str, list[str]]:
         """The paths that a volume, or all from ``first`` to ``last``, stand on and at which nothing is, by volume."""

@@ -13,21 +13,21 @@ volume can be deleted, so that there is room again.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
-import functools
-import json
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 from poolkit import errors
 from poolkit.host import forks, private
 from poolkit.host.descriptors import read_at, write_at
+from poolkit.lean import TYPE_CHECKING, cache, contextmanager, dumps, loads, local, suppress
 from poolkit.values import value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
 
 GATE = 10.0
 """Seconds that are waited at least for a gate, which is held for milliseconds: longer means a process that was stopped in it."""
@@ -80,9 +80,9 @@ class Locks:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._mine = threading.local()
+        self._mine = local()
 
-    @contextlib.contextmanager
+    @contextmanager
     def work(
         self,
         pool: str,
@@ -100,28 +100,25 @@ class Locks:
         """
         mine = Work(pool, verb, volume, os.getpid(), _user(os.getuid()), time.time(), shared)
         folder = os.path.join(self.directory, _quote(pool))
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(self._held(folder, mine, wait, check))
-            except errors.PermissionDenied:
-                if volume is None or not shared:
-                    raise
-                unlocked = True
-            else:
-                unlocked = False
-            if unlocked:
-                for other, _ in self._alive(folder, gated=False):
-                    if mine.conflicts(other) and not other.ticket:
-                        raise _busy(mine, other)
-                yield None
-                return
-            self._mine.count = getattr(self._mine, "count", 0) + 1
-            try:
-                yield mine
-            finally:
-                self._mine.count -= 1
+        held = False
+        try:
+            with self._held(folder, mine, wait, check):
+                held = True
+                self._mine.count = getattr(self._mine, "count", 0) + 1
+                try:
+                    yield mine
+                finally:
+                    self._mine.count -= 1
+        except errors.PermissionDenied:
+            if held or volume is None or not shared:
+                raise
+        if not held:
+            for other, _ in self._alive(folder, gated=False):
+                if mine.conflicts(other) and not other.ticket:
+                    raise _busy(mine, other)
+            yield None
 
-    @contextlib.contextmanager
+    @contextmanager
     def _held(self, folder: str, mine: Work, wait: float, check: Callable[[], None] | None) -> Iterator[None]:
         began = time.monotonic()
         pause = 0.001
@@ -147,7 +144,7 @@ class Locks:
                         break
                     if fd < 0 and wait > 0:
                         ticket = 1 + max((w.ticket for w, _ in self._alive(folder)), default=0)
-                        with contextlib.suppress(errors.NoSpace):  # it waits without a ticket
+                        with suppress(errors.NoSpace):  # it waits without a ticket
                             path, fd = self._make(folder, mine.waiting(ticket))
                 if check is not None:
                     check()
@@ -165,7 +162,7 @@ class Locks:
                     _remove(path)
                 forks.release(fd)
 
-    @contextlib.contextmanager
+    @contextmanager
     def definitions(self, check: Callable[[], None] | None = None) -> Iterator[None]:
         """The short lock for comparing a definition with all others and writing it; waits, as it is held for milliseconds.
 
@@ -174,13 +171,13 @@ class Locks:
         with self._gate(os.path.join(self.directory, "%definitions"), 0.0, check):
             yield
 
-    @contextlib.contextmanager
+    @contextmanager
     def secrets(self) -> Iterator[None]:
         """The short lock for changing a secret; as :meth:`definitions`."""
         with self._gate(os.path.join(self.directory, "%secrets"), 0.0, None):
             yield
 
-    @contextlib.contextmanager
+    @contextmanager
     def flavors(self) -> Iterator[None]:
         """The short lock for changing a flavor; as :meth:`definitions`."""
         with self._gate(os.path.join(self.directory, "%flavors"), 0.0, None):
@@ -194,7 +191,7 @@ class Locks:
     def forget(self, pool: str) -> None:
         """Remove the folder of a pool that is gone. It stays while anybody works on the pool, and where it cannot be removed."""
         folder = os.path.join(self.directory, _quote(pool))
-        with contextlib.suppress(OSError, errors.PoolkitError):
+        with suppress(OSError, errors.PoolkitError):
             if not os.path.isdir(folder):
                 return
             with self._gate(folder, 0.0, None):
@@ -202,7 +199,7 @@ class Locks:
                     os.unlink(os.path.join(folder, _GATE))
                     os.rmdir(folder)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _gate(self, folder: str, wait: float, check: Callable[[], None] | None) -> Iterator[None]:
         private.check(folder)
         until = time.monotonic() + max(wait, GATE)
@@ -330,7 +327,7 @@ def _is_locked(fd: int) -> bool:
 
 def _remove(path: str) -> None:
     """Remove a work file; one that stays is removed by whoever looks next, since nobody locks it."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.unlink(path)
 
 
@@ -347,7 +344,7 @@ def _try(fd: int) -> bool:
 def _write(fd: int, work: Work) -> None:
     """Say who works. A full disk may refuse these bytes: the lock alone stands for work on the whole pool then."""
     facts = {name: getattr(work, name) for name in Work.__annotations__}
-    data = json.dumps(facts).encode()
+    data = dumps(facts).encode()
     try:
         os.ftruncate(fd, 0)
         write_at(fd, data, 0)
@@ -363,7 +360,7 @@ def _unknown(folder: str, name: str) -> Work:
 
 def _read(fd: int) -> Work | None:
     try:
-        facts: dict[str, Any] = json.loads(read_at(fd, 65536, 0))
+        facts: dict[str, Any] = loads(read_at(fd, 65536, 0))
         return Work(**facts)
     except (ValueError, TypeError):
         return None
@@ -378,7 +375,7 @@ def _quote(name: str) -> str:
     return "%" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
-@functools.cache
+@cache
 def _user(uid: int) -> str:
     try:
         import pwd

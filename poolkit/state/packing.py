@@ -6,15 +6,17 @@ then JSON with the names and what else is not a number.
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
 
 from poolkit.backend import VolumeInfo
+from poolkit.lean import TYPE_CHECKING, dumps, loads, lru_cache, partial
 from poolkit.listing import NUMBERS, PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
 
 SIZE = 256
 """Volumes in a new block; one that has grown to twice that is split."""
@@ -22,7 +24,7 @@ SIZE = 256
 _COUNT = struct.Struct("<I")
 _SUM = struct.Struct("<I")
 _LIMIT = 1 << 63
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_encode = partial(dumps, separators=(",", ":"))
 
 
 class Damaged(Exception):
@@ -158,7 +160,7 @@ def _place(n: int) -> int:
 
 def _words(block: bytes) -> list[Any]:
     """The names, and what ``_volume`` needs."""
-    found: list[Any] = json.loads(block[_place(_COUNT.unpack_from(block)[0]) :])
+    found: list[Any] = loads(block[_place(_COUNT.unpack_from(block)[0]) :])
     return found
 
 

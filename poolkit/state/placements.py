@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
 
-from poolkit.backend import VolumeInfo
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.state.database import signed, unsigned
 
 if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from poolkit.backend import VolumeInfo
     from poolkit.state.database import Database
 
 TABLE = """

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
 
 from poolkit import errors
-from poolkit.state import schema
-from poolkit.state.database import Database
+from poolkit.lean import TYPE_CHECKING, NamedTuple, contextmanager
+from poolkit.state.database import VERSION, Database
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class Record(NamedTuple):
@@ -50,11 +50,17 @@ MARKS = 64
 """Marks of operations that have ended which are kept: each new one asks for those beyond whether their journals are gone."""
 
 
+def _bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
+    from poolkit.state import schema  # for the first verb of a root or a version alone
+
+    schema.bring_up_to_date(db, version)
+
+
 class Pools:
     """What the inventory knows of pools, and its file; see :class:`poolkit.state.inventory.Inventory`. ``HostError``."""
 
     def __init__(self, path: str, *, fault: Callable[[str], None] | None = None, keep: bool = True) -> None:
-        self._db = Database(path, schema.SCHEMA, schema.VERSION, upgrade=schema.upgrade, fault=fault, keep=keep)
+        self._db = Database(path, VERSION, _bring_up_to_date, fault=fault, keep=keep)
         self._ended: set[str] = set()  # operations whose marks are not needed any more
 
     @property
@@ -140,6 +146,8 @@ class Pools:
 
         It may be that of another file system: only the path tells. An index query, however many pools are active.
         """
+        from poolkit.state import schema
+
         query = (
             f"SELECT name, target, type FROM pools WHERE active AND {schema.INODE} = json_extract(?, '$') AND boot = ?"  # noqa: S608
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-
+from poolkit.lean import TYPE_CHECKING
 from poolkit.state import backing, packing, placements, unfinished
 from poolkit.state.database import execute
 
-VERSION = 7
+if TYPE_CHECKING:
+    import sqlite3
+
+
 INODE = "CASE WHEN json_valid(storage) THEN json_extract(storage, '$.is[1]') END"
 """The inode number of the directory that an active pool was started with, as ``poolkit.host.places`` notes it."""
 _DIRECTORY = f"CREATE INDEX pools_directory ON pools ({INODE}) WHERE active;\n"
@@ -72,8 +74,14 @@ CREATE INDEX pools_real ON pools (real) WHERE real IS NOT NULL;
 _FROM_3 = "ALTER TABLE pools ADD COLUMN measured INTEGER NOT NULL DEFAULT 0;" + backing.TABLE
 
 
-def upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Bring an inventory of an earlier version up to date; run state, listings and recorded formats stay."""
+def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
+    """Make the tables of a new file, whose version is 0, or change those of an earlier version.
+
+    Run state, listings and recorded formats stay.
+    """
+    if not version:
+        execute(db, SCHEMA)
+        return
     if version == 1:
         db.create_function("sealed", 1, packing.seal, deterministic=True)
         # The number that the sequence starts with comes first, and the rows that keep theirs are below it or do not matter.

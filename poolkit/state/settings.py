@@ -15,10 +15,13 @@ Nothing of it stands in definitions, since those are the same on all hosts.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from poolkit import errors
 from poolkit.host import node, private
+from poolkit.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _LARGEST = 64 << 10  # bytes
 _TABLES = {"node": ("name", "role"), "xapi": ("url", "username", "secret", "certificate", "fingerprint")}

@@ -15,13 +15,18 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
 
 from poolkit import errors
 from poolkit.host import private
-from poolkit.host.port import Host
+from poolkit.lean import TYPE_CHECKING
 from poolkit.values import value
 from poolkit.xmlmap.quote import name_fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poolkit.host.port import Host
+
 
 _SUFFIX = ".xml"
 LARGEST = 1 << 20  # bytes of a definition; the reader's own limit
@@ -100,7 +105,9 @@ def check_pool_name(name: str) -> str:
     """
     if not name:
         raise errors.InvalidArgument("a pool needs a name")
-    shown = name[:60].encode("unicode_escape").decode("ascii")
+    shown = name[:60]
+    if not (name.isascii() and name.isprintable()) or "\\" in name:
+        shown = shown.encode("unicode_escape").decode("ascii")
     try:
         size = len(name.encode("utf-8"))
     except UnicodeEncodeError:

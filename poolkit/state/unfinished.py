@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from poolkit.backend import Transfer
+from poolkit.lean import TYPE_CHECKING, NamedTuple, dumps
 
 if TYPE_CHECKING:
+    import sqlite3
+    from typing import Any
+
+    from poolkit.backend import Transfer
     from poolkit.state.database import Database
 
 TABLE = """
@@ -55,7 +55,7 @@ class Mark(NamedTuple):
 
 def told(identity: Any) -> str:
     """What a backend says of a volume's identity, as text."""
-    return json.dumps(identity, default=str)
+    return dumps(identity, default=str)
 
 
 def drop(db: sqlite3.Connection, key: str) -> None:

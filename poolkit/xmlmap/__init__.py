@@ -7,9 +7,8 @@ What is needed only now and then (reader, writer, schemas) is imported when firs
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+from .. import lean
+from ..lean import TYPE_CHECKING
 from .element import (
     REQUIRED,
     Effect,
@@ -25,6 +24,8 @@ from .element import (
 )
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..errors import InvalidDefinition, Problem
     from .grammar import files, relaxng, rng_validator, xsd, xsd_validator
     from .reader import DEFAULT_LIMITS, Limits
@@ -54,10 +55,12 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    module = _LAZY.get(name)
-    if module is None:
+    place = _LAZY.get(name)
+    if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(module if module[0] == "." else f".{module}", __name__), name)
+    above, _, _ = __name__.rpartition(".")
+    full = f"{above}.{place[2:]}" if place[0] == "." else f"{__name__}.{place}"
+    value = globals()[name] = getattr(lean.module(full), name)
     return value
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
+from ..lean import TYPE_CHECKING
 from .element import Element
 from .quote import quoted, unwritable
 from .tree import compile_class
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 
 def faults(value: Element, path: str = "") -> Iterator[str]:
@@ -26,13 +28,13 @@ def faults(value: Element, path: str = "") -> Iterator[str]:
                     yield f"{place}: {quoted(one)} {why}"
     if node.rest is not None:
         for text in getattr(value, node.rest.name):
-            found = unwritable(text)
+            found = unwritable.search(text)
             if found:
                 yield f"{path}/{node.rest.path}: holds the character U+{ord(found[0]):04X}, which XML cannot hold"
 
 
 def _fault(simple: Any, text: str) -> str:
-    found = unwritable(text)
+    found = None if text.isprintable() else unwritable.search(text)
     if found is not None and not "\x00" <= found[0] <= "\x9f":
         return f"holds the character U+{ord(found[0]):04X}, which XML cannot hold"
     try:

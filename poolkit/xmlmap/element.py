@@ -12,14 +12,16 @@ here a class costs some 20 us and its methods are compiled when first used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from ..lean import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from typing import dataclass_transform
+    from collections.abc import Callable, Iterator
+    from typing import Any, ClassVar, TypeVar, dataclass_transform
 
     from .rules import Rule
     from .simple import Simple
+
+    E = TypeVar("E", bound="Element")
 else:
 
     def dataclass_transform(**_: Any) -> Callable[[Any], Any]:
@@ -30,7 +32,7 @@ else:
 REQUIRED: Any = type("Required", (), {"__repr__": lambda _: "REQUIRED", "__slots__": ()})()
 """The default of a field that has none."""
 
-E = TypeVar("E", bound="Element")
+
 Effect = Literal["acted", "kept", "reported"]
 
 

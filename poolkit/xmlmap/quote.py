@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from ..lean import pattern
 
 LONGEST = 200  # characters of a document that an error message quotes at most
 
@@ -39,7 +39,7 @@ def suggestion(word: str, known: list[str]) -> str:
 
 # What XML 1.0 cannot hold and the controls that no document takes; tab and line ends are up to each type.
 _UNWRITABLE = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff"
-unwritable = re.compile(f"[{_UNWRITABLE}]").search
+unwritable = pattern(f"[{_UNWRITABLE}]")
 
 
 def name_fault(text: str) -> str:
@@ -48,7 +48,7 @@ def name_fault(text: str) -> str:
         return ""
     if any(c < " " or "\x7f" <= c <= "\x9f" for c in text):
         return "it contains a control character"
-    found = unwritable(text)
+    found = unwritable.search(text)
     if found is None:
         return ""
     if "\ud800" <= found[0] <= "\udfff":

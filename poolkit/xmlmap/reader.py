@@ -8,16 +8,23 @@ elements need to be kept verbatim.
 from __future__ import annotations
 
 import pyexpat
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from ..errors import Problem
+from ..lean import TYPE_CHECKING, NamedTuple
 from ..units import LIMIT, factor
-from .element import REQUIRED, Element
+from .element import REQUIRED
 from .quote import quoted, shown, suggestion
 from .simple import BLANK, Unit
 from .source import Source
-from .tree import Node, Use, compile_class
+from .tree import compile_class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .element import Element
+    from .tree import Node, Use
+
 
 MEBIBYTE = 1 << 20
 LARGEST = 16 * MEBIBYTE  # what the limit of a document can be raised to

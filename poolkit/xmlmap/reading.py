@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
 
 from ..errors import InvalidArgument, InvalidDefinition, Problem
+from ..lean import TYPE_CHECKING
 from .element import Element
 from .quote import quoted, shown
-from .reader import DEFAULT_LIMITS, LARGEST, Limits, Part, _Reader
+from .reader import DEFAULT_LIMITS, LARGEST, _Reader
 from .tree import tag_table
 
-E = TypeVar("E", bound=Element)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeVar
+
+    from .reader import Limits, Part
+
+    E = TypeVar("E", bound=Element)
 
 
 def read(
@@ -107,7 +112,8 @@ def given(
                 hint = "text is read as a document; give the path of one as pathlib.Path"
         try:
             classes = [kind] if candidates is None else candidates(data)
-            return cast("E", read(data, classes, filename=filename, strict=strict))
+            found: E = read(data, classes, filename=filename, strict=strict)
+            return found
         except InvalidDefinition as error:
             error.hint = error.hint or hint
             raise

@@ -6,10 +6,14 @@ tuple of words still allowed). RELAX NG has no conditions, so it gets a choice o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from ..lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Variant = Mapping[str, "Change"]
 
 Change = str | tuple[str, ...]
-Variant = Mapping[str, Change]
 
 
 class Rule:

@@ -6,22 +6,28 @@ integer range or a list of words. ``expected`` is what an error message asks for
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any
-
 from .. import units
+from ..lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 
 # Control characters have no place in a name or path of a definition: they would reach terminals and logs.
 CONTROL = "\t\n\r\x7f-\x9f"
-_PYTHON_CONTROL = "\x00-\x1f\x7f-\x9f"
+_PYTHON_CONTROL = "\x00-\x1f\x7f-\x9f"  # as _has_control has it
 BLANK = " \t\r\n"  # XML's white space, which is less than Python's
 
 
 class Simple:
-    """One simple type. ``words`` and ``low``/``high`` narrow ``pattern``; an empty pattern with words means the words."""
+    """One simple type. ``words`` and ``low``/``high`` narrow ``pattern``; an empty pattern with words means the words.
 
-    __slots__ = ("_match", "collapse", "expected", "form", "high", "low", "name", "pattern", "to", "words")
+    ``surely`` tells a text that fits the pattern for certain, as nearly every one does, without a regular expression: loading
+    ``re`` and compiling some takes longer than reading a document. Where it says no, the pattern decides.
+    """
+
+    __slots__ = ("_match", "collapse", "expected", "form", "high", "low", "name", "pattern", "surely", "to", "words")
 
     def __init__(
         self,
@@ -35,10 +41,11 @@ class Simple:
         collapse: bool = True,
         to: Callable[[str], Any] | None = None,
         form: Callable[[Any], str] | None = None,
+        surely: Callable[[str], bool] | None = None,
     ) -> None:
         self.name, self.pattern, self.expected, self.words = name, pattern, expected, words
         self.low, self.high, self.collapse = low, high, collapse
-        self.to, self.form = to, form
+        self.to, self.form, self.surely = to, form, surely
         self._match: Callable[[str], object] | None = None
         if words and not expected:
             self.expected = "one of " + ", ".join(words)
@@ -50,15 +57,13 @@ class Simple:
         if self.words:
             if text not in self.words:
                 raise ValueError(f"is not {self.expected}")
-        else:
+        elif self.surely is None or not self.surely(text):
             if self._match is None:
+                import re
+
                 self._match = re.compile(self.pattern.replace(CONTROL, _PYTHON_CONTROL)).fullmatch
             if self._match(text) is None:
-                if (
-                    CONTROL in self.pattern
-                    and "control" not in self.expected
-                    and re.search(f"[{_PYTHON_CONTROL}]", text)
-                ):
+                if CONTROL in self.pattern and "control" not in self.expected and _has_control(text):
                     raise ValueError(f"is not {self.expected}: it has a control character, such as a newline")
                 raise ValueError(f"is not {self.expected}")
         if self.low is not None and len(text.lstrip("+-0")) > 20:  # more digits than 2^64 has; int() is slow then
@@ -69,6 +74,34 @@ class Simple:
         ):
             raise ValueError(f"is not {self.expected}")
         return value
+
+
+def _has_control(text: str) -> bool:
+    return any(c < " " or "\x7f" <= c <= "\x9f" for c in text)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and text.strip(" ") != ""
+
+
+def _is_plain_name(text: str) -> bool:
+    return text.isprintable() and text[:1] not in (" ", ".", "") and "/" not in text
+
+
+def _is_plain_path(text: str) -> bool:
+    return text[:1] == "/" and text.isprintable()
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _is_plain_mode(text: str) -> bool:
+    return len(text) == 4 and text[0] == "0" and not text.strip("01234567")
+
+
+def _is_plain_uuid(text: str) -> bool:
+    return [len(part) for part in text.split("-")] == [8, 4, 4, 4, 12] and not text.strip("0123456789abcdef-")
 
 
 def choice(*words: str) -> Simple:
@@ -109,7 +142,11 @@ def _number(text: str) -> int:
 
 
 Text = Simple(
-    "text", pattern=f" *[^ {CONTROL}][^{CONTROL}]*", expected="a text without control characters", collapse=False
+    "text",
+    pattern=f" *[^ {CONTROL}][^{CONTROL}]*",
+    expected="a text without control characters",
+    collapse=False,
+    surely=_is_plain,
 )
 Free = Simple("free", pattern=f"[ \t\n\r]*[^ {CONTROL}][^\x7f-\x9f]*", expected="a text", collapse=False)
 Name = Simple(
@@ -117,6 +154,7 @@ Name = Simple(
     pattern=f" *[^ /{CONTROL}][^/{CONTROL}]*",
     expected="a name (no '/', no control characters)",
     collapse=False,
+    surely=_is_plain_name,
 )
 Dataset = Simple(
     "dataset",
@@ -137,6 +175,7 @@ VolumeName = Simple(
     ),
     expected="a file name (no '/', no control characters, not '.' or '..')",
     collapse=False,
+    surely=_is_plain_name,
 )
 AbsPath = Simple(
     "absPath",
@@ -144,6 +183,7 @@ AbsPath = Simple(
     expected="an absolute path (it starts with '/')",
     collapse=False,
     to=_clean_path,
+    surely=_is_plain_path,
 )
 Path = Simple(
     "path",
@@ -151,18 +191,26 @@ Path = Simple(
     expected="a path",
     collapse=False,
     to=_clean_path,
+    surely=_is_plain,
 )
 UInt = Simple(
-    "uint", pattern=r"\+?[0-9]+", low=0, high=2**32 - 1, expected="a whole number from 0 to 4294967295", to=int
-)
-ULong = Simple("ulong", pattern=r"\+?[0-9]+", low=0, high=units.LIMIT, expected="a whole number below 2^64", to=int)
+    "uint", pattern=r"\+?[0-9]+", low=0, high=2**32 - 1, expected="a whole number from 0 to 4294967295", to=int,
+    surely=_is_digits,
+)  # fmt: skip
+ULong = Simple(
+    "ulong", pattern=r"\+?[0-9]+", low=0, high=units.LIMIT, expected="a whole number below 2^64", to=int,
+    surely=_is_digits,
+)  # fmt: skip
 Size = Simple(
-    "size", pattern=r"\+?[0-9]+", low=0, high=units.LIMIT, expected="a size: a whole number below 2^64", to=int
-)
+    "size", pattern=r"\+?[0-9]+", low=0, high=units.LIMIT, expected="a size: a whole number below 2^64", to=int,
+    surely=_is_digits,
+)  # fmt: skip
+_UNITS = frozenset({"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"})  # as they are mostly written
 Unit = Simple(
     "unit",
     pattern="([bB]([yY][tT][eE][sS]?)?)?|([kKmMgGtTpPeE]([iI]?[bB])?)",
     expected="a unit: bytes, KiB, MiB, GiB, TiB, PiB, EiB or KB, MB, GB, TB, PB, EB",
+    surely=_UNITS.__contains__,
 )
 Port = Simple("port", pattern=r"-?[0-9]+", low=-1, high=65535, expected="a port from -1 to 65535", to=int)
 Mode = Simple(
@@ -171,6 +219,7 @@ Mode = Simple(
     expected="an octal mode from 0 to 0777",
     to=_octal,
     form=lambda value: f"0{value:o}",
+    surely=_is_plain_mode,
 )
 Owner = Simple(
     "owner",
@@ -179,12 +228,14 @@ Owner = Simple(
     high=2**32 - 1,
     expected="a numeric user or group id, or -1 for none",
     to=_owner,
+    surely=_is_digits,
 )
 Uuid = Simple(
     "uuid",
     pattern=r"([ \-]*[0-9a-fA-F]{2}){16}",
     expected="a UUID (32 hexadecimal digits)",
     to=_uuid,
+    surely=_is_plain_uuid,
 )
 YesNo = Simple("yesNo", words=("yes", "no"), to=lambda text: text == "yes", form=lambda value: "yes" if value else "no")
 Stamp = Simple("timestamp", pattern=r"[0-9]+(\.[0-9]{1,9})?", expected="seconds with up to nine decimals")

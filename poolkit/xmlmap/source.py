@@ -5,11 +5,11 @@ The reader remembers byte offsets only; lines, columns and the places of attribu
 
 from __future__ import annotations
 
-import re
+from ..lean import pattern
 
 _FIRST = 1 << 16  # bytes of a document in which its root begins, or it is not seen
 # What was passed over is not tried in other parts: of n blanks there would be 2**n.
-_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?(?>\s+|<\?.*?\?>|<!--.*?-->)*+<([A-Za-z_][\w.:-]*)", re.DOTALL)
+_ROOT = pattern(rb"(?s:(?:\xef\xbb\xbf)?(?>\s+|<\?.*?\?>|<!--.*?-->)*+<([A-Za-z_][\w.:-]*))")
 
 
 def root(data: bytes) -> tuple[str, int]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-import typing
-from typing import Any
 
-from .element import REQUIRED, Element, ElementMeta, Field
+from ..lean import TYPE_CHECKING, Literal
+from .element import REQUIRED, ElementMeta
 from .simple import Simple, choice, of_hint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from .element import Element, Field
+
 
 Flag: Any = Simple("flag", expected="an empty element")
 """The type of a ``bool`` that is true when its (empty) element is there."""
@@ -31,16 +37,15 @@ class Use:
         hint = _evaluate(field)
         self.field, self.name = field, field.name
         self.optional = self.many = False
-        parts = typing.get_args(hint)
+        parts = getattr(hint, "__args__", ())
         if type(None) in parts:
             self.optional = True
             rest = tuple(part for part in parts if part is not type(None))
-            hint = rest[0] if len(rest) == 1 else typing.Union[rest]  # noqa: UP007
-            parts = typing.get_args(hint)
-        if typing.get_origin(hint) is tuple and not isinstance(field.type, Words):
+            hint, parts = (rest[0], getattr(rest[0], "__args__", ())) if len(rest) == 1 else (None, rest)
+        if getattr(hint, "__origin__", None) is tuple and not isinstance(field.type, Words):
             self.many = True
             hint = parts[0]
-            parts = typing.get_args(hint)
+            parts = getattr(hint, "__args__", ())
         self.classes: tuple[type[Element], ...] = ()
         self.simple: Any = None
         if isinstance(hint, ElementMeta):
@@ -61,7 +66,13 @@ def _evaluate(field: Field) -> Any:
     text = field.owner.__annotations__[field.name]
     if not isinstance(text, str):
         return text
-    return eval(text, {**vars(typing), **vars(sys.modules[field.owner.__module__])})  # noqa: S307
+    space = vars(sys.modules[field.owner.__module__])
+    try:
+        return eval(text, {"Any": object, "Literal": Literal, **space})  # noqa: S307
+    except NameError:  # a module of somebody else's may have names of typing for type checkers alone
+        import typing
+
+        return eval(text, {**vars(typing), **space})  # noqa: S307
 
 
 class Node:
@@ -195,7 +206,7 @@ def _place(cls: type[Element], root: Node, use: Use) -> None:
             node.text = use
 
 
-def tag_table(classes: typing.Iterable[type]) -> dict[str, dict[str, type[Element]]]:
+def tag_table(classes: Iterable[type]) -> dict[str, dict[str, type[Element]]]:
     """Root element -> value of ``type`` -> class. Raises ``TypeError`` for two classes that claim one document."""
     table: dict[str, dict[str, type[Element]]] = {}
     for cls in classes:

@@ -6,19 +6,28 @@ and every indentation a constant: a volume with 25 values takes some 10 us.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any
+from ..lean import TYPE_CHECKING, pattern
+from .tree import Flag, Node, Words, compile_class
 
-from .element import Element
-from .simple import Simple
-from .tree import Flag, Node, Use, Words, compile_class
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable
+    from typing import Any
+
+    from .element import Element
+    from .simple import Simple
+    from .tree import Use
+
 
 # What XML 1.0 cannot carry, and the C1 controls, which it can but no terminal should get.
-_SPECIAL = re.compile("[&<>'\"\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]").search
-_EACH = re.compile("[&<>'\"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_BLANKS = re.compile("[\t\n\r]")
+_EACH = pattern("[&<>'\"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_BLANKS = pattern("[\t\n\r]")
 _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;"}
+
+
+def _is_plain(text: str) -> bool:
+    # Nothing that has to be written in another way is printable but for these five.
+    return text.isprintable() and not ("&" in text or "<" in text or ">" in text or "'" in text or '"' in text)
 
 
 def _one(match: re.Match[str]) -> str:
@@ -28,14 +37,14 @@ def _one(match: re.Match[str]) -> str:
 
 def escape(text: str) -> str:
     """``text`` for element content. A character that XML or a terminal cannot take becomes ``\\xNN`` or ``\\uNNNN``."""
-    if _SPECIAL(text) is None:
+    if _is_plain(text):
         return text
     return _EACH.sub(_one, text).replace("\r", "&#13;")
 
 
 def escape_attribute(text: str) -> str:
     """As ``escape``; tabs and line ends become references, because a parser turns them into spaces otherwise."""
-    if _SPECIAL(text) is None:
+    if _is_plain(text):
         return text
     return _BLANKS.sub(lambda match: f"&#{ord(match[0])};", _EACH.sub(_one, text))
 

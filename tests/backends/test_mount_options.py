@@ -7,7 +7,7 @@ import re
 import pytest
 
 from poolkit import errors
-from poolkit.families import mountoptions, servers
+from poolkit.families import mounting, mountoptions, servers
 
 ALLOWED = [
     ("ext4", "noatime"), ("ext4", "commit=10"), ("ext4", "data=writeback"), ("ext4", "errors=remount-ro"), ("xfs", "inode64"),
@@ -103,7 +103,7 @@ def test_the_sentences() -> None:
 def test_no_allowed_option_undoes_the_safe_ones() -> None:
     for names in mountoptions.reference().values():
         assert not [name for name in names if mountoptions.danger(name)]
-    assert mountoptions.SAFE == ("nosuid", "nodev", "noexec")
+    assert mounting.SAFE == ("nosuid", "nodev", "noexec")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from poolkit.backend import Recorded, Usage, VolumeInfo
 from poolkit.engine import Engine
 from poolkit.engine.health import examine
 from poolkit.host import forks
-from poolkit.state import packing, schema
+from poolkit.state import packing
+from poolkit.state.database import VERSION
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import GATE, Locks
 from tests.inventories import OLDEST, age
@@ -96,7 +97,7 @@ def _shape(path: Path) -> set[tuple[Any, ...]]:
     return {*named, *columns}
 
 
-@pytest.mark.parametrize("version", range(1, schema.VERSION))
+@pytest.mark.parametrize("version", range(1, VERSION))
 def test_an_inventory_of_any_earlier_version_becomes_one_of_this(version: int, tmp_path: Path) -> None:
     old, new = tmp_path / "old.sqlite", tmp_path / "new.sqlite"
     Inventory(str(new)).make()

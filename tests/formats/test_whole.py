@@ -9,6 +9,7 @@ import os
 import random
 import struct
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -338,5 +339,5 @@ def test_a_disk_that_fails_is_an_answer() -> None:
 
 def test_every_format_with_tables_has_a_walk() -> None:
     for name in formats._TABLES:
-        module = formats.import_module("poolkit.formats." + formats._WALKS.get(name, name))
+        module = import_module("poolkit.formats." + formats._WALKS.get(name, name))
         assert callable(module.tables)

@@ -18,7 +18,7 @@ from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.engine.volume import Volume
 from poolkit.host import Host
-from poolkit.state.schema import VERSION
+from poolkit.state.database import VERSION
 from poolkit.state.unfinished import Mark
 from tests.inventories import age
 

@@ -20,7 +20,8 @@ from poolkit.engine.volume import Volume
 from poolkit.host import Host
 from poolkit.listing import Listing
 from poolkit.state import backing
-from poolkit.state.inventory import Edge, Inventory
+from poolkit.state.backing import Edge
+from poolkit.state.inventory import Inventory
 from tests.inventories import age
 from tests.volumes.conftest import MIB, make, new_pool, put, xml
 

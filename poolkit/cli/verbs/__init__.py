@@ -7,8 +7,7 @@ session alone. A table is loaded when one of its verbs is looked for, so that a 
 
 from __future__ import annotations
 
-from importlib import import_module
-
+from poolkit import lean
 from poolkit.cli.verbs.verb import Verb
 
 __all__ = ["GROUPS", "Verb", "find", "verbs", "words"]
@@ -48,5 +47,5 @@ def words() -> list[str]:
 
 
 def _table(group: str) -> tuple[Verb, ...]:
-    found: tuple[Verb, ...] = import_module(f"poolkit.cli.verbs.{group}").VERBS
+    found: tuple[Verb, ...] = lean.module(f"poolkit.cli.verbs.{group}").VERBS
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from poolkit.cli.arguments import data, flag, option
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 
-from poolkit.cli.arguments import Argument, data, flag, option
+if TYPE_CHECKING:
+    from poolkit.cli.arguments import Argument
 
 
 class Verb(NamedTuple):
