@@ -11,10 +11,8 @@ import time
 
 from poolkit import errors
 from poolkit.host.descriptors import write_all
-from poolkit.host.devices import Devices
 from poolkit.host.directory import Directory
-from poolkit.host.files import Files
-from poolkit.lean import TYPE_CHECKING, Event, NamedTuple, contextmanager, suppress
+from poolkit.lean import TYPE_CHECKING, Event, NamedTuple, cached_property, contextmanager, suppress
 from poolkit.values import value
 
 if TYPE_CHECKING:
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, BinaryIO, TypeVar
 
+    from poolkit.host.devices import Devices
+    from poolkit.host.files import Files
     from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
     from poolkit.host.node import Node
@@ -80,9 +80,6 @@ class Host:
         self.on_enlist: Callable[[Any, os.stat_result], None] | None = None
         self.on_secret: Callable[[str, str | None, str | None], bytes] | None = None
         self.on_node: Callable[[], Node] | None = None
-        self.files = Files(self)
-        self.devices = Devices()
-        """What the kernel says of disks, and their nodes."""
         self._shared: dict[Any, Any] = {}
         self._secrets: list[str] = []
         self._programs: dict[str, str] = {}
@@ -93,6 +90,20 @@ class Host:
         """Programs of pool types that need no character set; see :class:`~poolkit.backend.Backend`."""
         self.children: list[Any] = []
         """Processes that wait for work that may hang (``poolkit.host.worker``)."""
+
+    @cached_property
+    def files(self) -> Files:
+        """Files and folders: making, changing and removing them, with an undo."""
+        from poolkit.host.files import Files  # which a look at pools does without, as it does without devices
+
+        return Files(self)
+
+    @cached_property
+    def devices(self) -> Devices:
+        """What the kernel says of disks, and their nodes."""
+        from poolkit.host.devices import Devices
+
+        return Devices()
 
     def close(self) -> None:
         """End the processes that wait for work. Repeatable; the next work starts new ones."""

@@ -78,10 +78,14 @@ class Field:
     unit: str
     foreign: bool
 
-    def __init__(self, path: str, **facts: Any) -> None:
-        self.path = path
-        for key, value in facts.items():
-            setattr(self, key, value)
+    def __init__(
+        self, path: str, type: Simple | None, default: Any, doc: str, since: str, effect: Effect | None, min: int,
+        max: int | None, reported: bool, beside: bool, always: bool, skip: Any, fallback: Any, source: str, unit: str,
+        foreign: bool,
+    ) -> None:  # fmt: skip
+        self.path, self.type, self.default, self.doc, self.since, self.effect = path, type, default, doc, since, effect
+        self.min, self.max, self.reported, self.beside, self.always = min, max, reported, beside, always
+        self.skip, self.fallback, self.source, self.unit, self.foreign = skip, fallback, source, unit, foreign
 
     @property
     def compare(self) -> bool:
@@ -129,22 +133,7 @@ def xml(
     ``doc`` is a sentence for the reference, ``since`` libvirt's version.
     """
     return Field(
-        path,
-        type=type,
-        default=default,
-        doc=doc,
-        since=since,
-        effect=effect,
-        min=min,
-        max=max,
-        reported=reported,
-        beside=beside,
-        always=always,
-        skip=skip,
-        fallback=fallback,
-        source=source,
-        unit=unit,
-        foreign=False,
+        path, type, default, doc, since, effect, min, max, reported, beside, always, skip, fallback, source, unit, False
     )
 
 

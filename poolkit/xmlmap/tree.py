@@ -62,17 +62,26 @@ class Use:
         return self.field.default is REQUIRED and not self.field.source
 
 
+_COMMON: dict[str, Any] = {
+    "str": str, "str | None": str | None, "int": int, "int | None": int | None, "bool": bool, "bool | None": bool | None,
+    "tuple[str, ...]": tuple[str, ...],
+}  # fmt: skip
+
+
 def _evaluate(field: Field) -> Any:
     text = field.owner.__annotations__[field.name]
     if not isinstance(text, str):
         return text
+    found = _COMMON.get(text)  # most fields have one of these
+    if found is not None:
+        return found
     space = vars(sys.modules[field.owner.__module__])
     try:
-        return eval(text, {"Any": object, "Literal": Literal, **space})  # noqa: S307
+        return eval(text, {"Any": object, "Literal": Literal}, space)  # noqa: S307
     except NameError:  # a module of somebody else's may have names of typing for type checkers alone
         import typing
 
-        return eval(text, {**vars(typing), **space})  # noqa: S307
+        return eval(text, {**vars(typing)}, space)  # noqa: S307
 
 
 class Node:

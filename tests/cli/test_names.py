@@ -70,6 +70,67 @@ def test_what_is_not_needed_is_not_loaded(statement: str, unwanted: str, tmp_pat
     assert done.returncode == 0, done.stderr
 
 
+_LOADED = """
+import atexit, sys
+told, before = sys.argv.pop(1), set(sys.modules)
+def tell():
+    with open(told, "w") as file:
+        file.write(" ".join(set(sys.modules) - before))
+atexit.register(tell)
+from poolkit.cli import main
+main()
+"""
+_NO_NEED = {
+    *_NEVER.split(),
+    *"typing re enum contextlib json signal threading datetime collections.abc pathlib tempfile shutil random uuid".split(),
+    *"argparse logging tomllib sqlite3 importlib ctypes warnings copyreg difflib traceback string textwrap".split(),
+}
+"""Of the standard library: with each of them a frequent verb takes up to two thirds of an empty Python longer."""
+_NOT_OF_OURS = {
+    *"poolkit.host.worker poolkit.host.journal poolkit.host.rollback poolkit.state.schema poolkit.engine.cloning".split(),
+    *"poolkit.schemas poolkit.xmlmap.grammar poolkit.families.mountoptions poolkit.cli.progress".split(),
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "most", "more"),
+    [
+        (["list"], 60, ""),
+        (["info", "p"], 61, ""),
+        (["dumpxml", "p"], 62, ""),
+        (["vol-list", "p"], 68, ""),
+        (["vol-info", "v", "p"], 80, "poolkit.host.journal poolkit.host.rollback"),
+        (["vol-create-as", "p", "w", "1MiB"], 88, "ctypes poolkit.host.journal poolkit.host.rollback"),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else "",
+)
+def test_a_frequent_verb_loads_little(words: list[str], most: int, more: str, tmp_path: Path) -> None:
+    """What ``python -m benchmarks startup`` measures, held without a clock; ``most`` is a bound on poolkit's own modules.
+
+    Who needs another module on such a way: see whether it can be loaded later (``poolkit.later``, or an import in the function),
+    and whether ``poolkit.lean`` has what is taken of the library, before the bound is raised.
+    """
+    root = tmp_path / "root"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+
+    def command(*words: str) -> list[str]:
+        told = tmp_path / "told"
+        argv = [sys.executable, "-c", _LOADED, told, "--root", root, *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
+        assert done.returncode == 0, done.stderr
+        return told.read_text().split()
+
+    (tmp_path / "t").mkdir()
+    command("define-as", "p", "dir", "--target", str(tmp_path / "t"))
+    command("start", "p")
+    command("vol-create-as", "p", "v", "1MiB")
+    loaded = command(*words)
+    ours = [name for name in loaded if name.split(".")[0] == "poolkit"]
+    unwanted = (_NO_NEED | _NOT_OF_OURS) - {*more.split()}
+    assert sorted(unwanted.intersection(loaded)) == []
+    assert len(ours) <= most, sorted(ours)
+
+
 def test_a_command_ends_as_any_program_does(tmp_path: Path) -> None:
     """What was registered for the end runs, all output is there, and the status is the command's."""
     script = "import atexit; atexit.register(print, 'the end'); from poolkit.cli import main; main(); print('never')"
