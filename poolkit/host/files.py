@@ -31,7 +31,10 @@ class Port(Protocol):
 
     dry_run: bool
     fault: Callable[[str], None] | None
-    devices: Devices
+
+    @property
+    def devices(self) -> Devices:
+        """The machine's devices, whose knobs are written there."""
 
     def step(self, label: str, undo: Undo | None = None) -> bool:
         """Announce a change; False means not to make it."""
