@@ -462,7 +462,8 @@ def test_what_is_read_of_a_far_file_is_asked_for_at_once(
         real = getattr(module, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            calls.append((name, arguments[offset] // 4096 if offset else 0))
+            advice = arguments[3:] == (os.POSIX_FADV_RANDOM,)
+            calls.append(("alone" if advice else name, arguments[offset] // 4096 if offset else 0))
             return real(*arguments, **options)
 
         monkeypatch.setattr(module, name, call)
@@ -487,6 +488,7 @@ def test_what_is_read_of_a_far_file_is_asked_for_at_once(
         advised = [page for name, page in taken if name == "posix_fadvise"]
         assert len(reads) == 1 + (size >= 512) + (size > 32774)
         assert set(advised) == (set(reads) - {0} if far else set())
+        assert [name for name, _ in taken if name == "alone"] == ["alone"] * (far and size > 4096)
         if advised:
             names = [name for name, _ in taken]
             assert names.index("pread") > len(names) - 1 - names[::-1].index("posix_fadvise")
