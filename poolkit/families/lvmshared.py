@@ -140,8 +140,8 @@ class SharedGroup(LvmGroup):
             raise errors.HostError(
                 f"{start}the copy of the metadata of '{self.vg}' on {_listed(group.damaged)} is damaged, so something else wrote "
                 "there", pool=self.pool.name,
-                hint=f"write it anew, on one host: {self._by_hand('vgck', '--updatemetadata')}; where LVM says then that it does "
-                "not repair it: pvck(8), \"repair\"",
+                hint=f"write it anew, on one host: {self._by_hand('vgck', '--updatemetadata')}; once more if LVM says that it "
+                "does not repair it (2.03.16 may say so the first time), and if it still does: pvck(8), \"repair\"",
             )  # fmt: skip
 
     def check_guard(self) -> None:

@@ -47,7 +47,7 @@ def refused(kind, call, *words):
 def volume(name, size=16 * MIB, more=""):
     return f"<volume><name>{name}</name><capacity>{size}</capacity>{more}</volume>"
 
-engine = Engine("/root/root")
+engine = Engine("/root/root", wait=600)  # for another piece on the same machine
 try:
     pool = engine.pool("shared")
 except errors.PoolNotFound:

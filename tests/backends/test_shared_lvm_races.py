@@ -287,8 +287,10 @@ def test_a_damaged_group_is_refused(nodes: tuple[Node, Node], lock: str) -> None
         """
     )
     two("pool.destroy(); refused(errors.HostError, pool.start, 'is damaged, so something else wrote there')")
-    said = one.guest.exec(hint.partition(": ")[2].partition(";")[0]).output  # vgck
-    assert "repairing bad metadata" in said, said
+    repair = hint.partition(": ")[2].partition(";")[0]
+    # LVM 2.03.16 takes a number that it has not set for what is wrong, and may refuse at first, as the hint says.
+    said = [one.guest.exec(repair).output for _ in range(3)]
+    assert any("WARNING: repairing bad metadata" in text for text in said), said
     two("pool.start(); pool.destroy()")
     one("pool.create_volume(volume('b')); pool.volume('a').detach(); pool.destroy()")
     one.guest.exec(f"vgcfgbackup {config} --file /root/copy vg-shared")
