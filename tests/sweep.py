@@ -27,6 +27,7 @@ Sampled = Callable[[Iterable[Case]], Iterator[Case]]
 
 VARIABLE = "POOLKIT_SWEEP"
 STRIDE = 4  # of so many cases one is taken, on the average
+SEVERAL = 8  # the same for tests with several machines, each of which takes a minute and more
 WHOLE = "lab or guest"  # the selection by which scripts/run-tests starts all tests in virtual machines
 _BOOT = frozenset(("lab_guest", "lab_guests"))  # the fixtures by which a test has virtual machines of its own
 _taken = pytest.StashKey[list[str]]()
@@ -37,8 +38,8 @@ def setting() -> str:
     return os.environ.setdefault(VARIABLE, str(random.SystemRandom().randrange(1_000_000)))
 
 
-def sample(cases: Iterable[Case], seed: str, label: str) -> Iterator[Case]:
-    """About one of ``STRIDE`` cases, each with the same chance and at least one; ``cases`` need not have an end.
+def sample(cases: Iterable[Case], seed: str, label: str, stride: int = STRIDE) -> Iterator[Case]:
+    """About one of ``stride`` cases, each with the same chance and at least one; ``cases`` need not have an end.
 
     ``label`` tells apart what is drawn with one seed. With the seed ``all`` every case comes.
     """
@@ -46,7 +47,7 @@ def sample(cases: Iterable[Case], seed: str, label: str) -> Iterator[Case]:
         yield from cases
         return
     chance = random.Random(f"{seed} {label}")  # a text, so that the draw is the same with every Python
-    skip = chance.randrange(STRIDE)
+    skip = chance.randrange(stride)
     taken = False
     last: list[Case] = []
     for case in cases:
@@ -56,7 +57,7 @@ def sample(cases: Iterable[Case], seed: str, label: str) -> Iterator[Case]:
             continue
         yield case
         taken = True
-        skip = chance.randrange(2 * STRIDE - 1)
+        skip = chance.randrange(2 * stride - 1)
     if not taken:
         yield from last
 
@@ -126,7 +127,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return  # some were asked for, or all
     taken: set[pytest.Item] = set()
     for (module, _), group in groups.items():
-        taken.update(sample(group, setting(), f"tests of {module}"))
+        several = any("lab_guests" in getattr(item, "fixturenames", ()) for item in group)
+        taken.update(sample(group, setting(), f"tests of {module}", SEVERAL if several else STRIDE))
     aside = set(left) - taken
     config.hook.pytest_deselected(items=[item for item in left if item in aside])
     items[:] = [item for item in items if item not in aside]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweep import STRIDE, Points, sample
+from tests.sweep import SEVERAL, STRIDE, Points, sample
 
 SUITE = """
 def test_sweeps(sampled):
@@ -34,6 +34,8 @@ def test_every_case_has_its_turn_and_about_one_of_four_is_taken() -> None:
         for case in sample(range(40), str(seed), "x"):
             counts[case] += 1
     assert min(counts) > 400 // STRIDE // 2 and max(counts) < 400 // STRIDE * 2
+    few = [len(list(sample(range(40), str(seed), "x", SEVERAL))) for seed in range(100)]
+    assert 40 / SEVERAL / 2 < sum(few) / 100 < 40 / SEVERAL * 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
