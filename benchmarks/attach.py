@@ -1,7 +1,7 @@
 """Attaching and detaching a volume of a shared volume group: poolkit's, beside the bare ``lvchange`` that it comes down to.
 
 Needs device-mapper and root; in the lab, with lvmlockd as well:
-``python -m tests.lab run 'bash tests/lab/locks.sh 1 && python3 -m benchmarks attach'``.
+``python -m tests.lab run "bash $PWD/tests/lab/locks.sh 1 && python3 -m benchmarks attach"``.
 """
 
 from __future__ import annotations
