@@ -102,8 +102,9 @@ class SharedGroup(LvmGroup):
                 return errors.HostError(
                     f"pool '{self.pool.name}': the metadata of a volume group on '{path}' is damaged, and no other device has "
                     f"that of '{self.vg}'", pool=self.pool.name,
+                    # vgcfgrestore finds no place to write to where all copies are damaged.
                     hint="connect the other devices of the group; if it has none, write its metadata anew from a copy, on one "
-                    f"host while it is used on no other: {self._by_hand('vgcfgrestore', '--file', 'COPY')}",
+                    f"host while it is used on no other, on each device: pvck --repair --file COPY {shlex.quote(path)}",
                 )  # fmt: skip
         return None
 

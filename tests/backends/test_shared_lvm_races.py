@@ -87,7 +87,7 @@ LOCKED = {
 }
 # With a system ID, of the verb, of the record for the other node, and of the attaching by that.
 RECORDED = {
-    "attach()": {(DONE, HELD, "RoleForbidden"), (HELD, DONE, DONE)},
+    "attach()": {(DONE, HELD, HELD), (HELD, DONE, DONE)},
     "clone('s', linked=True)": {(HELD, DONE, DONE), (DONE, DONE, DONE)},
     "resize(32 * MIB)": {(DONE, DONE, DONE)},
     "delete()": {(HELD, DONE, DONE), (DONE, GONE, GONE)},
@@ -300,12 +300,14 @@ def test_a_damaged_group_is_refused(nodes: tuple[Node, Node], lock: str) -> None
         """
         for call in (pool.start, pool.build):
             error = refused(errors.PoolkitError, call, "vg-shared")
-            assert "damaged" in str(error) and "vgcfgrestore" in error.hint, (str(error), error.hint)
+            assert "damaged" in str(error) and "pvck" in error.hint, (str(error), error.hint)
         print(error.hint)
         """
     )
     two("refused(errors.PoolkitError, pool.start, 'damaged')")
-    one.guest.exec(hint.rpartition(": ")[2].replace("COPY", "/root/copy"))
+    repair = hint.rpartition(": ")[2].replace("COPY", "/root/copy").replace("pvck", "pvck --yes")
+    for disk in (DEVICE, SECOND):
+        one.guest.exec(repair.replace(DEVICE, disk))
     for node in (two, one):
         node("pool.start(); assert {v.name for v in pool.volumes()} == {'a', 'b'}")
     ended(one, two)
