@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from itertools import chain, islice
 
-from poolkit.backend import VolumeInfo
+from poolkit.facts import VolumeInfo
 from poolkit.lean import TYPE_CHECKING, Mapping, Sequence, overload
 
 if TYPE_CHECKING:

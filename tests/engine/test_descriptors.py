@@ -530,6 +530,20 @@ def test_a_file_that_cannot_be_kept_is_not_replaced(place: Path, monkeypatch: py
     assert (place / "file").read_text() == "text"
 
 
+@pytest.mark.parametrize("step", ["fsync file", "rename file"])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
+def test_a_write_that_fails_leaves_nothing_and_names_the_file(place: Path, step: str, error: BaseException) -> None:
+    def fault(label: str) -> None:
+        if label == step:
+            raise error
+
+    before = sorted(os.listdir(place))
+    with pytest.raises(type(error)) as caught:
+        Host(fault=fault).files.write(f"{place}/file", b"new")
+    assert sorted(os.listdir(place)) == before and (place / "file").read_text() == "text"
+    assert getattr(caught.value, "filename", None) == (f"{place}/file" if isinstance(error, OSError) else None)
+
+
 def test_a_dry_run_tells_and_does_nothing(place: Path) -> None:
     for do in (Files.write, Files.replace):
         host = Host(dry_run=True)
@@ -567,6 +581,7 @@ LABELS: dict[str, tuple[Callable[[Files, Path], object], list[str]]] = {
     "unlink a link": (
         lambda files, place: files.unlink(f"{place}/there"), ["unlink P/there", "fsync directory of P/there"]
     ),
+    "remove": (lambda files, place: _removed(files, place), ["unlink P/old", "fsync directory of old"]),
     "new": (
         lambda files, place: _new(place, files=files),
         ["create P/made", "fsync made", "name made", "fsync directory of made"],
@@ -578,6 +593,11 @@ LABELS: dict[str, tuple[Callable[[Files, Path], object], list[str]]] = {
         ],
     ),
 }  # fmt: skip
+
+
+def _removed(files: Files, place: Path) -> None:
+    with Directory(str(place)) as directory:
+        assert files.remove(directory, "old")
 
 
 def _scrubbed(files: Files, place: Path) -> None:
