@@ -544,6 +544,21 @@ def test_a_write_that_fails_leaves_nothing_and_names_the_file(place: Path, step:
     assert getattr(caught.value, "filename", None) == (f"{place}/file" if isinstance(error, OSError) else None)
 
 
+def test_what_is_rewritten_is_new_with_the_old_mode_and_nothing_else_stays(place: Path) -> None:
+    (place / "old").chmod(0o640)
+    before, adopted = sorted(os.listdir(place)), []
+    for scrub in (None, lambda: None):
+        host = Host()
+        host.on_adopt = lambda *what: adopted.append(what)
+        with Directory(str(place)) as directory, host.files.rewrite(directory, "old", format="raw", scrub=scrub) as new:
+            write_all(new.fd, b"new")
+        assert (place / "old").read_text() == "new" and stat.S_IMODE((place / "old").stat().st_mode) == 0o640
+        assert sorted(os.listdir(place)) == before
+        assert adopted.pop() == ("old", (place / "old").stat().st_ino, "raw")
+    with pytest.raises(errors.Unsafe, match="no knob of the kernel"):
+        Host().files.tell(f"{place}/old", "x")
+
+
 def test_a_dry_run_tells_and_does_nothing(place: Path) -> None:
     for do in (Files.write, Files.replace):
         host = Host(dry_run=True)
