@@ -9,6 +9,7 @@ sees no states, no locks, no files of ours and no events; it talks to the machin
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 from poolkit import errors
 from poolkit.facts import (
@@ -24,7 +25,7 @@ from poolkit.facts import (
     Usage,
     VolumeInfo,
 )
-from poolkit.lean import TYPE_CHECKING, nullcontext
+from poolkit.lean import TYPE_CHECKING
 from poolkit.names import check_volume_name, quoted
 
 if TYPE_CHECKING:

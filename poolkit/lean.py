@@ -1,7 +1,7 @@
-"""What poolkit needs of ``typing``, ``contextlib``, ``functools``, ``re``, ``json`` and ``threading``, without loading them.
+"""What poolkit needs of ``typing``, ``re`` and ``json``, without loading them.
 
-A short command would spend more on importing them, with ``enum`` and ``collections`` behind them, than on all that it does. So
-modules on the way of the frequent verbs take these names from here, and names for annotations below ``if TYPE_CHECKING:``.
+A short command would spend more on importing them, with ``enum`` behind them, than on all that it does. So modules on the way
+of the frequent verbs take these names from here, and names for annotations below ``if TYPE_CHECKING:``.
 Type checkers see the library's own in each place; what stands in for it at run time does the same for all that poolkit
 does with it. ``tests/cli/test_names.py`` says which modules must stay away from which verbs, and ``tests/test_lean.py``
 compares each name with the library's.
@@ -11,33 +11,16 @@ from __future__ import annotations
 
 __all__ = [
     "TYPE_CHECKING",
-    "Callable",
-    "Event",
-    "Iterable",
     "Literal",
-    "Lock",
-    "Mapping",
-    "MappingProxyType",
     "NamedTuple",
     "Protocol",
-    "RLock",
-    "Sequence",
     "Signature",
     "TypedDict",
-    "cache",
-    "cached_property",
-    "contextmanager",
     "dumps",
-    "get_ident",
     "loads",
-    "local",
-    "lru_cache",
     "module",
-    "nullcontext",
     "overload",
-    "partial",
     "pattern",
-    "suppress",
 ]
 
 TYPE_CHECKING = False  # type checkers take the name for true
@@ -59,12 +42,9 @@ class Signature:
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import contextmanager, nullcontext, suppress
-    from functools import cache, cached_property, lru_cache, partial
+    from collections.abc import Callable, Iterable
     from re import compile as pattern
-    from threading import Event, Lock, RLock, get_ident, local
-    from types import MappingProxyType, ModuleType
+    from types import ModuleType
     from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypedDict, overload
 
     _quote: Any
@@ -72,17 +52,11 @@ if TYPE_CHECKING:
     _scanner: Any
 else:
     from _collections import _tuplegetter
-    from _collections_abc import Callable, Iterable, Mapping, Sequence
-    from _functools import _lru_cache_wrapper, partial
     from _json import encode_basestring_ascii as _quote
     from _json import make_encoder as _encoder
     from _json import make_scanner as _scanner
-    from _thread import RLock, get_ident
-    from _thread import _local as local
-    from _thread import allocate_lock as Lock
 
     Protocol = object
-    MappingProxyType = type(vars(object))
 
     class TypedDict(dict):
         """``typing.TypedDict``: a dictionary that says which keys it has."""
@@ -177,115 +151,6 @@ else:
     class NamedTuple(metaclass=_RowMaker):
         """The base of a class of named places in a tuple, as ``typing.NamedTuple``."""
 
-    # -- contextlib ----------------------------------------------------------------------------------------------
-
-    class suppress:
-        """``contextlib.suppress``."""
-
-        __slots__ = ("_kinds",)
-
-        def __init__(self, *kinds: type[BaseException]) -> None:
-            self._kinds = kinds
-
-        def __enter__(self) -> None:
-            pass
-
-        def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
-            return kind is not None and issubclass(kind, self._kinds)
-
-    class nullcontext:
-        """``contextlib.nullcontext``."""
-
-        __slots__ = ("enter_result",)
-
-        def __init__(self, enter_result: Any = None) -> None:
-            self.enter_result = enter_result
-
-        def __enter__(self) -> Any:
-            return self.enter_result
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-    class _Bracket:
-        """A generator that yields once, as a context manager."""
-
-        __slots__ = ("_steps",)
-
-        def __init__(self, steps: Any) -> None:
-            self._steps = steps
-
-        def __enter__(self) -> Any:
-            try:
-                return next(self._steps)
-            except StopIteration:
-                raise RuntimeError("generator didn't yield") from None
-
-        def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-            steps = self._steps
-            if kind is None:
-                for _ in steps:
-                    steps.close()
-                    raise RuntimeError("generator didn't stop")
-                return False
-            if error is None:
-                error = kind()
-            try:
-                steps.throw(error)
-            except StopIteration as stop:
-                return stop is not error  # one that was thrown in is the body's, and goes on
-            except BaseException as raised:
-                # Inside a generator a StopIteration becomes a RuntimeError (PEP 479), which is not what the body raised.
-                same = raised is error or (
-                    isinstance(raised, RuntimeError) and isinstance(error, StopIteration) and raised.__cause__ is error
-                )
-                if not same:
-                    raise
-                error.__traceback__ = trace
-                return False
-            try:
-                raise RuntimeError("generator didn't stop after throw()")
-            finally:
-                steps.close()
-
-    def contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
-        """``contextlib.contextmanager``, without its use as a decorator."""
-
-        def bracket(*args: Any, **named: Any) -> _Bracket:
-            return _Bracket(function(*args, **named))
-
-        return _like(function, bracket)
-
-    # -- functools -----------------------------------------------------------------------------------------------
-
-    def _like(function: Any, wrapper: Any) -> Any:
-        wrapper.__module__, wrapper.__doc__ = function.__module__, function.__doc__
-        wrapper.__name__, wrapper.__qualname__ = function.__name__, function.__qualname__
-        wrapper.__annotations__ = function.__annotations__
-        wrapper.__wrapped__ = function
-        return wrapper
-
-    def lru_cache(maxsize: int | None = 128) -> Callable[[Any], Any]:
-        """``functools.lru_cache``, without figures of its use."""
-        return lambda function: _like(function, _lru_cache_wrapper(function, maxsize, False, tuple))
-
-    cache = lru_cache(None)
-
-    class cached_property:
-        """``functools.cached_property``."""
-
-        def __init__(self, function: Callable[[Any], Any]) -> None:
-            self._function, self.__doc__ = function, function.__doc__
-
-        def __set_name__(self, owner: type, name: str) -> None:
-            self._name = name
-
-        def __get__(self, one: Any, owner: type | None = None) -> Any:
-            if one is None:
-                return self
-            found = one.__dict__[self._name] = self._function(one)
-            return found
-
     # -- re ------------------------------------------------------------------------------------------------------
 
     class pattern:
@@ -300,37 +165,6 @@ else:
             found = getattr(re.compile(*self._made), name)
             setattr(self, name, found)
             return found
-
-    # -- threading -----------------------------------------------------------------------------------------------
-
-    class Event:
-        """``threading.Event``: a lock that is held until it is set."""
-
-        def __init__(self) -> None:
-            self._lock = Lock()
-            self._lock.acquire()
-            self._set = False
-
-        def is_set(self) -> bool:
-            """Whether it is set."""
-            return self._set
-
-        def set(self) -> None:
-            """Set it, and let all go on who wait."""
-            self._set = True
-            with suppress(RuntimeError):  # it was set already
-                self._lock.release()
-
-        def clear(self) -> None:
-            """Set it back."""
-            self._set = False
-            self._lock.acquire(False)
-
-        def wait(self, timeout: float | None = None) -> bool:
-            """Wait until it is set, at most ``timeout`` seconds; whether it is."""
-            if not self._set and self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
-                self._lock.release()
-            return self._set
 
 
 def loads(text: str | bytes | bytearray) -> Any:

@@ -7,10 +7,11 @@ a volume is unchanged, and eleven numbers say all there is to say of a raw image
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 
 from poolkit.facts import VolumeInfo
-from poolkit.lean import TYPE_CHECKING, Mapping, Sequence, overload
+from poolkit.lean import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

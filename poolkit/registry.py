@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from functools import cache
 
 from poolkit import backends, errors, lean
 from poolkit.backend import Backend, DefinitionOnly
-from poolkit.lean import TYPE_CHECKING, cache, suppress
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import importlib.metadata

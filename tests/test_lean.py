@@ -1,19 +1,15 @@
-"""What poolkit takes in the place of typing, contextlib, functools, re, json and threading does what those do."""
+"""What poolkit takes in the place of typing, re and json does what those do."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import functools
 import inspect
 import json
 import pickle
 import random
 import re
-import threading
-import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -106,161 +102,6 @@ class TestNamedTuple:
         assert type(Below(1)) is Below
 
 
-class _Odd(Exception):
-    """An error of a test."""
-
-
-def _trial(contextmanager: Any, steps: Callable[[list[object]], Iterator[object]], body: BaseException | None) -> Any:
-    """What a context manager of ``steps`` does around a body that raises ``body``."""
-    seen: list[object] = []
-    try:
-        with contextmanager(steps)(seen) as given:
-            seen.append(("given", given))
-            if body is not None:
-                raise body
-        seen.append("went on")
-    except BaseException as error:
-        same = "the body's" if error is body else repr(error)
-        seen += [same, repr(error.__cause__), repr(error.__context__)]
-    return seen
-
-
-def _plain(seen: list[object]) -> Iterator[object]:
-    try:
-        yield 5
-    finally:
-        seen.append("ended")
-
-
-def _swallows(seen: list[object]) -> Iterator[object]:
-    try:
-        yield 5
-    except BaseException as error:
-        seen.append(type(error))
-
-
-def _raises_another(seen: list[object]) -> Iterator[object]:
-    try:
-        yield 5
-    except BaseException as error:
-        raise _Odd("another") from error
-
-
-def _raises_the_same(seen: list[object]) -> Iterator[object]:
-    try:
-        yield 5
-    except BaseException as error:
-        raise error
-
-
-def _never(seen: list[object]) -> Iterator[object]:
-    seen.append("began")
-    if seen is None:
-        yield
-
-
-def _twice(seen: list[object]) -> Iterator[object]:
-    try:
-        yield 1
-    except BaseException:
-        seen.append("caught")
-    yield 2
-
-
-def _raises_at_the_end(seen: list[object]) -> Iterator[object]:
-    yield 1
-    raise _Odd("at the end")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        None,
-        _Odd("body"),
-        StopIteration("stop"),
-        RuntimeError("odd"),
-        KeyboardInterrupt(),
-        GeneratorExit(),
-        SystemExit(3),
-    ],
-    ids=repr,
-)
-@pytest.mark.parametrize(
-    "steps", [_plain, _swallows, _raises_another, _raises_the_same, _never, _twice, _raises_at_the_end]
-)
-def test_contextmanager(steps: Any, body: BaseException | None) -> None:
-    assert _trial(lean.contextmanager, steps, body) == _trial(contextlib.contextmanager, steps, body)
-
-
-def test_a_traceback_names_the_body_once() -> None:
-    def depth(contextmanager: Any) -> int:
-        try:
-            with contextmanager(_plain)([]):
-                raise _Odd
-        except _Odd as error:
-            trace, count = error.__traceback__, 0
-            while trace is not None:
-                trace, count = trace.tb_next, count + 1
-            return count
-
-    assert depth(lean.contextmanager) <= depth(contextlib.contextmanager)
-
-
-def test_suppress_and_nullcontext() -> None:
-    with lean.suppress(KeyError, _Odd):
-        raise _Odd
-    with pytest.raises(ValueError), lean.suppress(KeyError):
-        raise ValueError
-    with pytest.raises(ValueError), lean.suppress():
-        raise ValueError
-    with lean.nullcontext(4) as four:
-        assert four == 4
-    with pytest.raises(ValueError), lean.nullcontext():
-        raise ValueError
-
-
-def test_caches() -> None:
-    calls: list[object] = []
-
-    @lean.cache
-    def known(word: str, more: int = 1) -> str:
-        """Words."""
-        calls.append(word)
-        return word * more
-
-    assert [known("a"), known("a"), known("a", more=2)] == ["a", "a", "aa"]
-    assert calls == ["a", "a"]
-    known.cache_clear()
-    assert known("a") == "a"
-    assert len(calls) == 3
-    assert (known.__name__, known.__doc__) == ("known", "Words.")
-
-    @lean.lru_cache(maxsize=1)
-    def last(number: int) -> int:
-        calls.append(number)
-        return number
-
-    del calls[:]
-    assert [last(1), last(1), last(2), last(1)] == [1, 1, 2, 1]
-    assert calls == [1, 2, 1]
-
-    class Holder:
-        count = 0
-
-        @lean.cached_property
-        def made(self) -> int:
-            """Words."""
-            self.count += 1
-            return self.count
-
-    one = Holder()
-    assert (one.made, one.made) == (1, 1)
-    del one.made
-    assert one.made == 2
-    assert Holder.made.__doc__ == "Words."
-    assert lean.partial is functools.partial
-
-
 def test_pattern() -> None:
     ours, theirs = lean.pattern(r"(a+)b", re.IGNORECASE), re.compile(r"(a+)b", re.IGNORECASE)
     for text in ("AAB", "xaab", ""):
@@ -316,31 +157,6 @@ def test_json_is_written_and_read_alike() -> None:
         lean.loads("[" * 100_000)
 
 
-def test_an_event_lets_all_go_on() -> None:
-    event = lean.Event()
-    assert not event.is_set()
-    assert not event.wait(0)
-    assert not event.wait(0.01)
-    ended: list[bool] = []
-    threads = [threading.Thread(target=lambda: ended.append(event.wait(30))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.05)
-    assert not ended
-    event.set()
-    event.set()
-    for thread in threads:
-        thread.join(30)
-    assert ended == [True] * 4
-    assert event.is_set()
-    assert event.wait()
-    event.clear()
-    event.clear()
-    assert not event.wait(0.01)
-    event.set()
-    assert event.wait(0)
-
-
 def test_a_typed_dictionary_knows_its_keys_and_those_above() -> None:
     class Some(lean.TypedDict, total=False):
         one: int
@@ -351,9 +167,3 @@ def test_a_typed_dictionary_knows_its_keys_and_those_above() -> None:
     assert More(one=1, two="2") == {"one": 1, "two": "2"}
     assert list(More.__annotations__) == ["one", "two"]
     assert list(Some.__annotations__) == ["one"]
-
-
-def test_local_values_are_those_of_one_thread() -> None:
-    assert lean.local is threading.local
-    assert type(lean.Lock()) is type(threading.Lock())
-    assert lean.get_ident is threading.get_ident

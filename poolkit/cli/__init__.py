@@ -7,11 +7,12 @@ import errno
 import gc
 import os
 import sys
+from contextlib import suppress
 
 from poolkit import errors
 from poolkit.cli import arguments
 from poolkit.cli.verbs import Verb, find, verbs, words
-from poolkit.lean import TYPE_CHECKING, module, suppress
+from poolkit.lean import TYPE_CHECKING, module
 
 if TYPE_CHECKING:
     import signal

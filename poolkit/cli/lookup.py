@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from poolkit import errors
 from poolkit.cli.arguments import near, shown, usage_error
-from poolkit.lean import TYPE_CHECKING, suppress
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

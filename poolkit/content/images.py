@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager, suppress
 
 from poolkit import errors
 from poolkit.formats import FdReader, as_format, check, qemu_driver
 from poolkit.host.descriptors import read_at, write_at
-from poolkit.lean import TYPE_CHECKING, contextmanager, pattern, suppress
+from poolkit.lean import TYPE_CHECKING, pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

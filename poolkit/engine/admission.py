@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from poolkit import errors, registry
 from poolkit.host.undo import identity
-from poolkit.lean import TYPE_CHECKING, NamedTuple, suppress
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from poolkit import errors
 from poolkit.backend import quoted
-from poolkit.lean import TYPE_CHECKING, suppress
+from poolkit.lean import TYPE_CHECKING
 from poolkit.state.flavors import FlavorStore
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext, suppress
+
 from poolkit import errors
 from poolkit.engine.definitions import Definitions
 from poolkit.engine.events import Subscriptions
@@ -9,7 +11,7 @@ from poolkit.engine.index import Index, normal
 from poolkit.engine.operation import Operations, said
 from poolkit.host.undo import boot
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, contextmanager, nullcontext, suppress
+from poolkit.lean import TYPE_CHECKING
 from poolkit.state.inventory import Inventory
 from poolkit.state.locks import Locks
 from poolkit.state.pools import JOURNALS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
+
 from poolkit import errors, registry
 from poolkit.engine.core import Core
 from poolkit.engine.index import normal, target_of
@@ -9,7 +11,7 @@ from poolkit.engine.operation import Outcome
 from poolkit.engine.poolinfo import info_of
 from poolkit.host.port import Host
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, nullcontext, suppress
+from poolkit.lean import TYPE_CHECKING
 from poolkit.state.store import check_pool_name
 
 if TYPE_CHECKING:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from threading import Lock
 
-from poolkit.lean import TYPE_CHECKING, Lock, NamedTuple
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

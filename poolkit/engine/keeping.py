@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+
 from poolkit import errors
 from poolkit.backend import VolumeInfo
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, Sequence, cached_property, overload
+from poolkit.lean import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     import os

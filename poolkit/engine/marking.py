@@ -8,10 +8,11 @@ the lower key waits until the other is gone or settled; the other goes. So one s
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from poolkit import errors
 from poolkit.backend import Mark
-from poolkit.lean import TYPE_CHECKING, suppress
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,12 +7,14 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext, suppress
 
 from poolkit import errors
 from poolkit.host import private
 from poolkit.host.undo import boot, identity
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, Callable, contextmanager, nullcontext, suppress
+from poolkit.lean import TYPE_CHECKING
 from poolkit.values import value
 
 if TYPE_CHECKING:

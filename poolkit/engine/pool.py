@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from poolkit import errors
 from poolkit.backend import check_volume_name
 from poolkit.engine.operation import Outcome
 from poolkit.engine.poolinfo import PoolInfo, info_of
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, nullcontext
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from poolkit import errors
 from poolkit.engine.operation import Outcome
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, suppress
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading

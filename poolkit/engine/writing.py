@@ -5,10 +5,12 @@ Work in place is not undone when it fails or its process dies: a part of the vol
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
+
 from poolkit import errors
 from poolkit.backend import Transfer, quoted
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, contextmanager, suppress
+from poolkit.lean import TYPE_CHECKING
 from poolkit.state.unfinished import Mark, Unfinished, told
 
 if TYPE_CHECKING:

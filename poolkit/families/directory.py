@@ -11,7 +11,10 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
+from types import MappingProxyType
 
 from poolkit import errors
 from poolkit.backend import Backend, Erased, Usage, VolumeInfo, quoted
@@ -19,7 +22,7 @@ from poolkit.host.directory import TEMPORARY, parent_of
 from poolkit.host.mounts import may_wait
 from poolkit.host.undo import identity
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, MappingProxyType, partial, suppress
+from poolkit.lean import TYPE_CHECKING
 from poolkit.model import Permissions
 from poolkit.xmlmap import replace
 from poolkit.xmlmap.quote import name_fault

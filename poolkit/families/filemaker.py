@@ -6,12 +6,14 @@ A new volume appears under its name whole or not at all.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 
 from poolkit import errors
 from poolkit.backend import Recorded, VolumeInfo
 from poolkit.families.directory import DirectoryBackend
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, cached_property, contextmanager, nullcontext
+from poolkit.lean import TYPE_CHECKING
 from poolkit.model import Permissions
 from poolkit.values import replaced
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager, suppress
 
 from poolkit import errors
 from poolkit.families.filemaker import FileMaker
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, contextmanager, suppress
+from poolkit.lean import TYPE_CHECKING
 from poolkit.model import FILE_FORMATS
 
 if TYPE_CHECKING:

@@ -9,8 +9,10 @@ and the kernel's documentation of each file system.
 
 from __future__ import annotations
 
+from functools import cache
+
 from poolkit import errors
-from poolkit.lean import TYPE_CHECKING, cache, pattern
+from poolkit.lean import TYPE_CHECKING, pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

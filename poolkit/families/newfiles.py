@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from contextlib import contextmanager
 from struct import error as StructError
 
 from poolkit.host import beside
 from poolkit.host.directory import LOOK
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, Callable, contextmanager
+from poolkit.lean import TYPE_CHECKING
 from poolkit.listing import NUMBERS, Listing
 
 if TYPE_CHECKING:

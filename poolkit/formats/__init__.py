@@ -7,6 +7,8 @@ file, follows a name found in a header, or raises for what a header contains: th
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import lru_cache
 from os import POSIX_FADV_RANDOM, POSIX_FADV_WILLNEED, posix_fadvise, pread
 from struct import error as StructError
 
@@ -25,7 +27,7 @@ from poolkit.formats._info import (
     clean,
     qemu_driver,
 )
-from poolkit.lean import TYPE_CHECKING, lru_cache, suppress
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct, unpack
 
 from poolkit.formats._info import MAX_SIZE, Malformed, UnknownFeature, backing, clean, fetch
-from poolkit.lean import TYPE_CHECKING, lru_cache
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager, suppress
 
 from poolkit.host.descriptors import write_all
-from poolkit.lean import TYPE_CHECKING, contextmanager, suppress
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

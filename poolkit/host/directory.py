@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager
 
 from poolkit import errors
-from poolkit.lean import TYPE_CHECKING, contextmanager
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager, suppress
 
 from poolkit import errors
 from poolkit.host import undo
 from poolkit.host.descriptors import begin_sync, sync_directory, write_all
 from poolkit.host.directory import TEMPORARY, open_own, parent_of
 from poolkit.host.undo import Undo, identity, run
-from poolkit.lean import TYPE_CHECKING, Protocol, contextmanager, suppress
+from poolkit.lean import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

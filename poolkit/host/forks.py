@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager, suppress
+from threading import RLock, get_ident
 
-from poolkit.lean import TYPE_CHECKING, RLock, contextmanager, get_ident, suppress
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

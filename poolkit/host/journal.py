@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 
 from poolkit import errors
 from poolkit.host import forks
 from poolkit.host.descriptors import sync_directory, write_all
 from poolkit.host.private import open_ours, open_private
 from poolkit.host.undo import Undo, boot
-from poolkit.lean import TYPE_CHECKING, dumps, loads, suppress
+from poolkit.lean import TYPE_CHECKING, dumps, loads
 
 if TYPE_CHECKING:
     from typing import Any

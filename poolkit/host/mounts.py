@@ -8,10 +8,11 @@ component by component, and nothing at or below a mount point of a network file 
 from __future__ import annotations
 
 import os
+from functools import cached_property, lru_cache
 
 from poolkit import errors
 from poolkit.host import kernel
-from poolkit.lean import TYPE_CHECKING, NamedTuple, cached_property, lru_cache
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from threading import Event
 
 from poolkit import errors
 from poolkit.host.descriptors import write_all
 from poolkit.host.directory import Directory
-from poolkit.lean import TYPE_CHECKING, Event, NamedTuple, cached_property, contextmanager, suppress
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.values import value
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
 
 from poolkit import errors
 from poolkit.host.descriptors import sync_directory, write_at
 from poolkit.host.undo import KINDS, Undo, identity
 from poolkit.host.undo import boot as this_boot
-from poolkit.lean import TYPE_CHECKING, NamedTuple, suppress
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

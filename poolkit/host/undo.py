@@ -8,8 +8,10 @@ twice, or days later when a server is back; every kind below is.
 
 from __future__ import annotations
 
+from functools import cache
+
 from poolkit import errors
-from poolkit.lean import TYPE_CHECKING, cache
+from poolkit.lean import TYPE_CHECKING
 from poolkit.values import value
 
 if TYPE_CHECKING:

@@ -16,10 +16,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import contextmanager, suppress
+from threading import local
 
 from poolkit import errors
 from poolkit.host import forks, private
-from poolkit.lean import TYPE_CHECKING, contextmanager, local, suppress
+from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from itertools import chain
 
 from poolkit import errors
 from poolkit.backend import Recorded, VolumeInfo
 from poolkit.later import later
-from poolkit.lean import TYPE_CHECKING, NamedTuple, contextmanager
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.state.database import signed, unsigned
 from poolkit.state.pools import Pools, Record, is_text
 

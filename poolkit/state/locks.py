@@ -17,11 +17,14 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import contextmanager, suppress
+from functools import cache
+from threading import local
 
 from poolkit import errors
 from poolkit.host import forks, private
 from poolkit.host.descriptors import read_at, write_at
-from poolkit.lean import TYPE_CHECKING, cache, contextmanager, dumps, loads, local, suppress
+from poolkit.lean import TYPE_CHECKING, dumps, loads
 from poolkit.values import value
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import lru_cache, partial
 
 from poolkit.backend import VolumeInfo
-from poolkit.lean import TYPE_CHECKING, dumps, loads, lru_cache, partial
+from poolkit.lean import TYPE_CHECKING, dumps, loads
 from poolkit.listing import NUMBERS, PLAIN
 
 if TYPE_CHECKING:

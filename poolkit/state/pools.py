@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 
 from poolkit import errors
-from poolkit.lean import TYPE_CHECKING, NamedTuple, contextmanager
+from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.state.database import VERSION, Database
 
 if TYPE_CHECKING:

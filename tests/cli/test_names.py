@@ -82,7 +82,7 @@ main()
 """
 _NO_NEED = {
     *_NEVER.split(),
-    *"typing re enum contextlib json signal threading datetime collections.abc pathlib tempfile shutil random uuid".split(),
+    *"typing re enum json signal datetime pathlib tempfile shutil random uuid".split(),
     *"argparse logging tomllib sqlite3 importlib ctypes warnings copyreg difflib traceback string textwrap".split(),
 }
 """Of the standard library: with each of them a frequent verb takes up to two thirds of an empty Python longer."""
