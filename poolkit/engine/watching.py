@@ -24,8 +24,8 @@ class Change:
         self._before = self._volumes() if self._moved else {}
 
     def _volumes(self) -> Mapping[str, VolumeInfo]:
-        # Reading a volume changes when it was read, which is no change of it.
-        return {i.name: i._replace(atime=0, stamp=0) for i in self._core.inventory.volumes(self._record.id)}
+        # Reading a volume changes when it was read, and the name of a new one when its inode was changed: no change of it.
+        return {i.name: i._replace(atime=0, ctime=0, stamp=0) for i in self._core.inventory.volumes(self._record.id)}
 
     def listed(self) -> None:
         """Note which state of the storage is listed now."""
