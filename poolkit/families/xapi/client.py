@@ -33,7 +33,8 @@ FAREWELL = lines.FAREWELL
 """Seconds that a task has to end which was cancelled."""
 _LARGEST = 1 << 30  # bytes of an answer: a million records of disks
 _IDLE = 10.0  # seconds after which a connection may have been closed by the other side
-_NEWS = 5.0  # seconds that a host is asked to wait for news of a task
+NEWS = 5.0
+"""Seconds that a host is asked to wait for news of a task."""
 _HOPS = 3  # hosts that may name another one as the master
 
 
@@ -362,7 +363,7 @@ class Api:
             self.call("task.destroy", task)
 
     def _ended(self, task: str, what: str, limit: float | None = None) -> Record:
-        """The record of a task when it has ended; it is asked for by events, which wait for a change."""
+        """The record of a task when it has ended; events are waited for, and where none comes it is asked for itself."""
         until = None if limit is None else time.monotonic() + limit
         token, shown = "", -1.0
         while True:
@@ -370,6 +371,8 @@ class Api:
             token = str(news["token"])
             said = [each["snapshot"] for each in news["events"] if "snapshot" in each]
             record = records.checked("task", said[-1], task, self.pool, self.where) if said else None
+            if not news["events"]:  # the one that told of its end may be lost
+                record = self.record("task", task)
             if any(each.get("operation") == "del" for each in news["events"]):
                 raise Failed("HANDLE_INVALID", ["task", task], what)
             if record is not None:
@@ -384,8 +387,9 @@ class Api:
                     f"pool '{self.pool}': {self.where} does not end a task ({what})", pool=self.pool
                 )
 
-    def events(self, classes: list[str], token: str = "", seconds: float = _NEWS) -> Mapping[str, Any]:
+    def events(self, classes: list[str], token: str = "", seconds: float | None = None) -> Mapping[str, Any]:
         """``event.from``: what has changed since ``token``, all of it without one. Lost events begin anew."""
+        seconds = NEWS if seconds is None else seconds
         try:
             return self.batch(classes, token, seconds)
         except Failed as failed:

@@ -16,7 +16,7 @@ from poolkit import errors
 from poolkit.backend import Mark
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
-from poolkit.families.xapi import disks, records, wire
+from poolkit.families.xapi import client, disks, records, wire
 from poolkit.families.xapi.client import NULL, Api
 from poolkit.families.xapi.disks import Disks
 from poolkit.families.xapi.repositories import Repository
@@ -220,6 +220,19 @@ def test_references_that_point_to_nothing(pool: Pool, xapi: Any) -> None:
         there.attach(there.look("good", None), vm="other")
 
 
+def test_a_task_whose_end_was_not_told_ends_all_the_same(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "NEWS", 0.2)
+    there = backend(pool)
+
+    def change(method: str, value: Any) -> Any:
+        for one in value["events"] if method == "event.from" else ():
+            one["snapshot"]["status"] = "pending"
+        return value
+
+    with answering(change):
+        assert there.resize(there.look("good", None), 8 * MIB).capacity == 8 * MIB
+
+
 # -- anything at all ------------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +294,8 @@ def test_whatever_a_host_answers_is_an_error_of_poolkit(
         found = [at for at in places(value) if method not in WHOLE or "snapshot" in at]
         return put(value, found[pick % len(found)], new) if found else value
 
-    with answering(change), contextlib.suppress(errors.PoolkitError):
+    with pytest.MonkeyPatch.context() as patch, answering(change), contextlib.suppress(errors.PoolkitError):
+        patch.setattr(client, "NEWS", 0.2)  # an end that is not told shows after it
         VERBS[verb](backend(fuzzed))
 
 
