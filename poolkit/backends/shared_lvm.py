@@ -141,7 +141,7 @@ class SharedLvmBackend(AtOnce):
         """Start lvmlockd's locks of the group where that is its lock and they are not started; undone if the verb fails."""
         if self.lock != "lvmlockd" or self.vg in lvmlocks.require_lvmlockd(self.host, self.pool.name):
             return
-        start, stop = (self.command("vgchange", how, "--", self.vg) for how in ("--lockstart", "--lockstop"))
+        start, stop = self._locking()
         for attempt in range(_ATTEMPTS):
             try:
                 with lvm.worded(self.pool.name):
@@ -153,6 +153,11 @@ class SharedLvmBackend(AtOnce):
                 if "invalid parameters" not in str(error) or attempt == _ATTEMPTS - 1:
                     raise
                 time.sleep(_PAUSE)
+
+    def _locking(self) -> tuple[list[str], list[str]]:
+        """The commands that join and leave the locks of the group."""
+        start, stop = (self.command("vgchange", how, "--", self.vg) for how in ("--lockstart", "--lockstop"))
+        return start, stop
 
     def stop(self) -> None:
         """Detach what is attached here and leave the locks; ``Busy`` while a volume is in use."""
@@ -184,7 +189,8 @@ class SharedLvmBackend(AtOnce):
             raise damage
         self.build_group(overwrite)
         if self.lock == "lvmlockd":
-            self.change("vgchange", "--lockstop", "--", self.vg)
+            # Only with its locks can the group be removed, if what follows fails.
+            self.change("vgchange", "--lockstop", "--", self.vg, undo=self._locking()[0])
         return True
 
     def make_group(self, devices: Sequence[str], first: str) -> None:

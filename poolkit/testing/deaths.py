@@ -44,7 +44,7 @@ class DeathContract(ContractMeans):
                 if again.pool(pool.name).info.active:
                     break  # all was done, and only the record of the work remained to be cleared
                 assert self.traces() == before, f"{how} at step {step}: something is left"
-                assert again.not_undone() == [], f"{how} at step {step}: not all could be undone"
+                assert not (left := again.not_undone()), f"{how} at step {step}: not all could be undone: {left}"
         assert step > 1, "start has no step: nothing was tested"
         assert pool.info.active, "start ended without an error, and the pool is not active"
         pool.destroy()
@@ -71,7 +71,7 @@ class DeathContract(ContractMeans):
                 assert all(one.capacity >= self.capacity for one in new), f"{how} at step {step}: half a volume is left"
                 assert new or not done, "nothing was made"
                 assert done or how == "killed" or not new, f"{how} at step {step}: a create that failed left its volume"
-                assert again.not_undone() == [], f"{how} at step {step}: not all could be undone"
+                assert not (left := again.not_undone()), f"{how} at step {step}: not all could be undone: {left}"
                 if new and "delete" not in self.verbs(pool):
                     break
                 if new:
@@ -105,7 +105,7 @@ class DeathContract(ContractMeans):
                 assert done or how == "killed" or not there, (
                     f"{how} at step {step}: an attach that failed left the device"
                 )
-                assert again.not_undone() == [], f"{how} at step {step}: not all could be undone"
+                assert not (left := again.not_undone()), f"{how} at step {step}: not all could be undone: {left}"
                 volume.detach()
                 assert self.traces() == before, f"{how} at step {step}: something is left"
             if done:
