@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -40,7 +41,7 @@ _BATCH = 512  # items of a listing that travel together
 _CHUNK = 1 << 20  # bytes of a stream that travel together
 _IDLE = 60.0  # seconds that a child waits for its next call
 _MOST_FDS = 8  # descriptors that may come along with a call
-_FAREWELL = 2.0  # seconds that a child has to end after its last word, or after it was killed
+_FAREWELL = 5.0  # seconds that a child has to end after its last word, or after it was killed
 
 # What the parent can import, such as the pool types of other packages, the child can as well.
 _START = (
@@ -417,7 +418,8 @@ def serve(number: int) -> None:
     """The child's whole life: one call after the other, told to the socket ``number``."""
     connection = socket.socket(fileno=number)
     connection.set_inheritable(False)
-    _end_with_parent(connection)
+    at_work = threading.Event()
+    _end_with_parent(connection, at_work)
     while True:
         connection.settimeout(_IDLE)
         try:
@@ -430,24 +432,27 @@ def serve(number: int) -> None:
         for fd in fds:
             os.set_inheritable(fd, False)
         function, arguments, settings = _receive(connection, head)
+        at_work.set()
         _do(Parent(connection, fds, **settings), function, arguments)
+        at_work.clear()
         for fd in fds:
             os.close(fd)
 
 
-def _end_with_parent(connection: socket.socket) -> None:
+def _end_with_parent(connection: socket.socket, at_work: threading.Event) -> None:
     """End this process as soon as its parent has died, whatever it does: what it was at is taken back by others now.
 
     A library that is at work in a thread of its own would go on otherwise.
     """
     import select
-    import threading
 
     gone = select.poll()
     gone.register(connection, 0)  # nothing but that the other end is closed
 
     def wait() -> None:
         gone.poll()
+        if at_work.is_set():
+            os.kill(os.getpid(), signal.SIGKILL)  # nothing that is registered for the end may come first
         os._exit(0)  # as when it waits for work and there comes none any more
 
     threading.Thread(target=wait, daemon=True).start()

@@ -48,7 +48,7 @@ def test_no_text_of_the_library_writes_a_command_line() -> None:
 
 def test_no_hint_of_the_library_names_an_option_of_the_command() -> None:
     known = {a.option for name in words() for a in getattr(find(name), "arguments", ())}
-    tools = ("wipefs", "lvextend", "partx", "vgextend", "vgcfgrestore")  # their options are meant
+    tools = ("wipefs", "lvextend", "partx", "vgextend", "pvck")  # their options are meant
     found = []
     for file, tree in trees():
         for call in ast.walk(tree):

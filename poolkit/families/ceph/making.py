@@ -147,6 +147,8 @@ class Cloner:
                 with there.open(self._origin.name, write=True) as source:
                     self._same(source)
                     chosen, new = self._snapshot(source, snapshot)
+                    if new:  # undone in reverse: the clone goes before the snapshot on which it stands
+                        self._host.keep_undo(self._undo("remove", name, ""))
                     given = _inherited(source, wanted)
                 given = {**given, "features": int(given.get("features", 0)) | LAYERING}
                 if across:
