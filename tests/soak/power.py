@@ -112,7 +112,7 @@ def _another_boot(rounds: Rounds) -> Iterator[None]:
     file.write_text(f"{uuid.uuid4()}\n")
     rounds.commands.control.boot(file)
     undo.boot.cache_clear()
-    vars(undo)["open"] = lambda *_, **__: io.StringIO(file.read_text())
+    vars(undo)["open"] = lambda *_, **__: io.FileIO(file)
     try:
         yield
     finally:

@@ -192,11 +192,17 @@ def test_bytes_that_do_not_come_to_the_disk_are_a_failure(
 def test_an_interrupt_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The descriptor is closed next, and its number is another file's then."""
     going = threading.Event()
-    monkeypatch.setattr(os, "fsync", lambda fd: going.wait(10))
+    monkeypatch.setattr(os, "fsync", lambda fd: going.wait(30))
     wait = descriptors.begin_sync(0)
-    threading.Timer(0.1, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)).start()
-    threading.Timer(0.3, going.set).start()
+
+    def interrupt() -> None:
+        time.sleep(0.5)  # the other thread waits by then
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.5)  # it is interrupted by then
+        going.set()
+
     with pytest.raises(KeyboardInterrupt):
+        threading.Thread(target=interrupt).start()
         wait()
     assert going.is_set()
     wait()
