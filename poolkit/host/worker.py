@@ -425,9 +425,9 @@ def serve(number: int) -> None:
         try:
             head, fds, _, _ = socket.recv_fds(connection, 8, _MOST_FDS)
         except (TimeoutError, ConnectionError):
-            return
+            break
         if not head:
-            return
+            break
         connection.settimeout(None)
         for fd in fds:
             os.set_inheritable(fd, False)
@@ -437,6 +437,7 @@ def serve(number: int) -> None:
         at_work.clear()
         for fd in fds:
             os.close(fd)
+    os._exit(0)  # libraries of a server that is away might wait for it at their end
 
 
 def _end_with_parent(connection: socket.socket, at_work: threading.Event) -> None:
@@ -451,9 +452,8 @@ def _end_with_parent(connection: socket.socket, at_work: threading.Event) -> Non
 
     def wait() -> None:
         gone.poll()
-        if at_work.is_set():
-            os.kill(os.getpid(), signal.SIGKILL)  # nothing that is registered for the end may come first
-        os._exit(0)  # as when it waits for work and there comes none any more
+        at_work.wait()  # who has no work ends by himself
+        os.kill(os.getpid(), signal.SIGKILL)  # nothing that is registered for the end may come first
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -334,6 +334,12 @@ import poolkit.formats.signatures, json, encodings.utf_16_be, encodings.utf_16_l
 for name in FORMATS:
     __import__('poolkit.formats.' + {'ploop': 'parallels'}.get(name, name))
 seen = []
+for path in sys.argv[1:]:  # what is compiled when it is first made is there then
+    with open(path, 'rb') as file:
+        size = os.fstat(file.fileno()).st_size
+        reader = FdReader(file.fileno(), size)
+        probe(reader); content(reader); as_format(reader, "vmdk")
+    describe(path)
 sys.addaudithook(lambda event, args: seen.append((event, args)) if event.split('.')[0] in WATCHED else None)
 WATCHED = {'open', 'os', 'subprocess', 'socket', 'shutil', 'ctypes', 'import', 'exec', 'glob'}
 for path in sys.argv[1:]:
