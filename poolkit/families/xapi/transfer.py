@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import os
 import stat
+import time
 import urllib.parse
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
@@ -16,7 +17,8 @@ from typing import Any, BinaryIO
 from poolkit import errors
 from poolkit.backend import Transfer
 from poolkit.families.xapi import line as lines
-from poolkit.families.xapi.client import Api
+from poolkit.families.xapi.client import PATIENCE, Api
+from poolkit.families.xapi.failures import AGAIN, Failed
 from poolkit.families.xapi.line import Address
 from poolkit.host import streams
 from poolkit.host.descriptors import write_at
@@ -42,9 +44,29 @@ class Moving:
     @contextlib.contextmanager
     def coming(self, format: str = "raw", *, whole: bool = True) -> Iterator[http.client.HTTPResponse]:
         """The bytes of the disk; with ``whole`` all are read, and the host is asked whether it sent all that there was."""
-        with self._task("export") as task:
-            with self._asked("GET", "/export_raw_vdi", task, format) as connection:
-                yield self._answered(connection)
+        with contextlib.ExitStack() as stack:
+            until, pause = time.monotonic() + PATIENCE, 0.1
+            while True:
+                task = stack.enter_context(self._task("export"))
+                connection = stack.enter_context(self._asked("GET", "/export_raw_vdi", task, format))
+                response = self._answered(connection)
+                if response.status == http.client.OK:
+                    break
+                # Such as the host's own end of a reading that was broken off a moment ago.
+                try:
+                    self.api.wait(task, "export", _REASON)
+                    raise self._refused(response)
+                except errors.Unreachable:
+                    raise self._refused(response) from None
+                except Failed as failed:
+                    if failed.code not in AGAIN or time.monotonic() > until:
+                        raise
+                stack.close()
+                self.api.host.abort.wait(pause)
+                self.api.host.check_abort()
+                pause = min(2 * pause, 2.0)
+            yield response
+            connection.close()
             if whole:
                 self.api.wait(task, "export")
 
@@ -117,7 +139,10 @@ class Moving:
                             f"the source of volume '{self.name}' became shorter while it was copied"
                         )
                     with self._broken("import"):
-                        self._answered(connection).read(PIECE)
+                        response = self._answered(connection)
+                        if response.status != http.client.OK:
+                            raise self._refused(response)
+                        response.read(PIECE)
             except errors.Unreachable as error:
                 failed = error  # a host that will not have it ends the connection: the task says why
             try:
@@ -192,13 +217,11 @@ class Moving:
 
     def _answered(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
         with self._broken("transfer"):
-            response = connection.getresponse()
-        if response.status != http.client.OK:
-            words = f"pool '{self.api.pool}': {self.api.where} refuses to transfer volume '{self.name}'"
-            raise errors.Unreachable(
-                f"{words}: HTTP status {response.status}", pool=self.api.pool, volume=self.name
-            )  # fmt: skip
-        return response
+            return connection.getresponse()
+
+    def _refused(self, response: http.client.HTTPResponse) -> errors.Unreachable:
+        words = f"pool '{self.api.pool}': {self.api.where} refuses to transfer volume '{self.name}'"
+        return errors.Unreachable(f"{words}: HTTP status {response.status}", pool=self.api.pool, volume=self.name)
 
     @contextlib.contextmanager
     def _broken(self, what: str) -> Iterator[None]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import threading
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -383,3 +385,19 @@ def test_marks_of_a_broken_disk_are_refused_where_its_label_is_asked_for(pool: P
         assert there.placed("gold") == []
         with pytest.raises(errors.HostError, match="lacks the field 'other_config'"):
             there.placed("gold", "bad")
+
+
+def test_a_disk_that_is_still_read_is_read_when_that_has_ended(pool: Pool) -> None:
+    """A reading that was broken off keeps the disk busy until the host has noticed."""
+    data = os.urandom(32 * MIB)  # more than lies in the buffers of a connection
+    disk = pool.create_volume(volume_of("disk", len(data)))
+    disk.upload(BytesIO(data))
+    there = backend(pool)
+    read, again = BytesIO(), threading.Event()
+    with there.disks("read the disk", "disk") as found:
+        with found.moving(disk.key, "disk").coming(whole=False):
+            other = threading.Thread(target=lambda: (disk.download(read), again.set()))
+            other.start()
+            assert not again.wait(1), "it is read by another still"
+        other.join(30)
+    assert again.is_set() and read.getvalue() == data

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import urllib.parse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,13 @@ def export(handler: Handler) -> None:
     if found is None:
         return
     call, vdi, format = found
-    with call.api.telling(call), using(call, vdi, "copy"):
+    with call.api.telling(call), ExitStack() as stack:
+        try:
+            stack.enter_context(using(call, vdi, "copy"))
+        except Failure as failure:
+            handler.close_connection = True
+            handler.reply(500, "text/html", " ".join(failure.description).encode())
+            raise
         _, place, disk = disk_of(call.api, vdi)
         with scratch(place.folder) as raw:
             call.api.storage.to_raw(disk, raw)
