@@ -67,20 +67,22 @@ class Disks:
         One of which the hosts say what cannot be is listed with that as its error; where they do not even say whose it is,
         or what it is called, a warning tells of it.
         """
-        sr, found = self.repository.ref, []
         with unhindered():
-            vbds = self.api.records("VBD")
-            all_of_them = self.api.usable("VDI", "SR", *marks.SHOWN, "name_label").values()
-            records = [one for one in all_of_them if one["SR"] == sr and shown(one)]
-            for name, record in zip(naming.names(records), records, strict=True):
-                try:
-                    info = self.info(name, record, vbds)
-                except Unusable as error:
-                    info = self._unread(name, record, str(error))
-                old = known.get(name)
-                found.append(old if old is not None and old == info else info)
-            del records
+            found = self._listed(known)  # the records end with it, before garbage is looked for again
         yield from found
+
+    def _listed(self, known: Mapping[str, VolumeInfo]) -> list[VolumeInfo]:
+        vbds, everything = self.api.records("VBD"), self.api.usable("VDI", "SR", *marks.SHOWN, "name_label")
+        records = [one for one in everything.values() if one["SR"] == self.repository.ref and shown(one)]
+        found = []
+        for name, record in zip(naming.names(records), records, strict=True):
+            try:
+                info = self.info(name, record, vbds)
+            except Unusable as error:
+                info = self._unread(name, record, str(error))
+            old = known.get(name)
+            found.append(old if old is not None and old == info else info)
+        return found
 
     def _unread(self, name: str, record: Record, why: str) -> VolumeInfo:
         uuid = record["uuid"]
