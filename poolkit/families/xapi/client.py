@@ -10,9 +10,9 @@ import html
 import http.client
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from poolkit import errors
 from poolkit.families.xapi import failures, records, wire
@@ -22,6 +22,8 @@ from poolkit.families.xapi.line import Address, Line, Trust
 from poolkit.families.xapi.records import Record
 from poolkit.families.xapi.wire import Speech
 from poolkit.host.port import Host
+
+T = TypeVar("T")
 
 NULL = "OpaqueRef:NULL"
 PORTS = {"https": 443, "http": 80}
@@ -177,16 +179,28 @@ class Api:
         What other work is in the way of is tried again for ``PATIENCE``; a session that has ended is begun anew, once. A call
         that only reads is made again when the connection breaks; any other may have been done and is not.
         """
-        until = time.monotonic() + PATIENCE
-        anew, pause = True, 0.1
-        while True:
+        anew = True
+
+        def once() -> Any:
+            nonlocal anew
             try:
                 return self._read_or_done(method, [self.session, *params])
             except Failed as failed:
-                if failed.code in ("SESSION_INVALID", "HOST_IS_SLAVE") and anew:
-                    anew = False
-                    self._open()
-                    continue
+                if failed.code not in ("SESSION_INVALID", "HOST_IS_SLAVE") or not anew:
+                    raise
+            anew = False
+            self._open()
+            return self._read_or_done(method, [self.session, *params])
+
+        return self.again(once)
+
+    def again(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives; it is done again for ``PATIENCE`` while a ``Failed`` says that other work is in its way."""
+        until, pause = time.monotonic() + PATIENCE, 0.1
+        while True:
+            try:
+                return work()
+            except Failed as failed:
                 if failed.code not in AGAIN or time.monotonic() > until:
                     raise
             self.host.abort.wait(pause)
@@ -220,10 +234,9 @@ class Api:
         """The record of an object: see ``records.checked``."""
         return records.checked(cls, self.mapping(f"{cls}.get_record", ref), ref, self.pool, self.where)
 
-    def records(self, cls: str) -> dict[str, Record]:
+    def records(self, cls: str) -> Mapping[str, Record]:
         """The records of all objects of a class, by reference. One that cannot be used harms no other: see ``checked``."""
-        pool, where, check = self.pool, self.where, records.checked
-        return {ref: check(cls, raw, ref, pool, where) for ref, raw in self.mapping(f"{cls}.get_all_records").items()}
+        return records.all_checked(cls, self.mapping(f"{cls}.get_all_records"), self.pool, self.where)
 
     def usable(self, cls: str, *fields: str) -> dict[str, Record]:
         """As ``records``, without those of which one of ``fields`` cannot be used; a warning tells of these."""
@@ -313,18 +326,16 @@ class Api:
 
         ``what`` is told as progress. An abort cancels the task, and waits until it has ended. ``Failed`` as from ``call``.
         """
-        until, pause = time.monotonic() + PATIENCE, 0.1
-        while True:
+
+        def once() -> str:
             task = self.ref(f"Async.{method}", *params)
             try:
                 return self.wait(task, what or method)
             except Failed as failed:
                 failed.what = method
-                if failed.code not in AGAIN or time.monotonic() > until:
-                    raise
-            self.host.abort.wait(pause)
-            self.host.check_abort()
-            pause = min(2 * pause, 2.0)
+                raise
+
+        return self.again(once)
 
     def wait(self, task: str, what: str, limit: float | None = None) -> str:
         """The result of a task, which is destroyed; after ``limit`` seconds ``Unreachable``. Cancelled if this is interrupted."""

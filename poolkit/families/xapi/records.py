@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -50,37 +51,37 @@ class Unusable(errors.HostError):
 
 
 class _Shape:
-    """The fields of a class: what a record of it must have, looked at with few steps, since there may be ten thousand."""
+    """The fields of a class: what a record of it must have."""
 
     def __init__(self, fields: str) -> None:
         self.kinds = dict(field.split(":") for field in fields.split())
-        self.types = tuple(_TYPES[kind] for kind in self.kinds.values())
         self.values = itemgetter(*self.kinds)
-        self.closer = [(name, _CLOSER[kind]) for name, kind in self.kinds.items() if kind in _CLOSER]
+        self.needs = [(_TYPES[kind], _CLOSER.get(kind)) for kind in self.kinds.values()]
 
-    def holds(self, raw: Record) -> bool:
-        """Whether a record has all fields, each as it must be."""
+    def holds(self, raws: Iterable[Any]) -> bool:
+        """Whether all of these records have all fields, each as it must be. It goes by fields, in few steps for many records."""
         try:
-            if tuple(map(type, self.values(raw))) != self.types:
-                return False
-            return all(check(raw[name]) for name, check in self.closer)
+            columns = zip(*map(self.values, raws), strict=True)
+            return all(
+                {*map(type, column)} == {kind} and (closer is None or closer(column))
+                for (kind, closer), column in zip(self.needs, columns, strict=False)
+            )
         except (KeyError, TypeError):
             return False
 
 
-def _texts(value: Any) -> bool:
-    """Whether all values of a list or mapping are texts; ``TypeError`` where one is not."""
-    if value:
-        "".join(value.values() if type(value) is dict else value)
+def _texts(values: Iterable[Iterable[Any]]) -> bool:
+    """Whether all that these have are texts; ``TypeError`` where one is not."""
+    "".join(chain.from_iterable(values))
     return True
 
 
-_CLOSER: dict[str, Callable[[Any], Any]] = {
-    "uuid": _UUID.fullmatch,
-    "int": lambda value: -_LARGEST <= value <= _LARGEST,
-    "float": math.isfinite,
+_CLOSER: dict[str, Callable[[Collection[Any]], bool]] = {
+    "uuid": lambda values: all(map(_UUID.fullmatch, values)),
+    "int": lambda values: min(values) >= -_LARGEST and max(values) <= _LARGEST,
+    "float": lambda values: all(map(math.isfinite, values)),
     "set": _texts,
-    "map": _texts,
+    "map": lambda values: _texts(map(dict.values, values)),
 }
 _SHAPES = {cls: _Shape(fields) for cls, fields in _FIELDS.items()}
 
@@ -117,7 +118,7 @@ def _meant(kind: str, value: Any) -> Any:
         value = float(value) if abs(value) <= _LARGEST else None
     try:
         closer = _CLOSER.get(kind)
-        return value if type(value) is _TYPES[kind] and (closer is None or closer(value)) else None
+        return value if type(value) is _TYPES[kind] and (closer is None or closer((value,))) else None
     except TypeError:
         return None
 
@@ -127,7 +128,14 @@ def checked(cls: str, raw: Any, ref: str, pool: str, where: str) -> Record:
 
     ``ref``, ``pool`` and ``where``, which is the host, are for messages. Ints are ints, in whatever they came.
     """
-    return raw if _SHAPES[cls].holds(raw) else _Odd(cls, raw, ref, pool, where)
+    return raw if _SHAPES[cls].holds((raw,)) else _Odd(cls, raw, ref, pool, where)
+
+
+def all_checked(cls: str, raws: Mapping[str, Any], pool: str, where: str) -> Mapping[str, Record]:
+    """Each of the records, by their references, as ``checked``; where all are in order, which is the rule, at once."""
+    if _SHAPES[cls].holds(raws.values()):
+        return raws
+    return {ref: checked(cls, raw, ref, pool, where) for ref, raw in raws.items()}
 
 
 def usable(

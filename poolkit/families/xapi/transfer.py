@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import os
 import stat
-import time
 import urllib.parse
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
@@ -17,8 +16,7 @@ from typing import Any, BinaryIO
 from poolkit import errors
 from poolkit.backend import Transfer
 from poolkit.families.xapi import line as lines
-from poolkit.families.xapi.client import PATIENCE, Api
-from poolkit.families.xapi.failures import AGAIN, Failed
+from poolkit.families.xapi.client import Api
 from poolkit.families.xapi.line import Address
 from poolkit.host import streams
 from poolkit.host.descriptors import write_at
@@ -45,30 +43,27 @@ class Moving:
     def coming(self, format: str = "raw", *, whole: bool = True) -> Iterator[http.client.HTTPResponse]:
         """The bytes of the disk; with ``whole`` all are read, and the host is asked whether it sent all that there was."""
         with contextlib.ExitStack() as stack:
-            until, pause = time.monotonic() + PATIENCE, 0.1
-            while True:
-                task = stack.enter_context(self._task("export"))
-                connection = stack.enter_context(self._asked("GET", "/export_raw_vdi", task, format))
-                response = self._answered(connection)
-                if response.status == http.client.OK:
-                    break
-                # Such as the host's own end of a reading that was broken off a moment ago.
-                try:
-                    self.api.wait(task, "export", _REASON)
-                    raise self._refused(response)
-                except errors.Unreachable:
-                    raise self._refused(response) from None
-                except Failed as failed:
-                    if failed.code not in AGAIN or time.monotonic() > until:
-                        raise
-                stack.close()
-                self.api.host.abort.wait(pause)
-                self.api.host.check_abort()
-                pause = min(2 * pause, 2.0)
+            # A host's own end of a reading that was broken off may be in the way.
+            task, connection, response = self.api.again(lambda: self._opened(stack, format))
             yield response
             connection.close()
             if whole:
                 self.api.wait(task, "export")
+
+    def _opened(
+        self, stack: contextlib.ExitStack, format: str
+    ) -> tuple[str, http.client.HTTPConnection, http.client.HTTPResponse]:
+        """A task that reads, its connection and the answer, in ``stack``; ``Failed`` with what the task says of a refusal."""
+        with contextlib.ExitStack() as attempt:
+            task = attempt.enter_context(self._task("export"))
+            connection = attempt.enter_context(self._asked("GET", "/export_raw_vdi", task, format))
+            response = self._answered(connection)
+            if response.status != http.client.OK:
+                with contextlib.suppress(errors.Unreachable):
+                    self.api.wait(task, "export", _REASON)
+                raise self._refused(response)
+            stack.enter_context(attempt.pop_all())
+        return task, connection, response
 
     def piece(self, response: http.client.HTTPResponse) -> bytes:
         """Some more bytes; none at the end."""
