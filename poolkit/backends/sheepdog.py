@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from poolkit import disks, errors
 from poolkit.backend import Backend, DiskSource, Source, State, Transfer, Usage, VolumeInfo
-from poolkit.content import filling, wiping
+from poolkit.content import filling, space, wiping
 from poolkit.families import away
 from poolkit.families.sheep import client, content, listing, making, naming, opening, wire
 from poolkit.families.sheep.cluster import Cluster
@@ -156,14 +156,13 @@ class SheepdogBackend(Backend):
 
     def create(self, volume: Volume) -> VolumeInfo:
         """Make a disk of zeros, with the cluster's own number of copies."""
-        if volume.capacity is None:
-            raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
+        capacity = space.capacity_given(volume)
         if volume.backing_store is not None:
             raise errors.Unsupported(
                 f"volume '{volume.name}': a disk is made on a snapshot by cloning that", volume=volume.name,
                 hint=errors.Hint("clone it: ", errors.Option("linked")),
             )  # fmt: skip
-        return self._new(volume, volume.capacity)
+        return self._new(volume, capacity)
 
     def own(self, source: Source) -> bool:
         """A disk of the same cluster is read there."""

@@ -308,14 +308,13 @@ class XenBackend(Backend):
 
     def create(self, volume: Volume) -> VolumeInfo:
         """Make a disk of zeros; where disks are LUNs that exist, take the smallest that is large enough."""
-        if volume.capacity is None:
-            raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
+        capacity = space.capacity_given(volume)
         if volume.backing_store is not None:
             raise errors.Unsupported(
                 f"volume '{volume.name}': a disk that shares data is made by cloning", volume=volume.name,
                 hint=errors.Hint("clone it: ", errors.Option("linked")),
             )  # fmt: skip
-        return self._made(volume, volume.capacity)
+        return self._made(volume, capacity)
 
     def own(self, source: Source) -> bool:
         """A disk of the same hosts is copied there."""

@@ -13,9 +13,17 @@ from poolkit.lean import TYPE_CHECKING
 if TYPE_CHECKING:
     from poolkit.backend import Transfer
     from poolkit.host.port import Host
+    from poolkit.model import Volume
 
 PROMPT = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 """Kernel names of the file systems whose st_blocks counts what was written but has no place on the disk yet."""
+
+
+def capacity_given(volume: Volume) -> int:
+    """The capacity that a document asks for, in bytes; ``InvalidArgument`` where it says none."""
+    if volume.capacity is None:
+        raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
+    return volume.capacity
 
 
 def reserve(host: Host, fd: int, offset: int, length: int, *, full: str | None = None, beyond: bool = False) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from poolkit.formats import ImageInfo
     from poolkit.listing import Portion
 
+    # Takes an open file that is more than a plain raw image, or that could not be read.
     Other = Callable[[int, str, os.stat_result, "ImageInfo | OSError"], None]
 else:
     formats = later(globals(), "formats", "poolkit.formats")
@@ -39,9 +40,6 @@ _SMALL = 4096  # bytes; the content of a file that is not larger may be in its i
 
 _EIGHTHS, _THEIRS = 7, 5
 """Of eight known files five are compared by the copy of the process: the process itself reads the directory meanwhile."""
-
-"""Takes an open file that is more than a plain raw image, or that could not be read."""
-
 
 Walk = Callable[[Listing, "Iterable[os.DirEntry[str] | Named]"], None]
 """Adds entries of a directory to a listing."""

@@ -51,6 +51,26 @@ def _age(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newfiles, "_SECOND", 0)
 
 
+def _copied(monkeypatch: pytest.MonkeyPatch, end: str) -> list[int]:
+    """The copies of this process that listings make, which are always possible; with ``end`` they are killed, or impossible."""
+    copies: list[int] = []
+    real = os.fork
+
+    def fork() -> int:
+        if end == "impossible":
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        pid = real()
+        if pid:
+            copies.append(pid)
+        elif end == "killed":
+            os.kill(os.getpid(), 9)
+        return pid
+
+    monkeypatch.setattr(beside, "possible", lambda: True)
+    monkeypatch.setattr(os, "fork", fork)
+    return copies
+
+
 def test_an_unchanged_listing_makes_no_volume(images: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _age(monkeypatch)
     images.refresh()
@@ -196,21 +216,7 @@ def test_what_a_copy_of_the_process_lists_is_what_one_process_lists(
     for number in range(9):
         (place / f"link{number}").symlink_to("disk001")
     monkeypatch.setattr(directory, "_MANY", 100)
-    monkeypatch.setattr(beside, "possible", lambda: True)
-    copies: list[int] = []
-    real, parent = os.fork, os.getpid()
-
-    def fork() -> int:
-        if end == "impossible":
-            raise BlockingIOError(11, "Resource temporarily unavailable")
-        pid = real()
-        if pid:
-            copies.append(pid)
-        elif end == "killed":
-            os.kill(os.getpid(), 9)
-        return pid
-
-    monkeypatch.setattr(os, "fork", fork)
+    copies, parent = _copied(monkeypatch, end), os.getpid()
     if end == "failed":
         dumps = pickle.dumps
         monkeypatch.setattr(pickle, "dumps", lambda *a: dumps(*a) if os.getpid() == parent else 1 / 0)
@@ -240,21 +246,7 @@ def test_what_a_copy_of_the_process_compares_is_what_one_process_finds(
         (place / f"image{number}").write_bytes(b"QFI\xfb\0\0\0\3" + bytes(600))
     images.refresh()
     monkeypatch.setattr(directory, "_MANY_KNOWN", 100)
-    monkeypatch.setattr(beside, "possible", lambda: True)
-    copies: list[int] = []
-    real = os.fork
-
-    def fork() -> int:
-        if end == "impossible":
-            raise BlockingIOError(11, "Resource temporarily unavailable")
-        pid = real()
-        if pid:
-            copies.append(pid)
-        elif end == "killed":
-            os.kill(os.getpid(), 9)
-        return pid
-
-    monkeypatch.setattr(os, "fork", fork)
+    copies = _copied(monkeypatch, end)
     assert not images.refresh().changed
     before = {v.name: v.info for v in images.volumes()}
     for number in range(0, 60, 2):
