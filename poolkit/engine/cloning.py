@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
@@ -12,7 +12,7 @@ from poolkit.engine import standing, writing
 from poolkit.engine.asked import left_out
 from poolkit.engine.chain import trusted, walk
 from poolkit.engine.core import Core
-from poolkit.engine.keeping import expect, keep
+from poolkit.engine.keeping import expect, keep, keep_new
 from poolkit.engine.operation import Outcome, Progress
 from poolkit.engine.options import CloneOptions, of_backend
 from poolkit.formats import read_as
@@ -102,7 +102,7 @@ def create_from(
         made = backend.clone(
             definition, backend_from.source(info), linked=linked, reflink=how.get("reflink"), **options
         )
-        keep(core, op, backend, record, made, pool._placed, new=True)
+        keep_new(core, op, backend, record, [made], pool._placed)
         if 0 < (asked.capacity or 0) < info.capacity:
             op.host.warn(
                 f"volume '{name}' has the {info.capacity} bytes of its source, and not {asked.capacity}: "
@@ -164,6 +164,25 @@ def held_base(
                     core.volume_work(record.name, "vol-create", info.name, shared=True, wait=wait, abort=abort)
                 )
         yield pinned(core, definition)
+
+
+@contextlib.contextmanager
+def held_bases(
+    core: Core, paths: Iterable[str], pool: str, wait: float | None, abort: threading.Event | None
+) -> Iterator[None]:
+    """In the body others may read the volumes that are backing stores at ``paths``, and no more.
+
+    Those in ``pool`` are left out: who makes many volumes in it has all of it locked.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in dict.fromkeys(paths):
+            with contextlib.suppress(errors.VolumeNotFound):
+                record, info = core.find_volume("path", path)
+                if record.name != pool:
+                    stack.enter_context(
+                        core.volume_work(record.name, "vol-create", info.name, shared=True, wait=wait, abort=abort)
+                    )
+        yield
 
 
 def pinned(core: Core, definition: Any) -> Any:

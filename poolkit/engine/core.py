@@ -188,14 +188,14 @@ class Core:
         self,
         pool: str,
         verb: str,
-        name: str,
+        name: str | None,
         *,
         shared: bool = False,
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[Operation, Backend, Record]]:
-        """Work on one volume of an active pool; ``shared`` work only reads it."""
+        """Work on one volume of an active pool, or on any of them (None); ``shared`` work only reads it."""
         with self.work(pool, verb, wait, volume=name, shared=shared, abort=abort, progress=progress) as op:
             record = self.require_active(pool, verb, op.host)
             if record.target is not None:

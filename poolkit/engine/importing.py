@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from poolkit import errors, registry
 from poolkit.backend import Backend, Outside, Source, VolumeInfo, check_volume_name
-from poolkit.engine.keeping import expect, keep
+from poolkit.engine.keeping import expect, keep_new
 from poolkit.engine.operation import Operation, Outcome
 from poolkit.engine.options import ImportOptions, of_backend
 
@@ -49,7 +49,7 @@ def import_from(pool: Pool, name: str, origin: Origin, how: ImportOptions) -> tu
                 made = VolumeInfo(name)
             else:
                 made = backend.clone(_definition(name, source, backend, how), source, **options)
-        keep(core, op, backend, record, made, pool._placed, new=True)
+        keep_new(core, op, backend, record, [made], pool._placed)
     core.emit(op, "volume-created", pool.name, pool.uuid, name)
     format = f", {made.format}" if made.format else ""
     words = f"volume '{name}' is imported: {made.capacity} bytes{format}"

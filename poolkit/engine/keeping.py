@@ -13,7 +13,7 @@ from poolkit.lean import TYPE_CHECKING, overload
 if TYPE_CHECKING:
     import os
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from poolkit.backend import Backend, Usage
     from poolkit.engine import marking, standing, writing
@@ -31,19 +31,19 @@ else:
 
 
 class _Listed(Sequence[VolumeInfo]):
-    """The volumes of a pool as they are listed, with one that was made or changed, or without one that is gone.
+    """The volumes of a pool as they are listed, with such as were made or changed, or without one that is gone.
 
     Read when somebody looks: the sizes of most types need no volumes.
     """
 
-    def __init__(self, core: Core, record: Record, name: str, info: VolumeInfo | None) -> None:
-        self._of = core, record, name, info
+    def __init__(self, core: Core, record: Record, changed: Mapping[str, VolumeInfo | None]) -> None:
+        self._of = core, record, changed
 
     @cached_property
     def _volumes(self) -> list[VolumeInfo]:
-        core, record, name, info = self._of
-        others = [volume for volume in core.inventory.volumes(record.id) if volume.name != name]
-        return others if info is None else [*others, info]
+        core, record, changed = self._of
+        others = [volume for volume in core.inventory.volumes(record.id) if volume.name not in changed]
+        return [*others, *(info for info in changed.values() if info is not None)]
 
     def __len__(self) -> int:
         return len(self._volumes)
@@ -59,64 +59,78 @@ class _Listed(Sequence[VolumeInfo]):
         return self._volumes[at]
 
 
-def keep(
-    core: Core, op: Operation, backend: Backend, record: Record, info: VolumeInfo, placed: Placement | None = None,
-    *, new: bool = False, sized: bool = True,
-) -> None:  # fmt: skip
-    """Store a volume that was made (``new``), changed or looked at, with the sizes that its pool has now. Not in a dry run.
+def keep(core: Core, op: Operation, backend: Backend, record: Record, info: VolumeInfo, *, sized: bool = True) -> None:
+    """Store a volume that was changed or looked at, with the sizes that its pool has now. Not in a dry run.
 
     Without ``sized`` the sizes are as they were.
     """
+    if not op.dry:
+        _put(core, op, backend, record, [info], None, sized=sized)
+
+
+def keep_new(
+    core: Core, op: Operation, backend: Backend, record: Record, made: Sequence[VolumeInfo],
+    placed: Placement | None = None,
+) -> None:  # fmt: skip
+    """Store volumes that were made, with the sizes that their pool has now, in one step. Not in a dry run.
+
+    A volume that was ``placed`` through a flavor comes alone.
+    """
     if op.dry:
         return
-    if new:
+    for info in made:
         writing.accept(core, op, record, info)
         marking.settle(core, backend, info, placed)
-        if info == op.listed:
-            return
-    _put(core, op, backend, record, info, placed, operation=op.id, sized=sized)
+    left = [info for info in made if info != op.listed.get(info.name)]
+    if left:
+        _put(core, op, backend, record, left, placed)
 
 
 def expect(core: Core, op: Operation, backend: Backend, record: Record, placed: Placement | None) -> None:
-    """Be ready for a volume that is made next: a file is listed in the moment before it has its name.
+    """Be ready for volumes that are made next: a file is listed in the moment before it has its name.
 
     So there is one transaction for its format, which must be on record first, and for the listing. Whoever reads may see it
-    listed for the moment that the file system needs; work on it has to wait. :func:`keep` does the rest.
+    listed for the moment that the file system needs; work on it has to wait. :func:`keep_new` does the rest.
     """
     marking.mark(backend, placed)
 
-    def enlist(info: VolumeInfo, facts: os.stat_result) -> None:
-        op.host.keep_undo(undo.gone(f"{record.target}/{info.name}", record.id, info.name, facts))
-        _put(core, op, backend, record, info, placed, operation=op.id)
-        op.listed = info
+    def enlist(new: Sequence[tuple[VolumeInfo, os.stat_result]]) -> None:
+        for info, facts in new:
+            op.host.keep_undo(undo.gone(f"{record.target}/{info.name}", record.id, info.name, facts))
+        _put(core, op, backend, record, [info for info, _ in new], placed)
+        op.listed = {**op.listed, **{info.name: info for info, _ in new}}
 
     if not backend.may_hang:  # its sizes would be asked for while it is at work
         op.host.on_enlist = enlist
 
 
 def _put(
-    core: Core, op: Operation, backend: Backend, record: Record, info: VolumeInfo, placed: Placement | None, *,
-    operation: str | None = None, sized: bool = True,
+    core: Core, op: Operation, backend: Backend, record: Record, volumes: Sequence[VolumeInfo],
+    placed: Placement | None, *, sized: bool = True,
 ) -> None:  # fmt: skip
-    info = standing.unmarked(info)
-    below = standing.edges(backend, op.host, [info], _names(core, record, info))
-    sizes = _sizes(core, backend, record, info.name, info) if sized else None
-    paths = standing.paths(op.host, record, info)
-    again = core.inventory.put_volume(
-        record.id, info, operation, below=below, paths=paths, sizes=sizes, placed=placed, whole=op.unmark
-    )
-    _settle(core, backend, record, info.name, info, again)
+    volumes = [standing.unmarked(info) for info in volumes]
+    changed: dict[str, VolumeInfo | None] = {info.name: info for info in volumes}
+    below = standing.edges(backend, op.host, volumes, _names(core, record, changed))
+    sizes = _sizes(core, backend, record, changed) if sized else None
+    paths = [path for info in volumes for path in standing.paths(op.host, record, info)]
+    if len(volumes) == 1:
+        again = core.inventory.put_volume(
+            record.id, volumes[0], op.id, below=below, paths=paths, sizes=sizes, placed=placed, whole=op.unmark
+        )
+    else:
+        again = core.inventory.put_volumes(record.id, volumes, op.id, below=below, paths=paths, sizes=sizes)
+    _settle(core, backend, record, changed, again)
 
 
 def forget(core: Core, op: Operation, backend: Backend, record: Record, info: VolumeInfo) -> None:
     """Drop a volume that is gone from the listing, with the sizes that its pool has now. Not in a dry run."""
     if op.dry:
         return
-    sizes = _sizes(core, backend, record, info.name, None)
+    sizes = _sizes(core, backend, record, {info.name: None})
     paths = standing.paths(op.host, record, info)
     again = core.inventory.drop_volume(record.id, info.name, op.id, paths=paths, sizes=sizes)
     writing.accept(core, op, record, info)
-    _settle(core, backend, record, info.name, None, again)
+    _settle(core, backend, record, {info.name: None}, again)
 
 
 def at_once(
@@ -144,28 +158,28 @@ def at_once(
     return op, listed
 
 
-def _names(core: Core, record: Record, info: VolumeInfo) -> Iterator[str]:
-    yield info.name
+def _names(core: Core, record: Record, also: Iterable[str]) -> Iterator[str]:
+    yield from also
     yield from core.listed(record)
 
 
 def _sizes(
-    core: Core, backend: Backend, record: Record, name: str, info: VolumeInfo | None
+    core: Core, backend: Backend, record: Record, changed: Mapping[str, VolumeInfo | None]
 ) -> tuple[int, Usage] | None:
     """The version of the listing, and sizes that were taken afterwards; None if they cannot be had."""
     version = core.inventory.version(record.id)
     try:
-        return version, backend.usage(_Listed(core, record, name, info) if backend.counts_volumes else ())
+        return version, backend.usage(_Listed(core, record, changed) if backend.counts_volumes else ())
     except (OSError, errors.PoolkitError):
         return None  # the work is done all the same, and the next refresh says what is wrong
 
 
 def _settle(
-    core: Core, backend: Backend, record: Record, name: str, info: VolumeInfo | None, version: int | None
+    core: Core, backend: Backend, record: Record, changed: Mapping[str, VolumeInfo | None], version: int | None
 ) -> None:
     """Take the sizes again if others changed the pool while they were taken: then neither may know of the other's change."""
     if version is None:
         return
-    taken = _sizes(core, backend, record, name, info)
+    taken = _sizes(core, backend, record, changed)
     if taken is not None:
         core.inventory.set_sizes(record.id, version, taken[1])

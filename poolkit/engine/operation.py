@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
+from types import MappingProxyType
 
 from poolkit import errors
 from poolkit.host import private
@@ -19,7 +20,7 @@ from poolkit.values import value
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -68,15 +69,17 @@ class Operation:
 
     host: Host
     journal: journals.Journal
-    listed: VolumeInfo | None = None
-    """The new volume that is on record already."""
+    listed: Mapping[str, VolumeInfo] = MappingProxyType({})
+    """The new volumes that are on record already, by name."""
+    more: bool = False
+    """Whether other volumes are to be made before the verb is complete."""
     unmark: str | None = None
     """The key of the volume that is half-written no more, once it is listed as it is now."""
 
     @property
     def id(self) -> str | None:
-        """Marks the inventory's transaction that completes the verb; None while there is nothing to undo."""
-        return self.journal.ident if self.journal.steps else None
+        """Marks the inventory's transaction that completes the verb; None while there is nothing to undo, or more to do."""
+        return self.journal.ident if self.journal.steps and not self.more else None
 
     @property
     def dry(self) -> bool:
@@ -146,9 +149,9 @@ class Operations:
                     self.inventory.forget_operation(ident)
                     if not failures or not isinstance(error, (OSError, errors.PoolkitError)):
                         raise
-                    worded = error if isinstance(error, errors.PoolkitError) else _worded(error, pool, verb, volume)
-                    worded.hint = errors.Hint.joined(worded.hint, *failures)
-                    raise worded from error.__cause__ or (None if worded is error else error)
+                    told = error if isinstance(error, errors.PoolkitError) else worded(error, pool, verb, volume)
+                    told.hint = errors.Hint.joined(told.hint, *failures)
+                    raise told from error.__cause__ or (None if told is error else error)
                 else:
                     marked = bool(journal.steps)
                     if marked and host.fault is not None:
@@ -185,7 +188,7 @@ class Operations:
             error.volume = error.volume or volume
             raise
         except OSError as error:
-            raise _worded(error, pool, verb, volume) from error
+            raise worded(error, pool, verb, volume) from error
 
     # -- recovery -------------------------------------------------------------------------------------------------
 
@@ -355,14 +358,15 @@ def _wait_for_program(head: dict[str, Any], patience: float) -> None:
         time.sleep(0.05)
 
 
-def _worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.HostError:
+def worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.HostError:
+    """An error of the system in words: what could not be done, where, and whose right it is that is missing."""
     what = f"volume '{volume}' of pool '{pool}'" if volume else f"pool '{pool}'"
     named = error.filename if isinstance(error.filename, (str, bytes)) else None
     where = f" ('{os.fsdecode(named)}')" if named else ""
-    worded = errors.from_os_error(error, f"{said(verb)} {what}{where}", pool=pool, volume=volume)
-    if named and worded.hint is None:
-        worded.hint = _rights(error, os.fsdecode(named))
-    return worded
+    told = errors.from_os_error(error, f"{said(verb)} {what}{where}", pool=pool, volume=volume)
+    if named and told.hint is None:
+        told.hint = _rights(error, os.fsdecode(named))
+    return told
 
 
 def _rights(error: OSError, path: str) -> str | None:

@@ -338,6 +338,8 @@ class FileMaker(DirectoryBackend):
 
     def _appeared(self, new: NewFile, format: str) -> VolumeInfo:
         """A new volume: what it was described as, if its file is that still now that it has its name and is closed."""
+        if new.waits:
+            return VolumeInfo(new.name, "file", format)  # what it is like is told when it gets its name
         info: VolumeInfo | None = new.info
         if info is not None:
             facts = os.stat(f"{self.place}/{new.name}", follow_symlinks=False)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from poolkit.host.devices import Devices
     from poolkit.host.directory import Directory
+    from poolkit.host.gathered import Gathered
     from poolkit.host.mounts import Mount
 
 
@@ -52,6 +53,9 @@ class Port(Protocol):
     def enlist(self, name: str, facts: os.stat_result, format: str, info: Any) -> None:
         """Record the format of a new file, and list it."""
 
+    def enlist_all(self, files: Sequence[NewFile]) -> None:
+        """As :meth:`enlist`, for several at once."""
+
     def check_abort(self) -> None:
         """Raise ``Aborted`` if the caller asked to stop."""
 
@@ -68,9 +72,13 @@ class NewFile:
 
     ``info`` is what it was described as when it was to get its name. Who fills it says with ``laid_out`` that its blocks are
     where they stay, as with holes and shared or reserved ones: then what it is described as is not changed by an fsync.
+    ``waits`` is true of one that gets its name together with others (:meth:`Files.gathering`); ``facts`` are from before it
+    got its owner and mode, and ``format`` is what the engine records for it.
     """
 
-    __slots__ = ("directory", "fd", "info", "laid_out", "name", "temporary")
+    __slots__ = ("directory", "facts", "fd", "format", "info", "laid_out", "name", "temporary", "waits")
+    facts: os.stat_result
+    format: str
 
     def __init__(self, directory: Directory, name: str, temporary: str | None, fd: int) -> None:
         self.directory = directory
@@ -79,6 +87,7 @@ class NewFile:
         self.fd = fd
         self.info: Any = None
         self.laid_out = False
+        self.waits = False
 
 
 class Files:
@@ -86,6 +95,7 @@ class Files:
 
     def __init__(self, host: Port) -> None:
         self._host = host
+        self._gathered: Gathered | None = None
 
     def mkdir(self, path: str, mode: int = 0o755, *, keep: bool = False) -> bool:
         """Make a directory, and its parents with mode 0755. Returns False if it exists already.
@@ -280,19 +290,41 @@ class Files:
         """
         if directory.exists(name):
             raise _exists(directory, name)
-        make = self._unnamed if self.has_unnamed(directory) else self._temporary
+        without_name = self.has_unnamed(directory) if self._gathered is None else self._gathered.unnamed
+        make = self._unnamed if without_name else self._temporary
         with make(directory, name, "create") if unnamed is None else self._given(directory, name, unnamed) as new:
             yield new
-            facts = self._own(new, mode, owner, group)
+            new.facts, new.format = self._own(new, mode, owner, group), format
+            if self._gathered is not None and describe is not None and unnamed is None and new.temporary is None:
+                self._gathered.add(new, describe)
+                return
             with self._on_disk(new, beside=new.laid_out and new.temporary is None):
                 new.info = None if describe is None else describe(new)
-                self._host.keep_undo(undo.unlink_whole(directory.join(name), facts))
-                self._host.enlist(name, facts, format, new.info)
+                self._host.keep_undo(undo.unlink_whole(directory.join(name), new.facts))
+                self._host.enlist(name, new.facts, format, new.info)
             self._host.check_abort()
             self.fault(f"name {name}")
-            _name(new)
+            give_name(new)
             self.fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
+
+    @contextmanager
+    def gathering(self, path: str) -> Iterator[Gathered]:
+        """New files of the directory ``path`` that :meth:`new` makes in the body get their names together when it ends.
+
+        All are on the disk then, and on record in one step, before the first has its name; if the body fails none gets one. Each
+        is open until then, so they should be some hundred at most. Where files must have a private name from the beginning
+        they get their names one by one, as ever.
+        """
+        from poolkit.host.gathered import Gathered
+
+        self._gathered = Gathered(self, self._host, path)
+        try:
+            yield self._gathered
+            self._gathered.appear()
+        finally:
+            self._gathered.close()
+            self._gathered = None
 
     @contextmanager
     def rewrite(
@@ -379,10 +411,12 @@ class Files:
         except OSError as error:
             error.filename = directory.path
             raise
+        new = NewFile(directory, name, None, fd)
         try:
-            yield NewFile(directory, name, None, fd)
+            yield new
         finally:
-            os.close(fd)
+            if not new.waits:
+                os.close(fd)
 
     @contextmanager
     def _given(self, directory: Directory, name: str, fd: int) -> Iterator[NewFile]:
@@ -455,7 +489,8 @@ class Files:
             self._host.fault(label)
 
 
-def _name(new: NewFile) -> None:
+def give_name(new: NewFile) -> None:
+    """Put a file that is whole and on the disk under its name, which is on the disk with its folder; ``VolumeExists``."""
     from poolkit.host import libc
 
     folder = new.directory.fd

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, TypeVar
 
     from poolkit.host.devices import Devices
-    from poolkit.host.files import Files
+    from poolkit.host.files import Files, NewFile
     from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
     from poolkit.host.node import Node
@@ -80,7 +80,7 @@ class Host:
         self.cautious: str | None = None
         """Where a damaged inventory was set aside: formats on record may be missing, so that a guess is worth less."""
         self.on_adopt: Callable[[str, int, str], None] | None = None
-        self.on_enlist: Callable[[Any, os.stat_result], None] | None = None
+        self.on_enlist: Callable[[Sequence[tuple[Any, os.stat_result]]], None] | None = None
         self.on_secret: Callable[[str, str | None, str | None], bytes] | None = None
         self.on_node: Callable[[], Node] | None = None
         self._shared: dict[Any, Any] = {}
@@ -413,7 +413,16 @@ class Host:
         if info is None or self.on_enlist is None:
             self.adopt(name, facts.st_ino, format)
         elif not self.dry_run:
-            self.on_enlist(info, facts)
+            self.on_enlist([(info, facts)])
+
+    def enlist_all(self, files: Sequence[NewFile]) -> None:
+        """As :meth:`enlist`, for several new volumes at once."""
+        told = [(new.info, new.facts) for new in files if new.info is not None and self.on_enlist is not None]
+        for new in files:
+            if new.info is None or self.on_enlist is None:
+                self.adopt(new.name, new.facts.st_ino, new.format)
+        if told and self.on_enlist is not None and not self.dry_run:
+            self.on_enlist(told)
 
     # -- progress, abort, secrets -----------------------------------------------------------------------------
 

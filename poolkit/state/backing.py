@@ -22,6 +22,9 @@ CREATE INDEX backing_node ON backing (node) WHERE node IS NOT NULL;
 """
 
 
+_PATHS = 100  # in one statement: SQLite of long ago takes 999 values
+
+
 class Edge(NamedTuple):
     """A volume and one file or device that it stands on.
 
@@ -46,16 +49,17 @@ def replace(db: sqlite3.Connection, pool: int, edges: Iterable[Edge], keep: Coll
     _insert(db, pool, (edge for key, edge in new.items() if old.get(key) != edge))
 
 
-def put(db: sqlite3.Connection, pool: int, name: str, edges: Iterable[Edge]) -> None:
-    """Store what one volume stands on."""
-    db.execute("DELETE FROM backing WHERE pool = ? AND name = ?", (pool, name))
+def put(db: sqlite3.Connection, pool: int, names: Iterable[str], edges: Iterable[Edge]) -> None:
+    """Store what the volumes of these names stand on."""
+    db.executemany("DELETE FROM backing WHERE pool = ? AND name = ?", ((pool, name) for name in names))
     _insert(db, pool, edges)
 
 
 def mark(db: sqlite3.Connection, paths: Sequence[str], missing: bool) -> None:
     """Note of all volumes that stand on the file of these paths that it is there now, or is not any more."""
-    at, values = _at(paths)
-    db.execute(f"UPDATE backing SET missing = ? WHERE ({at}) AND missing != ?", (missing, *values, missing))  # noqa: S608
+    for start in range(0, len(paths), _PATHS):
+        at, values = _at(paths[start : start + _PATHS])
+        db.execute(f"UPDATE backing SET missing = ? WHERE ({at}) AND missing != ?", (missing, *values, missing))  # noqa: S608
 
 
 def _insert(db: sqlite3.Connection, pool: int, edges: Iterable[Edge]) -> None:

@@ -44,6 +44,7 @@ else:
 __all__ = ["Inventory", "Record"]
 
 _MAX = (1 << 63) - 1
+_SELDOM = 50  # changes of a listing after which old notes of changes are removed
 _NEAR = 20  # blocks on each side: about 10,000 names, which are compared with one in a tenth of a second
 
 Kept = tuple[int, dict[str, int], dict[str, VolumeInfo]]
@@ -357,26 +358,46 @@ class Inventory(Pools):
         paths: Sequence[str] = (), sizes: tuple[int, Usage] | None = None, placed: placements.Placement | None = None,
         whole: str | None = None,
     ) -> int | None:  # fmt: skip
-        """Store one volume as it is now, what it stands on, and that what stands on one of its ``paths`` has it.
+        """As :meth:`put_volumes`, for one volume.
 
         ``placed``: it was made through a flavor, and what was reserved for it is from the same instant a part of the listing.
         ``whole``: the key by which it was marked as half-written, which it is no more.
-
-        ``sizes`` are those of the pool with the version that the listing had before they were taken. If it has another one by
-        now they may lack what others did: then the new version is returned, with which they have to be taken again.
         """
-        with self.transaction(operation) as db:
-            current = self._present(db, number)
-            self._touch(db, number, info.name)
-            with self._whole(number):
-                blocks.put(db, number, info)
-            self._note(db, number, {info.name: info}, [])
-            backing.put(db, number, info.name, below)
-            backing.mark(db, paths, False)
+
+        def more(db: sqlite3.Connection) -> None:
             if placed is not None:
                 placements.settle(db, number, info, placed)
             if whole is not None:
                 unfinished.drop(db, whole)
+
+        return self.put_volumes(number, [info], operation, below=below, paths=paths, sizes=sizes, more=more)
+
+    def put_volumes(
+        self, number: int, volumes: Sequence[VolumeInfo], operation: str | None = None, *, below: Sequence[Edge] = (),
+        paths: Sequence[str] = (), sizes: tuple[int, Usage] | None = None,
+        more: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> int | None:  # fmt: skip
+        """Store volumes as they are now, what they stand on, and that what stands on one of their ``paths`` has it.
+
+        ``more`` is done in the same transaction.
+
+        ``sizes`` are those of the pool with the version that the listing had before they were taken. If it has another one by
+        now they may lack what others did: then the new version is returned, with which they have to be taken again.
+        """
+        fresh = {info.name: info for info in volumes}
+        with self.transaction(operation) as db:
+            current = self._present(db, number)
+            self._touch(db, number, *fresh)
+            with self._whole(number):
+                if len(volumes) == 1:
+                    blocks.put(db, number, volumes[0])
+                else:
+                    blocks.store(db, number, {name: packing.packed(info) for name, info in fresh.items()}, ())
+            self._note(db, number, fresh, [])
+            backing.put(db, number, fresh, below)
+            backing.mark(db, paths, False)
+            if more is not None:
+                more(db)
             return self._taken(db, number, current, sizes)
 
     def drop_volume(
@@ -395,7 +416,7 @@ class Inventory(Pools):
             with self._whole(number):
                 blocks.drop(db, number, name)
             self._note(db, number, {}, [name])
-            backing.put(db, number, name, ())
+            backing.put(db, number, [name], ())
             placements.forget(db, number, name)
             backing.mark(db, paths, True)
             return self._taken(db, number, int(row[0]), sizes)
@@ -453,14 +474,15 @@ class Inventory(Pools):
             ) from error
 
     @staticmethod
-    def _touch(db: sqlite3.Connection, number: int, name: str) -> None:
-        """Note that a volume was made, changed or deleted: a scan that began earlier knows less."""
+    def _touch(db: sqlite3.Connection, number: int, *names: str) -> None:
+        """Note that volumes were made, changed or deleted: a scan that began earlier knows less."""
         db.execute("UPDATE pools SET version = version + 1 WHERE id = ?", (number,))
         version = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()[0]
         # Seconds since the machine's boot, which nobody sets: what is later than now is of an earlier boot. No scan takes a day.
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        db.execute("DELETE FROM touched WHERE pool = ? AND (at < ? OR at > ?)", (number, now - 86400, now))
-        db.execute("INSERT INTO touched VALUES (?, ?, ?, ?)", (number, version, name, now))
+        if not version % _SELDOM:  # all notes of the pool are gone through
+            db.execute("DELETE FROM touched WHERE pool = ? AND (at < ? OR at > ?)", (number, now - 86400, now))
+        db.executemany("INSERT INTO touched VALUES (?, ?, ?, ?)", ((number, version, name, now) for name in names))
 
     def version(self, number: int) -> int:
         """A number that grows with every change of the pool's listing."""

@@ -107,6 +107,28 @@ class VolumeContract(ContractMeans):
             pool.create_volume(self.volume_xml(first.name))
         assert pool.volume(first.name).key == first.key, f"the volume '{first.name}' has another key now"
 
+    def test_many_are_made_or_none(self, engine: Engine, pool_xml: str) -> None:
+        """Volumes that are made in one go are all there, and none of them if one cannot be made."""
+        pool = self.started(engine, pool_xml)
+        self.require(pool, "create", "delete")
+        first = self.made(pool)
+        before = [self.facts(one) for one in self.listed(engine, pool)]
+        documents = [self.volume_xml(name) for name in self.volume_names[:2]]
+        with pytest.raises(errors.VolumeExists, match=first.name):
+            pool.create_volumes(reversed(documents))
+        now = [self.facts(one) for one in self.listed(engine, pool)]
+        assert now == before, f"of volumes made in one go of which one failed, some were left: {now}, not {before}"
+        shown = [volume.name for volume in pool.volumes()]
+        assert shown.count(first.name) == 1 and self.volume_names[1] not in shown, f"the pool shows {shown}"
+        first.delete()
+        made = pool.create_volumes(documents)
+        assert [volume.name for volume in made] == list(self.volume_names[:2]), "they are not in the order asked for"
+        there = {one.name: self.facts(one) for one in self.listed(engine, pool)}
+        for volume in made:
+            assert there.get(volume.name) == self.facts(pool.volume(volume.name).info), (
+                f"volume '{volume.name}' is on record as another than it is"
+            )
+
     def test_a_foreign_volume_survives_a_failed_create(self, engine: Engine, pool_xml: str, tmp_path: Path) -> None:
         """What somebody else made under the wanted name since the last listing is neither taken over nor undone."""
         pool = self.started(engine, pool_xml)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from poolkit import errors
-from poolkit.engine import Engine
+from poolkit.engine import Engine, creating
 from poolkit.host import Host
 from tests.engine.test_crash import _leftovers, _run_and_die
 from tests.formats import samples
@@ -33,7 +33,21 @@ def prepare(place: Path) -> None:
         pool.create_volume(xml("disk", MIB, more="<allocation>0</allocation>")).upload(BytesIO(b"data" * 1000))
 
 
+def many(engine: Engine, place: Path) -> None:
+    """Three volumes in two portions."""
+    creating.AT_ONCE = 2  # in a child, or taken back by the fixture
+    engine.pool("p").create_volumes([xml("new"), xml("new1", more="<allocation>0</allocation>"), xml("new2")])
+
+
+@pytest.fixture(autouse=True)
+def _as_many_as_ever() -> Iterator[None]:
+    yield
+    creating.AT_ONCE = AT_ONCE
+
+
+AT_ONCE = creating.AT_ONCE
 VERBS: dict[str, Verb] = {
+    "create many": many,
     "create raw": lambda e, d: e.pool("p").create_volume(xml("new")),
     "create qcow2": lambda e, d: e.pool("p").create_volume(xml("new", format="qcow2")),
     "copy": lambda e, d: e.pool("p").volume("disk").clone("new", reflink=False),
@@ -67,7 +81,8 @@ def check(place: Path, name: str, where: str) -> bool:
         assert names == ["disk", "image"] and size in (MIB, 2 * MIB), where
         after = size == 2 * MIB
     else:
-        assert names in (["disk", "image"], ["disk", "image", "new"]), where
+        new = ["new", "new1", "new2"] if name == "create many" else ["new"]
+        assert names in (["disk", "image"], ["disk", "image", *new]), where
         after = "new" in names
     assert (images / "disk").read_bytes()[:4000] == b"data" * 1000, where
     with Engine(place / "root") as engine:
@@ -81,7 +96,7 @@ def check(place: Path, name: str, where: str) -> bool:
         ), where
         if after and name in ("create qcow2", "convert", "link"):
             assert pool.volume("new").info.format == "qcow2", where
-        if after and name in ("create raw", "copy"):
+        if after and name in ("create raw", "create many", "copy"):
             assert pool.volume("new").info.format == "raw", where
     return after
 

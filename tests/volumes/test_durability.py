@@ -50,6 +50,9 @@ VERBS: dict[str, Verb] = {
     "start": lambda e, d: _pool(e).start(),
     "vol-create": lambda e, d: _pool(e).create_volume(xml("raw")),
     "vol-create sparse": lambda e, d: _pool(e).create_volume(xml("sparse", more="<allocation>0</allocation>")),
+    "vol-create, many": lambda e, d: _pool(e).create_volumes(
+        [xml("one"), xml("two", more="<allocation>0</allocation>")]
+    ),
     "vol-create qcow2": lambda e, d: _pool(e).create_volume(xml("image", format="qcow2")),
     "vol-upload": lambda e, d: _pool(e).volume("raw").upload(BytesIO(b"data" * 100_000)),
     "vol-upload sparse": lambda e, d: _pool(e).volume("sparse").upload(BytesIO(bytes(MIB)), sparse=True),
