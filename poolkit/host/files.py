@@ -304,7 +304,7 @@ class Files:
                 self._host.enlist(name, new.facts, format, new.info)
             self._host.check_abort()
             self.fault(f"name {name}")
-            give_name(new)
+            self.give_name(new)
             self.fault(f"fsync directory of {name}")
             os.fsync(directory.fd)
 
@@ -468,6 +468,28 @@ class Files:
         finally:
             wait()
 
+    @staticmethod
+    def give_name(new: NewFile) -> None:
+        """Put a file that is whole and on the disk under its name, which is on the disk with its folder; ``VolumeExists``."""
+        from poolkit.host import libc
+
+        folder = new.directory.fd
+        try:
+            if new.temporary is None:
+                os.link(f"/proc/self/fd/{new.fd}", new.name, dst_dir_fd=folder)  # as linkat(2) has it for O_TMPFILE
+                os.fsync(new.fd)  # btrfs writes no log of a file that has no name yet
+                return
+            try:
+                libc.rename_noreplace(new.temporary, new.name, dir_fd=folder)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                # NFS has no RENAME_NOREPLACE; a hard link refuses to replace as well.
+                os.link(new.temporary, new.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+                os.unlink(new.temporary, dir_fd=folder)
+        except FileExistsError:
+            raise _exists(new.directory, new.name) from None
+
     def sync(self, path: str) -> None:
         """fsync a directory, so that its entries survive a power failure."""
         sync_directory(path)
@@ -487,28 +509,6 @@ class Files:
         """A fault point between two system calls of one change; does nothing outside tests."""
         if self._host.fault is not None:
             self._host.fault(label)
-
-
-def give_name(new: NewFile) -> None:
-    """Put a file that is whole and on the disk under its name, which is on the disk with its folder; ``VolumeExists``."""
-    from poolkit.host import libc
-
-    folder = new.directory.fd
-    try:
-        if new.temporary is None:
-            os.link(f"/proc/self/fd/{new.fd}", new.name, dst_dir_fd=folder)  # as linkat(2) has it for O_TMPFILE
-            os.fsync(new.fd)  # btrfs writes no log of a file that has no name yet
-            return
-        try:
-            libc.rename_noreplace(new.temporary, new.name, dir_fd=folder)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            # NFS has no RENAME_NOREPLACE; a hard link refuses to replace as well.
-            os.link(new.temporary, new.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-            os.unlink(new.temporary, dir_fd=folder)
-    except FileExistsError:
-        raise _exists(new.directory, new.name) from None
 
 
 def _exists(directory: Directory, name: str) -> errors.VolumeExists:

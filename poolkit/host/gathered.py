@@ -12,14 +12,13 @@ from contextlib import suppress
 from poolkit import errors
 from poolkit.host import undo
 from poolkit.host.directory import Directory
-from poolkit.host.files import NewFile, give_name
 from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolkit.host.files import Files, Port
+    from poolkit.host.files import Files, NewFile, Port
 
 
 class Gathered:
@@ -65,7 +64,7 @@ class Gathered:
         host.check_abort()
         for new in files:
             self._files.fault(f"name {new.name}")
-            give_name(new)
+            self._files.give_name(new)
         self._files.fault(f"fsync directory of {files[-1].name}")
         os.fsync(self._directory.fd)
         self._let_go()
