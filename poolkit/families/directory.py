@@ -54,7 +54,7 @@ _AT_ONCE = 32
 """As many requests as servers and their clients have under way with ease: NFS of Linux has 16 to 128 slots a session."""
 _MANY = 5_000
 """New files from which on a second processor pays: to copy a process takes some milliseconds, a file ten microseconds."""
-_MANY_KNOWN = 20_000
+_MANY_KNOWN = 8_000
 """Known files from which on it pays: to compare one takes three microseconds."""
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # the fault of this process or machine, not of an entry
 _BYTES = ("raw", "iso")
