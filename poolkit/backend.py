@@ -81,6 +81,9 @@ class Backend:
 
     No other active pool of such a type may list the same directory, whatever path leads to it.
     """
+    together: ClassVar[bool] = False
+    """A volume and its backing store in the same pool are one, as where both are active together: who works on the one has the
+    other as well, so that what is looked at of both stays so."""
     keeps_formats: ClassVar[bool] = False
     """Volumes have formats of their own, which stay on record: a guest that writes another header changes none.
 

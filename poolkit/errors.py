@@ -70,7 +70,7 @@ class Remedy(NamedTuple):
         elif self.verb in _OF_ENGINE:
             return f"engine.{_OF_ENGINE[self.verb]}({', '.join(map(_python, self.operands))})"
         else:
-            owner, method = f"engine.pool({_python(self.operands[0])})", self.verb
+            owner = f"engine.pool({_python(self.operands[0])})"
         named = (f"{key}={_python(value)}" for key, value in options.items())
         given = ", ".join((*map(_python, self.operands[1:]), *named))
         return f"{owner}.{_METHODS.get(method, method)}({given or ('...' if method == 'set_value' else '')})"

@@ -20,6 +20,7 @@ from poolkit.xmlmap.rules import at_least_one
 
 _ATTEMPTS = 5
 _PAUSE = 1.0  # seconds between them
+_LEAVING = 15  # seconds for which a host that has left the locks of a group may still count, 10 as measured
 
 
 class SharedLvmSource(Element):
@@ -172,6 +173,7 @@ class SharedLvmBackend(AtOnce):
             )
         for volume in up:
             self.deactivate(volume.name)
+            self._untag(volume, self.node)
         if self.lock == "lvmlockd" and self.vg in (lvmlocks.lockspaces(self.host) or {}):
             self.change("vgchange", "--lockstop", "--", self.vg)
 
@@ -205,7 +207,20 @@ class SharedLvmBackend(AtOnce):
     def remove_group(self) -> None:
         """``vgremove``; other hosts that have the locks started keep it there."""
         self._join_locks()
-        self.change("vgremove", "--", self.vg)
+        for left in reversed(range(_LEAVING if self.lock == "lvmlockd" else 1)):
+            try:
+                self.change("vgremove", "--", self.vg)
+                break
+            except errors.Busy:
+                if not left:
+                    raise
+                time.sleep(_PAUSE)
+        others = [] if self.lock != "lvmlockd" else sorted({*(lvmlocks.lockspaces(self.host) or {})} - {self.vg})
+        if others:
+            self.host.warn(
+                f"the group '{self.vg}' may have had the global lock of LVM, without which no group is made or removed: if LVM says "
+                f'"Global lock failed", give it to another group, on one host: lvmlockctl --gl-enable {others[0]}'
+            )
 
     def erased(self) -> Erased:
         """As for groups of one host."""
@@ -278,17 +293,22 @@ class SharedLvmBackend(AtOnce):
         """Remove a volume that is attached nowhere."""
         volume = self._same(info)
         self.require_detached(volume, "deleted")
-        origin = None
-        if self.lock == "lvmlockd" and volume.snapshot and not volume.active:
-            # lvremove takes no lock of the origin, whose host goes on writing to what the snapshot had.
-            origin = self.find(volume.origin)[1]
-            self.activate_here(origin, shared=False)
-        try:
-            super().delete(info)
-        except errors.HeldElsewhere as error:
-            raise self.elsewhere(volume.name) from error
-        if origin is not None:
-            self.deactivate(origin.name)
+        with self._with_origin(volume):
+            try:
+                super().delete(info)
+            except errors.HeldElsewhere as error:
+                raise self.elsewhere(volume.name) from error
+
+    @contextlib.contextmanager
+    def _with_origin(self, volume: LogicalVolume) -> Iterator[None]:
+        """Hold the lock of a snapshot's origin: LVM does not take it, and the origin's host goes on writing to what is changed."""
+        if self.lock != "lvmlockd" or not volume.snapshot or volume.active:
+            yield
+            return
+        origin = self.find(volume.origin)[1]
+        self.activate_here(origin, shared=False)
+        yield
+        self.deactivate(origin.name)
 
     def resize(
         self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False
@@ -296,14 +316,20 @@ class SharedLvmBackend(AtOnce):
         """Set the size; a volume that is attached elsewhere can grow, and is attached there anew to see it."""
         volume = self._same(info)
         elsewhere = [node for node in self.holders(volume) if node != self.node]
-        if len(self.family(volume)) > 1:  # their devices depend on each other
+        alone = len(self.family(volume)) == 1  # else their devices depend on each other
+        if not alone:
             self.require_detached(volume, "resized")
         if shrink and capacity < volume.size:
             self.require_detached(volume, "made smaller")
         try:
-            found = super().resize(info, capacity, allocate=allocate, shrink=shrink, force=force)
+            with self._with_origin(volume):
+                found = super().resize(info, capacity, allocate=allocate, shrink=shrink, force=force)
+            if volume.snapshot and not self.host.dry_run:
+                found = self.look(volume.name, info)  # as it is without its origin's lock
         except errors.HeldElsewhere as error:
-            if capacity <= volume.size:
+            if volume.snapshot and error.volume != volume.name:
+                raise
+            if capacity <= volume.size or not alone:
                 raise self.elsewhere(volume.name) from error
             extents = -(-capacity // self.group().extent)
             words = ("--lockopt", "skiplv", "--yes", "--extents", str(extents), "--", f"{self.vg}/{volume.name}")

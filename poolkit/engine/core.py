@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager, nullcontext, suppress
 
 from poolkit import errors
@@ -18,7 +19,6 @@ from poolkit.state.pools import JOURNALS
 from poolkit.state.store import Locations, Store, check_root
 
 if TYPE_CHECKING:
-    import os
     import threading
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
@@ -208,8 +208,21 @@ class Core:
                 if not shared:
                     op.stands_on(place)
             backend = self.definitions.backend(self.definitions.running(record), op.host)
-            with nullcontext() if shared else backend.exclusive(verb):
+            other = self._below(backend, record, name)
+            patience = self.wait if wait is None else wait
+            with (
+                nullcontext() if other is None
+                else self.operations.lock(pool, verb, other, shared, patience, abort or self.host.abort),
+                nullcontext() if shared else backend.exclusive(verb),
+            ):  # fmt: skip
                 yield op, backend, record
+
+    def _below(self, backend: Backend, record: Record, name: str | None) -> str | None:
+        """The volume of the same pool that a listed one stands on, where the two are worked on together."""
+        info = self.inventory.volume(record.id, name) if backend.together and name is not None else None
+        below = (info.detail or {}).get("backing") if info is not None else None
+        found = os.path.basename(below) if below else None
+        return found if found != name else None
 
     def same_volume(self, backend: Backend, record: Record, info: VolumeInfo) -> VolumeInfo:
         """The volume as it is now; ``Unsafe`` if it is another one than was listed, such as a partition renumbered since."""

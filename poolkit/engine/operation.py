@@ -130,7 +130,7 @@ class Operations:
         """
         abort = abort or self.host.abort
         with self._worded(pool, verb, volume):
-            with self._lock(pool, verb, volume, shared, wait, abort) as locked:
+            with self.lock(pool, verb, volume, shared, wait, abort) as locked:
                 if locked:
                     self.inventory.make()
                     self.recover(pool, patience=max(wait, PATIENCE))
@@ -167,9 +167,10 @@ class Operations:
                     if marked:
                         self.inventory.forget_operation(ident)
 
-    def _lock(
+    def lock(
         self, pool: str, verb: str, volume: str | None, shared: bool, wait: float, abort: threading.Event
     ) -> AbstractContextManager[object]:
+        """Keep out what conflicts: ``Busy`` after ``wait`` seconds. Nothing in a dry run."""
         if self.host.dry_run:
             return nullcontext()
 

@@ -401,13 +401,28 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
             raise errors.NoSpace(f"pool '{pool}': {_sentence(said)}", **facts) from error
         if "already exists in volume group" in said and volume is not None:
             raise errors.VolumeExists(f"pool '{pool}' has a volume '{volume}' already", **facts) from error
-        if re.search(r"locked by other host|Failed to lock (logical volume|origin LV)", said):
+        if "already locked with incompatible mode" in said:
+            raise errors.Busy(
+                f"pool '{pool}': volume '{volume}' is attached to this host otherwise than it is to be", pool=pool, volume=volume,
+                hint="detach it first",
+            ) from error  # fmt: skip
+        # "Failed to lock" is also said where the lock could not be asked for.
+        held = re.search(r"locked by other host|Failed to lock (logical volume|origin LV)", said)
+        if held and not re.search(r"LV \S+ lock failed: ", said):
             raise errors.HeldElsewhere(f"pool '{pool}': {_sentence(said)}", **facts) from error
-        if (
-            re.search(r"lockspace|lvmlockd|lock (start|manager)|VG lock failed", said)
-            and "Lockspace not stopped" not in said
-        ):
-            raise errors.LockUnavailable(f"pool '{pool}': {_sentence(said)}", **facts) from error
+        if re.search(r"Lockspace (for \S+ )?not stopped", said):
+            raise errors.Busy(
+                f"pool '{pool}': another host has the locks of its volume group", pool=pool,
+                hint=errors.Hint(
+                    "stop the pool on all other hosts: ", errors.remedy("destroy", pool),
+                    "; one that died keeps them for about three minutes",
+                ),
+            ) from error  # fmt: skip
+        if lockless := _LOCKLESS.search(said):
+            facts["hint"] = hint or _lock_hint(said)
+            line = next(line for line in said.splitlines() if lockless[0] in line)
+            told = said if "WARNING" in line else line
+            raise errors.LockUnavailable(f"pool '{pool}': {_sentence(told)}", **facts) from error
         partial = "Refusing activation of partial LV" in said
         if partial or "while PVs are missing" in said:
             what = f"volume '{volume}' cannot be activated" if partial else "its volume group cannot be changed"
@@ -418,6 +433,24 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
         if re.search(r"\bin use\b|is used by another device|contains a filesystem in use", said):
             raise errors.Busy(f"pool '{pool}': {_sentence(said)}", **facts) from error
         raise
+
+
+# lib/locking/lvmlockd.c: "VG vg lock failed: held by other host.", "Global lock failed: check that global lockspace is started"
+_LOCKLESS = re.compile(r"lockspace|lvmlockd|lock (start|manager)|(VG|Global|LV)( \S+)? lock failed")
+
+
+def _lock_hint(said: str) -> str:
+    if "held by other host" in said:
+        return "another host is changing the group: try again"
+    if "global lockspace" in said:
+        return (
+            "start the pool whose group has the global lock of LVM; if there is none any more, give it to one whose locks are "
+            "started, on one host: lvmlockctl --gl-enable GROUP"
+        )
+    return (
+        "what lvmlockd and sanlock say: lvmlockctl --info, sanlock client status; host_id in lvmlocal.conf has to be a number of "
+        "this host alone"
+    )
 
 
 _NOT_FOUND = re.compile(r"Couldn't find device with uuid ([A-Za-z0-9-]+)")

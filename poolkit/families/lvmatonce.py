@@ -37,7 +37,8 @@ class AtOnce(SharedGroup):
             tag = lvmlocks.tag("attach", self.node)
             if self.host.node.role != "compute":
                 free = f"{where} && lv_tags={{}} && {self._in_control()}"
-                undo = self.command("lvchange", "--deltag", tag, "--", name)
+                undone = self.undo_selection(lv_uuid=str(info.key))
+                undo = self.command("lvchange", "--deltag", tag, "--select", undone, "--", self.vg)
                 self.change("lvchange", "--addtag", tag, "--select", free, "--", self.vg, undo=undo, volume=info.name)
             where += f" && lv_tags={{{tag}}}"
         how = "ey" if self.lock == "lvmlockd" else "y"

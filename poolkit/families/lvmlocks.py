@@ -20,16 +20,22 @@ TAG = "poolkit"
 """Prefix of the tags that a group and its volumes get: poolkit.control.NODE, poolkit.attach.NODE, poolkit.share.NODE."""
 
 # The permitted operations: whoever has control changes the metadata of the group, and others only use its volumes.
-CHANGES = frozenset(("build", "delete", "vol-create", "vol-clone", "vol-delete", "vol-resize", "take-control"))
-_USES = frozenset(("vol-attach", "vol-detach"))
+CHANGES = frozenset(
+    ("build", "delete", "vol-create", "vol-clone", "vol-import", "vol-delete", "vol-resize", "take-control")
+)
+USES = frozenset(("vol-attach", "vol-detach"))
+CONTENT = frozenset(("vol-upload", "vol-download", "vol-wipe", "vol-overwrite", "vol-permit", "vol-adopt"))
+"""Verbs that read or write what a volume holds, and nothing of the group: they need a volume that the host has, or may have."""
 
-# All that a compute node can build: nothing of it changes the metadata of a group.
-_COMPUTE = frozenset(
-    (
-        ("vgchange", "--lockstart"), ("vgchange", "--lockstop"), ("lvchange", "--activate"), ("lvchange", "--refresh"),
-        ("vgchange", "--test"),  # LVM's own dry run
-    )
-)  # fmt: skip
+# All that a compute node can build, by its first option, with the others that it may have: nothing of it changes the metadata
+# of a group.
+_COMPUTE = {
+    ("vgchange", "--lockstart"): frozenset[str](),
+    ("vgchange", "--lockstop"): frozenset[str](),
+    ("lvchange", "--activate"): frozenset(("--ignoreactivationskip", "--yes", "--select")),
+    ("lvchange", "--refresh"): frozenset[str](),
+    ("vgchange", "--test"): frozenset(("--addtag",)),  # LVM's own dry run
+}
 
 # Copies of the metadata in /etc/lvm are of no use for a group that others change (lvm.conf(5)).
 _COMMON = "backup{backup=0 archive=0}"
@@ -77,8 +83,11 @@ class SharedGroup(NamedTuple):
 
     @property
     def control(self) -> str:
-        """The node that has control, by its tag; empty for none. Only with a system ID a group has one."""
-        return next(iter(tagged(self.tags, "control")), "")
+        """The node that has control, by its tag; empty for none. Only with a system ID a group has one.
+
+        Several, with commas, where two took it at the same moment: then none of them has it.
+        """
+        return ", ".join(tagged(self.tags, "control"))
 
 
 def tagged(tags: tuple[str, ...], what: str) -> tuple[str, ...]:
@@ -134,6 +143,11 @@ def group(host: Host, name: str, *, anew: bool = False) -> SharedGroup | None:
 # -- roles --------------------------------------------------------------------------------------------------------------
 
 
+def changes(verb: str) -> bool:
+    """Whether ``verb`` changes the metadata of a group; so does one that nobody has said more of."""
+    return verb not in USES | CONTENT
+
+
 def permit(node: Node, verb: str, lock: Callable[[], str], pool: str) -> None:
     """Raise ``RoleForbidden`` if the role of this host does not allow ``verb``; the one place that asks for it.
 
@@ -146,12 +160,12 @@ def permit(node: Node, verb: str, lock: Callable[[], str], pool: str) -> None:
             f"pool '{pool}': node '{node.name}' has no role, and nothing but roles keeps the hosts of this group apart",
             pool=pool, hint="say it in host.toml: [node] role = \"control\" on one host, and \"compute\" on all others",
         )  # fmt: skip
-    if role == "compute" and verb in CHANGES:
+    if role == "compute" and changes(verb):
         raise errors.RoleForbidden(
             f"pool '{pool}': node '{node.name}' is a compute node: it attaches and detaches volumes, and cannot {said(verb)}",
             pool=pool, hint="do it on the control node",
         )  # fmt: skip
-    if role == "control" and verb in _USES:
+    if role == "control" and verb in USES:
         raise errors.RoleForbidden(
             f"pool '{pool}': node '{node.name}' is the control node and no compute node, so it cannot {said(verb)}",
             pool=pool, hint='a host that does both has role = "both" in host.toml',
@@ -171,11 +185,13 @@ def command(node: Node, tool: str, words: tuple[str, ...], config: tuple[str, ..
 
     This list is the guard, and not LVM's ``metadata_read_only``, which has had no effect since 2.03.05.
     """
-    if node.role == "compute" and (tool, words[0] if words else "") not in _COMPUTE:
+    options = [word for word in words[: words.index("--") if "--" in words else None] if word.startswith("-")]
+    more = _COMPUTE.get((tool, words[0] if words else ""))
+    if node.role == "compute" and (more is None or not more.issuperset(options[1:])):
         raise errors.RoleForbidden(
-            f"pool '{pool}': '{tool} {' '.join(words[:1])}' is not for a compute node, and '{node.name}' is one",
-            pool=pool,
-        )
+            f"pool '{pool}': '{' '.join((tool, *options))}' is not for a compute node, and '{node.name}' is one",
+            pool=pool, hint="do it on the control node",
+        )  # fmt: skip
     return [tool, *config, *words]
 
 
@@ -236,6 +252,16 @@ def require_lvmlockd(host: Host, pool: str) -> Mapping[str, str]:
             hint="start sanlock and lvmlockd, and give this host a number of its own (local/host_id of lvmlocal.conf)",
         )  # fmt: skip
     return found
+
+
+def mode(host: Host, uuid: str) -> str:
+    """How lvmlockd of this host has locked a volume: ``ex``, ``sh``, or empty where it does not say."""
+    try:
+        said = host.query(["lvmlockctl", "--info"], ok=(0, 1, 255), shared=True)
+    except errors.ToolMissing:
+        return ""
+    found = re.search(rf"^LK LV (ex|sh) {re.escape(uuid)}$", said.stdout, re.MULTILINE)
+    return found[1] if found else ""
 
 
 _AREA = (

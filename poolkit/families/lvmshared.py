@@ -24,6 +24,8 @@ _AGAIN = 1.0  # seconds after which damaged metadata is read again: another host
 class SharedGroup(LvmGroup):
     """The group, its lock, and where its volumes are attached."""
 
+    together = True
+
     @property
     def node(self) -> str:
         """The name of this host."""
@@ -59,6 +61,8 @@ class SharedGroup(LvmGroup):
             raise errors.Unsafe(
                 f"pool '{self.pool.name}': the group '{self.vg}' is under {have}, and the definition says {wanted}",
                 pool=self.pool.name,
+                hint=f"say in <source> what the group has: <lock type='{have}'/>; LVM changes the group itself, while it is used "
+                "on no host (lvmlockd(8), lvmsystemid(7))",
             )
         if have == "system-id" and group.system_id != lvmlocks.system_id(self.pool.uuid):
             raise errors.Unsafe(
@@ -166,29 +170,50 @@ class SharedGroup(LvmGroup):
         lvmlockd locks the group for each command, and a volume as long as it is active.
         """
         lvmlocks.permit(self.host.node, verb, lambda: self.lock, self.pool.name)
-        if verb in lvmlocks.CHANGES and verb != "build":  # which makes one where there is none
+        changes = lvmlocks.changes(verb) and verb != "build"  # which makes one where there is none
+        if changes:
             self.require_whole()
-        # Attaching and detaching take control themselves where they have something to note.
-        if self.lock == "system-id" and verb not in ("build", "vol-attach", "vol-detach"):
+        # Attaching and detaching take control themselves where they have something to note, and what only reads or writes a
+        # volume where it has to be attached for that.
+        if self.lock == "system-id" and changes:
             self._take_control(by_force=False)
         return contextlib.nullcontext()
 
-    def _take_control(self, *, by_force: bool) -> bool:
+    def _take_control(self, *, by_force: bool, way: errors.Hint | None = None) -> bool:
+        """Have control: ``Busy`` if another node has it, unless ``by_force``; ``way`` is how to do without. Whether it was taken."""
         group = self.shared_group()
         if group is None or group.control == self.node:
             return False
-        if group.control and not by_force:
+        others = self._others_in_control(group)
+        if others and not by_force:
+            take = errors.Hint(
+                f"when nothing runs on '{group.control}' any more: ", errors.remedy("take-control", self.pool.name)
+            )
             raise errors.Busy(
                 f"pool '{self.pool.name}': node '{group.control}' has control of the group '{self.vg}', not '{self.node}'",
-                pool=self.pool.name,
-                hint=errors.Hint(
-                    f"when nothing runs on '{group.control}' any more: ", errors.remedy("take-control", self.pool.name)
-                ),
-            )
+                pool=self.pool.name, hint=take if way is None else errors.Hint.joined(way, take),
+            )  # fmt: skip
         self.require_whole()
-        words = ["--deltag", lvmlocks.tag("control", group.control)] if group.control else []
-        self.change("vgchange", *words, "--addtag", lvmlocks.tag("control", self.node), "--", self.vg)
+        own = lvmlocks.tag("control", self.node)
+        words = [word for node in others for word in ("--deltag", lvmlocks.tag("control", node))]
+        self.change("vgchange", *words, "--addtag", own, "--", self.vg)
+        if came := [] if self.host.dry_run else self._others_in_control(self.shared_group()):
+            # Each of them sees the other's tag, whoever wrote first: both give way, and nobody has half of it.
+            self.change("vgchange", "--deltag", own, "--", self.vg)
+            raise errors.Busy(
+                f"pool '{self.pool.name}': node '{', '.join(came)}' took control of the group '{self.vg}' at the same moment",
+                pool=self.pool.name,
+                hint=errors.Hint("decide which one is to have it, and there: ", errors.remedy("take-control", self.pool.name)),
+            )  # fmt: skip
         return True
+
+    def _others_in_control(self, group: lvmlocks.SharedGroup | None) -> list[str]:
+        return [node for node in lvmlocks.tagged(group.tags if group else (), "control") if node != self.node]
+
+    def undo_selection(self, **wanted: str) -> str:
+        """With a system ID nothing is taken back by a host that has lost control meanwhile: the metadata has one writer."""
+        own = super().undo_selection(**wanted)
+        return f"{own} && vg_tags={{{lvmlocks.tag('control', self.node)}}}" if self.lock == "system-id" else own
 
     def take_control(self) -> bool:
         """Make this host the one that changes the group, whichever was before; whether anything changed."""
@@ -272,6 +297,10 @@ class SharedGroup(LvmGroup):
             raise errors.Unsupported(
                 f"volume '{info.name}' and its snapshots can be active on one host only", volume=info.name
             )
+        if volume.active and node in (None, self.node) and self.lock == "lvmlockd":
+            mode = lvmlocks.mode(self.host, volume.uuid)
+            if mode == ("ex" if shared else "sh"):
+                raise self._otherwise(volume.name, self.node, shared)
         if recorded:
             self._record(volume, node or self.node, shared)
         if node in (None, self.node):
@@ -289,6 +318,8 @@ class SharedGroup(LvmGroup):
         what = "share" if shared else "attach"
         if node in (together if shared else alone):
             return
+        if node in (alone if shared else together):
+            raise self._otherwise(volume.name, node, shared)
         if self.host.node.role == "compute":
             way = (
                 errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node, shared=True) if shared
@@ -298,15 +329,30 @@ class SharedGroup(LvmGroup):
                 f"volume '{volume.name}' has not been given to node '{node}'", volume=volume.name,
                 hint=errors.Hint("on the control node: ", way),
             )  # fmt: skip
-        self._take_control(by_force=False)
+        give = errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node)
+        self._take_control(by_force=False, way=errors.Hint("on the node that has control: ", give))
         self.require_whole()
         name, tag = f"{self.vg}/{volume.name}", lvmlocks.tag(what, node)
-        undo = self.command("lvchange", "--deltag", tag, "--", name)
+        undo = self.command(
+            "lvchange", "--deltag", tag, "--select", self.undo_selection(lv_uuid=volume.uuid), "--", self.vg
+        )
         self.change("lvchange", "--addtag", tag, "--", name, undo=undo, volume=volume.name)
 
-    def elsewhere(self, name: str) -> errors.HeldElsewhere:
-        """The error for a volume whose lock another host has."""
-        who = lvmlocks.holder(self.host, self.vg, name, self.config)
+    def _otherwise(self, name: str, node: str, shared: bool) -> errors.InvalidState:
+        """The error for a volume that a node has alone and is to share, or the other way round: its lock stays what it was."""
+        have, wanted = ("for itself alone", "shared") if shared else ("as shared", "for itself alone")
+        way = (
+            errors.remedy("vol-detach", name, pool=self.pool.name) if node == self.node
+            else errors.remedy("vol-detach", name, pool=self.pool.name, node=node, force=True)
+        )  # fmt: skip
+        return errors.InvalidState(
+            f"volume '{name}' is attached to '{node}' {have} already, not {wanted}", volume=name,
+            hint=errors.Hint("when it is detached there: " if node != self.node else "detach it first: ", way),
+        )  # fmt: skip
+
+    def elsewhere(self, name: str, lock: str = "") -> errors.HeldElsewhere:
+        """The error for a volume whose lock another host has; ``lock`` names the one that has it, such as a snapshot's origin."""
+        who = lvmlocks.holder(self.host, self.vg, lock or name, self.config)
         return self._held(name, [f"node '{who}'" if who else "another host"])
 
     def _held(self, name: str, holders: Sequence[str]) -> errors.HeldElsewhere:
@@ -342,7 +388,7 @@ class SharedGroup(LvmGroup):
                 undo=self.command("lvchange", "--activate", "n", "--yes", "--", name), volume=volume.name,
             )  # fmt: skip
         except errors.HeldElsewhere as error:
-            raise self.elsewhere(volume.name) from error
+            raise self.elsewhere(volume.name, volume.origin if volume.snapshot else "") from error
         if not self.host.dry_run:
             self._verify(volume)
 
@@ -352,11 +398,15 @@ class SharedGroup(LvmGroup):
         with blockdevice.opened(self.host, path) as fd:
             self.identify(VolumeInfo(volume.name, key=volume.uuid, path=path), fd)
             size = copying.size_of(fd)
-        if size != volume.capacity:
+        if size not in (volume.capacity, self._capacity(volume)):
             raise errors.HostError(
-                f"volume '{volume.name}' has {volume.capacity} bytes, and its device '{path}' only {size}",
-                volume=volume.name,
-            )
+                f"volume '{volume.name}' has {volume.capacity} bytes, and its device '{path}' {size}", volume=volume.name,
+                hint="nothing is attached now: try again, and if that does not help look at what dmsetup table and lvs say of it",
+            )  # fmt: skip
+
+    def _capacity(self, volume: LogicalVolume) -> int:
+        """What the metadata says now: another host may have changed the size between the look and the activation."""
+        return self.find(volume.name)[1].capacity
 
     def detach(self, info: VolumeInfo, *, node: str | None = None, force: bool = False) -> VolumeInfo:
         """Deactivate the volume on this host; with ``node`` and ``force`` forget that another one had it."""
@@ -392,8 +442,9 @@ class SharedGroup(LvmGroup):
             return
         group = self.shared_group()
         elsewhere = group is not None and group.control not in ("", self.node)
-        partial = group is not None and group.missing > 0 and node == self.node  # it is detached, and its record stays
-        if self.host.node.role == "compute" or elsewhere or partial:
+        # It is detached, and its record stays: nothing is written while anything is amiss.
+        amiss = group is not None and node == self.node and (group.missing > 0 or bool(group.damaged))
+        if self.host.node.role == "compute" or elsewhere or amiss:
             self.warn_of_record(volume.name, node)
             return
         self.require_whole()
@@ -424,6 +475,8 @@ class SharedGroup(LvmGroup):
         path = f"/dev/{self.vg}/{info.name}"
         here = volume is None or volume.active or os.path.exists(path)
         if volume is not None and not here:
+            # Reading is asked of no bracket, and a host that may only look attaches nothing for it either.
+            lvmlocks.permit(self.host.node, "vol-download", lambda: self.lock, self.pool.name)
             if self.lock == "system-id":
                 self.require_detached(volume, "opened")
                 if self.host.node.role == "compute":
@@ -432,6 +485,8 @@ class SharedGroup(LvmGroup):
                         volume=info.name,
                         hint=errors.Hint("attach it: ", errors.remedy("vol-attach", info.name, pool=self.pool.name)),
                     )
+                # Nothing notes that it is attached, so this is for the one that gives volumes away.
+                self._take_control(by_force=False)
             self.activate_here(volume, shared=False)
         with super().open_volume(info._replace(path=path), write=write, force=force) as fd:
             yield fd

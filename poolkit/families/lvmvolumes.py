@@ -75,6 +75,10 @@ class LvmVolumes(blockdevice.BlockBackend):
         """A command that changes the group or what is active of it."""
         return [tool, *self.config, *words]
 
+    def undo_selection(self, **wanted: str) -> str:
+        """The selection (lvmreport(7)) of what an undo is to change, which may run long afterwards."""
+        return lvm.quoted(**wanted)
+
     # -- listing ----------------------------------------------------------------------------------------------------
 
     def listing(self, *names: str, select: str = "") -> Listing:
@@ -359,14 +363,16 @@ class LvmVolumes(blockdevice.BlockBackend):
         with lvm.worded(self.pool.name, name):
             self.host.change(
                 self.command("lvcreate", "--yes", "--name", temporary, *words),
-                undo=self.command("lvremove", "--yes", "--select", lvm.quoted(vg_name=self.vg, lv_name=temporary)),
+                undo=self.command(
+                    "lvremove", "--yes", "--select", self.undo_selection(vg_name=self.vg, lv_name=temporary)
+                ),
                 whole=True,
             )
         undo = None
         if not self.host.dry_run:
             found = self.listing(temporary)
             one = found.volumes[temporary]
-            undo = self.command("lvremove", "--yes", "--select", lvm.quoted(lv_uuid=one.uuid))
+            undo = self.command("lvremove", "--yes", "--select", self.undo_selection(lv_uuid=one.uuid))
             if fill is not None:
                 info = VolumeInfo(temporary, "block", key=one.uuid, path=f"/dev/{self.vg}/{temporary}")
                 with self.open_volume(info, write=True) as fd:

@@ -197,7 +197,7 @@ def ended(one: Node, two: Node) -> None:
                 pool.delete()
                 break
             except errors.PoolkitError as error:
-                if "Lockspace not stopped" not in str(error) + getattr(error, "stderr", ""):
+                if not isinstance(error, errors.Busy):
                     raise
                 import time
                 time.sleep(1)

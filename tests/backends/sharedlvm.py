@@ -55,4 +55,12 @@ def changes(one: SharedLvmBackend) -> list[list[str]]:
     return [shlex.split(line[2:]) for line in one.host.lines if line.startswith("! ")]  # type: ignore[attr-defined]
 
 
+FAMILY = json.dumps({"report": [{"lv": [
+    json.loads(rows(lv_role="public,origin,thickorigin", lv_tags="poolkit.attach.n2"))["report"][0]["lv"][0],
+    json.loads(rows(lv_name="s", lv_uuid="U-s", lv_role="public,snapshot,thicksnapshot", origin="v", origin_size=str(8 * MIB)))[
+        "report"
+    ][0]["lv"][0],
+]}]})  # fmt: skip
+"""An origin that another node has, and its snapshot."""
+
 V = VolumeInfo("v", "block", capacity=8 * MIB, key="U-v", path="/dev/vg/v")

@@ -80,6 +80,9 @@ def test_every_remedy_in_the_code_is_a_command_line(call: ast.Call) -> None:
     }
     operands = [a.value if isinstance(a, ast.Constant) and isinstance(a.value, str) else "1" for a in call.args[1:]]
     for verb in verbs:
+        assert isinstance(ast.parse(str(remedy(verb, *operands, **options)), mode="eval").body, ast.Call), (
+            "a call in Python"
+        )
         line = shlex.split(command(remedy(verb, *operands, **options), "/r"))
         word, rest = arguments.split(line[1:])
         entry = find(word or "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from poolkit import errors
+from poolkit.backend import VolumeInfo
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.host import Host
@@ -67,6 +69,34 @@ def test_the_outcome_says_where_it_is(tmp_path: Path, folder: Path) -> None:
     assert volume.attach().message == f"volume 'v' is attached: {folder}/v.data"
     assert volume.attach().message == f"volume 'v' is attached already: {folder}/v.data"
     assert volume.detach().message == "volume 'v' is detached"
+
+
+def test_work_on_a_volume_keeps_others_from_what_it_stands_on(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are active together: what is looked at of the one must not change while the other is worked on."""
+
+    def attach(self: HeldBackend, info: VolumeInfo, **how: object) -> VolumeInfo:
+        if info.name == "s":
+            with pytest.raises(errors.Busy, match="vol-attach of volume 'v'"):
+                pool.volume("v").attach()
+            assert pool.volume("w").attach().changed
+        return real(self, info, **how)  # type: ignore[arg-type]
+
+    def volumes(self: HeldBackend, known: Mapping[str, VolumeInfo]) -> Iterator[VolumeInfo]:
+        for info in every(self, known):
+            yield info._replace(detail={**(info.detail or {}), "backing": f"{folder}/v"}) if info.name == "s" else info
+
+    real, every = HeldBackend.attach, HeldBackend.volumes
+    monkeypatch.setattr(HeldBackend, "together", True)
+    monkeypatch.setattr(HeldBackend, "attach", attach)
+    monkeypatch.setattr(HeldBackend, "volumes", volumes)
+    monkeypatch.setattr(HeldBackend, "exclusive", lambda self, verb: contextlib.nullcontext())
+    for name in "vsw":
+        (folder / f"{name}.data").write_bytes(bytes(512))
+    _, pool = on(tmp_path, folder, "n1")
+    assert pool.volume("s").attach().changed
+    assert pool.volume("v").attach().changed
 
 
 def test_a_role_is_asked_before_anything_is_done(tmp_path: Path, folder: Path) -> None:
