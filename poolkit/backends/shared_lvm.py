@@ -218,8 +218,8 @@ class SharedLvmBackend(AtOnce):
         others = [] if self.lock != "lvmlockd" else sorted({*(lvmlocks.lockspaces(self.host) or {})} - {self.vg})
         if others:
             self.host.warn(
-                f"the group '{self.vg}' may have had the global lock of LVM, without which no group is made or removed: if LVM says "
-                f'"Global lock failed", give it to another group, on one host: lvmlockctl --gl-enable {others[0]}'
+                f"the group '{self.vg}' may have had the global lock of LVM, without which no group is made or removed: if LVM "
+                f'says "Global lock failed", give it to another group, on one host: lvmlockctl --gl-enable {others[0]}'
             )
 
     def erased(self) -> Erased:
@@ -301,7 +301,7 @@ class SharedLvmBackend(AtOnce):
 
     @contextlib.contextmanager
     def _with_origin(self, volume: LogicalVolume) -> Iterator[None]:
-        """Hold the lock of a snapshot's origin: LVM does not take it, and the origin's host goes on writing to what is changed."""
+        """Hold the lock of a snapshot's origin, whose host goes on writing to what is changed: LVM does not take it."""
         if self.lock != "lvmlockd" or not volume.snapshot or volume.active:
             yield
             return

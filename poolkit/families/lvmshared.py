@@ -180,7 +180,7 @@ class SharedGroup(LvmGroup):
         return contextlib.nullcontext()
 
     def _take_control(self, *, by_force: bool, way: errors.Hint | None = None) -> bool:
-        """Have control: ``Busy`` if another node has it, unless ``by_force``; ``way`` is how to do without. Whether it was taken."""
+        """Have control, unless another node has it: ``Busy``, with a ``way`` to do without, or ``by_force``."""
         group = self.shared_group()
         if group is None or group.control == self.node:
             return False

@@ -1,0 +1,202 @@
+"""Guards of shared volume groups that two machines see as well, each by itself on a scripted host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from poolkit import errors, xmlmap
+from poolkit.backend import VolumeInfo
+from poolkit.backends.shared_lvm import SharedLvmBackend
+from poolkit.families.lvmgroups import PhysicalVolume
+from poolkit.families.lvmvolumes import LvmVolumes
+from poolkit.model import Volume
+from poolkit.testing import Answer
+from tests.backends.sharedlvm import FAMILY, MIB, OURS, V, backend, changes, group, rows
+
+SNAPSHOT = VolumeInfo("s", "block", capacity=8 * MIB, key="U-s", path="/dev/vg/s")
+FREE = FAMILY.replace("poolkit.attach.n2", "")
+ACTIVE = {"lv_active": "active", "lv_kernel_major": "253", "lv_kernel_minor": "0"}
+CONTROL = group(system=OURS, tags="poolkit.control.n1")
+NOTED = "U-G 7 system-id"
+
+
+def refused(kind: type[Exception], said: str, one: SharedLvmBackend, call: Callable[[], object]) -> None:
+    with pytest.raises(kind, match=said):
+        call()
+    assert changes(one) == []
+
+
+@pytest.mark.parametrize("lock", ["sanlock", ""])
+@pytest.mark.parametrize("info", [V, SNAPSHOT])
+def test_a_family_is_not_shared(lock: str, info: VolumeInfo) -> None:
+    one = backend(vgs=group(lock=lock) if lock else CONTROL, lvs=FREE)
+    refused(errors.Unsupported, "can be active on one host only", one, lambda: one.attach(info, shared=True))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_another_node_is_spoken_for_only_where_records_say_who_has_what(force: bool) -> None:
+    locked = backend(vgs=group(lock="sanlock"))
+    refused(errors.Unsupported, "a node attaches by itself", locked, lambda: locked.attach(V, node="n2"))
+    refused(errors.Unsupported, "only a node itself lets go", locked, lambda: locked.detach(V, node="n2", force=force))
+    one = backend(vgs=CONTROL, lvs=rows(lv_tags="poolkit.attach.n2"))
+    if force:
+        one.detach(V, node="n2", force=True)
+        assert [argv[3:] for argv in changes(one)] == [["--deltag", "poolkit.attach.n2", "--", "vg/v"]]
+    else:
+        refused(errors.Unsafe, "nothing can tell whether node 'n2' still uses", one, lambda: one.detach(V, node="n2"))
+
+
+def test_what_is_open_is_neither_detached_nor_stopped() -> None:
+    one = backend(vgs=CONTROL, lvs=rows(**ACTIVE, lv_device_open="open", lv_tags="poolkit.attach.n1"))
+    refused(errors.Busy, "volume 'v' is open", one, lambda: one.detach(V))
+    refused(errors.Busy, "pool 'p' cannot be stopped: volume 'v' is open", one, one.stop)
+
+
+def test_stopping_leaves_the_locks_last() -> None:
+    one = backend(vgs=group(lock="sanlock"), lvs=rows(**ACTIVE))
+    one.stop()
+    assert [argv[3] for argv in changes(one)] == ["--activate", "--lockstop"]
+    left = backend(vgs=group(lock="sanlock"), lvmlockctl="")
+    left.stop()
+    assert changes(left) == []
+
+
+@pytest.mark.parametrize("lock", ["sanlock", ""])
+def test_control_is_taken_by_role_and_where_there_is_any(lock: str) -> None:
+    compute = backend("compute", vgs=CONTROL)
+    refused(errors.RoleForbidden, "cannot take control", compute, compute.take_control)
+    one = backend(lock="auto" if lock else "none", vgs=group(lock=lock))
+    refused(errors.Unsupported, "nothing is to be taken", one, one.take_control)
+
+
+def test_no_snapshot_of_what_another_host_has() -> None:
+    one = backend(vgs=CONTROL, lvs=rows(lv_tags="poolkit.attach.n2"))
+    text = f"<volume><name>n</name><capacity>{8 * MIB}</capacity><backingStore><path>/dev/vg/v</path></backingStore></volume>"
+    snapshot = xmlmap.read(text, [Volume])
+    said = "cannot be the origin of a snapshot while it is attached to n2"
+    refused(errors.HeldElsewhere, said, one, lambda: one.create(snapshot))
+
+
+def test_a_group_of_other_devices_is_not_taken() -> None:
+    one = backend(vgs=CONTROL)
+    source = xmlmap.replace(one.pool.source, devices=(PhysicalVolume(path="/dev/disk/by-id/other"),))
+    one.pool = xmlmap.replace(one.pool, source=source)
+    refused(errors.Unsafe, "consists of /dev/vdb, not of /dev/disk/by-id/other", one, one.build)
+
+
+def test_no_group_under_lvmlockd_is_made_without_it() -> None:
+    nothing = '{"report": [{"vg": []}]}'
+    one = backend(lock="lvmlockd", vgs=nothing, lvmlockctl=Answer(status=255))
+    refused(errors.LockUnavailable, "lvmlockd does not run", one, one.build)
+
+
+def test_who_makes_a_group_has_control_of_it() -> None:
+    one = backend(lock="system-id", vgs=CONTROL)
+    one.make_group(["/dev/vdb"], "U-P")
+    assert "--addtag poolkit.control.n1" in " ".join(changes(one)[-1])
+
+
+@pytest.mark.parametrize("name", ["v", "s"])
+def test_what_is_made_is_detached(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = backend(vgs=CONTROL, lvs=FREE if name == "s" else rows(**ACTIVE))
+    made = one.find(name)
+    monkeypatch.setattr(LvmVolumes, "new", lambda self, *given: made)
+    found = one.new(name, [])
+    assert found is not None and not found[1].active
+    own = [["--activate", "n", "--yes", "--", "vg/v"], ["--setactivationskip", "y", "--", "vg/v"]]
+    assert [argv[3:] for argv in changes(one)] == own[: 1 if name == "s" else 2]  # with a snapshot its origin is active
+
+
+@pytest.mark.parametrize("less", [0, MIB])
+def test_only_growing_passes_the_lock_of_another_host(less: int) -> None:
+    held = Answer(status=5, stderr="  LV locked by other host: vg/v\n  Failed to lock logical volume vg/v.\n")
+    smaller = {"lvreduce": held, "lvreduce --version": "  LVM version:     2.03.16(2) (2022-05-18)\n"}
+    one = backend(vgs=group(lock="sanlock"), lvextend=[held, ""], sanlock="", **smaller)
+    if less:
+        with pytest.raises(errors.HeldElsewhere):
+            one.resize(V, 4 * MIB, shrink=True)
+        assert not any("skiplv" in argv for argv in changes(one))
+    else:
+        one.resize(V, 16 * MIB)
+        assert [argv[3:] for argv in changes(one)][-1] == [
+            "--lockopt", "skiplv", "--yes", "--extents", "4", "--", "vg/v",
+        ]  # fmt: skip
+        assert "attached to another host: attach it there again" in one.host.warnings[0]
+
+
+def test_what_another_host_changed_is_seen() -> None:
+    one = backend(vgs=CONTROL)
+    noted = one.storage()
+    assert noted == NOTED
+    assert not one.moved_since(noted) and not one.changed_since(noted)
+    assert one.moved_since("U-G 6 system-id") and not one.changed_since("U-G 6 system-id")
+    assert "another volume group is named 'vg' now" in one.changed_since("U-H 7 system-id")
+
+
+@pytest.mark.parametrize("word", ["--foreign", "--shared", 'hints="none"'])
+def test_the_group_is_seen_whoever_it_belongs_to(word: str) -> None:
+    """Without --shared a host without lvmlockd sees none of its groups, and ends with 0."""
+    one = backend(vgs=CONTROL)
+    one.shared_group()
+    assert word in one.host.lines[0]  # type: ignore[attr-defined]
+
+
+# -- by one command of LVM ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A device that LVM has made, of this size, and of the right volume unless it says otherwise."""
+    facts: dict[str, Any] = {"size": 8 * MIB, "there": {"/dev/vg/v"}, "identified": []}
+    monkeypatch.setattr("os.path.lexists", lambda path: path in facts["there"])
+    monkeypatch.setattr(
+        "poolkit.families.blockdevice.opened", lambda *args, **how: contextlib.closing(_Opened(os.open("/dev/null", 0)))
+    )
+    monkeypatch.setattr("poolkit.content.copying.size_of", lambda fd: facts["size"])
+    monkeypatch.setattr(LvmVolumes, "identify", lambda self, info, fd: facts["identified"].append(info.key))
+    return facts
+
+
+class _Opened(int):
+    def close(self) -> None:
+        os.close(self)
+
+
+def test_the_device_proves_what_was_attached(device: dict[str, Any]) -> None:
+    one = backend(vgs=CONTROL)
+    found = one.attach_listed(V, NOTED)
+    assert found is not None and found.detail == {"attached": ["n1"]}
+    assert device["identified"] == ["U-v"]
+    device["size"] = 16 * MIB
+    again = backend(vgs=CONTROL, lvs=rows(**ACTIVE, lv_size=str(16 * MIB)))
+    found = again.attach_listed(V, NOTED)
+    assert found is not None and found.capacity == 16 * MIB, "it was looked at again"
+
+
+def test_the_long_way_proves_it_as_well(device: dict[str, Any]) -> None:
+    one = backend(vgs=CONTROL)
+    one.attach(V)
+    assert device["identified"] == ["U-v"]
+
+
+@pytest.mark.parametrize("how", ["gone", "in use", "there still", "not in control"])
+def test_what_was_detached_is_gone(how: str, device: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    used = Answer(status=5, stderr="  Logical volume vg/v in use.\n")
+    said = "" if how == "not in control" else "  Logical volume vg/v changed.\n"
+    one = backend(vgs=CONTROL, lvchange=used if how == "in use" else said)
+    monkeypatch.setattr(type(one.host.devices), "value", lambda self, path: "LVM-UGUv")
+    device["there"] = {"/dev/mapper/vg-v"} if how == "there still" else set()
+    found = one.detach_listed(V._replace(detail={"attached": ["n1"]}), NOTED)
+    words = [argv[3] for argv in changes(one)]
+    if how in ("in use", "there still"):
+        assert found is None and words == ["--activate"]
+        return
+    assert words == ["--activate", "--deltag"]
+    assert found is not None
+    assert found.detail == ({"attached": ["n1"]} if how == "not in control" else None)
+    assert bool(one.host.warnings) == (how == "not in control")
