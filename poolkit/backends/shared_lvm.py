@@ -162,8 +162,15 @@ class SharedLvmBackend(AtOnce):
 
     def stop(self) -> None:
         """Detach what is attached here and leave the locks; ``Busy`` while a volume is in use."""
-        group = self.shared_group()
-        if group is None:
+        if self.shared_group() is None:
+            return
+        try:
+            _ = self.lock
+        except (
+            errors.Unsafe,
+            errors.Unsupported,
+        ) as error:  # it is not ours any more, and what is of it is not ours to take down
+            self.host.warn(f"what is active here of the group '{self.vg}' stays so: {error}")
             return
         up = [v for v in self.listing().volumes.values() if v.own and v.active]
         used = [f"volume '{v.name}' is {self.use(v)}" for v in up if v.open]

@@ -398,7 +398,7 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
         said = error.stderr
         facts: dict[str, Any] = {"pool": pool, "volume": volume, "hint": hint}
         if "nsufficient" in said and ("free space" in said or "extents" in said):
-            raise errors.NoSpace(f"pool '{pool}': {_sentence(said)}", **facts) from error
+            raise errors.NoSpace(f"pool '{pool}': {sentence(said)}", **facts) from error
         if "already exists in volume group" in said and volume is not None:
             raise errors.VolumeExists(f"pool '{pool}' has a volume '{volume}' already", **facts) from error
         if "already locked with incompatible mode" in said:
@@ -409,7 +409,7 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
         # "Failed to lock" is also said where the lock could not be asked for.
         held = re.search(r"locked by other host|Failed to lock (logical volume|origin LV)", said)
         if held and not re.search(r"LV \S+ lock failed: ", said):
-            raise errors.HeldElsewhere(f"pool '{pool}': {_sentence(said)}", **facts) from error
+            raise errors.HeldElsewhere(f"pool '{pool}': {sentence(said)}", **facts) from error
         if re.search(r"Lockspace (for \S+ )?not stopped", said):
             raise errors.Busy(
                 f"pool '{pool}': another host has the locks of its volume group", pool=pool,
@@ -422,7 +422,7 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
             facts["hint"] = hint or _lock_hint(said)
             line = next(line for line in said.splitlines() if lockless[0] in line)
             told = said if "WARNING" in line else line
-            raise errors.LockUnavailable(f"pool '{pool}': {_sentence(told)}", **facts) from error
+            raise errors.LockUnavailable(f"pool '{pool}': {sentence(told)}", **facts) from error
         partial = "Refusing activation of partial LV" in said
         if partial or "while PVs are missing" in said:
             what = f"volume '{volume}' cannot be activated" if partial else "its volume group cannot be changed"
@@ -431,7 +431,7 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
                 pool=pool, volume=volume, hint=CONNECT,
             ) from error  # fmt: skip
         if re.search(r"\bin use\b|is used by another device|contains a filesystem in use", said):
-            raise errors.Busy(f"pool '{pool}': {_sentence(said)}", **facts) from error
+            raise errors.Busy(f"pool '{pool}': {sentence(said)}", **facts) from error
         raise
 
 
@@ -468,7 +468,8 @@ def missing_words(uuids: Sequence[str]) -> str:
     return f"the physical volume {found[0]} is" if len(found) == 1 else f"the physical volumes {', '.join(found)} are"
 
 
-def _sentence(said: str) -> str:
+def sentence(said: str) -> str:
+    """The last line of what LVM said that is no warning, without its full stop."""
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.strip().startswith("WARNING")]
     return lines[-1].rstrip(".")[:300] if lines else "LVM refused"
 

@@ -6,7 +6,8 @@ A group records which it is: its lock type, or its system ID (lvmlockd(8), lvmsy
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from poolkit import errors
@@ -105,6 +106,19 @@ def tag(what: str, node: str) -> str:
 _DAMAGED = re.compile(r"repair VG metadata on (\S+) with vgck --updatemetadata")
 
 
+# What a host may read while another one is writing. Metadata that is damaged says so as well, and goes on saying it.
+_TORN = re.compile(r"Incorrect checksum in metadata area header|Checksum error")
+_TRIES, _SOON = 2, 0.5  # times that it is read again, after so many seconds
+
+
+def again(said: str) -> Iterator[None]:
+    """Come back as often as something is to be read again of which LVM said that."""
+    if _TORN.search(said):
+        for _ in range(_TRIES):
+            time.sleep(_SOON)
+            yield
+
+
 def group(host: Host, name: str, *, anew: bool = False) -> SharedGroup | None:
     """The group of that name, whoever owns it; None if no device has one, ``Unsafe`` if there are two.
 
@@ -113,6 +127,10 @@ def group(host: Host, name: str, *, anew: bool = False) -> SharedGroup | None:
     found: dict[str, SharedGroup] = {}
     more = ("--config", _ALONE, "--foreign", "--shared")
     rows, warnings = lvm.told(host, "vgs", _FIELDS, shared=not anew, more=more, ok=(0, 5))
+    for _ in again(warnings):
+        if any(row["vg_name"] == name for row in rows):
+            break
+        rows, warnings = lvm.told(host, "vgs", _FIELDS, more=more, ok=(0, 5))
     damaged = frozenset(_DAMAGED.findall(warnings))
     for row in rows:
         if row["vg_name"] != name:

@@ -147,16 +147,22 @@ REFUSES = Answer(status=5, stderr="  Operation prohibited while --readonly is se
 
 
 @pytest.mark.parametrize(
-    ("role", "answer", "warned"), [("compute", REFUSES, 0), ("compute", "", 1), ("control", "", 0)]
+    ("role", "answer", "warned"),
+    [
+        ("compute", REFUSES, ""),
+        ("compute", "", "LVM here would write the metadata of 'vg'"),
+        ("compute", Answer(status=5, stderr="  Can't get lock for vg.\n"), "could not be tried: Can't get lock for vg"),
+        ("control", "", ""),
+    ],
 )
-def test_starting_tries_whether_lvm_still_refuses_to_write(role: str, answer: Any, warned: int) -> None:
+def test_starting_tries_whether_lvm_still_refuses_to_write(role: str, answer: Any, warned: str) -> None:
     one = backend(role, vgchange=answer)
     one.start()
     tried = [line for line in one.host.lines if "vgchange" in line]  # type: ignore[attr-defined]
     assert len(tried) == (role == "compute")
     assert all("locking_type=4" in line and "--test --addtag" in line for line in tried)
-    assert len(one.host.warnings) == warned
-    assert all("locking_type=4" in words for words in one.host.warnings)
+    assert len(one.host.warnings) == bool(warned)
+    assert all(warned in words for words in one.host.warnings)
     assert changes(one) == []
 
 
@@ -256,7 +262,7 @@ PARTIAL: dict[str, tuple[Any, str, str]] = {
 @pytest.mark.parametrize("how", PARTIAL)
 def test_a_group_that_is_not_whole_is_neither_started_nor_changed(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """LVM itself changes tags then, and by that shuts the device out for all hosts."""
-    monkeypatch.setattr("poolkit.families.lvmshared._AGAIN", 0)
+    monkeypatch.setattr("poolkit.families.lvmjoint._AGAIN", 0)
     answer, said, hint = PARTIAL[how]
     one = backend(vgs=answer)
     calls = [one.start, one.build, lambda: one.attach(V)]
@@ -285,7 +291,7 @@ def test_a_host_that_lacks_a_device_takes_no_control_and_no_record_away() -> Non
 
 
 def test_metadata_that_another_host_was_just_writing_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolkit.families.lvmshared._AGAIN", 0)
+    monkeypatch.setattr("poolkit.families.lvmjoint._AGAIN", 0)
     one = backend(vgs=[PARTIAL["damaged"][0], group(system=OURS)])
     one.require_whole()
     assert len(one.host.lines) == 2  # type: ignore[attr-defined]
@@ -405,8 +411,11 @@ def test_a_volume_of_another_host_is_named_with_it(what: str) -> None:
     one = backend(lvs=rows(lv_tags=f"poolkit.{what}.n2"))
     assert one.look("v", None).detail["attached"] == ["n2"]  # type: ignore[index]
     for call in (lambda: one.attach(V), lambda: one.delete(V), lambda: one.resize(V, 4 * MIB, shrink=True)):
-        with pytest.raises(errors.HeldElsewhere, match="n2"):
+        with pytest.raises(errors.HeldElsewhere, match="n2") as caught:
             call()
+        assert "on the control node: engine.pool('p').volume('v').detach(node='n2', force=True)" in str(
+            caught.value.hint
+        )
     assert changes(one) == []
 
 

@@ -200,3 +200,32 @@ def test_what_was_detached_is_gone(how: str, device: dict[str, Any], monkeypatch
     assert found is not None
     assert found.detail == ({"attached": ["n1"]} if how == "not in control" else None)
     assert bool(one.host.warnings) == (how == "not in control")
+
+
+# -- another host writes, or has taken the group ------------------------------------------------------------------------------
+
+TORN = "  Incorrect checksum in metadata area header on /dev/vdb at 4096\n  Failed to scan VG from /dev/vdb\n"
+NOTHING = Answer(stdout='{"report": [{"vg": []}]}', stderr=TORN)
+GONE = Answer(status=5, stderr=f'{TORN}  Volume group "vg" not found\n')
+
+
+def test_what_was_read_while_another_host_wrote_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolkit.families.lvmlocks._SOON", 0)
+    one = backend(vgs=[NOTHING, NOTHING, CONTROL])
+    found = one.shared_group()
+    assert found is not None and found.control == "n1"
+    one = backend(vgs=CONTROL, lvs=[GONE, GONE, rows()])
+    assert one.look("v", None).name == "v"
+    for lasting in (backend(vgs=NOTHING), backend(vgs=CONTROL, lvs=GONE, pvs='{"report": [{"pv": []}]}')):
+        with pytest.raises(errors.HostError, match="there is no volume group 'vg'"):
+            lasting.look("v", None) if lasting.shared_group() else lasting.start()
+    away = backend(vgs=CONTROL, lvs=[Answer(status=5, stderr='  Failed to find logical volume "vg/v"\n'), rows()])
+    with pytest.raises(errors.VolumeNotFound):
+        away.look("v", None)
+
+
+def test_a_group_that_others_took_is_left_alone_and_the_pool_stops() -> None:
+    one = backend(vgs=group(system="poolkit-other"), lvs=rows(**ACTIVE))
+    one.stop()
+    assert changes(one) == []
+    assert "stays so: pool 'p': the group 'vg' belongs to 'poolkit-other'" in one.host.warnings[0]

@@ -166,7 +166,7 @@ def test_stopping_takes_the_records_away_of_what_it_detaches() -> None:
 
 
 def test_a_volume_of_a_damaged_group_is_detached_and_its_record_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolkit.families.lvmshared._AGAIN", 0)
+    monkeypatch.setattr("poolkit.families.lvmjoint._AGAIN", 0)
     damaged = Answer(
         stdout=group(system=OURS, tags="poolkit.control.n1"),
         stderr="  WARNING: repair VG metadata on /dev/vdb with vgck --updatemetadata.\n",
