@@ -1,48 +1,82 @@
-"""First refresh of a directory pool of 10,000 qcow2 overlays beside the C floor."""
+"""Refreshes of a directory pool of 10,000 qcow2 images beside the C floor: overlays of one template, and images with data."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.harness import Bench, Row, best, seconds
 from benchmarks.pools import started_pool
 
 NOT_MORE = 3.0
+UNCHANGED = 1.0
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Overlays as qemu-img makes them, each with its backing image and the format of that."""
-    bench.need("refresh of qcow2 images", "qemu-img")
+    """Overlays as qemu-img makes them, each with its backing image and the format of that, and images that are full."""
+    bench.need("refresh of qcow2 images", "qemu-img", "qemu-io")
     count = 1_000 if bench.quick else 10_000
-    files, floor = overlays(bench, count), bench.floor()
-    floor(files)
+    floor = bench.floor()
+    for what, files in (("overlays", overlays(bench, count)), ("images with data", full(bench, count))):
+        floor(files)
+        again: list[float] = []
+        first = _first(bench, files, again)
+
+        def floor_of(files: Path = files) -> float:
+            return floor(files)
+
+        base, ours = (1e6 * total / count for total in best(bench.rounds, floor_of, first))
+        yield Row(f"first refresh, {count:,} qcow2 {what}", ours, "us/file", "C floor", base, NOT_MORE)
+        unchanged = 1e6 * min(again) / count
+        yield Row(f"unchanged refresh, {count:,} qcow2 {what}", unchanged, "us/file", "C floor", base, UNCHANGED)
+
+
+def _first(bench: Bench, files: Path, again: list[float]) -> Callable[[], float]:
+    """A first refresh of files; the time of a second one is put into ``again``."""
 
     def first() -> float:
         target = bench.fresh("pool")
         with started_pool(bench, target) as pool:
             os.rename(files, target)
             try:
-                return seconds(pool.start)  # another directory than before, which is listed anew
+                took = seconds(pool.start)  # another directory than before, which is listed anew
+                again.append(seconds(pool.refresh))
+                return took
             finally:
                 os.rename(target, files)
 
-    base, ours = (1e6 * total / count for total in best(bench.rounds, lambda: floor(files), first))
-    yield Row(f"first refresh, {count:,} qcow2 overlays", ours, "us/file", "C floor", base, NOT_MORE)
+    return first
 
 
 def overlays(bench: Bench, count: int) -> Path:
     """One overlay made by qemu-img and copied; a refresh reads headers only, which the copies share."""
     directory = bench.fresh("overlays")
-    model = directory / "disk000000.qcow2"
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "/srv/base.img", "-F", "raw", str(model), "1G"],
-        check=True,
-    )
-    data = model.read_bytes()
-    for number in range(1, count):
+    data = _made(directory, "-u", "-b", "/srv/base.img", "-F", "raw")
+    for number in range(count):
         (directory / f"disk{number:06}.qcow2").write_bytes(data)
     os.sync()
     return directory
+
+
+def full(bench: Bench, count: int) -> Path:
+    """Images with data and no backing image, each of another size: no two of them begin alike."""
+    directory = bench.fresh("full")
+    data = bytearray(_made(directory, write="write 0 64k"))
+    size = int.from_bytes(data[24:32], "big")
+    for number in range(count):
+        data[24:32] = (size - 512 * number).to_bytes(8, "big")
+        (directory / f"disk{number:06}.qcow2").write_bytes(data)
+    os.sync()
+    return directory
+
+
+def _made(directory: Path, *options: str, write: str = "") -> bytes:
+    model = directory / "model"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(model), "1G"], check=True)
+    if write:
+        subprocess.run(["qemu-io", "-f", "qcow2", "-c", write, str(model)], check=True, stdout=subprocess.DEVNULL)
+    data = model.read_bytes()
+    model.unlink()
+    return data

@@ -76,6 +76,8 @@ class Backend:
     """
     working_on: str | None = None
     """While ``answers`` is asked: the volume that the work is about; None if it is about all."""
+    below_by_detail: ClassVar[bool] = False
+    """Whether ``below`` follows from ``detail`` and the target alone: it is asked once for all volumes that have the same."""
     file_backed: ClassVar[bool] = False
     """Volumes are entries of the directory ``target.path``: their path is that directory and their name.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 
 from poolkit.facts import VolumeInfo
-from poolkit.lean import TYPE_CHECKING, overload
+from poolkit.lean import TYPE_CHECKING, NamedTuple, dumps, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from typing import Any
 
     Fetch = Callable[[str | None], Iterable[VolumeInfo]]
 
@@ -24,19 +25,54 @@ NUMBERS = struct.Struct("<11q")
 PLAIN = ("file", "raw")
 """Type and format of a volume of which the numbers are all there is to say."""
 
-Portion = tuple[list[tuple[str, bytes | VolumeInfo]], list[int], list[str]]
-"""A part of a listing on its way between processes: names with packed numbers or volumes, their stamps, and links."""
+
+class Like(NamedTuple):
+    """What volumes of which no key or path of their own is known can have in common: all but their names and numbers."""
+
+    type: str
+    format: str
+    detail: Mapping[str, Any]
+
+    def key(self) -> str:
+        """A text that is the same for those that are equal."""
+        return f"{self.type} {self.format} {dumps(self.detail)}"
+
+    def volume(self, name: str, numbers: bytes) -> VolumeInfo:
+        """The volume of a name and its packed ``NUMBERS``."""
+        found = NUMBERS.unpack(numbers)
+        if found[4] < 0:
+            found = (*found[:4], found[4] + (1 << 64), *found[5:])  # inode numbers are unsigned
+        return VolumeInfo._make((name, self.type, self.format, *found, None, None, self.detail))
+
+
+class Alike(NamedTuple):
+    """Volumes that are alike, as those made from one template are: their packed ``NUMBERS`` by name."""
+
+    like: Like
+    numbers: dict[str, bytes]
+
+
+Portion = tuple[Like | None, list[str], list[bytes] | list[tuple[object, ...]], list[int], list[str]]
+"""A part of a listing on its way between processes: names, packed numbers or volumes, their stamps, and links.
+
+The numbers are those of plain volumes, or of ones that are like what comes first.
+"""
 
 
 class Known(Mapping[str, VolumeInfo]):
     """The last listing by name: the stamps of all volumes at once, a volume itself when it is asked for.
 
-    ``told`` are the volumes of which more than numbers is known. ``fetch`` reads a name and its neighbours, or all for None.
+    ``told`` are volumes of which more than numbers is known, one by one; those of ``alike`` are told together.
+    ``fetch`` reads a name and its neighbours, or all for None.
     """
 
-    def __init__(self, stamps: Mapping[str, int], told: Mapping[str, VolumeInfo], fetch: Fetch) -> None:
+    def __init__(
+        self, stamps: Mapping[str, int], told: Mapping[str, VolumeInfo], fetch: Fetch,
+        alike: Mapping[str, Alike] | None = None,
+    ) -> None:  # fmt: skip
         self.stamps = stamps
         self.told = told
+        self.alike = {} if alike is None else alike
         self._fetch = fetch
         self._read: dict[str, VolumeInfo] = {}
         self._whole = False
@@ -60,9 +96,16 @@ class Known(Mapping[str, VolumeInfo]):
         if found is None and not self._whole:
             self._take(self._fetch(name))
             found = self._read.get(name)
+        if found is None and (packed := self.packed(name)) is not None:
+            numbers, like = packed
+            found = self._read[name] = like.volume(name, numbers)
         if found is None:
             raise KeyError(name)  # it was deleted meanwhile
         return found
+
+    def packed(self, name: str) -> tuple[bytes, Like] | None:
+        """The numbers of a volume that is told with others, and what it is like."""
+        return next(((one.numbers[name], one.like) for one in self.alike.values() if name in one.numbers), None)
 
     def _take(self, volumes: Iterable[VolumeInfo]) -> None:
         for info in volumes:
@@ -73,6 +116,10 @@ class Known(Mapping[str, VolumeInfo]):
         if not self._whole:
             self._take(self._fetch(None))
             self._whole = True
+            for one in self.alike.values():
+                self._take(
+                    one.like.volume(name, numbers) for name, numbers in one.numbers.items() if name not in self._read
+                )
         return (name for name in self.stamps if self.held(name) is not None)
 
     def __len__(self) -> int:
@@ -83,14 +130,15 @@ class Listing(Sequence[VolumeInfo]):
     """What a backend found; as a sequence it has all volumes, which are made when somebody looks.
 
     ``same`` are the names of volumes that are as they were known, ``plain`` the packed ``NUMBERS`` of new ones of type and
-    format ``PLAIN``, ``others`` all the rest, ``stamps`` those of what is not the same, and ``links`` the
-    names of symbolic links that were passed over.
+    format ``PLAIN``, ``alike`` new ones that are told together, by what they are like, ``others`` all the rest, ``stamps``
+    those of what is not the same, and ``links`` the names of symbolic links that were passed over.
     """
 
     def __init__(self, known: Known) -> None:
         self.known = known
         self.same: list[str] = []
         self.plain: dict[str, bytes] = {}
+        self.alike: dict[str, Alike] = {}
         self.others: dict[str, VolumeInfo] = {}
         self.stamps: dict[str, int] = {}
         self.links: list[str] = []
@@ -114,43 +162,83 @@ class Listing(Sequence[VolumeInfo]):
             self.others[name] = info
             self.stamps[name] = info[6]
 
+    def numbers_like(self, like: Like) -> dict[str, bytes]:
+        """Where the packed numbers of new volumes go that are like that."""
+        return self.alike.setdefault(like.key(), Alike(like, {})).numbers
+
     def portions(self, size: int = 4096) -> Iterator[Portion]:
         """What is new in pieces of so many volumes, for :meth:`join` of another listing."""
-        entries: Iterator[tuple[str, bytes | VolumeInfo]] = chain(self.plain.items(), self.others.items())
-        while part := list(islice(entries, size)):
-            yield part, [self.stamps[name] for name, _ in part], []
-        yield [], [], self.links
+        packed = [(None, self.plain), *self.alike.values()]
+        for like, numbers in packed:
+            yield from self._pieces(like, numbers.items(), size)
+        # A volume as a plain tuple: one of a class takes four times as long to come over.
+        yield from self._pieces(None, ((name, tuple(info)) for name, info in self.others.items()), size)
+        yield None, [], [], [], self.links
+
+    def _pieces(self, like: Like | None, entries: Iterable[tuple[str, Any]], size: int) -> Iterator[Portion]:
+        left = iter(entries)
+        while part := dict(islice(left, size)):
+            yield like, list(part), list(part.values()), [self.stamps[name] for name in part], []
 
     def join(self, portion: Portion) -> None:
         """Add a portion of another listing, which has no name that this one has."""
-        part, stamps, links = portion
+        like, names, entries, stamps, links = portion
         self.links += links
-        for (name, entry), stamp in zip(part, stamps, strict=True):
-            if isinstance(entry, bytes):
-                self.plain[name] = entry
-            else:
-                self.others[name] = entry
-            self.stamps[name] = stamp
+        self.stamps.update(zip(names, stamps, strict=True))
+        if entries and not isinstance(entries[0], bytes):
+            self.others.update(zip(names, map(VolumeInfo._make, entries), strict=True))
+        elif entries:
+            numbers: dict[str, Any] = self.plain if like is None else self.numbers_like(like)
+            numbers.update(zip(names, entries, strict=True))
 
     def names(self) -> Iterator[str]:
         """All names."""
         yield from self.same
         yield from self.plain
+        for one in self.alike.values():
+            yield from one.numbers
         yield from self.others
 
     def told(self) -> Iterator[VolumeInfo]:
         """The volumes that have ``detail``, in no order."""
+        for one in self._groups():
+            yield from (one.like.volume(name, numbers) for name, numbers in one.numbers.items())
+        yield from self._alone()
+
+    def kinds(self) -> Iterator[tuple[VolumeInfo, Collection[str]]]:
+        """What :meth:`told` has, in less time: one volume of those that are alike, and the names of all of these."""
+        for one in self._groups():
+            name, numbers = next(iter(one.numbers.items()))
+            yield one.like.volume(name, numbers), one.numbers.keys()
+        yield from ((info, (info.name,)) for info in self._alone())
+
+    def _groups(self) -> Iterator[Alike]:
+        """The volumes that are told together."""
+        if self.known.alike and self.same:
+            all_there = len(self.same) == len(self.known.stamps)
+            same = () if all_there else frozenset(self.same)
+            for one in self.known.alike.values():
+                left = one if all_there else Alike(one.like, {n: v for n, v in one.numbers.items() if n in same})
+                if left.numbers:
+                    yield left
+        yield from self.alike.values()
+
+    def _alone(self) -> Iterator[VolumeInfo]:
+        """The volumes with ``detail`` that are told one by one."""
         if self.known.told:
             told = (self.known.told.get(name) for name in self.same)
             yield from (info for info in told if info is not None and info.detail is not None)
         yield from (info for info in self.others.values() if info.detail is not None)
 
     def __len__(self) -> int:
-        return len(self.same) + len(self.plain) + len(self.others)
+        packed = sum(len(one.numbers) for one in self.alike.values())
+        return len(self.same) + len(self.plain) + packed + len(self.others)
 
     def __iter__(self) -> Iterator[VolumeInfo]:
         yield from (self.known[name] for name in self.same)
         yield from (unpacked(name, numbers) for name, numbers in self.plain.items())
+        for one in self.alike.values():
+            yield from (one.like.volume(name, numbers) for name, numbers in one.numbers.items())
         yield from self.others.values()
 
     @overload

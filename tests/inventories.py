@@ -7,6 +7,19 @@ from pathlib import Path
 
 # What each version brought; without it an inventory is one of the version before.
 _BROUGHT = {
+    8: """
+        CREATE TABLE former (
+            pool INTEGER NOT NULL, name TEXT NOT NULL, said TEXT NOT NULL, real TEXT NOT NULL, node TEXT,
+            missing INTEGER NOT NULL, PRIMARY KEY (pool, name, said)) WITHOUT ROWID;
+        INSERT INTO former
+            SELECT stands.pool, name, said, real, node, missing FROM grounds JOIN stands ON ground = grounds.id;
+        DROP TABLE stands; DROP TABLE grounds;
+        ALTER TABLE former RENAME TO backing;
+        CREATE INDEX backing_said ON backing (said);
+        CREATE INDEX backing_real ON backing (real);
+        CREATE INDEX backing_node ON backing (node) WHERE node IS NOT NULL;
+        ALTER TABLE pools DROP COLUMN folder;
+    """,
     7: "DROP INDEX pools_directory;",
     6: "DROP TABLE unfinished;",
     5: "DROP TABLE placements; DROP TABLE reservations; DROP TABLE turns; DROP TABLE broken;",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from poolkit.backend import Backend, VolumeInfo
     from poolkit.engine.core import Core
     from poolkit.engine.operation import Operation
-    from poolkit.state.backing import Edge
+    from poolkit.state.backing import Edge, Standing
     from poolkit.state.inventory import Record
 
 
@@ -26,7 +26,7 @@ class Up(NamedTuple):
     usage: Usage
     real: str | None = None
     storage: str | None = None
-    below: Sequence[Edge] = ()
+    below: Standing | Sequence[Edge] = ()
 
 
 def _is_up(backend: Backend) -> bool:
@@ -71,7 +71,7 @@ def bring_up(
     real = op.host.locate(target)[0] if target is not None and backend.file_backed else None
     storage = backend.storage()
     _, volumes, usage = core.scan(backend, record, target)
-    below = standing.edges(backend, op.host, volumes.told(), volumes.names())
+    below = standing.below(backend, op.host, volumes)
     return Up(volumes, usage, real, storage, below)
 
 

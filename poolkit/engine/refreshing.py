@@ -9,7 +9,7 @@ from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from poolkit.backend import Backend, VolumeInfo
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from poolkit.engine.core import Core
     from poolkit.engine.operation import Outcome
     from poolkit.host.port import Host
+    from poolkit.listing import Listing
     from poolkit.state.inventory import Record
 else:
     watching = later(globals(), "watching", "poolkit.engine.watching")
@@ -40,11 +41,11 @@ def whole(
             if not op.dry:
                 core.inventory.set_trouble(record.id, f"the last refresh failed: {error}")
             raise
-        below = standing.edges(backend, op.host, volumes.told(), volumes.names())
+        below = standing.below(backend, op.host, volumes)
         if not op.dry:
             core.inventory.save_listing(record.id, volumes, scanned, usage, below, at_work=at_work)
             change.listed()
-        _warn_of_problems(op.host, pool, volumes.told())
+        _warn_of_problems(op.host, pool, volumes)
         writing.warn_of(op.host, pool, writing.left(core, record, volumes))
         standing.warn_of_missing(op.host, pool, below)
     changed = core.inventory.version(record.id) != scanned
@@ -105,9 +106,9 @@ def _same(info: VolumeInfo, old: VolumeInfo | None) -> bool:
     return old is not None and info == old._replace(atime=info.atime)
 
 
-def _warn_of_problems(host: Host, pool: str, volumes: Iterable[VolumeInfo]) -> None:
+def _warn_of_problems(host: Host, pool: str, volumes: Listing) -> None:
     """Count the volumes that are damaged, unreadable, or another format than is on record."""
-    odd = sorted(v.name for v in volumes if v.problem)
+    odd = sorted(name for one, names in volumes.kinds() if one.problem for name in names)
     if odd:
         names = errors.some([f"'{name}'" for name in odd], 3)
         what = "1 volume is" if len(odd) == 1 else f"{len(odd)} volumes are"

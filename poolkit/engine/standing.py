@@ -15,10 +15,10 @@ from poolkit.host.mounts import locate, may_wait, number
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.names import SHOWN
-from poolkit.state.backing import Edge
+from poolkit.state.backing import Edge, Ground
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from poolkit.backend import Backend, VolumeInfo
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from poolkit.engine.core import Core
     from poolkit.engine.operation import Operation
     from poolkit.host.port import Host
+    from poolkit.listing import Listing
     from poolkit.state import backing
+    from poolkit.state.backing import Standing
     from poolkit.state.inventory import Record
 else:
     footing = later(globals(), "footing", "poolkit.engine.footing")
@@ -75,26 +77,64 @@ def edges(backend: Backend, host: Host, volumes: Iterable[VolumeInfo], listed: I
 
     Where the file system cannot be asked, a file of the pool's own folder is missing if it is not listed.
     """
-    found = []
-    names: frozenset[str] | None = None
-    own = _folder(backend)
-    folder = place(host, own).real if own is not None else None
-    for info in volumes:
+    asked = _Asked(backend, host, listed)
+    return [
+        Edge(info.name, *ground) for info in volumes for ground in asked.below(info) if not asked.is_own(info, ground)
+    ]
+
+
+def below(backend: Backend, host: Host, found: Listing) -> Standing:
+    """What the volumes of a listing stand on, as :func:`edges` has it.
+
+    Where that follows from the detail, it is asked once for all volumes that have the same.
+    """
+    asked = _Asked(backend, host, found.names())
+    if not backend.below_by_detail:
+        return backing.Standing.of(edges(backend, host, found.told(), found.names()))
+    result = backing.Standing(asked.folder)
+    for sample, names in found.kinds():
+        for ground in asked.below(sample):
+            own = os.path.basename(ground.said)
+            on_it = (
+                names if own not in names else [n for n in names if not asked.is_own(sample._replace(name=n), ground)]
+            )
+            if on_it:
+                result.add(ground, on_it)
+    return result
+
+
+class _Asked:
+    """What is asked for the volumes of one pool."""
+
+    def __init__(self, backend: Backend, host: Host, listed: Iterable[str]) -> None:
+        self.folder = _folder(backend)
+        self._backend = backend
+        self._host = host
+        self._listed = listed
+        self._names: frozenset[str] | None = None
+        self._real = place(host, self.folder).real if self.folder is not None else None
+
+    def is_own(self, info: VolumeInfo, ground: Ground) -> bool:
+        """Whether that is the volume itself."""
+        return ground.said == _path(info, self.folder)
+
+    def below(self, info: VolumeInfo) -> Iterator[Ground]:
+        """What a volume stands on by what it says."""
         if info.detail is None:
-            continue
-        for said in backend.below(info):
+            return
+        for said in self._backend.below(info):
             path = os.path.normpath(said) if said.startswith("/") and ".." not in said.split("/") else said
-            if path == _path(info, own) or not _is_text(path):
+            if not _is_text(path):
                 continue
-            if not backend.file_backed and os.path.dirname(path) == os.path.dirname(info.path or ""):
+            if not self._backend.file_backed and os.path.dirname(path) == os.path.dirname(info.path or ""):
                 continue  # snapshots: their storage guards them itself
-            there = place(host, path)
+            there = place(self._host, path)
             missing = there.missing
-            if there.node is None and not missing and os.path.dirname(there.real) == folder:
-                names = frozenset(listed) if names is None else names
-                missing = bool(names) and os.path.basename(there.real) not in names
-            found.append(Edge(info.name, path, there.real, there.node, missing))
-    return found
+            if there.node is None and not missing and os.path.dirname(there.real) == self._real:
+                if self._names is None:
+                    self._names = frozenset(self._listed)
+                missing = bool(self._names) and os.path.basename(there.real) not in self._names
+            yield Ground(path, there.real, there.node, missing)
 
 
 def _folder(backend: Backend) -> str | None:
@@ -234,9 +274,11 @@ def unmarked(info: VolumeInfo) -> VolumeInfo:
     return info._replace(detail=rest or None)
 
 
-def warn_of_missing(host: Host, pool: str, found: Iterable[Edge]) -> None:
+def warn_of_missing(host: Host, pool: str, found: Standing | Sequence[Edge]) -> None:
     """Count the volumes of a listing whose backing store, data file or extent is not there."""
-    names = sorted({edge.name for edge in found if edge.missing})
+    all_of_it = backing.Standing.of(found)
+    missing = [said for said, ground in all_of_it.grounds.items() if ground.missing]
+    names = sorted({name for said in missing for name in all_of_it.names(said)})
     if names:
         what = "1 volume stands" if len(names) == 1 else f"{len(names)} volumes stand"
         host.warn(

@@ -68,12 +68,12 @@ class DirectoryBackend(Backend):
     """A backend whose volumes are the entries of one directory; what it can do to them is in ``filepool``."""
 
     file_backed = True
+    below_by_detail = True
     keeps_formats = True
     counts_volumes = False
     trust_blocks = True
     """Whether st_blocks counts what was written but is not on the disk yet; network clients may lag."""
 
-    _alike: tuple[ImageInfo | None, dict[str, Any] | None] = (None, None)
     _sizes: Callable[[], os.statvfs_result] | None = None
     _ahead = False
     """Whether all that will be read of a file is asked for at once, which pays where each read waits for an answer."""
@@ -173,6 +173,8 @@ class DirectoryBackend(Backend):
         super().__init_subclass__(**words)
         if "volumes" in vars(cls) and "scan" not in vars(cls):
             cls.scan = Backend.scan  # type: ignore[method-assign]  # a type that lists in its own way is asked for that
+        if "below" in vars(cls) and "below_by_detail" not in vars(cls):
+            cls.below_by_detail = False
 
     def volumes(
         self, known: Mapping[str, VolumeInfo], *, recorded: Mapping[str, Recorded] = MappingProxyType({})
@@ -222,7 +224,9 @@ class DirectoryBackend(Backend):
         known, stamps = found.known, found.known.stamps
         special = {*covered, *recorded}
         more = partial(self._more, found, now)
-        take = newfiles.taker(directory.fd, now, found, more, trust_blocks=self.trust_blocks, ahead=self._ahead)
+        take = newfiles.taker(
+            directory.fd, now, found, more, self._of_image, trust_blocks=self.trust_blocks, ahead=self._ahead
+        )
         hollow = False  # a file without blocks is best not even opened, and seldom comes alone
         for count, entry in enumerate(entries):
             if not count & 0xFF:
@@ -428,21 +432,26 @@ class DirectoryBackend(Backend):
         cut = formats.check(formats.FdReader(fd, size), image, deep=False) if image.error is None else None
         if (wrong := image.error or cut) and wrong.startswith(formats.UNREADABLE):
             raise OSError(errno.EIO, wrong.removeprefix(formats.UNREADABLE))
-        alike = self._alike  # at once: other threads may put another there
-        if image is alike[0]:
-            detail = alike[1]  # overlays of one template are told alike
-        else:
-            detail = detail_of(image)
-            self._alike = (image, detail)
+        detail = detail_of(image)
         if cut is not None:
             detail = {**(detail or {}), "error": cut}
         if image.looks is not None and old is not None and self._is_another(fd, old):
             detail = {**(detail or {}), "ambiguous": True, "replaced": True, "warning": _REPLACED.format(image.format)}
-        if recorded is None and self.host.cautious and detail is not None and image.format not in ("raw", "iso"):
-            # It may be a raw disk into which a guest wrote this header; what was recorded is lost.
-            warning = "the record of formats was lost; if this format is right, adopt it"
-            detail = {**detail, "ambiguous": True, "warning": warning}
+        if recorded is None:
+            detail = self._doubted(image, detail)
         return image.format, size if image.capacity is None else image.capacity, detail
+
+    def _of_image(self, image: ImageInfo) -> tuple[str, dict[str, Any] | None]:
+        """Format and rarer facts of new files that hold such an image, of which nothing is missing."""
+        return image.format, self._doubted(image, detail_of(image))
+
+    def _doubted(self, image: ImageInfo, detail: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The rarer facts of an image whose format is not on record: as they are, unless what was on record is lost."""
+        if self.host.cautious and detail is not None and image.format not in _BYTES:
+            # It may be a raw disk into which a guest wrote this header.
+            warning = "the record of formats was lost; if this format is right, adopt it"
+            return {**detail, "ambiguous": True, "warning": warning}
+        return detail
 
     @staticmethod
     def _is_another(fd: int, old: VolumeInfo) -> bool:

@@ -16,19 +16,23 @@ from poolkit.host import beside
 from poolkit.host.directory import LOOK
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
-from poolkit.listing import NUMBERS, Listing
+from poolkit.listing import NUMBERS, Like, Listing
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
+    from typing import Any
 
     from poolkit import formats
-    from poolkit.formats import ImageInfo
+    from poolkit.formats import ImageInfo, usual
     from poolkit.listing import Portion
 
     # Takes an open file that is more than a plain raw image, or that could not be read.
     Other = Callable[[int, str, os.stat_result, "ImageInfo | OSError"], None]
+    # What is said of an image: its format, and the rarer facts.
+    Say = Callable[[ImageInfo], tuple[str, dict[str, Any] | None]]
 else:
     formats = later(globals(), "formats", "poolkit.formats")
+    usual = later(globals(), "usual", "poolkit.formats.usual")
 
 # A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
 # Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
@@ -36,6 +40,7 @@ _TICK = 50_000_000
 _SECOND = 2_000_000_000
 _KIND = 0o170000  # inode(7), S_IFMT
 _FILE = stat.S_IFREG
+_KINDS = 1024  # kinds of images that are remembered at a time
 _SMALL = 4096  # bytes; the content of a file that is not larger may be in its inode
 
 _EIGHTHS, _THEIRS = 7, 5
@@ -150,7 +155,7 @@ def is_hollow(size: int, blocks: int, trust_blocks: bool) -> bool:
 
 
 def taker(
-    directory: int, now: int, found: Listing, other: Other, *, trust_blocks: bool, ahead: bool = False
+    directory: int, now: int, found: Listing, other: Other, say: Say, *, trust_blocks: bool, ahead: bool = False
 ) -> Callable[[str], bool]:  # fmt: skip
     """The function that adds the file of a name to ``found``, and says whether it is hollow.
 
@@ -160,8 +165,9 @@ def taker(
     """
     plain, stamps = found.plain, found.stamps
     # What is looked up once here is not looked up for each file.
-    open_, fstat, close, listed, pack, hash_ = os.open, os.fstat, os.close, formats.listed, NUMBERS.pack, hash
+    open_, fstat, close, glance, pack, hash_ = os.open, os.fstat, os.close, usual.glance, NUMBERS.pack, hash
     settled = now - _SECOND
+    kinds: dict[usual.Usual, dict[str, bytes]] = {}
 
     def take(name: str) -> bool:
         fd = open_(name, LOOK, dir_fd=directory)
@@ -172,28 +178,50 @@ def taker(
                 return False  # replaced while we looked
             blocks, mtime, ctime = facts.st_blocks, facts.st_mtime_ns, facts.st_ctime_ns
             hollow = not blocks and is_hollow(size, 0, trust_blocks)
+            into, capacity = plain, size
             if not hollow:
                 try:
                     if ahead:
                         formats.ask_ahead(fd, size)
-                    image = listed(fd, size)
+                    image = glance(fd, size, ahead=ahead)
                 except OSError as error:
                     other(fd, name, facts, error)
                     return False
                 if image is not None:
-                    other(fd, name, facts, image)
-                    return False
+                    if not isinstance(image, tuple):
+                        other(fd, name, facts, image)
+                        return False
+                    kind, capacity = image
+                    known = kinds.get(kind)
+                    into = numbers_of(kind) if known is None else known
             stamp = 0 if ctime > settled and is_young(ctime, now) else hash_((inode, size, mtime, ctime, blocks))
             try:
-                plain[name] = pack(
-                    size, blocks * 512, size, stamp, inode, mode & 0o7777, owner, group, facts.st_atime_ns, mtime, ctime
+                into[name] = pack(
+                    capacity,
+                    blocks * 512,
+                    size,
+                    stamp,
+                    inode,
+                    mode & 0o7777,
+                    owner,
+                    group,
+                    facts.st_atime_ns,
+                    mtime,
+                    ctime,
                 )
             except StructError:  # an inode number with the highest bit set
-                other(fd, name, facts, formats.ImageInfo("raw", size))
+                other(fd, name, facts, formats.listed(fd, size) or formats.ImageInfo("raw", size))
                 return hollow
             stamps[name] = stamp
             return hollow
         finally:
             close(fd)
+
+    def numbers_of(kind: usual.Usual) -> dict[str, bytes]:
+        format, detail = say(kind.image)
+        if len(kinds) >= _KINDS:
+            kinds.clear()
+        into = kinds[kind] = found.numbers_like(Like("file", format, detail or {}))
+        return into
 
     return take

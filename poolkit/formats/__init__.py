@@ -8,7 +8,6 @@ file, follows a name found in a header, or raises for what a header contains: th
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import lru_cache
 from os import POSIX_FADV_RANDOM, POSIX_FADV_WILLNEED, posix_fadvise, pread
 from struct import error as StructError
 
@@ -77,10 +76,15 @@ _CONTENT_ONLY = ("fat", "none", "dir", "unknown")  # libvirt's names for what is
 
 _READERS: dict[str, Callable[[Reader, bytes, ImageInfo], None]] = {"qcow2": qcow2.read, "raw": raw.read}
 
+START = 1024
+"""Bytes of a file that say whether it is worth more of a look: less is copied than of the 4 KiB that any image needs."""
+
 _ZERO = bytes(HEAD)
 _BLANK = bytes(5)
 _QFI = b"QFI\xfb"
-_QCOW2_V3 = b"QFI\xfb\0\0\0\3"  # what nearly every image that is not raw starts with
+QCOW2_V3 = b"QFI\xfb\0\0\0\3"
+"""What nearly every image that is not raw starts with."""
+
 _ENDS = frozenset((b"cone", b"koly"))
 _DISCS = frozenset((b"CD001", b"BEA01"))
 _TEXT = frozenset((b"#", b" ", b"v"))  # how a VMDK descriptor, which is text, can begin
@@ -144,54 +148,24 @@ def ask_ahead(fd: int, size: int) -> None:
             posix_fadvise(fd, size - 512, 4, POSIX_FADV_WILLNEED)
 
 
-def listed(fd: int, size: int) -> ImageInfo | None:
+def listed(fd: int, size: int, start: bytes | None = None) -> ImageInfo | None:
     """``probe_fd`` for a listing, where most files are raw: None for a raw disk of which there is nothing else to say.
 
-    What a raw disk's content looks like (partition tables, file systems) is not looked for. The answer may be shared: it
-    must not be changed.
+    What a raw disk's content looks like (partition tables, file systems) is not looked for. ``start``: the first KiB, where
+    that was read already.
     """
-    head = pread(fd, HEAD, 0)
-    if len(head) < HEAD and len(head) < size:
-        head = FdReader(fd, size).pread(HEAD, 0)  # the kernel may give less than there is
-    if not head or head[0] in _FIRST or head[64:68] == _VDI:
-        if head[:8] == _QCOW2_V3 and head[64:68] != _VDI and (size <= 32774 or pread(fd, 5, 32769) != b"CD001"):
-            image = _alike(head[:1024])
-            if image is not None:
-                return image
-        if head[:4] in _BY_MAGIC or head[:4] == _QFI or head[64:68] == _VDI or head[:1] in _TEXT:
-            return _probe_head(fd, size, head)
+    if start is None:
+        start = pread(fd, START, 0)
+    if len(start) < START and len(start) < size:
+        start = FdReader(fd, size).pread(START, 0)  # the kernel may give less than there is
+    if (not start or start[0] in _FIRST or start[64:68] == _VDI) and (
+        start[:4] in _BY_MAGIC or start[:4] == _QFI or start[64:68] == _VDI or start[:1] in _TEXT
+    ):
+        return _probe_head(fd, size, FdReader(fd, size).pread(HEAD, 0))
     # Its start says nothing: the magics that stand elsewhere.
     if (size > 32774 and pread(fd, 5, 32769) in _DISCS) or (size >= 512 and pread(fd, 4, size - 512) in _ENDS):
-        return _probe_head(fd, size, head)
+        return _probe_head(fd, size, FdReader(fd, size).pread(HEAD, 0))
     return None
-
-
-class _Beyond(Exception):
-    """More than the first KiB of an image is needed."""
-
-
-class _Start:
-    """A reader that has nothing beyond what was read already."""
-
-    size = 1 << 62
-
-    def pread(self, length: int, offset: int) -> bytes:
-        """Nothing: the file itself must be asked."""
-        raise _Beyond
-
-
-@lru_cache(maxsize=256)
-def _alike(start: bytes) -> ImageInfo | None:
-    """A sound qcow2 image of which the first KiB says everything; None for any other.
-
-    The overlays that were made from one template share it, byte for byte, which makes it worth remembering.
-    """
-    info = ImageInfo("qcow2")
-    try:
-        _fill(_Start(), start, info)
-    except _Beyond:
-        return None
-    return None if info.error is not None or info.notes or info.encryption is not None else info
 
 
 def _probe_head(fd: int, size: int, head: bytes) -> ImageInfo:
@@ -200,9 +174,9 @@ def _probe_head(fd: int, size: int, head: bytes) -> ImageInfo:
     if head == _ZERO:
         if (not far or far == _BLANK) and pread(fd, 4, size - 512) not in _ENDS:
             return ImageInfo("raw", size)
-    elif head[:8] == _QCOW2_V3 and far != b"CD001" and head[64:68] != _VDI:
+    elif head[:8] == QCOW2_V3 and far != b"CD001" and head[64:68] != _VDI:
         info = ImageInfo("qcow2")
-        _fill(FdReader(fd, size), head, info)
+        fill(FdReader(fd, size), head, info)
         return info
     return _judge(FdReader(fd, size), head, far)
 
@@ -242,7 +216,7 @@ def as_format(reader: Reader, format: str) -> ImageInfo:
     except OSError as error:
         info.error = f"{UNREADABLE}{error.strerror or error}"
         return info
-    _fill(reader, head, info)
+    fill(reader, head, info)
     info.also = tuple(dict.fromkeys((*looks, *info.also)))
     return info
 
@@ -321,11 +295,11 @@ def describe(path: str) -> dict[str, Any]:
 
 def _judge(reader: Reader, head: bytes, far: bytes) -> ImageInfo:
     """The answer, given the first page and the five letters that would make it a disc."""
-    name = None if head == _ZERO else "qcow2" if head[:8] == _QCOW2_V3 else _sniff(head)
+    name = None if head == _ZERO else "qcow2" if head[:8] == QCOW2_V3 else _sniff(head)
     if name is None:
         return _raw(reader, head, far)
     info = ImageInfo(name)
-    _fill(reader, head, info)
+    fill(reader, head, info)
     if far == b"CD001":
         info.also = (*info.also, "iso")
         info.ambiguous = True
@@ -369,7 +343,7 @@ def _raw(reader: Reader, head: bytes, far: bytes) -> ImageInfo:
     size = reader.size
     if far == b"CD001":
         info = ImageInfo("iso", size)
-        _fill(reader, head, info)
+        fill(reader, head, info)
         return info
     if size >= 512:
         tail = reader.pread(512, size - 512)
@@ -377,18 +351,18 @@ def _raw(reader: Reader, head: bytes, far: bytes) -> ImageInfo:
             name = "dmg" if tail.startswith(b"koly") else "vpc" if tail.startswith(b"conectix") else None
             if name is not None:
                 info = ImageInfo(name, tail=True)
-                _fill(reader, head, info)
+                fill(reader, head, info)
                 return info
     info = ImageInfo("raw", size)
     if head != _ZERO:
-        _fill(reader, head, info)
+        fill(reader, head, info)
     if far == b"BEA01":
         info.also = ("udf",)
         info.hints = (*info.hints, "udf")
     return info
 
 
-def _fill(reader: Reader, head: bytes, info: ImageInfo) -> None:
+def fill(reader: Reader, head: bytes, info: ImageInfo) -> None:
     """Let the format's reader fill ``info``; whatever stops it becomes the error."""
     name = info.format
     try:

@@ -23,12 +23,14 @@ _CRYPTO = Struct(">QQ").unpack_from
 # l1_size l1_offset refcount_offset refcount_clusters snapshots snapshots_offset, from 36
 _PLACES = Struct(">IQQIIQ").unpack_from
 _OFFSET = 0x00FFFFFFFFFFFE00  # of an entry of a table
-_SMALL, _FEW = 512, 4  # entries of a first level table and clusters of reference counts of an ordinary image
+SMALL, FEW = 512, 4
+"""Entries of a first level table and clusters of reference counts of an ordinary image."""
 
 GLANCED = 100
 """Bytes of the header that a glance at the tables needs: up to the size of reference counts, which version 2 has not."""
 
-_NEXT = 64  # clusters behind the end that are asked for: who fills an image takes one after the other
+NEXT = 64
+"""Clusters behind the end that are asked for: who fills an image takes one after the other."""
 
 _BACKING_FORMAT = 0xE2792ACA
 _FEATURE_NAMES = 0x6803F857
@@ -237,7 +239,7 @@ def counts_beyond(reader: Reader, head: bytes) -> bool:
     if not place or len(entry) < 8:
         return False
     start = number << order >> 3
-    found = reader.pread(min(_NEXT << order >> 3, cluster - start), place + start) if place < size else b"\1"
+    found = reader.pread(min(NEXT << order >> 3, cluster - start), place + start) if place < size else b"\1"
     return found.count(0) != len(found)
 
 
@@ -251,8 +253,8 @@ def plain(reader: Reader, head: bytes, cluster_size: int) -> bool:
     count, first, refcounts, clusters, snapshots, _ = _PLACES(head, 36)
     size = reader.size
     if (
-        count > _SMALL
-        or clusters > _FEW
+        count > SMALL
+        or clusters > FEW
         or snapshots
         or first + count * 8 > size
         or refcounts + clusters * cluster_size > size

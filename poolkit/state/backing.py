@@ -5,32 +5,60 @@ What changes rows works within the transaction that the caller has begun.
 
 from __future__ import annotations
 
-from poolkit.lean import TYPE_CHECKING, NamedTuple
+from itertools import chain
+
+from poolkit.lean import TYPE_CHECKING, NamedTuple, dumps
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 
 
 TABLE = """
-CREATE TABLE backing (
-    pool INTEGER NOT NULL, name TEXT NOT NULL, said TEXT NOT NULL, real TEXT NOT NULL, node TEXT, missing INTEGER NOT NULL,
-    PRIMARY KEY (pool, name, said)) WITHOUT ROWID;
-CREATE INDEX backing_said ON backing (said);
-CREATE INDEX backing_real ON backing (real);
-CREATE INDEX backing_node ON backing (node) WHERE node IS NOT NULL;
+CREATE TABLE grounds (id INTEGER PRIMARY KEY, pool INTEGER NOT NULL, said TEXT NOT NULL, real TEXT NOT NULL, node TEXT,
+missing INTEGER NOT NULL, UNIQUE (pool, said));
+CREATE INDEX grounds_said ON grounds (said);
+CREATE INDEX grounds_real ON grounds (real);
+CREATE INDEX grounds_node ON grounds (node);
+CREATE TABLE stands (pool INTEGER, name TEXT, ground INTEGER, PRIMARY KEY (pool, name, ground)) WITHOUT ROWID;
+CREATE INDEX stands_ground ON stands (ground, name);
 """
+"""What volumes of a pool stand on, and which volumes that are: ten thousand overlays have one template.
+
+Few words, so that all tables are described on the first page of the file, which each opening reads.
+"""
+
+UPGRADE = f"""
+CREATE TABLE before AS SELECT pool, name, said, real, node, missing FROM backing;
+DROP TABLE backing;
+{TABLE}
+INSERT INTO grounds (pool, said, real, node, missing) SELECT pool, said, max(real), max(node), max(missing) FROM before
+    GROUP BY pool, said;
+INSERT INTO stands SELECT before.pool, name, grounds.id FROM before
+    JOIN grounds ON grounds.pool = before.pool AND grounds.said = before.said;
+DROP TABLE before;
+"""  # noqa: S608
+"""From the table of earlier versions, which had all of it for each volume."""
+
+
+class Ground(NamedTuple):
+    """One file or device that volumes of a pool stand on.
+
+    ``said`` is the path as the volumes say it, absolute; ``real`` the same without symbolic links; ``node`` tells the file or
+    device whatever its name, None where that is not known. ``missing`` says that nothing is there.
+    """
+
+    said: str
+    real: str
+    node: str | None = None
+    missing: bool = False
 
 
 _PATHS = 100  # in one statement: SQLite of long ago takes 999 values
 
 
 class Edge(NamedTuple):
-    """A volume and one file or device that it stands on.
-
-    ``said`` is the path as the volume says it, absolute; ``real`` the same without symbolic links; ``node`` tells the file or
-    device whatever its name, None where that is not known. ``missing`` says that nothing is there.
-    """
+    """A volume and one file or device that it stands on: ``name``, and the rest as of ``Ground``."""
 
     name: str
     said: str
@@ -39,55 +67,172 @@ class Edge(NamedTuple):
     missing: bool = False
 
 
-def replace(db: sqlite3.Connection, pool: int, edges: Iterable[Edge], keep: Collection[str]) -> None:
-    """Store what a listing of the whole pool says; the rows of the volumes ``keep`` are newer, and stay."""
-    query = "SELECT name, said, real, node, missing FROM backing WHERE pool = ?"
-    old = {row[:2]: row for row in db.execute(query, (pool,)) if row[0] not in keep}
-    new = {edge[:2]: edge for edge in edges if edge.name not in keep}
-    gone = ((pool, *key) for key in old if key not in new)
-    db.executemany("DELETE FROM backing WHERE pool = ? AND name = ? AND said = ?", gone)
-    _insert(db, pool, (edge for key, edge in new.items() if old.get(key) != edge))
+class Standing:
+    """What the volumes of a listing stand on: the grounds, and by the path of each the names of those that do.
+
+    ``folder``: what a volume stands on follows from its detail and from this folder of the pool alone. So whoever is as it was
+    stands on what it did while that is the same. None where nothing of that kind can be said.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
+        self.grounds: dict[str, Ground] = {}
+        self._names: dict[str, list[Collection[str]]] = {}
+
+    @classmethod
+    def of(cls, edges: Iterable[Edge] | Standing) -> Standing:
+        """That of edges of single volumes."""
+        if isinstance(edges, Standing):
+            return edges
+        found = cls()
+        for edge in edges:
+            found.add(Ground._make(edge[1:]), (edge.name,))
+        return found
+
+    def add(self, ground: Ground, names: Collection[str]) -> None:
+        """These volumes, which were not named with this ground before, stand on it."""
+        self.grounds[ground.said] = ground
+        self._names.setdefault(ground.said, []).append(names)
+
+    def names(self, said: str) -> Iterator[str]:
+        """The volumes that stand on a ground, in no order."""
+        return chain.from_iterable(self._names[said])
 
 
-def put(db: sqlite3.Connection, pool: int, names: Iterable[str], edges: Iterable[Edge]) -> None:
+def replace(
+    db: sqlite3.Connection, pool: int, found: Standing, keep: Collection[str], changed: Set[str] | None
+) -> None:
+    """Store what a listing of the whole pool says; what is on record of the volumes ``keep`` is newer, and stays.
+
+    ``changed``: only these may stand on something else than what is on record. None: all may.
+    """
+    old = _grounds(db, pool)
+    if changed is None:
+        on_record: dict[int, set[str]] = {}
+        for name, ground in db.execute("SELECT name, ground FROM stands WHERE pool = ?", (pool,)):
+            if name not in keep:
+                on_record.setdefault(ground, set()).add(name)
+        new = {said: {name for name in found.names(said) if name not in keep} for said in found.grounds}
+        numbers = _set_grounds(db, pool, old, [g for said, g in found.grounds.items() if new[said]], keep)
+        here = {numbers[said]: names for said, names in new.items() if names}
+        for ground, names in on_record.items():
+            _leave(db, pool, sorted(names - here.get(ground, set())), ground)
+        for ground, names in here.items():
+            _stand(db, pool, ground, names - on_record.get(ground, set()))
+    else:
+        numbers = _set_grounds(db, pool, old, found.grounds.values(), keep)
+        if changed and old:
+            _leave(db, pool, changed)
+        for said in found.grounds if changed else ():
+            _stand(db, pool, numbers[said], filter(changed.__contains__, found.names(said)))
+    if old or found.grounds:
+        _sweep(db, pool)
+
+
+def _grounds(db: sqlite3.Connection, pool: int) -> dict[str, tuple[int, Ground]]:
+    """What volumes of the pool stand on, by its path, with its number."""
+    query = "SELECT id, said, real, node, missing FROM grounds WHERE pool = ?"
+    return {
+        said: (n, Ground(said, real, node, bool(missing)))
+        for n, said, real, node, missing in db.execute(query, (pool,))
+    }
+
+
+def _set_grounds(
+    db: sqlite3.Connection, pool: int, old: dict[str, tuple[int, Ground]], grounds: Iterable[Ground], keep: Collection[str]
+) -> dict[str, int]:  # fmt: skip
+    """Store grounds; their numbers. What others have learned meanwhile of that on which a volume of ``keep`` stands, stays."""
+    query = "SELECT ground FROM stands WHERE pool = ? AND name = ?"
+    newer = {ground for name in keep for (ground,) in db.execute(query, (pool, name))}
+    numbers = {}
+    for ground in grounds:
+        number, was = old.get(ground.said, (0, None))
+        if was is None:
+            cursor = db.execute(
+                "INSERT INTO grounds (pool, said, real, node, missing) VALUES (?, ?, ?, ?, ?)", (pool, *ground)
+            )
+            number = int(cursor.lastrowid or 0)
+        elif was != ground and number not in newer:
+            db.execute("UPDATE grounds SET real = ?, node = ?, missing = ? WHERE id = ?", (*ground[1:], number))
+        numbers[ground.said] = number
+    return numbers
+
+
+def _stand(db: sqlite3.Connection, pool: int, ground: int, names: Iterable[str]) -> None:
+    """Note that volumes stand on a ground. One statement for all: a row each by Python takes three times as long."""
+    if text := sorted(names):
+        db.execute("INSERT OR IGNORE INTO stands SELECT ?, value, ? FROM json_each(?)", (pool, ground, dumps(text)))
+
+
+def _leave(db: sqlite3.Connection, pool: int, names: Iterable[str], ground: int | None = None) -> None:
+    """Note that volumes do not stand on a ground any more, or on any."""
+    if text := list(names):
+        which = "" if ground is None else " AND ground = ?"
+        db.execute(
+            f"DELETE FROM stands WHERE pool = ? AND name IN (SELECT value FROM json_each(?)){which}",  # noqa: S608
+            (pool, dumps(text), *(() if ground is None else (ground,))),
+        )
+
+
+def _sweep(db: sqlite3.Connection, pool: int) -> None:
+    """Forget what nothing stands on any more."""
+    db.execute(
+        "DELETE FROM grounds WHERE pool = ? AND NOT EXISTS (SELECT 1 FROM stands WHERE ground = grounds.id)", (pool,)
+    )
+
+
+def put(db: sqlite3.Connection, pool: int, names: Collection[str], edges: Iterable[Edge]) -> None:
     """Store what the volumes of these names stand on."""
-    db.executemany("DELETE FROM backing WHERE pool = ? AND name = ?", ((pool, name) for name in names))
-    _insert(db, pool, edges)
+    query = "SELECT ground FROM stands WHERE pool = ? AND name = ?"
+    before = {ground for name in names for (ground,) in db.execute(query, (pool, name))}
+    db.executemany("DELETE FROM stands WHERE pool = ? AND name = ?", ((pool, name) for name in names))
+    numbers: dict[str, int] = {}
+    for name, *values in edges:
+        said = str(values[0])
+        if said not in numbers:
+            db.execute(
+                "INSERT OR IGNORE INTO grounds (pool, said, real, node, missing) VALUES (?, ?, ?, ?, ?)",
+                (pool, *values),
+            )
+            (number,) = db.execute("SELECT id FROM grounds WHERE pool = ? AND said = ?", (pool, said)).fetchone()
+            db.execute("UPDATE grounds SET real = ?, node = ?, missing = ? WHERE id = ?", (*values[1:], number))
+            numbers[said] = number
+        db.execute("INSERT OR IGNORE INTO stands VALUES (?, ?, ?)", (pool, name, numbers[said]))
+    for ground in before:
+        db.execute(
+            "DELETE FROM grounds WHERE id = ? AND NOT EXISTS (SELECT 1 FROM stands WHERE ground = ?)", (ground,) * 2
+        )
 
 
 def mark(db: sqlite3.Connection, paths: Sequence[str], missing: bool) -> None:
     """Note of all volumes that stand on the file of these paths that it is there now, or is not any more."""
     for start in range(0, len(paths), _PATHS):
         at, values = _at(paths[start : start + _PATHS])
-        db.execute(f"UPDATE backing SET missing = ? WHERE ({at}) AND missing != ?", (missing, *values, missing))  # noqa: S608
-
-
-def _insert(db: sqlite3.Connection, pool: int, edges: Iterable[Edge]) -> None:
-    db.executemany("INSERT OR REPLACE INTO backing VALUES (?, ?, ?, ?, ?, ?)", ((pool, *edge) for edge in edges))
+        db.execute(f"UPDATE grounds SET missing = ? WHERE ({at}) AND missing != ?", (missing, *values, missing))  # noqa: S608
 
 
 def _at(paths: Sequence[str]) -> tuple[str, list[str]]:
     marks = ", ".join("?" * len(paths))
-    return f"backing.said IN ({marks}) OR backing.real IN ({marks})", [*paths, *paths]
+    return f"grounds.said IN ({marks}) OR grounds.real IN ({marks})", [*paths, *paths]
 
 
 def on_paths(paths: Sequence[str], but: tuple[int, str], boot: str) -> tuple[str, list[object]]:
     """The query for pool and name of what stands on the file of these paths, in active pools; ``but`` is that volume itself."""
     at, values = _at(paths)
-    return _active(f"({at}) AND NOT (backing.pool = ? AND backing.name = ?)"), [*values, *but, boot]
+    return _active(f"({at}) AND NOT (stands.pool = ? AND stands.name = ?)"), [*values, *but, boot]
 
 
 def below_folder(folders: Sequence[str], but: int, boot: str) -> tuple[str, list[object]]:
     """The query for pool and name of what stands on anything below these folders, in active pools other than ``but``."""
     ranges = " OR ".join(
-        f"(backing.{column} >= ? AND backing.{column} < ?)" for column in ("said", "real") for _ in folders
+        f"(grounds.{column} >= ? AND grounds.{column} < ?)" for column in ("said", "real") for _ in folders
     )
     values = [
         bound for _ in range(2) for f in folders for bound in (f.rstrip("/") + "/", f.rstrip("/") + "0")
     ]  # after "/"
-    return _active(f"({ranges}) AND backing.pool != ?"), [*values, but, boot]
+    return _active(f"({ranges}) AND stands.pool != ?"), [*values, but, boot]
 
 
 def _active(where: str) -> str:
-    what = "SELECT DISTINCT pools.name, backing.name FROM backing JOIN pools ON pools.id = backing.pool"
-    return f"{what} WHERE {where} AND pools.active AND pools.boot = ?"
+    what = "SELECT DISTINCT pools.name, stands.name FROM grounds CROSS JOIN stands ON ground = grounds.id"
+    return f"{what} JOIN pools ON pools.id = stands.pool WHERE {where} AND pools.active AND pools.boot = ?"

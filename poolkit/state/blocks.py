@@ -9,6 +9,7 @@ from bisect import bisect_right
 
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING, NamedTuple
+from poolkit.listing import Alike
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,24 +27,30 @@ else:
 
 
 class Outline(NamedTuple):
-    """What a refresh needs of the last listing: all stamps, the volumes that have more than numbers, the damaged blocks."""
+    """What a refresh needs of the last listing: all stamps, the volumes that have more than numbers, the damaged blocks.
+
+    Those are told one by one, or together by what they are like.
+    """
 
     stamps: dict[str, int]
     told: dict[str, VolumeInfo]
     damaged: dict[int, bytes]
+    alike: dict[str, Alike]
 
 
 def outline(rows: Iterable[tuple[int, bytes]]) -> Outline:
     """The outline of blocks, given by number."""
-    found = Outline({}, {}, {})
+    found = Outline({}, {}, {}, {})
     for number, block in rows:
         try:
-            stamps, told = packing.outline(block)
+            stamps, told, alike = packing.outline(block)
         except packing.Damaged:
             found.damaged[number] = block
         else:
             found.stamps.update(stamps)
             found.told.update(told)
+            for one in alike:
+                found.alike.setdefault(one.like.key(), Alike(one.like, {})).numbers.update(one.numbers)
     return found
 
 

@@ -33,7 +33,7 @@ else:
     import _sqlite3 as sqlite3  # the module without `datetime`, of which nothing is stored
 
 
-VERSION = 7
+VERSION = 8
 """Of the tables that are in the file: see ``poolkit.state.schema``."""
 PATIENCE = 30.0
 """Seconds that are waited for others who read or write."""

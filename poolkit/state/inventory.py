@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from poolkit import listing
     from poolkit.backend import Usage
-    from poolkit.listing import Known
-    from poolkit.state import backing, blocks, packing, placements, unfinished
-    from poolkit.state.backing import Edge
+    from poolkit.listing import Alike, Known
+    from poolkit.state import backing, blocks, changes, packing, placements, unfinished
+    from poolkit.state.backing import Edge, Standing
     from poolkit.state.packing import Entry
 else:
     listing = later(globals(), "listing", "poolkit.listing")
@@ -38,6 +38,7 @@ else:
     packing = later(globals(), "packing", "poolkit.state.packing")
     placements = later(globals(), "placements", "poolkit.state.placements")
     backing = later(globals(), "backing", "poolkit.state.backing")
+    changes = later(globals(), "changes", "poolkit.state.changes")
     unfinished = later(globals(), "unfinished", "poolkit.state.unfinished")
 
 
@@ -47,8 +48,8 @@ _MAX = (1 << 63) - 1
 _SELDOM = 50  # changes of a listing after which old notes of changes are removed
 _NEAR = 20  # blocks on each side: about 10,000 names, which are compared with one in a tenth of a second
 
-Kept = tuple[int, dict[str, int], dict[str, VolumeInfo]]
-"""Of a listing that was read or stored: its version, and the stamps and told volumes as ``Known`` has them."""
+Kept = tuple[int, dict[str, int], dict[str, VolumeInfo], "Mapping[str, Alike]"]
+"""Of a listing that was read or stored: its version, and the stamps and told volumes as ``Known`` has them, also those alike."""
 
 
 class _Started(NamedTuple):
@@ -72,7 +73,7 @@ class Inventory(Pools):
 
     def set_active(
         self, number: int, live: str, boot: str, operation: str | None, volumes: Sequence[VolumeInfo], usage: Usage,
-        *, real: str | None = None, storage: str | None = None, below: Sequence[Edge] = (),
+        *, real: str | None = None, storage: str | None = None, below: Standing | Sequence[Edge] = (),
     ) -> None:  # fmt: skip
         """The pool is up: its live definition, sizes, first listing and what that stands on, in one transaction."""
         with self.transaction(operation) as db:
@@ -91,7 +92,7 @@ class Inventory(Pools):
         *,
         real: str | None = None,
         storage: str | None = None,
-        below: Sequence[Edge] = (),
+        below: Standing | Sequence[Edge] = (),
     ) -> None:
         """A transient pool is up: it appears with all that :meth:`set_active` stores. ``identity``: name, uuid, type, target."""
         with self.transaction(operation) as db:
@@ -152,7 +153,8 @@ class Inventory(Pools):
             "places WHERE pool",
             "claims WHERE pool",
             "touched WHERE pool",
-            "backing WHERE pool",
+            "stands WHERE pool",
+            "grounds WHERE pool",
             "placements WHERE pool",
             "reservations WHERE pool",
             "pools WHERE id",
@@ -178,11 +180,12 @@ class Inventory(Pools):
         kept = self._kept.get(number)
         if kept is None or kept[0] != version or number in self._hurt:
             outline = self._outline(number)
-            kept = self._kept[number] = (version, outline.stamps, outline.told)
+            kept = self._kept[number] = (version, outline.stamps, outline.told, outline.alike)
         return version, self._known(number, kept)
 
     def _known(self, number: int, kept: Kept) -> Known:
-        return listing.Known(*kept[1:], lambda name: self._around(number, name))
+        _, stamps, told, alike = kept
+        return listing.Known(stamps, told, lambda name: self._around(number, name), alike)
 
     def _outline(self, number: int) -> blocks.Outline:
         """The outline of the last listing; damaged blocks are put aside and stay out."""
@@ -219,7 +222,8 @@ class Inventory(Pools):
             db.execute("INSERT OR REPLACE INTO formats VALUES (?, ?, ?, ?)", (place, name, signed(inode), format))
 
     def save_listing(
-        self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage, below: Sequence[Edge] = (),
+        self, number: int, volumes: Sequence[VolumeInfo], scanned: int, usage: Usage,
+        below: Standing | Sequence[Edge] = (),
         *, at_work: Collection[str] = (),
     ) -> None:  # fmt: skip
         """Store a refresh that began at version ``scanned``, and what its volumes stand on; what others changed since is kept.
@@ -237,7 +241,7 @@ class Inventory(Pools):
         volumes: Sequence[VolumeInfo],
         scanned: int | None,
         usage: Usage,
-        below: Sequence[Edge],
+        below: Standing | Sequence[Edge],
         started: _Started | None = None,
         at_work: Collection[str] = (),
     ) -> Kept:
@@ -248,20 +252,22 @@ class Inventory(Pools):
         damaged: Collection[int] = ()
         if kept is None or kept[0] != current or number in self._hurt:
             outline = self._outline(number)
-            kept, damaged = (current, outline.stamps, outline.told), outline.damaged
+            kept, damaged = (current, outline.stamps, outline.told, outline.alike), outline.damaged
             db.executemany("DELETE FROM blocks WHERE id = ?", ((row,) for row in damaged))
-        _, stamps, told = kept
+        _, stamps, told, alike = kept
         # A volume made or changed by others during the scan is newer than what the scan saw; one deleted is not back.
         newer: set[str] = set()
         if scanned is not None and current > scanned:
             query = "SELECT name FROM touched WHERE pool = ? AND version > ?"
             newer.update(name for (name,) in db.execute(query, (number, scanned)))
-        fresh: Mapping[str, Entry] = {**found.plain, **found.others} if found.others else found.plain
+        fresh = changes.fresh(found)
         if newer:
             fresh = {name: entry for name, entry in fresh.items() if name not in newer}
         # Unchanged but not stored: another scan missed it, or its block is damaged. It was seen, so it stays listed.
         lost = [n for n in found.same if n not in stamps and n not in newer] if scanned != current or damaged else []
-        fresh = {**fresh, **{n: found.known[n] for n in lost if found.known.held(n) is not None}} if lost else fresh
+        if lost:
+            seen = ((n, found.known.held(n) or found.known.packed(n)) for n in lost)
+            fresh = {**fresh, **{n: entry for n, entry in seen if entry is not None}}
         there = set(found.same)
         missing = [n for n in stamps if n not in there and n not in fresh and n not in newer and n not in at_work]
         version = current
@@ -272,14 +278,17 @@ class Inventory(Pools):
             self._keep_formats(db, number, [gone[n] for n in missing if n in gone])
             blocks.store(db, number, fresh, missing)
             self._note(db, number, fresh, missing)
-            stamps, told = {**stamps, **{n: found.stamps.get(n, 0) for n in fresh}}, {**told, **_told(fresh)}
+            same_names = found.stamps.keys() == fresh.keys()
+            new = found.stamps if same_names else {n: found.stamps.get(n, 0) for n in fresh}
+            stamps, told = {**stamps, **new}, {**told, **changes.told(fresh)}
             for name in missing:
                 del stamps[name]
                 told.pop(name, None)
             for name in fresh.keys() & told.keys():
-                if not _has_more(fresh[name]):
+                if not changes.has_place(fresh[name]):
                     del told[name]
-        backing.replace(db, number, below, newer)
+            alike = changes.alike(alike, fresh, missing) if alike or newer or lost or found.others else found.alike
+        self._stand(db, number, below, newer, None if damaged else {*fresh, *missing})
         now = time.time()
         sets = "refreshed = ?, version = ?, trouble = NULL"
         values: list[object] = [now, version]
@@ -289,7 +298,18 @@ class Inventory(Pools):
         db.execute(f"UPDATE pools SET {sets} WHERE id = ?", (*values, number))  # noqa: S608
         # Sizes that were taken after a change that the scan may not have seen are newer than those of the scan.
         self._measure(db, number, version, usage, version if scanned is None or started is not None else scanned)
-        return version, stamps, told
+        return version, stamps, told, alike
+
+    @staticmethod
+    def _stand(
+        db: sqlite3.Connection, number: int, below: Standing | Sequence[Edge], newer: set[str], changed: set[str] | None
+    ) -> None:
+        """Store what the volumes of a listing stand on. Most are as they were, and then this is as well, in the same folder."""
+        found = backing.Standing.of(below)
+        (folder,) = db.execute("SELECT folder FROM pools WHERE id = ?", (number,)).fetchone()
+        backing.replace(db, number, found, newer, None if found.folder is None or found.folder != folder else changed)
+        if found.folder != folder:
+            db.execute("UPDATE pools SET folder = ? WHERE id = ?", (found.folder, number))
 
     @staticmethod
     def _measure(db: sqlite3.Connection, number: int, version: int, usage: Usage, since: int) -> None:
@@ -349,7 +369,7 @@ class Inventory(Pools):
             db.executemany("INSERT INTO places VALUES (?, ?, ?, ?)", placed)
         place = "(SELECT target FROM pools WHERE id = ?)"
         if db.execute(f"SELECT 1 FROM formats WHERE place = {place} LIMIT 1", (number,)).fetchone():  # noqa: S608
-            carries = (n for n, v in changed.items() if isinstance(v, bytes) or (v.inode and v.recorded))
+            carries = (n for n, v in changed.items() if changes.is_recorded(n, v))
             listed = ((number, name) for name in carries)
             db.executemany(f"DELETE FROM formats WHERE place = {place} AND name = ?", listed)  # noqa: S608
 
@@ -435,7 +455,7 @@ class Inventory(Pools):
     def standing(self, query: tuple[str, list[object]], limit: int) -> tuple[list[tuple[str, str]], int]:
         """Pool and volume of the first few that a query of ``poolkit.state.backing`` finds, by name, and how many it finds."""
         words, values = query
-        first = self._db.rows(f"{words} ORDER BY pools.name, backing.name LIMIT ?", (*values, limit + 1))
+        first = self._db.rows(f"{words} ORDER BY pools.name, stands.name LIMIT ?", (*values, limit + 1))
         count = len(first)
         if count > limit:
             row = self._db.row(f"SELECT count(*) FROM ({words})", values)  # noqa: S608
@@ -444,17 +464,23 @@ class Inventory(Pools):
 
     def said_of(self, node: str) -> list[str]:
         """The paths by which volumes name the file or device ``node``."""
-        return [path for (path,) in self._db.rows("SELECT DISTINCT said FROM backing WHERE node = ?", (node,))]
+        return [path for (path,) in self._db.rows("SELECT DISTINCT said FROM grounds WHERE node = ?", (node,))]
 
     def edges(self, number: int) -> list[Edge]:
         """What the volumes of a pool stand on, by name."""
-        query = "SELECT name, said, real, node, missing FROM backing WHERE pool = ? ORDER BY name, said"
+        query = (
+            "SELECT name, said, real, node, missing FROM grounds JOIN stands ON ground = id WHERE grounds.pool = ? "
+            "ORDER BY name, said"
+        )
         return [backing.Edge(*row)._replace(missing=bool(row[4])) for row in self._db.rows(query, (number,))]
 
     def missing(self, number: int, first: str, last: str | None = None) -> dict[str, list[str]]:
         """The paths that a volume, or all from ``first`` to ``last``, stand on and at which nothing is, by volume."""
         found: dict[str, list[str]] = {}
-        query = "SELECT name, said FROM backing WHERE pool = ? AND name BETWEEN ? AND ? AND missing ORDER BY said"
+        query = (
+            "SELECT name, said FROM grounds CROSS JOIN stands ON ground = id AND stands.pool = grounds.pool "
+            "WHERE grounds.pool = ? AND missing AND name BETWEEN ? AND ? ORDER BY said"
+        )
         for volume, path in self._db.rows(query, (number, first, first if last is None else last)):
             found.setdefault(volume, []).append(path)
         return found
@@ -544,15 +570,6 @@ def _decoded(block: bytes) -> list[VolumeInfo]:
 
 def _name(volume: VolumeInfo) -> str:
     return volume.name
-
-
-def _has_more(entry: Entry) -> bool:
-    """Whether more than numbers is known of a volume."""
-    return isinstance(entry, VolumeInfo) and entry[14:] != (None, None, None)
-
-
-def _told(volumes: Mapping[str, Entry]) -> dict[str, VolumeInfo]:
-    return {name: entry for name, entry in volumes.items() if isinstance(entry, VolumeInfo) and _has_more(entry)}
 
 
 def _clamp(value: int) -> int:

@@ -1,7 +1,9 @@
 """Listed volumes as blocks of bytes: 256 volumes a row of the inventory, because a row each costs more than the scan itself.
 
 A block is a CRC-32 of all that follows it, the number of volumes (both 32 bits, little-endian), eleven 64-bit numbers for each,
-then JSON with the names and what else is not a number.
+then JSON with what else is not a number: the names; the pairs of type and format, and which of them each volume has; key, path
+and the number of the detail of those volumes that have a key or a path; the details; and which of these each other volume has,
+-1 for none. Where all have the same, that is said once. Earlier versions had no last part, and all details in the fourth.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ from __future__ import annotations
 import struct
 import zlib
 from functools import lru_cache, partial
+from itertools import repeat
 
 from poolkit.backend import VolumeInfo
 from poolkit.lean import TYPE_CHECKING, dumps, loads
-from poolkit.listing import NUMBERS, PLAIN
+from poolkit.listing import NUMBERS, PLAIN, Alike, Like
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import Any
 
 
@@ -25,6 +28,7 @@ SIZE = 256
 _COUNT = struct.Struct("<I")
 _SUM = struct.Struct("<I")
 _LIMIT = 1 << 63
+_EARLIER = 5  # parts of what is not a number in the blocks of earlier versions
 _encode = partial(dumps, separators=(",", ":"))
 
 
@@ -48,32 +52,58 @@ def _content(block: bytes) -> bytes:
     return block[_SUM.size :]
 
 
-Entry = VolumeInfo | bytes
-"""A volume, or the packed numbers of one that is plain: see ``poolkit.listing``."""
+Entry = VolumeInfo | bytes | tuple[bytes, Like]
+"""A volume; or the packed numbers of one that is plain, or those and what it is like: see ``poolkit.listing``."""
 
 
 def encode(volumes: Mapping[str, Entry]) -> bytes:
     """One block of volumes by name, in their order; ``detail`` must be JSON values."""
-    if set(map(type, volumes.values())) == {bytes}:
-        words = _encode([list(volumes), [PLAIN], 0, {}, []])
-        return seal(b"".join([_COUNT.pack(len(volumes)), *volumes.values(), words.encode("ascii")]))  # type: ignore[list-item]
-    numbers = b"".join([v if isinstance(v, bytes) else _numbers(v) for v in volumes.values()])
+    entries: Any = volumes.values()
+    made_of = set(map(type, entries))
+    if made_of == {bytes}:
+        return _block(entries, [list(volumes), [PLAIN], 0, {}, [], -1])
+    if made_of == {tuple}:
+        packed, likes = zip(*entries, strict=True)
+        if likes.count(likes[0]) == len(likes):
+            return _block(packed, [list(volumes), [likes[0][:2]], 0, {}, [likes[0].detail], 0])
     kinds: dict[tuple[str, str], int] = {}
-    kind = [kinds.setdefault(PLAIN if isinstance(v, bytes) else v[1:3], len(kinds)) for v in volumes.values()]
     details: dict[int, tuple[int, Any]] = {}  # volumes of one template share theirs
-    rare = {
-        n: (v[14], v[15], None if v[16] is None else details.setdefault(id(v[16]), (len(details), v[16]))[0])
-        for n, v in enumerate(volumes.values())
-        if not isinstance(v, bytes) and v[14:] != _NOTHING
-    }
+    rare, numbers, kind, alike = {}, [], [], []
+    for n, entry in enumerate(entries):
+        what, key, path, detail = PLAIN, None, None, None
+        if isinstance(entry, VolumeInfo):
+            what, (key, path, detail) = entry[1:3], entry[14:]
+            entry = _numbers(entry)
+        elif isinstance(entry, tuple):
+            entry, like = entry
+            what, detail = like[:2], like.detail
+        numbers.append(entry)
+        kind.append(kinds.setdefault(what, len(kinds)))
+        place = None if detail is None else details.setdefault(id(detail), (len(details), detail))[0]
+        alone = key is not None or path is not None
+        if alone:
+            rare[n] = (key, path, place)
+        alike.append(-1 if alone or place is None else place)
     told = [detail for _, detail in details.values()]
-    words = _encode([list(volumes), list(kinds), kind if len(kinds) > 1 else 0, rare, told])
-    return seal(_COUNT.pack(len(volumes)) + numbers + words.encode("ascii"))
+    return _block(numbers, [list(volumes), list(kinds), _once(kind), rare, told, _once(alike)])
+
+
+def _block(numbers: Collection[bytes], words: list[Any]) -> bytes:
+    return seal(b"".join([_COUNT.pack(len(numbers)), *numbers, _encode(words).encode("ascii")]))
+
+
+def _once(found: list[int]) -> list[int] | int:
+    return found[0] if found and found.count(found[0]) == len(found) else found
 
 
 def packed(volume: VolumeInfo) -> Entry:
     """A volume as ``encode`` is fastest with it: one of which the numbers are all there is to say as those."""
     return _numbers(volume) if volume[1:3] == PLAIN and volume[14:] == _NOTHING else volume
+
+
+def parted(volume: VolumeInfo) -> tuple[bytes, Like]:
+    """The numbers of a volume with detail, and what it is like."""
+    return _numbers(volume), Like(volume.type, volume.format, volume.detail or {})
 
 
 def _numbers(volume: VolumeInfo) -> bytes:
@@ -90,9 +120,9 @@ _NOTHING = (None, None, None)
 def decode(block: bytes) -> Iterator[VolumeInfo]:
     """The volumes of a block; ``Damaged``."""
     block = _content(block)
-    names, *words = _words(block)
-    for n, name in enumerate(names):
-        yield _volume(n, name, words, NUMBERS.unpack_from(block, _place(n)))
+    words = _words(block)
+    for n in range(len(words[0])):
+        yield _volume(n, words, block)
 
 
 def names(block: bytes) -> list[str]:
@@ -102,32 +132,49 @@ def names(block: bytes) -> list[str]:
 
 
 def entries(block: bytes) -> dict[str, Entry]:
-    """The volumes of a block by name, plain ones as they are stored; ``Damaged``."""
+    """The volumes of a block by name, as they are stored where they have no key and no path; ``Damaged``."""
     block = _content(block)
-    names, *words = _words(block)
-    kinds, kind, rare, _ = words
-    if not kind and not rare and kinds and tuple(kinds[0]) == PLAIN:
-        places = range(_COUNT.size, _place(len(names)), NUMBERS.size)
-        return {name: block[place : place + NUMBERS.size] for name, place in zip(names, places, strict=True)}
-    plain = [tuple(k) == PLAIN for k in kinds]
-    return {
-        name: block[_place(n) : _place(n + 1)]
-        if plain[kind[n] if kind else 0] and str(n) not in rare
-        else _volume(n, name, words, NUMBERS.unpack_from(block, _place(n)))
-        for n, name in enumerate(names)
-    }
+    return _entries(block, _words(block))
 
 
-def outline(block: bytes) -> tuple[dict[str, int], dict[str, VolumeInfo]]:
-    """The stamps of the volumes of a block by name, and those volumes of which more than numbers is known; ``Damaged``."""
+def _entries(block: bytes, words: Sequence[Any]) -> dict[str, Entry]:
+    names, kinds, kind, rare, told, alike = words
+    places = range(_COUNT.size, _place(len(names)), NUMBERS.size)
+    numbers = [block[place : place + NUMBERS.size] for place in places]
+    if isinstance(kind, int) and isinstance(alike, int) and not rare:
+        if alike >= 0:
+            return dict(zip(names, zip(numbers, repeat(Like._make((*kinds[kind], told[alike])))), strict=False))
+        if tuple(kinds[kind]) == PLAIN:
+            return dict(zip(names, numbers, strict=True))
+    found: dict[str, Entry] = {}
+    likes: dict[tuple[int, int], Like] = {}
+    for n, name in enumerate(names):
+        of, at = _of(kind, n), _of(alike, n)
+        if at >= 0:
+            found[name] = numbers[n], likes.setdefault((of, at), Like._make((*kinds[of], told[at])))
+        else:
+            plain = tuple(kinds[of]) == PLAIN and str(n) not in rare
+            found[name] = numbers[n] if plain else _volume(n, words, block)
+    return found
+
+
+def outline(block: bytes) -> tuple[dict[str, int], dict[str, VolumeInfo], list[Alike]]:
+    """What is known of the volumes of a block; ``Damaged``.
+
+    That is the stamps of all by name, those with a key or a path, and those without that have detail, by what they are like.
+    """
     block = _content(block)
-    names, *words = _words(block)
+    words = _words(block)
+    names, rare, alike = words[0], words[3], words[5]
     stamps = dict(zip(names, _stamps(len(names)).unpack_from(block, _COUNT.size), strict=True))
-    told = {}
-    for key in words[2]:
-        n = int(key)
-        told[names[n]] = _volume(n, names[n], words, NUMBERS.unpack_from(block, _place(n)))
-    return stamps, told
+    told = {names[int(n)]: _volume(int(n), words, block) for n in rare}
+    groups: dict[int, Alike] = {}
+    if alike != -1:
+        for name, entry in _entries(block, words).items():
+            if isinstance(entry, tuple) and not isinstance(entry, VolumeInfo):
+                numbers, like = entry
+                groups.setdefault(id(like), Alike(like, {})).numbers[name] = numbers
+    return stamps, told, list(groups.values())
 
 
 @lru_cache(maxsize=32)
@@ -139,12 +186,12 @@ def _stamps(count: int) -> struct.Struct:
 def find(block: bytes, name: str) -> VolumeInfo | None:
     """One volume of a block by name, without making the others; ``Damaged``."""
     block = _content(block)
-    names, *words = _words(block)
+    words = _words(block)
     try:
-        n = names.index(name)
+        n = words[0].index(name)
     except ValueError:
         return None
-    return _volume(n, name, words, NUMBERS.unpack_from(block, _place(n)))
+    return _volume(n, words, block)
 
 
 def split(volumes: Mapping[str, Entry]) -> Iterator[dict[str, Entry]]:
@@ -160,20 +207,32 @@ def _place(n: int) -> int:
 
 
 def _words(block: bytes) -> list[Any]:
-    """The names, and what ``_volume`` needs."""
+    """The names, and what else ``_volume`` needs."""
     found: list[Any] = loads(block[_place(_COUNT.unpack_from(block)[0]) :])
+    if len(found) == _EARLIER:
+        rare = found[3]
+        alike = [-1] * len(found[0])
+        for n in [n for n, (key, path, _) in rare.items() if key is None and path is None]:
+            alike[int(n)] = rare.pop(n)[2]
+        found.append(_once(alike))
     return found
 
 
-def _volume(n: int, name: str, words: Sequence[Any], numbers: tuple[int, ...]) -> VolumeInfo:
-    kinds, kind, rare, told = words
-    type, format = kinds[kind[n] if kind else 0]
+def _of(found: list[int] | int, n: int) -> int:
+    """The number that is said of the volume ``n``, or of all."""
+    return found if isinstance(found, int) else found[n]
+
+
+def _volume(n: int, words: Sequence[Any], block: bytes) -> VolumeInfo:
+    names, kinds, kind, rare, told, alike = words
+    type, format = kinds[_of(kind, n)]
     key, path, detail = rare.get(str(n), _NOTHING) if rare else _NOTHING
-    if detail is not None:
-        detail = told[detail]
+    if (at := _of(alike, n) if detail is None else detail) >= 0:
+        detail = told[at]
+    numbers = NUMBERS.unpack_from(block, _place(n))
     if numbers[4] < 0:
         numbers = (*numbers[:4], numbers[4] + 2 * _LIMIT, *numbers[5:])  # inode numbers are unsigned
-    return VolumeInfo._make((name, type, format, *numbers, key, path, detail))
+    return VolumeInfo._make((names[n], type, format, *numbers, key, path, detail))
 
 
 def _signed(number: int) -> int:

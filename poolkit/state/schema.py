@@ -19,7 +19,7 @@ CREATE TABLE pools (
     stamp INTEGER, target TEXT, active INTEGER NOT NULL DEFAULT 0, boot TEXT, live TEXT,
     capacity INTEGER NOT NULL DEFAULT 0, allocation INTEGER NOT NULL DEFAULT 0, available INTEGER NOT NULL DEFAULT 0,
     started REAL, refreshed REAL, error TEXT, trouble TEXT, version INTEGER NOT NULL DEFAULT 0,
-    real TEXT, storage TEXT, measured INTEGER NOT NULL DEFAULT 0);
+    real TEXT, storage TEXT, measured INTEGER NOT NULL DEFAULT 0, folder TEXT);
 CREATE INDEX pools_uuid ON pools (uuid);
 CREATE INDEX pools_target ON pools (target) WHERE target IS NOT NULL;
 CREATE INDEX pools_real ON pools (real) WHERE real IS NOT NULL;
@@ -56,7 +56,7 @@ DROP INDEX pools_target;
 ALTER TABLE pools RENAME TO before;
 {pools}
 INSERT INTO pools SELECT id, name, uuid, type, stamp, target, active, boot, live, capacity, allocation, available, started,
-    refreshed, error, trouble, version, NULL, NULL, 0 FROM before;
+    refreshed, error, trouble, version, NULL, NULL, 0, NULL FROM before;
 INSERT OR IGNORE INTO claims SELECT value, before.id FROM before, json_each(before.claims);
 UPDATE blocks SET volumes = sealed(volumes);
 DELETE FROM touched;
@@ -91,8 +91,14 @@ def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
         execute(db, _FROM_2)
     if version < 4:
         execute(db, _FROM_3)
+    else:
+        execute(
+            db, backing.UPGRADE
+        )  # the fourth to the seventh had a row with all of what it stands on for each volume
+    execute(db, "ALTER TABLE pools ADD COLUMN folder TEXT;")
     if version < 5:
         execute(db, placements.TABLE)  # the fourth knew no flavors
     if version < 6:
         execute(db, unfinished.TABLE)  # the fifth forgot what was left half-written
-    execute(db, _DIRECTORY)  # the sixth looked through all active pools for those of a directory
+    if version < 7:
+        execute(db, _DIRECTORY)  # the sixth looked through all active pools for those of a directory

@@ -20,7 +20,7 @@ from poolkit.backend import Usage, VolumeInfo
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.families import directory, newfiles
-from poolkit.formats import ImageInfo
+from poolkit.formats import ImageInfo, usual
 from poolkit.host import beside, places, together
 from poolkit.host.mounts import Mount
 from poolkit.host.together import share
@@ -116,7 +116,7 @@ def _take(folder: Path, found: Listing, now: int) -> None:
 
     fd = os.open(folder, os.O_RDONLY)
     try:
-        newfiles.taker(fd, now, found, other, trust_blocks=True)("f")
+        newfiles.taker(fd, now, found, other, lambda _: ("raw", None), trust_blocks=True)("f")
     finally:
         os.close(fd)
 
@@ -462,13 +462,15 @@ def test_what_is_read_of_a_far_file_is_asked_for_at_once(
 
     for name, offset in (("pread", 2), ("posix_fadvise", 1)):
         noted(formats, name, offset)
+        noted(usual, name, offset)
     for name in ("open", "fstat", "close"):
         noted(newfiles.os, name, 0)
     for far in (False, True):
         found = Listing(Known.of({}))
         fd = os.open(place, os.O_RDONLY)
         try:
-            take = newfiles.taker(fd, time.time_ns(), found, lambda *_: None, trust_blocks=False, ahead=far)
+            none = lambda *_: None  # noqa: E731
+            take = newfiles.taker(fd, time.time_ns(), found, none, none, trust_blocks=False, ahead=far)
             calls.clear()
             take("disk")
         finally:

@@ -16,6 +16,7 @@ from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
 from poolkit.families import directory
 from poolkit.formats import listed
+from poolkit.formats.usual import glance
 from poolkit.host import libc
 from tests.formats import samples
 
@@ -30,10 +31,11 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Switch errors of the disk on and off."""
 
     def switch(on: bool) -> None:
-        def fail(fd: int, size: int) -> None:
+        def fail(fd: int, size: int, **how: bool) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
         monkeypatch.setattr("poolkit.formats.listed", fail if on else listed)
+        monkeypatch.setattr("poolkit.formats.usual.glance", fail if on else glance)
 
     return switch
 
