@@ -96,16 +96,25 @@ class JointGroup(LvmGroup):
         return self.damage() or super().gone()
 
     def damage(self) -> errors.HostError | None:
-        """The error for a device of the definition that belongs to a group which cannot be read; None if there is none."""
+        """The error for a device of the definition with a group that cannot be read, or is hidden here; None for none."""
         for path in self.devices:
-            if lvm.owner(self.host, os.path.realpath(path)) == lvm.UNKNOWN:
+            owner = lvm.owner(self.host, os.path.realpath(path))
+            start = f"pool '{self.pool.name}': "
+            if owner == lvm.UNKNOWN:
                 return errors.HostError(
-                    f"pool '{self.pool.name}': the metadata of a volume group on '{path}' is damaged, and no other device has "
+                    f"{start}the metadata of a volume group on '{path}' is damaged, and no other device has "
                     f"that of '{self.vg}'", pool=self.pool.name,
                     # vgcfgrestore finds no place to write to where all copies are damaged.
                     hint="connect the other devices of the group; if it has none, write its metadata anew from a copy, on one "
                     f"host while it is used on no other, on each device: pvck --repair --file COPY {shlex.quote(path)}",
                 )  # fmt: skip
+            if owner == self.vg:
+                return errors.HostError(
+                    f"{start}the volume group '{self.vg}' is on '{path}', at which LVM of this host does not look",
+                    pool=self.pool.name,
+                    hint=f"take each of its devices into LVM's devices file: lvmdevices --adddev {shlex.quote(path)}; without "
+                    "such a file the filter of lvm.conf(5) leaves them out",
+                )
         return None
 
     def listing(self, *names: str, select: str = "") -> Listing:

@@ -156,7 +156,7 @@ class SharedGroup(JointGroup):
         if volume.active and node in (None, self.node) and self.lock == "lvmlockd":
             mode = lvmlocks.mode(self.host, volume.uuid)
             if mode == ("ex" if shared else "sh"):
-                raise self._otherwise(volume.name, self.node, shared)
+                raise self._otherwise(volume, self.node, shared)
         if recorded:
             self._record(volume, node or self.node, shared)
         if node in (None, self.node):
@@ -175,7 +175,7 @@ class SharedGroup(JointGroup):
         if node in (together if shared else alone):
             return
         if node in (alone if shared else together):
-            raise self._otherwise(volume.name, node, shared)
+            raise self._otherwise(volume, node, shared)
         if self.host.node.role == "compute":
             way = (
                 errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node, shared=True) if shared
@@ -194,17 +194,22 @@ class SharedGroup(JointGroup):
         )
         self.change("lvchange", "--addtag", tag, "--", name, undo=undo, volume=volume.name)
 
-    def _otherwise(self, name: str, node: str, shared: bool) -> errors.InvalidState:
+    def _otherwise(self, volume: LogicalVolume, node: str, shared: bool) -> errors.InvalidState:
         """The error for a volume that a node has alone and is to share, or the other way round: its lock stays what it was."""
+        name, pool = volume.name, self.pool.name
         have, wanted = ("for itself alone", "shared") if shared else ("as shared", "for itself alone")
-        way = (
-            errors.remedy("vol-detach", name, pool=self.pool.name) if node == self.node
-            else errors.remedy("vol-detach", name, pool=self.pool.name, node=node, force=True)
-        )  # fmt: skip
+        if node == self.node and volume.active:
+            way = errors.Hint("detach it first: ", errors.remedy("vol-detach", name, pool=pool))
+        else:  # it is on record, and may be active there or not
+            forget = errors.remedy("vol-detach", name, pool=pool, node=node, force=True)
+            way = errors.Hint(f"when it is not active on '{node}', on the control node: ", forget)
+        if node == self.node and not volume.active:
+            so = errors.remedy("vol-attach", name, pool=pool)
+            together = errors.remedy("vol-attach", name, pool=pool, shared=True)
+            way = errors.Hint.joined(errors.Hint("attach it as it was given: ", so if shared else together), way)
         return errors.InvalidState(
-            f"volume '{name}' is attached to '{node}' {have} already, not {wanted}", volume=name,
-            hint=errors.Hint("when it is detached there: " if node != self.node else "detach it first: ", way),
-        )  # fmt: skip
+            f"volume '{name}' is attached to '{node}' {have} already, not {wanted}", volume=name, hint=way
+        )
 
     def elsewhere(self, name: str, lock: str = "") -> errors.HeldElsewhere:
         """The error for a volume whose lock another host has; ``lock`` names the one that has it, such as a snapshot's origin."""

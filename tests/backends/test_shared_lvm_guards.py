@@ -229,3 +229,26 @@ def test_a_group_that_others_took_is_left_alone_and_the_pool_stops() -> None:
     one.stop()
     assert changes(one) == []
     assert "stays so: pool 'p': the group 'vg' belongs to 'poolkit-other'" in one.host.warnings[0]
+
+
+def test_a_group_at_which_lvm_does_not_look_here_is_no_missing_one() -> None:
+    """Where LVM has a devices file, as in RHEL, a disk with a group of another host is not in it: nothing is built over it."""
+    pvs = '{"report": [{"pv": [{"pv_name": "/dev/vdb", "vg_name": "vg"}]}]}'
+    one = backend(lock="system-id", vgs='{"report": [{"vg": []}]}', pvs=pvs)
+    source = xmlmap.replace(one.pool.source, devices=(PhysicalVolume(path="/dev/disk/by-id/a b"),))
+    one.pool = xmlmap.replace(one.pool, source=source)
+    for call in (one.start, one.build, lambda: one.build(overwrite=True)):
+        with pytest.raises(errors.HostError, match="at which LVM of this host does not look") as caught:
+            call()
+        assert "lvmdevices --adddev '/dev/disk/by-id/a b'" in str(caught.value.hint)
+    assert changes(one) == []
+
+
+@pytest.mark.parametrize(("tag", "shared"), [("share", False), ("attach", True)])
+def test_what_was_given_one_way_is_attached_so(tag: str, shared: bool) -> None:
+    one = backend("compute", vgs=group(system=OURS, tags="poolkit.control.n2"), lvs=rows(lv_tags=f"poolkit.{tag}.n1"))
+    with pytest.raises(errors.InvalidState) as caught:
+        one.attach(V, shared=shared)
+    way = "attach()" if shared else "attach(shared=True)"
+    assert f"attach it as it was given: engine.pool('p').volume('v').{way}; " in str(caught.value.hint)
+    assert changes(one) == []
