@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from poolkit.facts import VolumeInfo
-from poolkit.lean import TYPE_CHECKING, NamedTuple, dumps, overload
+from poolkit.lean import TYPE_CHECKING, NamedTuple, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -26,6 +26,9 @@ PLAIN = ("file", "raw")
 """Type and format of a volume of which the numbers are all there is to say."""
 
 
+_NO_NUMBERS = (0,) * 11
+
+
 class Like(NamedTuple):
     """What volumes of which no key or path of their own is known can have in common: all but their names and numbers."""
 
@@ -34,8 +37,8 @@ class Like(NamedTuple):
     detail: Mapping[str, Any]
 
     def key(self) -> str:
-        """A text that is the same for those that are equal."""
-        return f"{self.type} {self.format} {dumps(self.detail)}"
+        """A text that is another for those that differ, and mostly the same for those that do not."""
+        return f"{self.type} {self.format} {self.detail}"
 
     def volume(self, name: str, numbers: bytes) -> VolumeInfo:
         """The volume of a name and its packed ``NUMBERS``."""
@@ -43,6 +46,10 @@ class Like(NamedTuple):
         if found[4] < 0:
             found = (*found[:4], found[4] + (1 << 64), *found[5:])  # inode numbers are unsigned
         return VolumeInfo._make((name, self.type, self.format, *found, None, None, self.detail))
+
+    def sample(self, name: str) -> VolumeInfo:
+        """A volume of a name of which only this is told."""
+        return VolumeInfo._make((name, self.type, self.format, *_NO_NUMBERS, None, None, self.detail))
 
 
 class Alike(NamedTuple):
@@ -206,10 +213,9 @@ class Listing(Sequence[VolumeInfo]):
         yield from self._alone()
 
     def kinds(self) -> Iterator[tuple[VolumeInfo, Collection[str]]]:
-        """What :meth:`told` has, in less time: one volume of those that are alike, and the names of all of these."""
+        """What :meth:`told` has, in less time: of volumes that are alike one without its numbers, and the names of all."""
         for one in self._groups():
-            name, numbers = next(iter(one.numbers.items()))
-            yield one.like.volume(name, numbers), one.numbers.keys()
+            yield one.like.sample(next(iter(one.numbers))), one.numbers.keys()
         yield from ((info, (info.name,)) for info in self._alone())
 
     def _groups(self) -> Iterator[Alike]:

@@ -278,7 +278,7 @@ def warn_of_missing(host: Host, pool: str, found: Standing | Sequence[Edge]) -> 
     """Count the volumes of a listing whose backing store, data file or extent is not there."""
     all_of_it = backing.Standing.of(found)
     missing = [said for said, ground in all_of_it.grounds.items() if ground.missing]
-    names = sorted({name for said in missing for name in all_of_it.names(said)})
+    names = sorted({name for said in missing for name in all_of_it.names[said]})
     if names:
         what = "1 volume stands" if len(names) == 1 else f"{len(names)} volumes stand"
         host.warn(

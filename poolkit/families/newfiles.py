@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from struct import error as StructError
 
+from poolkit.facts import VolumeInfo
 from poolkit.host import beside
 from poolkit.host.directory import LOOK
 from poolkit.later import later
@@ -40,7 +41,7 @@ _TICK = 50_000_000
 _SECOND = 2_000_000_000
 _KIND = 0o170000  # inode(7), S_IFMT
 _FILE = stat.S_IFREG
-_KINDS = 1024  # kinds of images that are remembered at a time
+_KINDS = 256  # of images that are told together
 _SMALL = 4096  # bytes; the content of a file that is not larger may be in its inode
 
 _EIGHTHS, _THEIRS = 7, 5
@@ -178,7 +179,8 @@ def taker(
                 return False  # replaced while we looked
             blocks, mtime, ctime = facts.st_blocks, facts.st_mtime_ns, facts.st_ctime_ns
             hollow = not blocks and is_hollow(size, 0, trust_blocks)
-            into, capacity = plain, size
+            into: dict[str, bytes] | None = plain
+            capacity = size
             if not hollow:
                 try:
                     if ahead:
@@ -192,23 +194,17 @@ def taker(
                         other(fd, name, facts, image)
                         return False
                     kind, capacity = image
-                    known = kinds.get(kind)
-                    into = numbers_of(kind) if known is None else known
+                    into = kinds.get(kind) or numbers_of(kind)
             stamp = 0 if ctime > settled and is_young(ctime, now) else hash_((inode, size, mtime, ctime, blocks))
+            numbers = (
+                capacity, blocks * 512, size, stamp, inode, mode & 0o7777, owner, group, facts.st_atime_ns, mtime, ctime
+            )  # fmt: skip
+            if into is None:
+                format, detail = say(kind.image)
+                found.add(VolumeInfo._make((name, "file", format, *numbers, None, None, detail)))
+                return False
             try:
-                into[name] = pack(
-                    capacity,
-                    blocks * 512,
-                    size,
-                    stamp,
-                    inode,
-                    mode & 0o7777,
-                    owner,
-                    group,
-                    facts.st_atime_ns,
-                    mtime,
-                    ctime,
-                )
+                into[name] = pack(*numbers)
             except StructError:  # an inode number with the highest bit set
                 other(fd, name, facts, formats.listed(fd, size) or formats.ImageInfo("raw", size))
                 return hollow
@@ -217,11 +213,11 @@ def taker(
         finally:
             close(fd)
 
-    def numbers_of(kind: usual.Usual) -> dict[str, bytes]:
-        format, detail = say(kind.image)
-        if len(kinds) >= _KINDS:
-            kinds.clear()
-        into = kinds[kind] = found.numbers_like(Like("file", format, detail or {}))
+    def numbers_of(kind: usual.Usual) -> dict[str, bytes] | None:
+        """Where the numbers of such images go; None where there are so many kinds that few images can be of this one."""
+        if (into := kinds.get(kind)) is None and len(kinds) < _KINDS:
+            format, detail = say(kind.image)
+            into = kinds[kind] = found.numbers_like(Like("file", format, detail or {}))
         return into
 
     return take

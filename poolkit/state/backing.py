@@ -5,13 +5,11 @@ What changes rows works within the transaction that the caller has begun.
 
 from __future__ import annotations
 
-from itertools import chain
-
 from poolkit.lean import TYPE_CHECKING, NamedTuple, dumps
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+    from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
 
 TABLE = """
@@ -54,6 +52,7 @@ class Ground(NamedTuple):
     missing: bool = False
 
 
+_FEW = 8  # volumes that stand on the same
 _PATHS = 100  # in one statement: SQLite of long ago takes 999 values
 
 
@@ -77,7 +76,7 @@ class Standing:
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
         self.grounds: dict[str, Ground] = {}
-        self._names: dict[str, list[Collection[str]]] = {}
+        self.names: dict[str, Collection[str]] = {}
 
     @classmethod
     def of(cls, edges: Iterable[Edge] | Standing) -> Standing:
@@ -85,18 +84,18 @@ class Standing:
         if isinstance(edges, Standing):
             return edges
         found = cls()
+        names: dict[str, list[str]] = {}
         for edge in edges:
-            found.add(Ground._make(edge[1:]), (edge.name,))
+            found.grounds[edge.said] = Ground._make(edge[1:])
+            names.setdefault(edge.said, []).append(edge.name)
+        found.names.update(names)
         return found
 
     def add(self, ground: Ground, names: Collection[str]) -> None:
         """These volumes, which were not named with this ground before, stand on it."""
-        self.grounds[ground.said] = ground
-        self._names.setdefault(ground.said, []).append(names)
-
-    def names(self, said: str) -> Iterator[str]:
-        """The volumes that stand on a ground, in no order."""
-        return chain.from_iterable(self._names[said])
+        said = ground.said
+        self.grounds[said] = ground
+        self.names[said] = names if said not in self.names else [*self.names[said], *names]
 
 
 def replace(
@@ -107,24 +106,23 @@ def replace(
     ``changed``: only these may stand on something else than what is on record. None: all may.
     """
     old = _grounds(db, pool)
+    new: dict[str, Iterable[str]]
     if changed is None:
         on_record: dict[int, set[str]] = {}
         for name, ground in db.execute("SELECT name, ground FROM stands WHERE pool = ?", (pool,)):
             if name not in keep:
                 on_record.setdefault(ground, set()).add(name)
-        new = {said: {name for name in found.names(said) if name not in keep} for said in found.grounds}
-        numbers = _set_grounds(db, pool, old, [g for said, g in found.grounds.items() if new[said]], keep)
-        here = {numbers[said]: names for said, names in new.items() if names}
-        for ground, names in on_record.items():
-            _leave(db, pool, sorted(names - here.get(ground, set())), ground)
-        for ground, names in here.items():
-            _stand(db, pool, ground, names - on_record.get(ground, set()))
+        here = {said: {name for name in found.names[said] if name not in keep} for said in found.grounds}
+        numbers = _set_grounds(db, pool, old, [ground for said, ground in found.grounds.items() if here[said]], keep)
+        for said, (number, _) in old.items():
+            _leave(db, pool, sorted(on_record.get(number, set()) - here.get(said, set())), number)
+        new = {said: names - on_record.get(numbers[said], set()) for said, names in here.items() if names}
     else:
         numbers = _set_grounds(db, pool, old, found.grounds.values(), keep)
         if changed and old:
             _leave(db, pool, changed)
-        for said in found.grounds if changed else ():
-            _stand(db, pool, numbers[said], filter(changed.__contains__, found.names(said)))
+        new = {said: filter(changed.__contains__, found.names[said]) for said in found.grounds} if changed else {}
+    _stand(db, pool, {numbers[said]: sorted(names) for said, names in new.items()})
     if old or found.grounds:
         _sweep(db, pool)
 
@@ -144,24 +142,28 @@ def _set_grounds(
     """Store grounds; their numbers. What others have learned meanwhile of that on which a volume of ``keep`` stands, stays."""
     query = "SELECT ground FROM stands WHERE pool = ? AND name = ?"
     newer = {ground for name in keep for (ground,) in db.execute(query, (pool, name))}
-    numbers = {}
+    new, changed = [], []
     for ground in grounds:
         number, was = old.get(ground.said, (0, None))
         if was is None:
-            cursor = db.execute(
-                "INSERT INTO grounds (pool, said, real, node, missing) VALUES (?, ?, ?, ?, ?)", (pool, *ground)
-            )
-            number = int(cursor.lastrowid or 0)
+            new.append((pool, *ground))
         elif was != ground and number not in newer:
-            db.execute("UPDATE grounds SET real = ?, node = ?, missing = ? WHERE id = ?", (*ground[1:], number))
-        numbers[ground.said] = number
-    return numbers
+            changed.append((*ground[1:], number))
+    db.executemany("INSERT INTO grounds (pool, said, real, node, missing) VALUES (?, ?, ?, ?, ?)", new)
+    db.executemany("UPDATE grounds SET real = ?, node = ?, missing = ? WHERE id = ?", changed)
+    if not new:
+        return {said: number for said, (number, _) in old.items()}
+    return dict(db.execute("SELECT said, id FROM grounds WHERE pool = ?", (pool,)).fetchall())
 
 
-def _stand(db: sqlite3.Connection, pool: int, ground: int, names: Iterable[str]) -> None:
-    """Note that volumes stand on a ground. One statement for all: a row each by Python takes three times as long."""
-    if text := sorted(names):
-        db.execute("INSERT OR IGNORE INTO stands SELECT ?, value, ? FROM json_each(?)", (pool, ground, dumps(text)))
+def _stand(db: sqlite3.Connection, pool: int, names: Mapping[int, Sequence[str]]) -> None:
+    """Note which volumes stand on which ground."""
+    # One statement for all of a ground, as a row each by Python takes three times as long, but for a few.
+    for ground, each in names.items():
+        if len(each) > _FEW:
+            db.execute("INSERT OR IGNORE INTO stands SELECT ?, value, ? FROM json_each(?)", (pool, ground, dumps(each)))
+    rows = [(pool, name, ground) for ground, each in names.items() if len(each) <= _FEW for name in each]
+    db.executemany("INSERT OR IGNORE INTO stands VALUES (?, ?, ?)", sorted(rows))
 
 
 def _leave(db: sqlite3.Connection, pool: int, names: Iterable[str], ground: int | None = None) -> None:

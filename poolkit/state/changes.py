@@ -7,13 +7,15 @@ from itertools import repeat
 from poolkit.facts import VolumeInfo
 from poolkit.lean import TYPE_CHECKING
 from poolkit.listing import Alike
-from poolkit.state import packing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from poolkit.listing import Listing
     from poolkit.state.packing import Entry
+
+
+_NOTHING = (None, None, None)
 
 
 def fresh(found: Listing) -> Mapping[str, Entry]:
@@ -34,37 +36,29 @@ def is_recorded(name: str, entry: Entry) -> bool:
     return bool(info.inode) and info.recorded
 
 
-def has_place(entry: Entry) -> bool:
-    """Whether a volume has a key or path of its own: it is told alone."""
-    return isinstance(entry, VolumeInfo) and entry[14:16] != (None, None)
+def is_told(entry: Entry) -> bool:
+    """Whether more than numbers is known of a volume, and told of it alone."""
+    return isinstance(entry, VolumeInfo) and entry[14:] != _NOTHING
 
 
 def told(volumes: Mapping[str, Entry]) -> dict[str, VolumeInfo]:
     """The volumes that are told alone."""
-    return {name: entry for name, entry in volumes.items() if isinstance(entry, VolumeInfo) and has_place(entry)}
+    return {name: entry for name, entry in volumes.items() if isinstance(entry, VolumeInfo) and is_told(entry)}
 
 
 def alike(known: Mapping[str, Alike], fresh: Mapping[str, Entry], missing: Sequence[str]) -> dict[str, Alike]:
     """What is told together of a listing that has changed; ``known`` may be in use, and stays as it is."""
-    new: dict[tuple[int, str, str], Alike] = {}
-    for name, entry in fresh.items():
-        if isinstance(entry, VolumeInfo):
-            if entry.detail is None or has_place(entry):
-                continue
-            entry = packing.parted(entry)
-        elif isinstance(entry, bytes):
-            continue
-        numbers, like = entry
-        what = (id(like.detail), like.type, like.format)
-        if (one := new.get(what)) is None:
-            one = new[what] = Alike(like, {})
-        one.numbers[name] = numbers
     gone = {*fresh, *missing}
     found = {}
     for key, one in known.items():
         left = {name: numbers for name, numbers in one.numbers.items() if name not in gone}
         if left:
             found[key] = Alike(one.like, left)
-    for one in new.values():
-        found.setdefault(one.like.key(), Alike(one.like, {})).numbers.update(one.numbers)
+    new: dict[int, Alike] = {}
+    for name, entry in fresh.items():
+        if isinstance(entry, tuple) and not isinstance(entry, VolumeInfo):
+            numbers, like = entry
+            if (into := new.get(id(like))) is None:
+                into = new[id(like)] = found.setdefault(like.key(), Alike(like, {}))
+            into.numbers[name] = numbers
     return found

@@ -285,7 +285,7 @@ class Inventory(Pools):
                 del stamps[name]
                 told.pop(name, None)
             for name in fresh.keys() & told.keys():
-                if not changes.has_place(fresh[name]):
+                if not changes.is_told(fresh[name]):
                     del told[name]
             alike = changes.alike(alike, fresh, missing) if alike or newer or lost or found.others else found.alike
         self._stand(db, number, below, newer, None if damaged else {*fresh, *missing})

@@ -101,11 +101,6 @@ def packed(volume: VolumeInfo) -> Entry:
     return _numbers(volume) if volume[1:3] == PLAIN and volume[14:] == _NOTHING else volume
 
 
-def parted(volume: VolumeInfo) -> tuple[bytes, Like]:
-    """The numbers of a volume with detail, and what it is like."""
-    return _numbers(volume), Like(volume.type, volume.format, volume.detail or {})
-
-
 def _numbers(volume: VolumeInfo) -> bytes:
     try:
         return NUMBERS.pack(*volume[3:14])
@@ -161,20 +156,28 @@ def _entries(block: bytes, words: Sequence[Any]) -> dict[str, Entry]:
 def outline(block: bytes) -> tuple[dict[str, int], dict[str, VolumeInfo], list[Alike]]:
     """What is known of the volumes of a block; ``Damaged``.
 
-    That is the stamps of all by name, those with a key or a path, and those without that have detail, by what they are like.
+    That is the stamps of all by name, those of which more is known than numbers, and those of these that are alike.
     """
     block = _content(block)
     words = _words(block)
-    names, rare, alike = words[0], words[3], words[5]
+    names, kind, rare, alike = words[0], words[2], words[3], words[5]
     stamps = dict(zip(names, _stamps(len(names)).unpack_from(block, _COUNT.size), strict=True))
     told = {names[int(n)]: _volume(int(n), words, block) for n in rare}
+    if alike == -1:
+        return stamps, told, []
+    found = _entries(block, words)
+    if isinstance(alike, int) and isinstance(kind, int) and not rare:
+        numbers, likes = zip(*found.values(), strict=True)
+        return stamps, told, [Alike(likes[0], dict(zip(names, numbers, strict=True)))]
     groups: dict[int, Alike] = {}
-    if alike != -1:
-        for name, entry in _entries(block, words).items():
-            if isinstance(entry, tuple) and not isinstance(entry, VolumeInfo):
-                numbers, like = entry
-                groups.setdefault(id(like), Alike(like, {})).numbers[name] = numbers
-    return stamps, told, list(groups.values())
+    for name, entry in found.items():
+        if isinstance(entry, tuple) and not isinstance(entry, VolumeInfo):
+            own, like = entry
+            groups.setdefault(id(like), Alike(like, {})).numbers[name] = own
+    for one in groups.values():
+        if len(one.numbers) == 1:
+            told |= {name: one.like.volume(name, own) for name, own in one.numbers.items()}
+    return stamps, told, [one for one in groups.values() if len(one.numbers) > 1]
 
 
 @lru_cache(maxsize=32)
