@@ -89,7 +89,7 @@ else:
     # -- typing.NamedTuple ---------------------------------------------------------------------------------------
 
     def _new_of(cls: Any) -> Any:
-        """``__new__`` of one class, as fast as Python allows; compiled when the first object is made, for most never are."""
+        """``__new__`` of one class, as fast as Python allows."""
         names, defaults = cls._fields, cls._field_defaults
         takes = "".join(f", {n}=_{n}" if n in defaults else f", {n}" for n in names)
         scope = {"_new": tuple.__new__, **{f"_{n}": v for n, v in defaults.items()}}
@@ -130,8 +130,15 @@ else:
             return tuple(self)
 
     def _first_new(cls: Any, *given: Any, **named: Any) -> Any:
+        """``__new__`` of a class of which few objects have been made: to compile its own takes as long as twenty of these."""
         made: Any = next(one for one in cls.__mro__ if "_field_defaults" in vars(one))
-        made.__new__ = new = _new_of(made)
+        names, defaults = made._fields, made._field_defaults
+        rest = names[len(given) :]
+        if made._few and len(given) <= len(names) and all(n in named or n in defaults for n in rest):
+            made._few -= 1
+            if named.keys() <= set(rest):
+                return tuple.__new__(cls, (*given, *(named[n] if n in named else defaults[n] for n in rest)))
+        made.__new__ = new = _new_of(made)  # which knows the words for wrong arguments, too
         return new(cls, *given, **named)
 
     _GETTERS = [_tuplegetter(place, None) for place in range(20)]
@@ -144,7 +151,7 @@ else:
             defaults = {n: space[n] for n in names if n in space}
             space.update(zip(names, _GETTERS))  # noqa: B905 - there are more of them
             space.update(
-                __slots__=(), _fields=names, _field_defaults=defaults, __match_args__=names, __new__=_first_new
+                __slots__=(), _fields=names, _field_defaults=defaults, __match_args__=names, __new__=_first_new, _few=10
             )
             return type(name, (_Row,), space)
 

@@ -35,8 +35,16 @@ def value(*, frozen: bool = False, ignore: tuple[str, ...] = ()) -> Callable[[ty
         defaults = {n: vars(cls)[n] for n in names if n in vars(cls)}
         counted = tuple(n for n in names if n not in ignore)
         scope = (cls.__qualname__, names, defaults, frozen)
+        few = [None] * 5
 
         def first(self: Any, *given: Any, **named: Any) -> None:
+            """``__init__`` of a class of which few objects have been made: to compile its own takes as long as ten of these."""
+            found = {**defaults, **dict(zip(names, given, strict=False)), **named}
+            if few and len(given) <= len(names) and len(found) == len(names) and not named.keys() & names[: len(given)]:
+                few.pop()
+                for name in names:
+                    object.__setattr__(self, name, found[name])
+                return
             made.__init__ = init = _init_of(*scope)  # type: ignore[method-assign]
             init(self, *given, **named)
 
@@ -67,7 +75,7 @@ def value(*, frozen: bool = False, ignore: tuple[str, ...] = ()) -> Callable[[ty
 
 
 def _init_of(of: str, names: tuple[str, ...], defaults: dict[str, Any], frozen: bool) -> Any:
-    """``__init__`` of a class; compiled when the first object is made, for most classes of a short command never are."""
+    """``__init__`` of a class, as fast as Python allows."""
     put = "object.__setattr__(self, {0!r}, {0})" if frozen else "self.{0} = {0}"
     lines = "; ".join(put.format(n) for n in names)
     scope: dict[str, Any] = {f"_{n}": v for n, v in defaults.items()}

@@ -7,7 +7,7 @@
 An ``Element`` is frozen, has keyword arguments only, ``__slots__``, equality over its comparable fields, a hash and a
 ``repr`` without defaults. ``replace`` makes a changed copy; ``dataclasses.replace``, ``fields`` and ``asdict`` work as
 well. It is not made by ``dataclasses``, because that costs 0.4 ms per class at import, plus the import of ``inspect``;
-here a class costs some 20 us and its methods are compiled when first used.
+here a class costs some 20 us and its methods are compiled when they are used often.
 """
 
 from __future__ import annotations
@@ -228,10 +228,27 @@ def _compile_init(cls: ElementMeta) -> Callable[..., None]:
     return space["__init__"]  # type: ignore[no-any-return]
 
 
+_FEW = 3
+"""Objects of a class that are made before its ``__init__`` is compiled, which takes as long as ten of them."""
+_made: dict[type, int] = {}
+
+
 def _first_init(self: Any, **values: Any) -> None:
     cls: Any = type(self)
-    cls.__init__ = _compile_init(cls)
-    cls.__init__(self, **values)
+    fields = cls.xml_fields
+    count = _made[cls] = _made.get(cls, 0) + 1
+    if count > _FEW or not values.keys() <= fields.keys():
+        cls.__init__ = _compile_init(cls)
+        cls.__init__(self, **values)
+        return
+    put = object.__setattr__
+    for name, field in fields.items():
+        if name in values:
+            put(self, name, values[name])
+        elif field.default is REQUIRED:
+            _compile_init(cls)(self, **values)  # it knows the words for what is missing
+        else:
+            put(self, name, field.initial())
 
 
 def _first_key(self: Any) -> Any:
