@@ -1,4 +1,4 @@
-"""Names of volumes: which there may be, and how a sentence lists them."""
+"""Names of pools and volumes: what no document can hold, which volumes may have, and how a sentence lists them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ def quoted(names: Iterable[str], count: int | None = None) -> str:
     if more:
         words.append("1 other" if more == 1 else f"{more} others")
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
+
+
+def name_fault(text: str) -> str:
+    """Why ``text`` cannot be a name in a document: a character that XML does not hold, or a control character; or nothing."""
+    if text.isprintable():
+        return ""
+    if any(c < " " or "\x7f" <= c <= "\x9f" for c in text):
+        return "it contains a control character"
+    from poolkit.xmlmap.quote import unwritable
+
+    found = unwritable.search(text)
+    if found is None:
+        return ""
+    if "\ud800" <= found[0] <= "\udfff":
+        return "it is not valid Unicode text"
+    return f"it contains the character U+{ord(found[0]):04X}, which XML cannot hold"
 
 
 def check_volume_name(name: str, pool: str | None = None) -> str:
@@ -49,8 +65,6 @@ def _name_fault(name: str) -> str:
         return "it begins with '-'"
     if name.startswith(".poolkit-"):
         return "names that begin with '.poolkit-' are poolkit's own"
-    from poolkit.xmlmap.quote import name_fault
-
     why = name_fault(name)
     if why:
         return why

@@ -8,6 +8,7 @@ import json
 import pickle
 import random
 import re
+import threading
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from poolkit import lean
+from poolkit.later import once
+from poolkit.values import value
 
 
 class Ours(lean.NamedTuple):
@@ -100,6 +103,61 @@ class TestNamedTuple:
 
         assert Below(1) == ("below", 1, None)
         assert type(Below(1)) is Below
+
+    def test_the_first_objects_are_as_the_later_ones(self) -> None:
+        """The first few are made without a ``__new__`` of the class's own, which is compiled for those behind."""
+
+        class New(lean.NamedTuple):
+            name: str
+            count: int = 3
+
+        for number in range(30):
+            assert (New("a"), New("a", number), New(count=number, name="b")) == (("a", 3), ("a", number), ("b", number))
+            for given, named in (((), {}), (("a",), {"name": "b"}), (("a",), {"other": 1}), (("a", 1, 2), {})):
+                with pytest.raises(TypeError):
+                    New(*given, **named)  # type: ignore[arg-type]
+
+
+def test_the_first_values_are_as_the_later_ones() -> None:
+    @value()
+    class Plain:
+        name: str
+        count: int = 3
+
+    @value(frozen=True)
+    class Frozen:
+        name: str
+        count: int = 3
+
+    kinds: list[Any] = [Plain, Frozen]
+    for kind in kinds:
+        for number in range(20):
+            made = [kind("a"), kind("a", number), kind(count=number, name="b")]
+            assert [(one.name, one.count) for one in made] == [("a", 3), ("a", number), ("b", number)]
+            for given, named in (((), {}), (("a",), {"name": "b"}), (("a",), {"other": 1}), (("a", 1, 2), {})):
+                with pytest.raises(TypeError):
+                    kind(*given, **named)
+
+
+def test_a_part_is_made_once() -> None:
+    """Also where threads ask for it at the same time: all get what the first one has stored."""
+    both, made = threading.Barrier(2), []
+
+    class Whole:
+        @once
+        def part(self) -> object:
+            both.wait(5)
+            made.append(object())
+            return made[-1]
+
+    whole, found = Whole(), []
+    threads = [threading.Thread(target=lambda: found.append(whole.part)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 2
+    assert found == [whole.part] * 2
 
 
 def test_pattern() -> None:

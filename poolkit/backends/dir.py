@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from poolkit.content import images
     from poolkit.families import mounting
+    from poolkit.host import places
 else:
     images = later(globals(), "images", "poolkit.content.images")
     mounting = later(globals(), "mounting", "poolkit.families.mounting")
+    places = later(globals(), "places", "poolkit.host.places")
 
 
 class DirPool(Pool):
@@ -67,6 +69,11 @@ class DirBackend(FileBackend):
             why = self._unmounted()
             return State(False, why=why) if why else State(True, whole=not network, lame=closely and self._is_gone())
         return State(False, why=f"the directory '{self.place}' does not exist")
+
+    def storage(self) -> str | None:
+        """The directory, of which a look tells without this class whether it is up: as ``state`` does, unless more is asked."""
+        alone = type(self) is DirBackend and not self.pool.mountpoint
+        return places.note(self.place, self.host.mounts(), alone=alone)
 
     def _is_gone(self) -> bool:
         """Whether the directory on a network file system is gone, by the answer of its server within some seconds."""

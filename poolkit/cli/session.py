@@ -87,7 +87,7 @@ class Session:
     @property
     def opened(self) -> bool:
         """Whether there is an engine that could have work under way."""
-        return self._engine is not None
+        return self._engine is not None and self._engine.host.at_work
 
     def stop(self) -> None:
         """Ask the work under way to stop; it is undone."""

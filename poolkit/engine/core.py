@@ -6,30 +6,30 @@ import os
 from contextlib import contextmanager, nullcontext, suppress
 
 from poolkit import errors
-from poolkit.engine.definitions import Definitions
-from poolkit.engine.events import Subscriptions
 from poolkit.engine.index import Index, normal
-from poolkit.engine.operation import Operations, said
-from poolkit.host.undo import boot
-from poolkit.later import later
+from poolkit.host import places, private
+from poolkit.host.kernel import boot
+from poolkit.later import later, once
 from poolkit.lean import TYPE_CHECKING
 from poolkit.state.inventory import Inventory
-from poolkit.state.locks import Locks
 from poolkit.state.pools import JOURNALS
 from poolkit.state.store import Locations, Store, check_root
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from typing import Any
 
     from poolkit import listing
     from poolkit.backend import Backend, Usage, VolumeInfo
-    from poolkit.engine.operation import Operation, Progress
+    from poolkit.engine.definitions import Definitions
+    from poolkit.engine.events import Subscriptions
+    from poolkit.engine.operation import Operation, Operations, Progress
     from poolkit.host.port import Host
     from poolkit.listing import Listing
     from poolkit.state.inventory import Record
+    from poolkit.state.locks import Locks
 else:
     listing = later(globals(), "listing", "poolkit.listing")
 
@@ -45,15 +45,51 @@ class Core:
         self.wait = wait
         self.store = Store(self.locations)
         self.inventory = Inventory(f"{self.locations.state}/inventory.sqlite", fault=host.fault, keep=not host.dry_run)
-        self.locks = Locks(f"{self.locations.run}/work")
-        self.operations = Operations(host, self.locks, self.inventory, f"{self.locations.state}/{JOURNALS}")
-        self.events = Subscriptions()
         self.relist: Callable[[Record], object] = lambda record: None
         """Lists a pool anew; the engine says how."""
-        self.definitions = Definitions(self.store, host)
         self.boot = boot()
         """The identity of this boot of the machine: what was active before a reboot is not active now."""
-        self.index = Index(self.definitions, self.store, self.inventory, self.runs)
+        self.index = Index(lambda: self.definitions, self.store, self.inventory, self.runs)
+
+    @once
+    def definitions(self) -> Definitions:
+        """Definitions in memory."""
+        from poolkit.engine.definitions import Definitions  # what is on record of a pool tells most of it
+
+        return Definitions(self.store, self.host)
+
+    @once
+    def locks(self) -> Locks:
+        """Who works on what."""
+        from poolkit.state.locks import Locks  # a look takes none
+
+        return Locks(f"{self.locations.run}/work")
+
+    @once
+    def operations(self) -> Operations:
+        """What runs verbs and takes back what dead processes had begun."""
+        from poolkit.engine.operation import Operations
+
+        return Operations(self.host, self.locks, self.inventory, self._journals)
+
+    @once
+    def events(self) -> Subscriptions:
+        """Whom to tell what happened."""
+        from poolkit.engine.events import Subscriptions
+
+        return Subscriptions()
+
+    @property
+    def _journals(self) -> str:
+        return f"{self.locations.state}/{JOURNALS}"
+
+    def recover(self) -> list[str]:
+        """Take back what dead processes had begun, see :meth:`Operations.recover`; mostly there is nothing."""
+        return self.operations.recover() if self.has_journals() else []
+
+    def has_journals(self) -> bool:
+        """Whether there are journals: of work in progress, or left by dead processes."""
+        return bool(private.files(self._journals, ".journal"))
 
     # -- pools ----------------------------------------------------------------------------------------------------
 
@@ -80,7 +116,10 @@ class Core:
         """As :meth:`activity`, and whether the storage says that somebody has changed it since it was listed."""
         if not self.runs(record):
             return False, "", False
+        host = host or self.host.operation()
         try:
+            if record.storage is not None and (why := places.gone(record.storage, host.mounts)) is not None:
+                return not why, why, False
             backend = self.definitions.backend(self.definitions.running(record), host)
             state = backend.state()
             if not state.up:
@@ -103,6 +142,8 @@ class Core:
         active, reason, moved = self.looked_at(record, host)
         if active:
             return self.listed_anew(record) if moved and host is None else record
+        from poolkit.engine.operation import said
+
         words = f"{said(verb)} a volume" if verb.startswith("vol-") else verb
         raise errors.InvalidState(
             f"cannot {words}: pool '{name}' is not active{f': {reason}' if reason else ''}",
@@ -270,6 +311,32 @@ class Core:
                 real = self.host.operation().locate(said)[0]
                 if real != said:
                     yield real
+
+    def half_written(self, record: Record, volumes: Iterable[VolumeInfo]) -> dict[str, str]:
+        """What is to be said of those of ``volumes``, all of one pool, that were left half-written, by name; mostly none is."""
+        if not self.inventory.has_half_written():
+            return {}
+        from poolkit.engine import writing
+
+        return writing.left(self, record, volumes)
+
+    def as_listed(self, record: Record, info: VolumeInfo) -> VolumeInfo | None:
+        """The volume as it is now, if its entry alone tells that it is as it was listed and that there is no more to say of it.
+
+        By the rule of a refresh: what has the same stamp is the same. So a look at it needs neither the definition nor a lock.
+        """
+        if not info.stamp or info.detail is not None or record.storage is None or record.target is None:
+            return None
+        if not self.runs(record) or self.has_journals() or self.inventory.damaged is not None:
+            return None
+        inventory, mounts = self.inventory, self.host.operation().mounts
+        with suppress(OSError, errors.PoolkitError):  # the long way says what is wrong
+            facts = places.unchanged(record.storage, info.name, info.stamp, mounts)
+            if facts is None or inventory.volume(record.id, info.name) != info:
+                return None
+            if inventory.format(record.target, info.name) is None and not self.half_written(record, [info]):
+                return info._replace(atime=facts.st_atime_ns)
+        return None
 
     def listed(self, record: Record) -> Iterator[str]:
         """The names of a pool's volumes, read when the first is asked for."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from poolkit import registry
+from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
     from typing import Any
 
-    from poolkit import model
+    from poolkit import model, registry
     from poolkit.backend import Backend
     from poolkit.host.port import Host
     from poolkit.state.inventory import Record
     from poolkit.state.store import Store
+else:
+    registry = later(globals(), "registry", "poolkit.registry")
 
 _KEPT = 64
 """Definitions that are kept in memory: a host can have thousands, and works on few."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext, suppress
 
-from poolkit import errors, registry
+from poolkit import errors
 from poolkit.engine.core import Core
 from poolkit.engine.index import normal, target_of
-from poolkit.engine.operation import Outcome
 from poolkit.engine.poolinfo import info_of
 from poolkit.host.port import Host
 from poolkit.later import later
@@ -21,11 +20,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from poolkit import documents, model
-    from poolkit.engine import admission, bringing_up
+    from poolkit import documents, model, registry
+    from poolkit.engine import admission, bringing_up, operation
     from poolkit.engine.autostart import Started
     from poolkit.engine.events import Event
     from poolkit.engine.flavors import Flavors
+    from poolkit.engine.operation import Outcome
     from poolkit.engine.plan.export import Exported
     from poolkit.engine.plan.plan import Plan
     from poolkit.engine.plan.sources import Document
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 else:
     admission = later(globals(), "admission", "poolkit.engine.admission")
     bringing_up = later(globals(), "bringing_up", "poolkit.engine.bringing_up")
+    operation = later(globals(), "operation", "poolkit.engine.operation")
+    registry = later(globals(), "registry", "poolkit.registry")
     settings = later(globals(), "settings", "poolkit.state.settings")
 
 
@@ -70,7 +72,7 @@ class Engine:
         self._secrets: Secrets | None = None
         self.host.on_secret = self._secret_value
         self.host.on_node = lambda: node or settings.read(self.core.locations.settings)
-        self.recovered: list[str] = [] if self.host.dry_run else self.core.operations.recover()
+        self.recovered: list[str] = [] if self.host.dry_run else self.core.recover()
         """What operations that died before had left, and was finished or undone when this engine was opened."""
 
     def __enter__(self) -> Engine:
@@ -144,7 +146,7 @@ class Engine:
             self.core.events.emit("defined", name, definition.uuid)
         message = f"pool '{name}' {'is defined' if changed else 'is defined so already'}"
         plan = (f"write {self.core.store.path(name)}",) if changed else ()
-        return self._pool(name, definition.uuid, Outcome(changed, message, pending, plan=plan))
+        return self._pool(name, definition.uuid, operation.Outcome(changed, message, pending, plan=plan))
 
     def create(
         self,
@@ -165,7 +167,7 @@ class Engine:
         with core.work(name, "create", wait) as op:
             running = self._running_transient(name, definition)
             if running is not None:
-                return self._pool(name, running.uuid, Outcome(False, f"pool '{name}' is active already"))
+                return self._pool(name, running.uuid, operation.Outcome(False, f"pool '{name}' is active already"))
             with self._definitions(op.dry):
                 definition = admission.admit(core, definition).definition
             up = bringing_up.bring_up(core, definition, op, None, build=build, overwrite=overwrite)
@@ -181,7 +183,7 @@ class Engine:
                     )  # fmt: skip
         if not op.dry:
             self.core.events.emit("started", name, definition.uuid)
-        return self._pool(name, definition.uuid, Outcome(True, f"pool '{name}' is active", plan=op.plan()))
+        return self._pool(name, definition.uuid, operation.Outcome(True, f"pool '{name}' is active", plan=op.plan()))
 
     def _running_transient(self, name: str, definition: Any) -> Any:
         """The definition of the transient pool of that name if it runs so already; raises if another pool has the name."""

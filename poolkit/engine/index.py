@@ -21,10 +21,13 @@ _UNREAD = 0
 
 
 class Index:
-    """Brings the inventory up to date with the definition files; ``runs`` says of a record whether the pool is active."""
+    """Brings the inventory up to date with the definition files; ``runs`` says of a record whether the pool is active.
+
+    ``definitions`` is asked for when a file has to be read.
+    """
 
     def __init__(
-        self, definitions: Definitions, store: Store, inventory: Inventory, runs: Callable[[Record], bool]
+        self, definitions: Callable[[], Definitions], store: Store, inventory: Inventory, runs: Callable[[Record], bool]
     ) -> None:
         self._definitions = definitions
         self._store = store
@@ -65,17 +68,18 @@ class Index:
 
     def _add(self, name: str, stamp: int, operation: str | None) -> None:
         try:
-            definition = self._definitions.load(name)
+            definitions = self._definitions()
+            definition = definitions.load(name)
             if definition.name != name:
                 told = f"it defines a pool named '{definition.name}'"
                 raise errors.InvalidDefinition([errors.Problem(self._store.path(name), 0, 0, "/pool/name", told)])
-            claims = frozenset(self._definitions.backend(definition).claims())
+            claims = frozenset(definitions.backend(definition).claims())
             target = target_of(definition)
             record = self._inventory.record(name)
             if record is not None and self._runs(record):
                 # The running pool keeps its place until it stops, and nobody may take it meanwhile.
-                live = self._definitions.running(record)
-                claims |= frozenset(self._definitions.backend(live).claims())
+                live = definitions.running(record)
+                claims |= frozenset(definitions.backend(live).claims())
                 target = target_of(live)
         except errors.PoolNotFound:
             return

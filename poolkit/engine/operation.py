@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from poolkit import errors
 from poolkit.host import private
-from poolkit.host.undo import boot, identity
+from poolkit.host.kernel import boot
+from poolkit.host.undo import identity
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
 from poolkit.values import value
@@ -285,14 +286,7 @@ class Operations:
 
     def left(self, ending: str = ".journal") -> list[str]:
         """The files of journals: of operations at work and of dead ones that have not been taken back."""
-        try:
-            if not private.check(self.journals):
-                return []
-            return sorted(os.path.join(self.journals, n) for n in os.listdir(self.journals) if n.endswith(ending))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise errors.from_os_error(error, f"read the folder '{self.journals}'") from error
+        return private.files(self.journals, ending)
 
     def waiting(self) -> list[str]:
         """Journals of dead operations whose undo is tried again, as when a server did not answer."""

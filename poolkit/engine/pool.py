@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from poolkit import errors
-from poolkit.backend import check_volume_name
-from poolkit.engine.operation import Outcome
 from poolkit.engine.poolinfo import PoolInfo, info_of
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
@@ -15,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any, Unpack
 
-    from poolkit import model
+    from poolkit import model, names
     from poolkit.backend import VolumeInfo
-    from poolkit.engine import admission, belonging, bringing_up, creating, standing, writing
+    from poolkit.engine import admission, belonging, bringing_up, creating, operation, standing, writing
     from poolkit.engine import options as given
     from poolkit.engine.core import Core
     from poolkit.engine.importing import Origin
-    from poolkit.engine.operation import Operation
+    from poolkit.engine.operation import Operation, Outcome
     from poolkit.engine.options import CloneOptions, CreateOptions, ImportOptions
     from poolkit.engine.volume import Volume
     from poolkit.state.inventory import Record
@@ -34,6 +32,8 @@ else:
     bringing_up = later(globals(), "bringing_up", "poolkit.engine.bringing_up")
     creating = later(globals(), "creating", "poolkit.engine.creating")
     given = later(globals(), "given", "poolkit.engine.options")
+    names = later(globals(), "names", "poolkit.names")
+    operation = later(globals(), "operation", "poolkit.engine.operation")
 
 
 __all__ = ["Pool", "PoolInfo"]
@@ -155,7 +155,7 @@ class Pool:
             if anew:
                 definition = core.definitions.running(record)
                 if not core.definitions.backend(definition, op.host).state(closely=True).lame:
-                    return Outcome(False, f"pool '{self.name}' is active already")
+                    return operation.Outcome(False, f"pool '{self.name}' is active already")
             else:
                 definition = core.definitions.load(self.name, record.stamp)
             up = bringing_up.bring_up(core, definition, op, record, build=build, overwrite=overwrite, anew=anew)
@@ -206,7 +206,7 @@ class Pool:
         with self._core.work(self.name, "destroy", wait) as op:
             record = core.record(self.name)
             if not record.active or not record.live or record.boot != core.boot:
-                return Outcome(False, f"pool '{self.name}' is inactive already")
+                return operation.Outcome(False, f"pool '{self.name}' is inactive already")
             # Stop also what only the run state calls active: half of it may still be up.
             live = core.definitions.running(record)
             backend = core.definitions.backend(live, op.host)
@@ -298,7 +298,7 @@ class Pool:
 
         for portion in filter(None, portions):
             lacking = self._core.inventory.missing(record.id, portion[0].name, portion[-1].name)
-            if half := writing.left(self._core, record, portion):
+            if half := self._core.half_written(record, portion):
                 portion = [writing.marked(info, half.get(info.name)) for info in portion]
             for info in portion:
                 yield Volume(self, standing.marked(info, lacking.get(info.name)) if lacking else info, record.target)
@@ -322,7 +322,7 @@ class Pool:
         record = self._core.require_active(self.name, "look up a volume")
         info = self._core.inventory.volume(record.id, name)
         if info is None:
-            check_volume_name(name, self.name)
+            names.check_volume_name(name, self.name)
             import difflib
 
             # Not all of a large pool: a name that was mistyped is mostly next to the right one in the order.
@@ -334,9 +334,11 @@ class Pool:
                 hint=f"did you mean '{near[0]}'?" if near
                 else errors.Hint("a file that appeared behind poolkit is listed by ", errors.remedy("refresh", self.name)),
             )  # fmt: skip
-        lacking = self._core.inventory.missing(record.id, name)
-        info = writing.marked(info, writing.left(self._core, record, [info]).get(name))
-        return self._volume(standing.marked(info, lacking.get(name)), record.target)
+        if half := self._core.half_written(record, [info]):
+            info = writing.marked(info, half.get(name))
+        if lacking := self._core.inventory.missing(record.id, name):
+            info = standing.marked(info, lacking.get(name))
+        return self._volume(info, record.target)
 
     def create_volume(
         self, source: str | bytes | os.PathLike[str] | model.Volume, **how: Unpack[CreateOptions]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from poolkit import errors
-from poolkit.backend import check_volume_name
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
+from poolkit.names import check_volume_name
 
 if TYPE_CHECKING:
     import threading

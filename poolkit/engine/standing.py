@@ -10,11 +10,10 @@ import os
 import stat
 
 from poolkit import errors
-from poolkit.backend import quoted
 from poolkit.host.mounts import locate, may_wait, number
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING, NamedTuple
-from poolkit.names import SHOWN
+from poolkit.names import SHOWN, quoted
 from poolkit.state.backing import Edge, Ground
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import os
 from contextlib import suppress
 
 from poolkit import errors
-from poolkit.engine.operation import Outcome
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
 
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 
     from poolkit import disks, model
     from poolkit.backend import Backend, VolumeInfo
-    from poolkit.engine import keeping, standing, writing
+    from poolkit.engine import keeping, operation, standing, writing
     from poolkit.engine import options as given
     from poolkit.engine.chain import Link
     from poolkit.engine.core import Core
-    from poolkit.engine.operation import Operation, Progress
+    from poolkit.engine.operation import Operation, Outcome, Progress
     from poolkit.engine.options import CloneOptions
     from poolkit.engine.pool import Pool
     from poolkit.host import undo
@@ -32,6 +31,7 @@ else:
     writing = later(globals(), "writing", "poolkit.engine.writing")
     keeping = later(globals(), "keeping", "poolkit.engine.keeping")
     given = later(globals(), "given", "poolkit.engine.options")
+    operation = later(globals(), "operation", "poolkit.engine.operation")
     undo = later(globals(), "undo", "poolkit.host.undo")
 
 _END = 1 << 63  # the first byte that no file offset reaches
@@ -83,6 +83,9 @@ class Volume:
 
     def look(self) -> Volume:
         """The same volume as it is now; ``VolumeNotFound`` if it is gone. Stores what it finds."""
+        now = self._core.inventory.record(self.pool.name)
+        if now is not None and (same := self._core.as_listed(now, self.info)) is not None:
+            return Volume(self.pool, same, self.directory)
         with self._work("vol-info", shared=True) as (op, backend, record):
             from poolkit.engine.refreshing import look
 
@@ -219,7 +222,7 @@ class Volume:
                     hint=errors.Hint("if that is meant, add ", errors.Option("shrink")),
                 )
             if wanted == now.capacity and (not allocate or now.allocation >= wanted):
-                return Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
+                return operation.Outcome(False, f"volume '{self.name}' has {wanted} bytes already")
             if wanted < now.capacity:
                 standing.require_free_volume(self._core, op, backend, record, now, "made smaller", force=force)
             options: dict[str, Any] = {**given.forced(force)}
@@ -234,7 +237,7 @@ class Volume:
         if wanted == now.capacity:
             words += ", and its space is reserved"
             if not op.dry and self.info.allocation == now.allocation:
-                return Outcome(False, words)
+                return operation.Outcome(False, words)
         self._emit(op, "volume-changed")
         return op.outcome(True, words)
 
@@ -269,7 +272,7 @@ class Volume:
             op, backend, record = work
             now = self._core.same_volume(backend, record, self.info)
             if "permit" in backend.verbs() and all(value in (None, getattr(now, k)) for k, value in asked.items()):
-                return Outcome(False, f"volume '{self.name}' has these permissions already")
+                return operation.Outcome(False, f"volume '{self.name}' has these permissions already")
             backend.require_options("permit", given.forced(force))
             self.info = backend.permit(now, mode, owner, group, **given.forced(force))
             keeping.keep(self._core, op, backend, record, self.info)

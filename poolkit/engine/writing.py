@@ -8,9 +8,10 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 
 from poolkit import errors
-from poolkit.backend import Transfer, quoted
+from poolkit.facts import Transfer
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
+from poolkit.names import quoted
 from poolkit.state.unfinished import Mark, Unfinished, told
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from poolkit.host.undo import identity
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
 from poolkit.model import Permissions
+from poolkit.names import name_fault
 from poolkit.xmlmap import replace
-from poolkit.xmlmap.quote import name_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -251,7 +251,7 @@ class DirectoryBackend(Backend):
                             _add(found, self._entry(directory, name, directory.lstat(name), None, None, now))
                             continue
                 facts = entry.stat(follow_symlinks=False)
-                if stamp is not None and stamp == newfiles.stamp_of(facts):
+                if stamp is not None and stamp == places.stamp_of(facts):
                     found.same.append(name)
                     continue
                 if stat.S_ISLNK(facts.st_mode):
@@ -508,7 +508,7 @@ def _file(
     ctime = facts.st_ctime_ns
     return VolumeInfo(
         name, "file", format, capacity, facts.st_blocks * 512, facts.st_size,
-        0 if newfiles.is_young(ctime, now) else newfiles.stamp_of(facts), facts.st_ino, facts.st_mode & 0o7777,
+        0 if newfiles.is_young(ctime, now) else places.stamp_of(facts), facts.st_ino, facts.st_mode & 0o7777,
         facts.st_uid, facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime, None, None, detail,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from struct import error as StructError
 from poolkit.facts import VolumeInfo
 from poolkit.host import beside
 from poolkit.host.directory import LOOK
+from poolkit.host.places import stamp_of
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
 from poolkit.listing import NUMBERS, Like, Listing
@@ -143,11 +144,6 @@ def _again(directory: int) -> Iterator[Iterator[os.DirEntry[str]]]:
 def is_young(ctime: int, now: int) -> bool:
     """Whether a file that was changed at ``ctime`` can change again without showing it."""
     return ctime > now - _TICK or (ctime > now - _SECOND and not ctime % 1_000_000_000)
-
-
-def stamp_of(facts: os.stat_result) -> int:
-    """The number that tells a file and its state from all others, or another state of it."""
-    return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
 
 
 def is_hollow(size: int, blocks: int, trust_blocks: bool) -> bool:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager, suppress
-from threading import RLock, get_ident
 
 from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from threading import RLock, get_ident
     from typing import Any
+else:
+    from _thread import RLock, get_ident  # the very ones of `threading`, without all else that is in it
 
 
 PATIENCE = 5.0

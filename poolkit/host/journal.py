@@ -14,8 +14,9 @@ from contextlib import suppress
 from poolkit import errors
 from poolkit.host import forks
 from poolkit.host.descriptors import sync_directory, write_all
+from poolkit.host.kernel import boot
 from poolkit.host.private import open_ours, open_private
-from poolkit.host.undo import Undo, boot
+from poolkit.host.undo import Undo
 from poolkit.lean import TYPE_CHECKING, dumps, loads
 
 if TYPE_CHECKING:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import cache
+
+from poolkit import errors
 
 _PIECE = 1 << 16
 _PAGE = 4096  # an attribute of sysfs has less than a page, and comes whole (Linux: Documentation/filesystems/sysfs.rst)
@@ -55,3 +58,14 @@ def link(path: str) -> str:
         return os.readlink(path)
     except OSError:
         return ""
+
+
+@cache
+def boot() -> str:
+    """The identity of this boot of the machine, which is always there; ``HostError``."""
+    path = "/proc/sys/kernel/random/boot_id"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall().strip().decode("ascii")
+    except OSError as error:
+        raise errors.from_os_error(error, f"read '{path}'") from error

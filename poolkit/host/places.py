@@ -14,19 +14,60 @@ from poolkit.host.mounts import is_network, locate, number
 from poolkit.lean import TYPE_CHECKING, dumps, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from poolkit.host.mounts import Mount
+    from poolkit.host.mounts import Mount, MountTable
 
 
 _GETVERSION = 0x80087601
 """FS_IOC_GETVERSION of linux/fs.h, _IOR('v', 1, long) of 64 bits: the generation, which tells users of one inode number apart."""
 
 
-def note(path: str, mounts: Sequence[Mount]) -> str:
-    """What to remember of the directory at ``path``, for :func:`replaced`; an opaque text. ``OSError``."""
-    return dumps(_facts(path, mounts))
+def note(path: str, mounts: Sequence[Mount], *, alone: bool = False) -> str:
+    """What to remember of the directory at ``path``, for :func:`replaced`; an opaque text. ``OSError``.
+
+    ``alone``: that it is there, and no other one, is all that its pool needs to be up (:func:`gone` tells it), and the pool's
+    volumes are its entries, with the stamps of :func:`stamp_of` (:func:`unchanged`).
+    """
+    facts = _facts(path, mounts)
+    return dumps({**facts, "alone": path} if alone else facts)
+
+
+def gone(noted: str, mounts: Callable[[], Sequence[Mount]]) -> str | None:
+    """Why the storage of a pool is not up any more, by what was noted ``alone``; empty if it is, None for any other note.
+
+    So a look at such a pool reads no definition. ``OSError``.
+    """
+    path = loads(noted).get("alone") if noted[:1] == "{" else None  # other types note other texts
+    if path is None:
+        return None
+    try:
+        return replaced(noted, path, mounts())
+    except OSError:
+        if os.path.isdir(path):
+            raise
+        return f"the directory '{path}' does not exist"
+
+
+def unchanged(noted: str, name: str, stamp: int, mounts: Callable[[], MountTable]) -> os.stat_result | None:
+    """The facts of an entry of the directory that was noted ``alone``, if that is up and the entry's stamp is still the same.
+
+    None where that is not so, and where a look at the entry alone cannot tell it or may wait for somebody. ``OSError``.
+    """
+    if gone(noted, mounts) != "":
+        return None
+    real, mount = locate(loads(noted)["alone"], mounts())
+    entry = f"{real.rstrip('/')}/{name}"
+    if mount is None or is_network(mount.fstype) or entry in mounts().tops:
+        return None
+    facts = os.lstat(entry)
+    return facts if stat.S_ISREG(facts.st_mode) and stamp_of(facts) == stamp else None
+
+
+def stamp_of(facts: os.stat_result) -> int:
+    """The number that tells a file and its state from all others, or another state of it."""
+    return hash((facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_blocks))
 
 
 def replaced(noted: str, path: str, mounts: Sequence[Mount]) -> str:

@@ -9,14 +9,10 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager, suppress
-from functools import cached_property
-from threading import Event
 
 from poolkit import errors
-from poolkit.host.descriptors import write_all
-from poolkit.host.directory import Directory
+from poolkit.later import once
 from poolkit.lean import TYPE_CHECKING, NamedTuple
-from poolkit.values import value
 
 if TYPE_CHECKING:
     import threading
@@ -25,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, TypeVar
 
     from poolkit.host.devices import Devices
+    from poolkit.host.directory import Directory
     from poolkit.host.files import Files, NewFile
     from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
@@ -43,8 +40,7 @@ class Result(NamedTuple):
     stderr: str
 
 
-@value()
-class Step:
+class Step(NamedTuple):
     """One change of an operation, as a dry run shows it: an argv, or a sentence for a system call."""
 
     argv: tuple[str, ...] = ()
@@ -73,7 +69,7 @@ class Host:
         self.fault = fault
         self.plan: list[Step] = []
         self.warnings: list[str] = []
-        self.abort: threading.Event = Event()
+        self._above: Host | None = None
         self.journal: Journal | None = None
         self.on_progress: Callable[[int, int, str], None] | None = None
         self.on_step: Callable[[str], None] | None = None
@@ -94,19 +90,33 @@ class Host:
         self.children: list[Any] = []
         """Processes that wait for work that may hang (``poolkit.host.worker``)."""
 
-    @cached_property
+    @once
     def files(self) -> Files:
         """Files and folders: making, changing and removing them, with an undo."""
         from poolkit.host.files import Files  # which a look at pools does without, as it does without devices
 
         return Files(self)
 
-    @cached_property
+    @once
     def devices(self) -> Devices:
         """What the kernel says of disks, and their nodes."""
         from poolkit.host.devices import Devices
 
         return Devices()
+
+    @once
+    def abort(self) -> threading.Event:
+        """Set, it stops the work under way at its next safe point; a view has that of the host it is of."""
+        if self._above is not None:
+            return self._above.abort
+        from threading import Event  # which a look does without: nothing of it could be stopped half-way
+
+        return Event()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether there may be work under way, which looks at ``abort``."""
+        return "abort" in vars(self)
 
     def close(self) -> None:
         """End the processes that wait for work. Repeatable; the next work starts new ones."""
@@ -124,7 +134,9 @@ class Host:
         """A view of this machine for one engine call: its own plan, journal, abort switch and shared answers."""
         view = self._view()
         view.journal = journal
-        view.abort = abort or self.abort
+        view._above = self
+        if abort is not None:
+            view.abort = abort
         view.on_progress = progress or self.on_progress
         view.on_step = self.on_step
         view.on_secret = self.on_secret
@@ -398,6 +410,8 @@ class Host:
 
     def directory(self, path: str) -> Directory:
         """Open a directory for the fast path of plain system calls; use as a context manager."""
+        from poolkit.host.directory import Directory
+
         return Directory(path)
 
     def adopt(self, name: str, inode: int, format: str) -> None:
@@ -503,6 +517,8 @@ class Host:
         """
         fd = os.memfd_create("secret", os.MFD_CLOEXEC)
         try:
+            from poolkit.host.descriptors import write_all
+
             os.fchmod(fd, 0o600)
             write_all(fd, value)
             os.lseek(fd, 0, os.SEEK_SET)

@@ -16,7 +16,6 @@ import os
 import stat
 
 from poolkit import errors
-from poolkit.host.descriptors import sync_directory
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40  # of one path, as the kernel has it (path_resolution(7))
@@ -73,8 +72,22 @@ def make(path: str, mode: int = 0o700) -> None:
         if not check(path):  # another process was faster
             raise
         return
+    from poolkit.host.descriptors import sync_directory
+
     os.chmod(path, mode)
     sync_directory(parent)
+
+
+def files(path: str, ending: str) -> list[str]:
+    """The files in the folder ``path`` whose names have that end, in order; ``Unsafe`` as for ``check``, ``HostError``."""
+    try:
+        if not check(path):
+            return []
+        return sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(ending))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise errors.from_os_error(error, f"read the folder '{path}'") from error
 
 
 def open_private(path: str, flags: int) -> int:

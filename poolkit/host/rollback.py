@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from poolkit import errors
 from poolkit.host.descriptors import sync_directory, write_at
+from poolkit.host.kernel import boot as this_boot
 from poolkit.host.undo import KINDS, Undo, identity
-from poolkit.host.undo import boot as this_boot
 from poolkit.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -8,9 +8,7 @@ twice, or days later when a server is back; every kind below is.
 
 from __future__ import annotations
 
-from functools import cache
-
-from poolkit import errors
+from poolkit.host.kernel import boot
 from poolkit.lean import TYPE_CHECKING
 from poolkit.values import value
 
@@ -190,14 +188,3 @@ def tell(words: str) -> Undo:
 def identity(facts: os.stat_result) -> list[int]:
     """What tells a file from one that took its name: device and inode."""
     return [facts.st_dev, facts.st_ino]
-
-
-@cache
-def boot() -> str:
-    """The identity of this boot of the machine; ``HostError``."""
-    path = "/proc/sys/kernel/random/boot_id"
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall().strip().decode("ascii")
-    except OSError as error:
-        raise errors.from_os_error(error, f"read '{path}'") from error

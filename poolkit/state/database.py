@@ -17,7 +17,6 @@ import fcntl
 import os
 import time
 from contextlib import contextmanager, suppress
-from threading import local
 
 from poolkit import errors
 from poolkit.host import forks, private
@@ -26,11 +25,13 @@ from poolkit.lean import TYPE_CHECKING
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Sequence
+    from threading import local
     from typing import Any, TypeVar
 
     T = TypeVar("T")
 else:
     import _sqlite3 as sqlite3  # the module without `datetime`, of which nothing is stored
+    from _thread import _local as local  # the very one of `threading`, without all else that is in it
 
 
 VERSION = 8

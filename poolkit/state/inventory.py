@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from itertools import chain
 
 from poolkit import errors
-from poolkit.backend import Recorded, VolumeInfo
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.state.database import signed, unsigned
@@ -26,13 +25,17 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from poolkit import listing
-    from poolkit.backend import Usage
+    from poolkit import facts, listing
+    from poolkit.facts import Recorded, Usage, VolumeInfo
     from poolkit.listing import Alike, Known
     from poolkit.state import backing, blocks, changes, packing, placements, unfinished
     from poolkit.state.backing import Edge, Standing
     from poolkit.state.packing import Entry
+
+    Kept = tuple[int, dict[str, int], dict[str, VolumeInfo], Mapping[str, Alike]]
+    """Of a listing read or stored: its version, and the stamps, the told volumes and those alike as ``Known`` has them."""
 else:
+    facts = later(globals(), "facts", "poolkit.facts")
     listing = later(globals(), "listing", "poolkit.listing")
     blocks = later(globals(), "blocks", "poolkit.state.blocks")
     packing = later(globals(), "packing", "poolkit.state.packing")
@@ -47,9 +50,6 @@ __all__ = ["Inventory", "Record"]
 _MAX = (1 << 63) - 1
 _SELDOM = 50  # changes of a listing after which old notes of changes are removed
 _NEAR = 20  # blocks on each side: about 10,000 names, which are compared with one in a tenth of a second
-
-Kept = tuple[int, dict[str, int], dict[str, VolumeInfo], "Mapping[str, Alike]"]
-"""Of a listing that was read or stored: its version, and the stamps and told volumes as ``Known`` has them, also those alike."""
 
 
 class _Started(NamedTuple):
@@ -209,12 +209,12 @@ class Inventory(Pools):
     def formats(self, place: str) -> dict[str, Recorded]:
         """The formats on record for files at ``place`` beyond those of listed volumes, by name: see :meth:`record_format`."""
         rows = self._db.rows("SELECT name, inode, format FROM formats WHERE place = ?", (place,))
-        return {name: Recorded(unsigned(inode), format) for name, inode, format in rows}
+        return {name: facts.Recorded(unsigned(inode), format) for name, inode, format in rows}
 
     def format(self, place: str, name: str) -> Recorded | None:
         """The format on record for one file at ``place``, as :meth:`formats` has it."""
         row = self._db.row("SELECT inode, format FROM formats WHERE place = ? AND name = ?", (place, name))
-        return None if row is None else Recorded(unsigned(row[0]), row[1])
+        return None if row is None else facts.Recorded(unsigned(row[0]), row[1])
 
     def record_format(self, place: str, name: str, inode: int, format: str) -> None:
         """Record durably the format of a file that is about to appear; it is bound to the inode: a replaced file is a new one."""
@@ -361,7 +361,7 @@ class Inventory(Pools):
     @staticmethod
     def _note(db: sqlite3.Connection, number: int, changed: Mapping[str, Entry], missing: Sequence[str]) -> None:
         """Keep the look-up by key and path in step, and drop formats on record that the listing carries from now on."""
-        volumes = (v for v in changed.values() if isinstance(v, VolumeInfo))
+        volumes = (v for v in changed.values() if isinstance(v, facts.VolumeInfo))
         placed = [(number, v[0], v[14], v[15]) for v in volumes if v[14] is not None or v[15] is not None]
         if placed or db.execute("SELECT 1 FROM places WHERE pool = ? LIMIT 1", (number,)).fetchone():
             names = chain(changed, missing)
@@ -509,6 +509,10 @@ class Inventory(Pools):
         if not version % _SELDOM:  # all notes of the pool are gone through
             db.execute("DELETE FROM touched WHERE pool = ? AND (at < ? OR at > ?)", (number, now - 86400, now))
         db.executemany("INSERT INTO touched VALUES (?, ?, ?, ?)", ((number, version, name, now) for name in names))
+
+    def has_half_written(self) -> bool:
+        """Whether any volume is marked as half-written (:mod:`poolkit.state.unfinished`)."""
+        return self._db.row("SELECT 1 FROM unfinished LIMIT 1") is not None
 
     def version(self, number: int) -> int:
         """A number that grows with every change of the pool's listing."""

@@ -13,7 +13,7 @@ import zlib
 from functools import lru_cache, partial
 from itertools import repeat
 
-from poolkit.backend import VolumeInfo
+from poolkit.facts import VolumeInfo
 from poolkit.lean import TYPE_CHECKING, dumps, loads
 from poolkit.listing import NUMBERS, PLAIN, Alike, Like
 

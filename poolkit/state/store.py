@@ -19,8 +19,8 @@ import time
 from poolkit import errors
 from poolkit.host import private
 from poolkit.lean import TYPE_CHECKING
+from poolkit.names import name_fault
 from poolkit.values import value
-from poolkit.xmlmap.quote import name_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

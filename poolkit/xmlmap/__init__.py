@@ -2,31 +2,31 @@
 
     from poolkit.xmlmap import Element, xml, read, write
 
-What is needed only now and then (reader, writer, schemas) is imported when first used.
+Each part is imported when first used.
 """
 
 from __future__ import annotations
 
 from .. import lean
 from ..lean import TYPE_CHECKING
-from .element import (
-    REQUIRED,
-    Effect,
-    Element,
-    definition_alone,
-    diff,
-    foreign,
-    own_fields,
-    replace,
-    without_own,
-    without_reports,
-    xml,
-)
 
 if TYPE_CHECKING:
     from typing import Any
 
     from ..errors import InvalidDefinition, Problem
+    from .element import (
+        REQUIRED,
+        Effect,
+        Element,
+        definition_alone,
+        diff,
+        foreign,
+        own_fields,
+        replace,
+        without_own,
+        without_reports,
+        xml,
+    )
     from .grammar import files, relaxng, rng_validator, xsd, xsd_validator
     from .reader import DEFAULT_LIMITS, Limits
     from .reading import given, read, read_file
@@ -34,6 +34,22 @@ if TYPE_CHECKING:
     from .writer import escape, escape_attribute, write
 
 _LAZY = {
+    **dict.fromkeys(
+        (
+            "REQUIRED",
+            "Effect",
+            "Element",
+            "definition_alone",
+            "diff",
+            "foreign",
+            "own_fields",
+            "replace",
+            "without_own",
+            "without_reports",
+            "xml",
+        ),
+        "element",
+    ),
     "Row": "rows",
     "reference": "rows",
     "files": "grammar",

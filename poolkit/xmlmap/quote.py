@@ -40,17 +40,3 @@ def suggestion(word: str, known: list[str]) -> str:
 # What XML 1.0 cannot hold and the controls that no document takes; tab and line ends are up to each type.
 _UNWRITABLE = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff"
 unwritable = pattern(f"[{_UNWRITABLE}]")
-
-
-def name_fault(text: str) -> str:
-    """Why ``text`` cannot be a name in a document: a character that XML does not hold, or a control character; or nothing."""
-    if text.isprintable():
-        return ""
-    if any(c < " " or "\x7f" <= c <= "\x9f" for c in text):
-        return "it contains a control character"
-    found = unwritable.search(text)
-    if found is None:
-        return ""
-    if "\ud800" <= found[0] <= "\udfff":
-        return "it is not valid Unicode text"
-    return f"it contains the character U+{ord(found[0]):04X}, which XML cannot hold"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -93,6 +94,39 @@ def test_a_directory_that_was_made_again_is_another_one(engine: Engine, tmp_path
     _refuses_all(made, f"the directory '{place}' is another one than the pool was started with")
     assert made.start()
     assert [v.name for v in made.volumes()] == []
+
+
+def test_a_look_needs_no_definition(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was noted of the directory says it, in the words of the type itself; one with more to ask is asked as ever."""
+    place = tmp_path / "images"
+    made = engine.define(pool(place))
+    made.build()
+    made.start()
+    record = engine.core.record("images")
+    assert record.storage is not None
+    assert json.loads(record.storage)["alone"] == str(place)
+
+    def looks() -> list[object]:
+        found: list[object] = [engine.core.looked_at(record)]
+        place.rename(tmp_path / "away")
+        found.append(engine.core.looked_at(record))
+        place.write_text("a file")
+        found.append(engine.core.looked_at(record))
+        place.unlink()
+        place.mkdir()
+        found.append(engine.core.looked_at(record))
+        place.rmdir()
+        (tmp_path / "away").rename(place)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(engine.core.definitions), "running", lambda *_: pytest.fail("the definition was read"))
+        alone = looks()
+    monkeypatch.setattr(places, "gone", lambda *_: None)
+    assert alone == looks()
+    assert [bool(look[0]) for look in alone] == [True, False, False, False]  # type: ignore[index]
+    definition = engine.parse(pool(place).replace("</pool>", f"{MOUNTPOINT}</pool>"))
+    assert "alone" not in json.loads(engine.core.definitions.backend(definition).storage() or "")
 
 
 def test_what_happens_in_a_directory_leaves_it_the_same(engine: Engine, tmp_path: Path) -> None:

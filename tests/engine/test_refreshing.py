@@ -6,15 +6,20 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from poolkit import errors
-from poolkit.backend import Usage, VolumeInfo
+from poolkit.backend import Transfer, Usage, VolumeInfo
 from poolkit.engine import Engine
 from poolkit.engine.events import Event
 from poolkit.engine.pool import Pool
 from poolkit.families.directory import DirectoryBackend
+from poolkit.host import mounts
+from poolkit.host.mounts import Mount, MountTable
+from poolkit.state.unfinished import Mark as HalfWritten
+from poolkit.state.unfinished import Unfinished
 
 
 @pytest.fixture
@@ -117,3 +122,68 @@ def test_a_dry_run_and_a_pool_that_is_not_active(images: Pool, tmp_path: Path) -
     images.destroy()
     with pytest.raises(errors.InvalidState, match="not active"):
         images.refresh("new")
+
+
+def test_a_look_at_what_has_not_changed_takes_no_lock(
+    images: Pool, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the rule of a refresh; whatever else there might be to say of the volume is asked the long way."""
+    place = _place(images)
+    time.sleep(0.1)  # a file that was changed just now can change again without showing it
+    images.refresh()
+    volume = images.volume("a")
+    looks: list[str] = []
+    long = DirectoryBackend.look
+
+    def look(self: Any, name: str, *known: Any, **how: Any) -> VolumeInfo:
+        looks.append(name)
+        return long(self, name, *known, **how)
+
+    monkeypatch.setattr(DirectoryBackend, "look", look)
+    with engine.core.locks.work("images", "vol-wipe", volume="a"):
+        os.utime(place / "a", ns=((place / "a").stat().st_atime_ns, volume.info.mtime))  # shows in ctime alone
+        with pytest.raises(errors.Busy):
+            volume.look()
+    volume = volume.look()
+    time.sleep(0.1)
+    volume = volume.look()
+    count = len(looks)
+    assert volume.info.stamp
+    with engine.core.locks.work("images", "vol-wipe", volume="a"):
+        assert volume.look().info._replace(atime=0) == volume.info._replace(atime=0)
+    assert len(looks) == count
+
+    def asks(what: str) -> None:
+        nonlocal count
+        volume.look()
+        assert len(looks) > count, what
+        count = len(looks)
+
+    core = engine.core
+    marks = Unfinished(core.inventory.database)
+    marks.put(f"{place}/a", HalfWritten.of(volume.info.inode, "wiped", Transfer()))
+    asks("it is marked as half-written")
+    marks.drop(f"{place}/a")
+    core.inventory.record_format(str(place), "a", volume.info.inode, "raw")
+    asks("another format may be on record")
+    with core.inventory.transaction() as db:
+        db.execute("DELETE FROM formats")
+    journal = Path(engine.locations.state) / "journal" / "0.journal"
+    journal.parent.mkdir(mode=0o700, exist_ok=True)
+    journal.touch(0o600)
+    assert core.has_journals()
+    asks("what a dead process had begun comes first")
+    journal.unlink()
+    (Path(engine.locations.state) / "inventory.sqlite.damaged").touch()
+    asks("formats on record may be missing")
+    (Path(engine.locations.state) / "inventory.sqlite.damaged").unlink()
+    target = Mount("0:99", "/", f"{place}/a", "tmpfs", "over", "rw")
+    with monkeypatch.context() as patch:
+        patch.setattr(mounts, "read", lambda read=mounts.read: MountTable([*read(), target]))
+        assert "mounted" in (volume.look().info.detail or {})["covered"]
+    images.refresh()
+    (place / "a").write_bytes(b"y" * 4096)
+    asks("it was changed")
+    place.rename(place.with_name("away"))
+    with pytest.raises(errors.InvalidState, match="does not exist"):
+        volume.look()

@@ -14,7 +14,7 @@ import pytest
 from poolkit import errors
 from poolkit.engine import Engine
 from poolkit.engine.health import examine
-from poolkit.host import undo
+from poolkit.host import kernel
 
 ERRORS = (errno.EMFILE, errno.EIO, errno.EROFS, errno.ENOSPC, errno.EACCES)
 PLACES = {
@@ -81,7 +81,7 @@ def test_an_error_on_our_own_files_is_worded(
 ) -> None:
     hits = 0
     for name, verb in VERBS.items():
-        undo.boot.cache_clear()
+        kernel.boot.cache_clear()
         with monkeypatch.context() as patch:
             hit = _inject(patch, number, PLACES[place])
             try:
@@ -90,7 +90,7 @@ def test_an_error_on_our_own_files_is_worded(
             except errors.PoolkitError as error:
                 assert os.strerror(number) in str(error) or "inventory" in str(error) or hit == [], (name, error)
             hits += len(hit)
-    undo.boot.cache_clear()
+    kernel.boot.cache_clear()
     assert hits or place == "inventory"  # SQLite opens that itself
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from poolkit.engine import Engine
-from poolkit.host import undo
+from poolkit.host import kernel
 from tests.backends.loops import sh
 from tests.soak import faults, invariants, verbs
 from tests.soak.blocks import Crashes, Recorded, attached, mounted
@@ -111,11 +111,11 @@ def _another_boot(rounds: Rounds) -> Iterator[None]:
     file = rounds.world.work / "boot_id"
     file.write_text(f"{uuid.uuid4()}\n")
     rounds.commands.control.boot(file)
-    undo.boot.cache_clear()
-    vars(undo)["open"] = lambda *_, **__: io.FileIO(file)
+    kernel.boot.cache_clear()
+    vars(kernel)["open"] = lambda *_, **__: io.FileIO(file)
     try:
         yield
     finally:
-        del vars(undo)["open"]
-        undo.boot.cache_clear()
+        del vars(kernel)["open"]
+        kernel.boot.cache_clear()
         rounds.commands.control.boot(None)

@@ -12,7 +12,7 @@ import re
 
 from poolkit import errors
 from poolkit.backend import check_volume_name
-from poolkit.xmlmap.quote import name_fault
+from poolkit.names import name_fault
 
 _ESCAPE = re.compile("%([0-9A-F]{2})")
 

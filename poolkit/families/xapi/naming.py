@@ -16,7 +16,7 @@ from typing import Any
 
 from poolkit import errors
 from poolkit.backend import check_volume_name
-from poolkit.xmlmap.quote import name_fault
+from poolkit.names import name_fault
 
 _ESCAPE = re.compile("%([0-9A-F]{2})")
 _TWIN = re.compile(r"(.+) \(([0-9a-f]{8})\)")
