@@ -117,7 +117,7 @@ def _formats(key: str, verb: str, values: dict[str, str]) -> Iterable[str]:
         from poolkit.formats import FORMATS
 
         return FORMATS
-    from poolkit.content.images import PREALLOCATION
+    from poolkit.content.recipes import PREALLOCATION
     from poolkit.model import FILE_FORMATS
 
     files = tuple(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from poolkit import errors
 from poolkit.backend import Source
-from poolkit.content import copying, inuse
+from poolkit.content import copying, inuse, recipes
 from poolkit.host.port import Host
 
 
@@ -38,13 +38,11 @@ def raw(host: Host, source: Source, *, secret: bytes | None = None) -> Iterator[
     Raw bytes that have a descriptor are that one, and ``SourceChanged`` is raised at the end if they were changed meanwhile.
     All others go through an unnamed file in the folder for large temporary files.
     """
-    from poolkit.content import images
-
     if source.sender is not None:
         with source.open() as fd:
             yield fd
         return
-    if source.format in images.BYTES:
+    if source.format in recipes.BYTES:
         with source.open() as fd:
             inuse.check_copy(host, fd, source.format, str(source))
             with copying.unchanged(fd, source):
@@ -79,7 +77,7 @@ def _fill(host: Host, target: int, source: Source, fd: int, blank: bool, secret:
     with unchanged:
         if not blank:
             copying.zero(target, needed, room - needed, host)
-        if source.format in images.BYTES:
+        if source.format in recipes.BYTES:
             copying.duplicate(host, fd, target, size, reflink=False, blank=blank)
         else:
             _convert(host, fd, source.format, target, blank, encryption, secret)

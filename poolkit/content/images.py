@@ -12,6 +12,7 @@ import stat
 from contextlib import contextmanager, suppress
 
 from poolkit import errors
+from poolkit.content.recipes import BYTES, OVERLAYS
 from poolkit.formats import FdReader, as_format, check, qemu_driver
 from poolkit.host.descriptors import read_at, write_at
 from poolkit.lean import TYPE_CHECKING, pattern
@@ -25,26 +26,6 @@ if TYPE_CHECKING:
     from poolkit.formats import ImageInfo
     from poolkit.host.port import Host
     from poolkit.model import Encryption
-
-PREALLOCATION: dict[str, tuple[str, ...]] = {
-    "raw": ("off", "falloc", "full"),
-    "qcow2": ("off", "metadata", "falloc", "full"),
-    "luks": ("off", "metadata", "falloc", "full"),
-    "vdi": ("off", "metadata"),
-    "vhdx": ("off", "full"),
-    "vpc": ("off", "full"),
-    "vmdk": ("off",),
-    "qed": ("off",),
-    "qcow": ("off",),
-    "ploop": ("off",),
-}
-"""The formats that can be made, each with its ways of preallocation."""
-
-BYTES = frozenset(("raw", "iso", "fat", "none", "unknown"))
-"""Formats whose capacity is the size of the file: their bytes are the data."""
-
-OVERLAYS = frozenset(("qcow2", "qed", "qcow", "vmdk"))
-"""Formats that can stand on a backing image."""
 
 NAMING = frozenset(("qcow2", "vmdk"))
 """Formats whose header can name files that a node cannot rule out: a qcow2's data file, the extents of a VMDK."""

@@ -51,7 +51,7 @@ def check_copy(
     ``Busy`` where a ``whole`` volume would come of an image whose tables change, or where an overlay is ``linked`` to what
     is written to.
     """
-    from poolkit.content.images import BYTES
+    from poolkit.content.recipes import BYTES
 
     by = writers(fd)
     if by is None:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from poolkit import errors
-from poolkit.content.images import BYTES, OVERLAYS, PREALLOCATION
 from poolkit.lean import TYPE_CHECKING
 from poolkit.values import value
 
 if TYPE_CHECKING:
     from poolkit.host.port import Host
     from poolkit.model import Encryption, Volume
+
+PREALLOCATION: dict[str, tuple[str, ...]] = {
+    "raw": ("off", "falloc", "full"),
+    "qcow2": ("off", "metadata", "falloc", "full"),
+    "luks": ("off", "metadata", "falloc", "full"),
+    "vdi": ("off", "metadata"),
+    "vhdx": ("off", "full"),
+    "vpc": ("off", "full"),
+    "vmdk": ("off",),
+    "qed": ("off",),
+    "qcow": ("off",),
+    "ploop": ("off",),
+}
+"""The formats that can be made, each with its ways of preallocation."""
+
+BYTES = frozenset(("raw", "iso", "fat", "none", "unknown"))
+"""Formats whose capacity is the size of the file: their bytes are the data."""
+
+OVERLAYS = frozenset(("qcow2", "qed", "qcow", "vmdk"))
+"""Formats that can stand on a backing image."""
 
 
 @value(frozen=True)

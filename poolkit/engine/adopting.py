@@ -68,10 +68,10 @@ def adopt(volume: Volume, format: str | None, wait: float | None) -> Outcome:
 
 def _cut_short(op: Operation, backend: Backend, info: VolumeInfo) -> str | None:
     """Why an image is not whole, from all its tables."""
-    from poolkit.content import copying, images
+    from poolkit.content import copying, images, recipes
     from poolkit.formats import FdReader, as_format
 
-    if info.format in images.BYTES:
+    if info.format in recipes.BYTES:
         return None
     source = backend.source(info)
     with source.open() as fd:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolkit import disks, errors
 from poolkit.backend import Backend, DiskSource, VolumeInfo
-from poolkit.content.images import OVERLAYS
+from poolkit.content.recipes import OVERLAYS
 from poolkit.engine.chain import walk
 from poolkit.model import Encryption, VolumeSecret
 from poolkit.xmlmap import replace, write

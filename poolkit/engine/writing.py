@@ -52,7 +52,7 @@ def in_place(
     transaction that lists the volume as it is then (``op.unmark``). If the body fails before it has announced a change, all is
     as before.
     """
-    from poolkit.content.images import BYTES
+    from poolkit.content.recipes import BYTES
 
     op, backend, record = work
     if op.dry or (backend.file_backed and info.format not in BYTES):

@@ -311,7 +311,8 @@ class DirectoryBackend(Backend):
         facts = os.fstat(fd)
         size = facts.st_size
         try:
-            hollow = self._is_hollow(size, facts.st_blocks, format)
+            # What is reserved and not written reads as zeros, too.
+            hollow = self._is_hollow(size, facts.st_blocks, format) or (format == "raw" and self._is_unwritten(fd))
             said = ("raw", size, None) if hollow else self._read(fd, size, format, None)
         except OSError:
             return None
@@ -407,6 +408,16 @@ class DirectoryBackend(Backend):
     def _is_hollow(self, size: int, blocks: int, recorded: str | None) -> bool:
         """Whether there is nothing in a file to read; the content of a tiny one may be in its inode."""
         return not blocks and recorded in (None, "raw") and newfiles.is_hollow(size, blocks, self.trust_blocks)
+
+    def _is_unwritten(self, fd: int) -> bool:
+        """Whether an open file has no data at all, as the kernel says that counts its blocks in time (lseek(2))."""
+        if not self.trust_blocks:
+            return False
+        try:
+            os.lseek(fd, 0, os.SEEK_DATA)
+        except OSError as error:
+            return error.errno == errno.ENXIO
+        return False
 
     def _read(
         self, fd: int, size: int, recorded: str | None, old: VolumeInfo | None

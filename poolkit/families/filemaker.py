@@ -49,7 +49,7 @@ class FileMaker(DirectoryBackend):
     # -- making -------------------------------------------------------------------------------------------------------
 
     def create(self, volume: Volume, *, preallocation: str | None = None) -> VolumeInfo:
-        """Make a volume of any format in ``images.PREALLOCATION``.
+        """Make a volume of any format in ``recipes.PREALLOCATION``.
 
         A raw one is sparse but for ``allocation`` bytes, which are reserved (all of them when it is not given);
         ``preallocation`` off, metadata, falloc or full says otherwise for every format. ``NoSpace`` before anything is
@@ -63,7 +63,7 @@ class FileMaker(DirectoryBackend):
             self.host.step(f"create {self.place}/{volume.name} {wanted.format} {wanted.capacity} bytes")
             return VolumeInfo(volume.name, "file", wanted.format, wanted.capacity)
         with self.open() as directory, self._new(directory, volume, wanted.format) as new:
-            if wanted.format in images.BYTES:
+            if wanted.format in recipes.BYTES:
                 self._fill(new.fd, volume, wanted.capacity, preallocation)
             else:
                 if wanted.preallocation in ("falloc", "full"):
@@ -105,7 +105,7 @@ class FileMaker(DirectoryBackend):
                 raise errors.Unsupported(
                     f"{source} is not in files, so it cannot be {'linked' if linked else 'shared with another volume'}"
                 )
-            if (volume.target.format or source.format) in images.BYTES and volume.target.encryption is None:
+            if (volume.target.format or source.format) in recipes.BYTES and volume.target.encryption is None:
                 return self._receive(volume, source, source.sender, preallocation)
         with source.open() as fd:
             copy = (volume, source, fd, linked, reflink, preallocation, chain, secret)
@@ -171,8 +171,8 @@ class FileMaker(DirectoryBackend):
 
         ``opened``: the new volume is not to be encrypted.
         """
-        if wanted.format in images.BYTES:
-            return format in images.BYTES
+        if wanted.format in recipes.BYTES:
+            return format in recipes.BYTES
         return (
             format == wanted.format
             and wanted.preallocation == "off"
@@ -184,7 +184,7 @@ class FileMaker(DirectoryBackend):
         )
 
     def _link(self, new: NewFile, volume: Volume, source: Source, wanted: recipes.Recipe) -> None:
-        if wanted.format not in images.OVERLAYS:
+        if wanted.format not in recipes.OVERLAYS:
             raise errors.InvalidArgument(
                 f"volume '{volume.name}': a linked clone has the format qcow2, not {wanted.format}", volume=volume.name
             )
@@ -206,17 +206,17 @@ class FileMaker(DirectoryBackend):
                 hint="clone it in its own pool, or convert it to another format",
             )
         grown = wanted.capacity > (size if image.capacity is None else image.capacity)
-        if grown and wanted.format not in images.BYTES:
+        if grown and wanted.format not in recipes.BYTES:
             images.check_resize(self.host, fd, wanted.format, wanted.capacity, shrink=False)
-        if wanted.format in images.BYTES:
+        if wanted.format in recipes.BYTES:
             os.ftruncate(new.fd, size)
             if _whole(volume, wanted):
                 copying.require_space(new.fd, wanted.capacity)
         self.host.files.fault("copying")
         if new.fd != fd:
             new.laid_out = copying.duplicate(self.host, fd, new.fd, size, reflink=reflink)
-        os.ftruncate(new.fd, max(size, wanted.capacity) if wanted.format in images.BYTES else size)
-        if wanted.format in images.BYTES:
+        os.ftruncate(new.fd, max(size, wanted.capacity) if wanted.format in recipes.BYTES else size)
+        if wanted.format in recipes.BYTES:
             if _whole(volume, wanted):
                 space.reserve(self.host, new.fd, 0, wanted.capacity)
         elif grown:
@@ -245,7 +245,7 @@ class FileMaker(DirectoryBackend):
                 self.host, nodes, (fd, *fds), source.format, secret, new.fd, volume.name, wanted,
                 max(source.allocation, 1),
             )  # fmt: skip
-        if wanted.format in images.BYTES:
+        if wanted.format in recipes.BYTES:
             if os.fstat(new.fd).st_size < wanted.capacity:
                 os.ftruncate(new.fd, wanted.capacity)
             if _whole(volume, wanted):

@@ -55,7 +55,7 @@ class FileBackend(FileMaker):
 
         ``force`` works on files with several names as well. ``chain`` is as for ``clone``: an overlay that grows needs it.
         """
-        if info.format not in images.RESIZABLE and info.format not in images.BYTES:
+        if info.format not in images.RESIZABLE and info.format not in recipes.BYTES:
             raise errors.Unsupported(
                 f"volume '{info.name}': images of format {info.format} cannot be resized", volume=info.name,
                 hint="clone it to qcow2 or raw with a larger capacity",
@@ -65,7 +65,7 @@ class FileBackend(FileMaker):
             return info
         with self.open_volume(info, write=True, force=force) as fd:
             self.host.step(f"resize {self.place}/{info.name} {info.format} to {capacity} bytes")
-            if info.format in images.BYTES:
+            if info.format in recipes.BYTES:
                 size, maker = os.fstat(fd).st_size, os.getpid()
                 try:
                     if allocate and capacity > size:
@@ -203,11 +203,11 @@ class FileBackend(FileMaker):
         with self.open_volume(info, write=True, force=force) as fd:
             self.host.step(f"wipe {self.place}/{info.name} with {algorithm}")
             size = os.fstat(fd).st_size
-            if info.format in images.BYTES:
+            if info.format in recipes.BYTES:
                 wiping.wipe(self.host, fd, size, algorithm)
                 return self.look(info.name, info)
             encrypted = (info.detail or {}).get("encryption")
-            format = info.format if info.format in images.PREALLOCATION and not encrypted else "raw"
+            format = info.format if info.format in recipes.PREALLOCATION and not encrypted else "raw"
             with (
                 self.open() as directory,
                 self.host.files.rewrite(
@@ -254,7 +254,7 @@ class FileBackend(FileMaker):
         if self.host.dry_run:
             self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")
             return info
-        if info.format in images.BYTES:
+        if info.format in recipes.BYTES:
             with self.open_volume(info, write=True, force=force) as fd:
                 end = space.check_range(info.name, transfer, os.fstat(fd).st_size)
                 self.host.step(f"upload to {self.place}/{info.name} from byte {transfer.offset}")

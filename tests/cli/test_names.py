@@ -89,7 +89,7 @@ _NO_NEED = {
 }
 """Of the standard library: with each of them a frequent verb takes up to two thirds of an empty Python longer."""
 _NOT_OF_OURS = {
-    *"poolkit.host.worker poolkit.state.schema poolkit.engine.cloning".split(),
+    *"poolkit.host.worker poolkit.state.schema poolkit.engine.cloning poolkit.formats poolkit.content.images".split(),
     *"poolkit.schemas poolkit.xmlmap.grammar poolkit.families.mountoptions poolkit.cli.progress".split(),
 }
 _DEFINITIONS = "poolkit.xmlmap poolkit.model poolkit.registry poolkit.backend poolkit.backends poolkit.families"
@@ -109,7 +109,7 @@ _WORK = (
         (["dumpxml", "p"], 57, f"pyexpat poolkit.host.undo {_DEFINITIONS}"),
         (["vol-list", "p"], 40, ""),
         (["vol-info", "v", "p"], 39, ""),
-        (["vol-create-as", "p", "w", "1MiB"], 88, f"ctypes threading pyexpat {_DEFINITIONS} {_WORK}"),
+        (["vol-create-as", "p", "w", "1MiB"], 84, f"threading pyexpat {_DEFINITIONS} {_WORK}"),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )

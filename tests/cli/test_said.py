@@ -13,7 +13,7 @@ import pytest
 from poolkit import errors
 from poolkit.cli.arguments import Argument
 from poolkit.cli.verbs import verbs
-from poolkit.content.images import PREALLOCATION
+from poolkit.content.recipes import PREALLOCATION
 from poolkit.units import parse_size
 
 from .conftest import Command

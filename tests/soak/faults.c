@@ -201,6 +201,21 @@ CALL(int, ftruncate, (int fd, off_t size), (fd, size), SIZE, fd, NULL)
 CALL(int, ftruncate64, (int fd, off_t size), (fd, size), SIZE, fd, NULL)
 CALL(int, fallocate, (int fd, int mode, off_t at, off_t size), (fd, mode, at, size), SIZE, fd, NULL)
 CALL(int, fallocate64, (int fd, int mode, off_t at, off_t size), (fd, mode, at, size), SIZE, fd, NULL)
+
+/* FS_IOC_RESVSP, which reserves space as fallocate does; all other requests pass. */
+int ioctl(int fd, unsigned long request, ...)
+{
+    REAL(int, ioctl, (int, unsigned long, ...))
+    va_list more;
+    va_start(more, request);
+    void *argument = va_arg(more, void *);
+    va_end(more);
+    if (request == 0x40305828) {
+        FAIL_WITH(SIZE, fd, NULL)
+    }
+    return real(fd, request, argument);
+}
+
 CALL(int, rename, (const char *a, const char *b), (a, b), NAME, AT_FDCWD, b)
 CALL(int, renameat, (int f, const char *a, int g, const char *b), (f, a, g, b), NAME, g, b)
 CALL(int, renameat2, (int f, const char *a, int g, const char *b, unsigned flags), (f, a, g, b, flags), NAME, g, b)

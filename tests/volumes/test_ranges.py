@@ -275,3 +275,39 @@ def test_a_range_is_given_out_where_the_stream_is(tmp_path: Path, fd: int, offse
             assert out.tell() == 777 + len(expected) or not sparse
         found = (tmp_path / "out").read_bytes()
         assert found == b"\xff" * 777 + expected + b"\xff" * (6 * MIB - 777 - len(expected))
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["by ioctl", "by fallocate"])
+def test_space_is_reserved_without_the_c_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
+    """Where the kernel takes Python's own call the other one is not made; both do the same, and neither writes zeros."""
+    if short:
+        monkeypatch.setattr(libc, "_libc", lambda: pytest.fail("the C library was loaded"))
+    else:
+        monkeypatch.setattr(libc, "_reserved", lambda *_: False)
+    with open(tmp_path / "file", "w+b") as file:
+        fd = file.fileno()
+        file.write(b"x" * 100)
+        file.flush()
+        libc.fallocate(fd, libc.FALLOC_FL_KEEP_SIZE, 0, 1 << 20)
+        assert os.fstat(fd).st_size == 100
+        assert os.fstat(fd).st_blocks * 512 >= 1 << 20
+        libc.fallocate(fd, 0, 1 << 20, 1 << 20)
+        assert os.fstat(fd).st_size == 2 << 20
+        assert os.fstat(fd).st_blocks * 512 >= 2 << 20
+        libc.fallocate(fd, 0, 0, 1 << 20)
+        assert os.fstat(fd).st_size == 2 << 20, "nothing is cut off"
+        assert os.pread(fd, 200, 0) == b"x" * 100 + bytes(100)
+
+
+def test_what_cannot_be_reserved_is_told(tmp_path: Path) -> None:
+    """With the kernel's own error, which the caller goes by."""
+    (tmp_path / "file").touch()
+    with open(tmp_path / "file", "rb") as file, pytest.raises(OSError, match="Bad file descriptor"):
+        libc.fallocate(file.fileno(), 0, 0, 4096)
+    read, write = os.pipe()
+    try:
+        with pytest.raises(OSError, match="Illegal seek"):
+            libc.fallocate(write, 0, 0, 4096)
+    finally:
+        os.close(read)
+        os.close(write)
