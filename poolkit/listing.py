@@ -6,18 +6,20 @@ a volume is unchanged, and eleven numbers say all there is to say of a raw image
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from poolkit.facts import VolumeInfo
 from poolkit.lean import TYPE_CHECKING, NamedTuple, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    import struct
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     Fetch = Callable[[str | None], Iterable[VolumeInfo]]
+else:  # the very ones, without the modules around them
+    import _struct as struct
+    from _collections_abc import Mapping, Sequence
 
 NUMBERS = struct.Struct("<11q")
 """The numbers of a volume as the inventory has them: fields 3 (capacity) to 13 (ctime) of ``VolumeInfo``."""

@@ -5,8 +5,6 @@ A block is found by its first name. All functions work within the transaction th
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING, NamedTuple
 from poolkit.listing import Alike
@@ -93,6 +91,8 @@ def near(rows: Rows, pool: int, name: str, count: int) -> Iterator[bytes]:
 
 def store(db: sqlite3.Connection, pool: int, fresh: Mapping[str, Entry], missing: Collection[str]) -> None:
     """Bring the blocks in step: ``fresh`` is new or changed, ``missing`` was there before; ``packing.Damaged``."""
+    from bisect import bisect_right  # who only reads needs none
+
     firsts = [first for (first,) in db.execute("SELECT first FROM blocks WHERE pool = ? ORDER BY first", (pool,))]
     mine: dict[
         int, tuple[dict[str, Entry], set[str]]

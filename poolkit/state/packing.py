@@ -8,7 +8,6 @@ and the number of the detail of those volumes that have a key or a path; the det
 
 from __future__ import annotations
 
-import struct
 import zlib
 from functools import lru_cache, partial
 from itertools import repeat
@@ -18,8 +17,11 @@ from poolkit.lean import TYPE_CHECKING, dumps, loads
 from poolkit.listing import NUMBERS, PLAIN, Alike, Like
 
 if TYPE_CHECKING:
+    import struct
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import Any
+else:
+    import _struct as struct  # the module without the one around it
 
 
 SIZE = 256

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolkit.cli.arguments import data, flag, option
-from poolkit.cli.verbs.verb import LENIENT, Verb
+from poolkit.cli.verbs import LENIENT, Verb
 
 _FOLDERS = data("path", "folders of documents, or documents", "file", "+")
 _PRUNE = flag("--prune", "remove what an earlier apply of the same paths made and no document describes any more")

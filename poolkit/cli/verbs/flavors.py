@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolkit.cli.arguments import data, option
-from poolkit.cli.verbs.verb import BYTES, FILE, LENIENT, OVERWRITE, VALIDATE, XPATH, Verb
+from poolkit.cli.verbs import BYTES, FILE, LENIENT, OVERWRITE, VALIDATE, XPATH, Verb
 
 _FLAVOR = data("flavor", "name of the flavor")
 

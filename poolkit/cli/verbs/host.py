@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolkit.cli.arguments import data, flag, option
-from poolkit.cli.verbs.verb import BYTES, Verb
+from poolkit.cli.verbs import BYTES, Verb
 
 _DEFINE = flag("--define", "print definitions of pools with these sources, ready to be defined")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolkit.cli.arguments import data, flag, option
-from poolkit.cli.verbs.verb import BYTES, FILE, LENIENT, NAME_ONLY, OVERWRITE, POOL, VALIDATE, WATCH, XPATH, Verb
+from poolkit.cli.verbs import BYTES, FILE, LENIENT, NAME_ONLY, OVERWRITE, POOL, VALIDATE, WATCH, XPATH, Verb
 
 _BUILD = flag("--build", "build the pool's storage first")
 _NO_OVERWRITE = flag(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolkit.cli.arguments import data, flag, option
-from poolkit.cli.verbs.verb import FILE, LENIENT, VALIDATE, WATCH, XPATH, Verb
+from poolkit.cli.verbs import FILE, LENIENT, VALIDATE, WATCH, XPATH, Verb
 
 _SECRET = data("secret", "uuid of the secret, or the name of its usage")
 

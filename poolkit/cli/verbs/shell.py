@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolkit.cli.arguments import data
-from poolkit.cli.verbs.verb import Verb
+from poolkit.cli.verbs import Verb
 
 VERBS: tuple[Verb, ...] = (
     Verb(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolkit.cli.arguments import data, flag, option
-from poolkit.cli.verbs.verb import BYTES, FILE, LENIENT, NAME_ONLY, POOL, VALIDATE, XPATH, Verb
+from poolkit.cli.verbs import BYTES, FILE, LENIENT, NAME_ONLY, POOL, VALIDATE, XPATH, Verb
 
 _VOLUME = data("vol", "the volume: its name with --pool, else its key or path", "volume")
 _IN_POOL = option("--pool", "the pool (name or uuid) the volume is in", "pool", late=True)
