@@ -217,7 +217,7 @@ def _catch_signals(session: Session) -> Any:
     """Let the first Ctrl-C, SIGTERM or SIGHUP stop the work at its next safe point, and the second at once."""
 
     def stop(number: int, frame: object) -> None:
-        if not session.opened or session.stopping:
+        if not session.at_work or session.stopping:
             raise KeyboardInterrupt
         session.stop()
 

@@ -125,6 +125,7 @@ def refresh(session: Session, values: Values) -> None:
     if values.follow and values.vol is not None:
         raise usage_error("--follow looks at all volumes, and --vol at one", session.verb)
     if values.follow:
+        session.heeds = True
         try:
             for outcome in pool.follow():
                 session.done(outcome, pool.name)

@@ -54,6 +54,8 @@ class Session:
         self.quiet: bool = options.quiet
         self.code = 0
         self.stopping = False
+        self.heeds = False
+        """Whether the verb itself looks at ``stopping``, and comes to its end then."""
         self.out: IO[str] = sys.stdout
         self.err: IO[str] = sys.stderr
         self.paint = output.Paint(self.out, not options.no_color)
@@ -85,9 +87,9 @@ class Session:
         return self._engine
 
     @property
-    def opened(self) -> bool:
-        """Whether there is an engine that could have work under way."""
-        return self._engine is not None and self._engine.host.at_work
+    def at_work(self) -> bool:
+        """Whether somebody looks at whether to stop. All else can be left where it is: there is nothing to be taken back."""
+        return self.heeds or (self._engine is not None and self._engine.host.at_work)
 
     def stop(self) -> None:
         """Ask the work under way to stop; it is undone."""

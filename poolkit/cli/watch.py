@@ -102,6 +102,7 @@ def _watch(
     until = None if values.timeout is None else time.monotonic() + values.timeout
     count = 0
     old = look()
+    session.heeds = True
     while not session.stopping and (values.loop or not count):
         new = look()
         for kind, name, detail in changes(old, new):

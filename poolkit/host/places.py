@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from poolkit.host.mounts import Mount, MountTable
 
 
+_ALONE = '{"alone": '
+"""What a note begins with that says it ``alone``; what other types note are other texts."""
 _GETVERSION = 0x80087601
 """FS_IOC_GETVERSION of linux/fs.h, _IOR('v', 1, long) of 64 bits: the generation, which tells users of one inode number apart."""
 
@@ -31,7 +33,7 @@ def note(path: str, mounts: Sequence[Mount], *, alone: bool = False) -> str:
     volumes are its entries, with the stamps of :func:`stamp_of` (:func:`unchanged`).
     """
     facts = _facts(path, mounts)
-    return dumps({**facts, "alone": path} if alone else facts)
+    return dumps({"alone": path, **facts} if alone else facts)
 
 
 def gone(noted: str, mounts: Callable[[], Sequence[Mount]]) -> str | None:
@@ -39,9 +41,9 @@ def gone(noted: str, mounts: Callable[[], Sequence[Mount]]) -> str | None:
 
     So a look at such a pool reads no definition. ``OSError``.
     """
-    path = loads(noted).get("alone") if noted[:1] == "{" else None  # other types note other texts
-    if path is None:
+    if not noted.startswith(_ALONE):
         return None
+    path = loads(noted)["alone"]
     try:
         return replaced(noted, path, mounts())
     except OSError:

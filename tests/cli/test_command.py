@@ -212,6 +212,15 @@ def test_ctrl_c_outside_of_work_ends_at_once(poolkit: Command, monkeypatch: pyte
 
     monkeypatch.setattr("poolkit.cli.document_verbs.validate", waiting)
     assert poolkit("validate", "x", status=130).err == "error: stopped on request\n"
+    monkeypatch.setattr("poolkit.state.pools.Pools.stamps", waiting)
+    assert poolkit("list", status=130).err == "error: stopped on request\n"  # a look leaves nothing to be taken back
+
+
+def test_ctrl_c_ends_what_waits_for_events(poolkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolkit.cli.watch.time.sleep", lambda seconds: os.kill(os.getpid(), signal.SIGINT))
+    poolkit("define", poolkit.document())
+    answer = poolkit("event", "--event", "lifecycle", "--loop", status=1)
+    assert "stopping" in answer.err and "events received: 0" in answer.err
 
 
 def test_a_reader_that_goes_away_is_no_error(poolkit: Command) -> None:
