@@ -82,7 +82,10 @@ class Volume:
         return str((self.info.detail or {}).get("warning", ""))
 
     def look(self) -> Volume:
-        """The same volume as it is now; ``VolumeNotFound`` if it is gone. Stores what it finds."""
+        """The same volume as it is now; ``VolumeNotFound`` if it is gone, ``Busy`` while it is changed. Stores what it finds.
+
+        A plain file that has the stamp with which it was listed is as it was, and no lock is taken for it.
+        """
         now = self._core.inventory.record(self.pool.name)
         if now is not None and (same := self._core.as_listed(now, self.info)) is not None:
             return Volume(self.pool, same, self.directory)
