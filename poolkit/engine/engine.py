@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from poolkit.engine.autostart import Started
     from poolkit.engine.events import Event
     from poolkit.engine.flavors import Flavors
-    from poolkit.engine.operation import Outcome
     from poolkit.engine.plan.export import Exported
     from poolkit.engine.plan.plan import Plan
     from poolkit.engine.plan.sources import Document
@@ -237,7 +236,7 @@ class Engine:
             raise self.core.no_pool(key)
         return self._pool(record.name, record.uuid)
 
-    def _pool(self, name: str, uuid: str, outcome: Outcome | None = None) -> Pool:
+    def _pool(self, name: str, uuid: str, outcome: operation.Outcome | None = None) -> Pool:
         from poolkit.engine.pool import Pool  # which a listing of pools does without
 
         return Pool(self.core, name, uuid, outcome)
@@ -385,13 +384,13 @@ class Engine:
 
     def start_autostart(
         self, *, deadline: float | None = None, at_once: int | None = None
-    ) -> list[tuple[str, Outcome | errors.PoolkitError]]:
+    ) -> list[tuple[str, operation.Outcome | errors.PoolkitError]]:
         """Start every pool marked for autostart; one that fails does not stop the others. For boot time; repeatable.
 
         As :meth:`starting_autostart`, by name, with the outcome or the error of each.
         """
         found = self.starting_autostart(deadline=deadline, at_once=at_once)
-        results: dict[str, Outcome | errors.PoolkitError] = {}
+        results: dict[str, operation.Outcome | errors.PoolkitError] = {}
         for one in found:
             ended = one.error if one.outcome is None else one.outcome
             assert ended is not None  # noqa: S101 - it is one of the two
@@ -418,7 +417,7 @@ class Engine:
         known = [record.name for record in self.core.inventory.records() if self.core.exists(record)]
         plan = autostart.plan(self.core, [name for name in known if name in marked])
 
-        def start(name: str, abort: threading.Event) -> Outcome:
+        def start(name: str, abort: threading.Event) -> operation.Outcome:
             return self.pool(name).start(abort=abort)
 
         return autostart.run(plan, start, deadline=deadline, at_once=at_once, abort=self.host.abort)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from poolkit.engine import options as given
     from poolkit.engine.core import Core
     from poolkit.engine.importing import Origin
-    from poolkit.engine.operation import Operation, Outcome
+    from poolkit.engine.operation import Operation
     from poolkit.engine.options import CloneOptions, CreateOptions, ImportOptions
     from poolkit.engine.volume import Volume
     from poolkit.state.inventory import Record
@@ -43,7 +43,12 @@ class Pool:
     """A pool by name; every call looks at its present state. ``outcome`` is that of the verb that returned it."""
 
     def __init__(
-        self, core: Core, name: str, uuid: str, outcome: Outcome | None = None, placed: Placement | None = None
+        self,
+        core: Core,
+        name: str,
+        uuid: str,
+        outcome: operation.Outcome | None = None,
+        placed: Placement | None = None,
     ) -> None:
         self._placed = placed  # the flavor that makes a volume through this object, and what it has reserved
         self._core = core
@@ -99,7 +104,7 @@ class Pool:
 
     # -- transitions ----------------------------------------------------------------------------------------------
 
-    def undefine(self, *, force: bool = False, wait: float | None = None) -> Outcome:
+    def undefine(self, *, force: bool = False, wait: float | None = None) -> operation.Outcome:
         """Forget the stored definition; storage and data stay. ``InvalidState`` while active, ``PoolNotFound``.
 
         ``HasDependents`` while a flavor has the pool as a backend, unless ``force``.
@@ -116,7 +121,7 @@ class Pool:
             self._core.locks.forget(self.name)
         return self._done(op, "undefined", f"pool '{self.name}' is undefined")
 
-    def build(self, *, overwrite: bool = False, wait: float | None = None) -> Outcome:
+    def build(self, *, overwrite: bool = False, wait: float | None = None) -> operation.Outcome:
         """Make the storage that the definition describes; ``overwrite`` allows to destroy what the source holds.
 
         Repeatable. ``InvalidState`` while active; ``Unsafe`` when the source holds something else, ``HasDependents`` when volumes
@@ -141,7 +146,7 @@ class Pool:
         overwrite: bool = False,
         wait: float | None = None,
         abort: threading.Event | None = None,
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """Bring the pool up and list its volumes; ``build`` makes its storage first. Repeatable.
 
         An active pool whose storage can never work again, as when the client of a Gluster mount has died or
@@ -175,7 +180,7 @@ class Pool:
 
     def refresh(
         self, volume: str | None = None, *, wait: float | None = None, abort: threading.Event | None = None
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """List the volumes anew; only what changed is looked into. Holds no lock that listing or look-ups wait for.
 
         If it fails the pool stays active and the last listing stays; the error is also in ``info.reason``.
@@ -188,7 +193,7 @@ class Pool:
             return refreshing.one(self._core, self.name, self.uuid, volume, wait, abort)
         return refreshing.whole(self._core, self.name, self.uuid, wait, abort)
 
-    def follow(self, *, wait: float | None = None, abort: threading.Event | None = None) -> Iterator[Outcome]:
+    def follow(self, *, wait: float | None = None, abort: threading.Event | None = None) -> Iterator[operation.Outcome]:
         """Refresh now and whenever the storage tells of a changed volume, without a lock between; the outcomes.
 
         ``Unsupported`` for pool types that do not tell. Ends with ``Aborted`` when ``abort`` is set, and with the first error.
@@ -197,7 +202,7 @@ class Pool:
 
         return refreshing.follow(self._core, self.name, self.uuid, wait, abort)
 
-    def destroy(self, *, force: bool = False, wait: float | None = None) -> Outcome:
+    def destroy(self, *, force: bool = False, wait: float | None = None) -> operation.Outcome:
         """Take the pool down; no data changes, despite libvirt's name for it. A transient pool is gone. Repeatable.
 
         ``HasDependents`` if other active pools, or volumes of them, stand on what would be taken away, unless ``force``.
@@ -219,7 +224,7 @@ class Pool:
             core.locks.forget(self.name)
         return self._done(op, "stopped", f"pool '{self.name}' is inactive")
 
-    def delete(self, *, force: bool = False, wait: float | None = None) -> Outcome:
+    def delete(self, *, force: bool = False, wait: float | None = None) -> operation.Outcome:
         """Delete what ``build`` made, as far as the type does; the definition stays. Refuses what is active or not empty.
 
         ``HasDependents`` if active pools, or volumes of them, stand on it, or a flavor has it as a backend, unless ``force``.
@@ -250,7 +255,7 @@ class Pool:
             record = self._core.require_active(self.name, "lock-status", op.host)
             return dict(self._core.definitions.backend(self._core.definitions.running(record), op.host).lock_status())
 
-    def take_control(self, *, wait: float | None = None) -> Outcome:
+    def take_control(self, *, wait: float | None = None) -> operation.Outcome:
         """Make this host the one that changes a shared storage, whichever was before. Repeatable.
 
         Nothing asks the other host: the caller knows that it does not work on the storage any more. ``Unsupported`` where
@@ -263,7 +268,7 @@ class Pool:
         words = "has control of" if changed else "has control already of"
         return op.outcome(changed, f"node '{op.host.node.name}' {words} the storage of pool '{self.name}'")
 
-    def autostart(self, on: bool = True, *, wait: float | None = None) -> Outcome:
+    def autostart(self, on: bool = True, *, wait: float | None = None) -> operation.Outcome:
         """Mark the pool to be started at boot (``Engine.start_autostart``), or clear the mark. Repeatable.
 
         The outcome's message says what will start it: poolkit has no daemon, so a service of the machine must.
@@ -393,7 +398,7 @@ class Pool:
         )
         return self._volume(info, directory, outcome)
 
-    def _volume(self, info: VolumeInfo, directory: str | None, outcome: Outcome | None = None) -> Volume:
+    def _volume(self, info: VolumeInfo, directory: str | None, outcome: operation.Outcome | None = None) -> Volume:
         from poolkit.engine.volume import Volume
 
         return Volume(self, info, directory, outcome)
@@ -406,7 +411,7 @@ class Pool:
 
         return xmlmap.given(source, model.Volume, filename=filename, strict=strict)
 
-    def _done(self, op: Operation, event: str | None, message: str, changed: bool = True) -> Outcome:
+    def _done(self, op: Operation, event: str | None, message: str, changed: bool = True) -> operation.Outcome:
         if event is not None:
             self._core.emit(op, event, self.name, self.uuid)
         return op.outcome(changed, message)

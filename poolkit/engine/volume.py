@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poolkit.engine import options as given
     from poolkit.engine.chain import Link
     from poolkit.engine.core import Core
-    from poolkit.engine.operation import Operation, Outcome, Progress
+    from poolkit.engine.operation import Operation, Progress
     from poolkit.engine.options import CloneOptions
     from poolkit.engine.pool import Pool
     from poolkit.host import undo
@@ -43,7 +43,9 @@ class Volume:
 
     __slots__ = ("directory", "info", "outcome", "pool")
 
-    def __init__(self, pool: Pool, info: VolumeInfo, directory: str | None, outcome: Outcome | None = None) -> None:
+    def __init__(
+        self, pool: Pool, info: VolumeInfo, directory: str | None, outcome: operation.Outcome | None = None
+    ) -> None:
         self.pool = pool
         self.info = info
         self.directory = directory
@@ -152,7 +154,9 @@ class Volume:
 
         return blockdev(self, chain=chain, target=target, cache=cache)
 
-    def delete(self, *, force: bool = False, delete_snapshots: bool = False, wait: float | None = None) -> Outcome:
+    def delete(
+        self, *, force: bool = False, delete_snapshots: bool = False, wait: float | None = None
+    ) -> operation.Outcome:
         """Delete the volume and its data. One that is gone already is dropped from the listing, unchanged.
 
         ``HasDependents`` if other volumes or active pools stand on it, ``Busy`` for a file that a machine has open: ``force``
@@ -202,7 +206,7 @@ class Volume:
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """Set the capacity in bytes, or change it by so many with ``delta``.
 
         ``allocate`` backs the growth with space, and without growth the holes of a raw volume.
@@ -262,7 +266,7 @@ class Volume:
         group: int | None = None,
         force: bool = False,
         wait: float | None = None,
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """Set the permission bits and the owner and group, by number, of a volume that is a file; None leaves one as it is.
 
         ``Unsupported`` where volumes are no files. ``force`` works on a file with several names as well. Warns of what the
@@ -293,7 +297,7 @@ class Volume:
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """Make the data unreadable; the volume keeps its name and capacity, and an image becomes an empty one.
 
         ``algorithm`` is zero, nnsa, dod, bsi, gutmann, schneier, pfitzner7, pfitzner33, random or trim; the outcome's message
@@ -328,7 +332,7 @@ class Volume:
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """Write the bytes of a binary stream into the volume's storage, from ``offset`` on, ``length`` bytes (0: all).
 
         The recorded format stays. A raw volume is written in place, and never beyond its capacity. An image is replaced as
@@ -352,7 +356,7 @@ class Volume:
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """Replace all content by that of ``source``, a volume of any pool; images as what they hold.
 
         For pools whose volumes are made elsewhere, such as logical units; ``Unsupported`` for others, which have clones.
@@ -398,7 +402,7 @@ class Volume:
         vm: str | None = None,
         wait: float | None = None,
         abort: threading.Event | None = None,
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """Make the volume usable on this host alone, or with ``shared`` on this one as on others; its ``path`` is there then.
 
         Repeatable: what is attached already is unchanged, but for a size that was changed elsewhere, which is seen then.
@@ -418,7 +422,7 @@ class Volume:
         force: bool = False,
         wait: float | None = None,
         abort: threading.Event | None = None,
-    ) -> Outcome:
+    ) -> operation.Outcome:
         """End what :meth:`attach` began. Repeatable. ``Busy``, with the user, while the volume is in use on this host.
 
         ``vm`` ends it for one virtual machine; without, for all that :meth:`attach` plugged it into.
@@ -434,7 +438,7 @@ class Volume:
 
         return walk(self._core, self.pool.name, self.path, self.info)
 
-    def adopt(self, format: str | None = None, *, wait: float | None = None) -> Outcome:
+    def adopt(self, format: str | None = None, *, wait: float | None = None) -> operation.Outcome:
         """Record the format of the volume; from now on it is never guessed again. Repeatable.
 
         Without ``format`` the header decides, now; ``Unsafe`` if it passes for several formats. A volume that poolkit made

@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 
 import pytest
 
 import poolkit
+from poolkit.engine import operation
+from poolkit.engine.pool import Pool
+from poolkit.engine.volume import Volume
 
 
 def test_every_public_name_is_there() -> None:
@@ -20,6 +24,12 @@ def test_every_public_name_is_there() -> None:
     assert poolkit.Engine.__module__ == "poolkit.engine.engine"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         poolkit.nothing  # noqa: B018
+
+
+def test_a_verb_says_what_it_returns() -> None:
+    """Also at run time, though the module with the answer's class is loaded with the first that does any work."""
+    for verb in (Pool.undefine, Pool.build, Pool.delete, Volume.permit):
+        assert typing.get_type_hints(verb)["return"] is operation.Outcome
 
 
 _NEVER = (
