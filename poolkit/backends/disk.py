@@ -95,7 +95,7 @@ class DiskBackend(PartitionVolumes):
             return State(False, why=f"there is no disk '{self.path}'")
         why = ""
         with contextlib.suppress(PermissionError):  # who may not read it cannot be told more than that it is there
-            why = self._wrong(partitiontable.label(disknodes.head(self.host, self.path)))
+            why = self._wrong(partitiontable.label(self._head()))
         return State(not why, whole=False, why=why)
 
     def start(self) -> None:
@@ -257,7 +257,7 @@ class DiskBackend(PartitionVolumes):
     def storage(self) -> str | None:
         """The identity of the partition table."""
         try:
-            return partitiontable.identity(disknodes.head(self.host, self.path)) or None
+            return partitiontable.identity(self._head()) or None
         except OSError:
             return None
 

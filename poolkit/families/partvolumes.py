@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -49,12 +49,20 @@ class PartitionVolumes(BlockBackend):
         return disk
 
     def _label(self) -> str:
-        label: str = self.host.shared(("label", self.path), self._read_label)
+        label: str = self.host.shared(("label", self.path), lambda: self._read_label(self._head))
         return label
 
-    def _read_label(self) -> str:
+    def _head(self) -> bytes:
+        """The beginning of the disk, read once until a change: who opens a disk that nobody has open waits for it."""
+        head: bytes = self.host.shared(("head", self.path), self._read_head)
+        return head
+
+    def _read_head(self) -> bytes:
+        return disknodes.head(self.host, self.path)
+
+    def _read_label(self, head: Callable[[], bytes]) -> str:
         try:
-            return partitiontable.label(disknodes.head(self.host, self.path))
+            return partitiontable.label(head())
         except OSError as error:
             raise errors.from_os_error(error, f"read the disk '{self.path}'", pool=self.pool.name) from error
 
@@ -97,7 +105,7 @@ class PartitionVolumes(BlockBackend):
                 f"'{self.path}' is another disk than a moment ago",
                 "try again when its links are settled",
             )
-        self._check_label(label := self._read_label())
+        self._check_label(label := self._read_label(self._read_head))
         if label == "lvm2":
             raise self._lvm()
         return now, partitiontable.fetch(self.host, now.node, label, now.size, now.sector)

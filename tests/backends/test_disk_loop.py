@@ -15,6 +15,7 @@ import pytest
 from poolkit import errors
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
+from poolkit.families import disknodes
 from poolkit.host import Host
 from poolkit.testing import BackendContract
 from tests.durability import recording
@@ -373,6 +374,24 @@ def test_a_partition_that_was_left_half_written_is_marked(engine: Engine, disk: 
         pool.volume(name).upload(Broken(b"x" * MIB))
     pool.volume(name).delete()
     assert pool.volume(add(pool, 1)).info.problem == "", "another partition, at the same place"
+
+
+def test_a_refresh_reads_the_beginning_of_the_disk_once(
+    engine: Engine, disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each refresh anew: another table may be there by then."""
+    pool = started(engine, disk)
+    read: list[str] = []
+    real = disknodes.head
+
+    def head(host: Host, path: str) -> bytes:
+        read.append(path)
+        return real(host, path)
+
+    monkeypatch.setattr(disknodes, "head", head)
+    for count in (1, 2):
+        pool.refresh()
+        assert read == [disk] * count
 
 
 @pytest.mark.tools("mkfs.ext4")
