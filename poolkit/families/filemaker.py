@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from poolkit.backend import Source
     from poolkit.content import copying, images, inuse, recipes, space
     from poolkit.formats import ImageInfo
+    from poolkit.host.appearing import NewFile
     from poolkit.host.directory import Directory
-    from poolkit.host.files import NewFile
     from poolkit.model import Volume
 else:
     # A listing needs none of them.

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from poolkit.host.files import Files, NewFile, Port
+    from poolkit.host.appearing import NewFile, NewFiles, Port
 
 
 class Gathered:
-    """The files of :meth:`poolkit.host.files.Files.gathering`. ``changed`` are the names of those that turned out other than
-    they were described, or could not be described: only a look at them tells what they are.
+    """The files of :meth:`poolkit.host.appearing.NewFiles.gathering`.
+
+    ``changed`` are the names of those that turned out other than they were described, or could not be described: only a look
+    at them tells what they are.
     """
 
-    def __init__(self, files: Files, host: Port, path: str) -> None:
+    def __init__(self, files: NewFiles, host: Port, path: str) -> None:
         self._files = files
         self._host = host
         self._directory = Directory(path)

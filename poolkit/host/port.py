@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, BinaryIO, TypeVar
 
+    from poolkit.host.appearing import NewFile
     from poolkit.host.devices import Devices
     from poolkit.host.directory import Directory
-    from poolkit.host.files import Files, NewFile
+    from poolkit.host.files import Files
     from poolkit.host.journal import Journal
     from poolkit.host.mounts import Mount, MountTable
     from poolkit.host.node import Node

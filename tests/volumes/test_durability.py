@@ -112,7 +112,7 @@ def test_a_clone_that_shares_blocks_is_on_the_disk(
     """It is brought there while it is put on record, if nothing has a name yet."""
     share_blocks(monkeypatch)
     begun: list[int] = []
-    monkeypatch.setattr("poolkit.host.files.begin_sync", lambda fd: begun.append(fd) or descriptors.begin_sync(fd))
+    monkeypatch.setattr("poolkit.host.appearing.begin_sync", lambda fd: begun.append(fd) or descriptors.begin_sync(fd))
     with Engine(tmp_path / "root") as engine:
         for name in ("define", "build", "start", "vol-create", "vol-clone"):
             VERBS[name](engine, tmp_path)
