@@ -139,10 +139,10 @@ class Pair:
 def locks(*nodes: Node) -> None:
     """Have sanlock and lvmlockd run, with a number for each host.
 
-    A host that is not heard of for eight times sanlock's time-out loses its locks, so that this has to be longer where other work
-    holds up both machines.
+    A read or write of a lease fails after sanlock's time-out, and a host that is not heard of for eight times as long loses its
+    locks, so that this has to be longer where other work holds up both machines, now or before the test has ended.
     """
-    seconds = min(10, max(1, round(os.getloadavg()[0] / (os.cpu_count() or 1))))
+    seconds = min(10, 1 + max(1, round(os.getloadavg()[0] / (os.cpu_count() or 1))))
     script = f"bash {ROOT}/tests/lab/locks.sh"
     jobs = [node.guest.submit(f"{script} {number} {seconds}") for number, node in enumerate(nodes, 1)]
     for node, job in zip(nodes, jobs, strict=True):
