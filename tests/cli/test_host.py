@@ -247,7 +247,7 @@ def test_doctor_lets_nobody_throw_the_formats_on_record_away(poolkit: Command) -
     poolkit("list")
     path = poolkit.root / "state" / "inventory.sqlite"
     db = sqlite3.connect(path)
-    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'backing_said'").fetchone()
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'grounds_said'").fetchone()
     (size,) = db.execute("PRAGMA page_size").fetchone()
     db.close()
     with path.open("r+b") as file:
