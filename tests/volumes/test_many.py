@@ -60,9 +60,10 @@ def test_they_are_as_if_made_one_by_one(
 
 def test_sizes_and_record_are_those_after_the_last(pool: Any) -> None:
     before = pool.info
-    pool.create_volumes([xml(f"v{number}", 4 * MIB) for number in range(5)])
+    pool.create_volumes([xml(f"v{number}", 64 * MIB) for number in range(5)])
     now = pool.info
-    assert now.allocation - before.allocation >= 20 * MIB
+    # All of 320 MiB but for what others, who work on the same file system, may give back meanwhile.
+    assert now.allocation - before.allocation >= 200 * MIB
     assert len(pool.volumes()) == 5
 
 
