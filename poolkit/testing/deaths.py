@@ -38,9 +38,18 @@ class DeathContract(ContractMeans):
             engine.pool(pool.name).start(build=build, overwrite=build and self.overwrite)
 
         for step in _steps(request):
-            if not interrupted(root_of(engine), step, how, start):
+            came = interrupted(root_of(engine), step, how, start)
+            if not came:
                 break
             with Engine(root_of(engine)) as again:
+                if came == "survived":
+                    assert again.pool(pool.name).info.active, (
+                        f"start ended well although step {step} failed, and is not up"
+                    )
+                    again.pool(pool.name).destroy()
+                    if "erase" in self.verbs(pool):
+                        again.pool(pool.name).delete()
+                    continue
                 if again.pool(pool.name).info.active:
                     break  # all was done, and only the record of the work remained to be cleared
                 assert self.traces() == before, f"{how} at step {step}: something is left"
@@ -60,7 +69,8 @@ class DeathContract(ContractMeans):
         before = {one.name for one in self.listed(engine, pool)}
         step, done = 0, False
         for step in _steps(request):
-            done = not interrupted(root_of(engine), step, how, lambda engine: self.made(engine.pool(pool.name)))
+            came = interrupted(root_of(engine), step, how, lambda engine: self.made(engine.pool(pool.name)))
+            done = not came
             with Engine(root_of(engine)) as again:
                 found = {one.name: one for one in self.listed(again, again.pool(pool.name))}
                 assert before <= found.keys(), f"{how} at step {step}: a volume is lost"
@@ -69,8 +79,8 @@ class DeathContract(ContractMeans):
                     f"{how} at step {step}: {new} are left"
                 )
                 assert all(one.capacity >= self.capacity for one in new), f"{how} at step {step}: half a volume is left"
-                assert new or not done, "nothing was made"
-                assert done or how == "killed" or not new, f"{how} at step {step}: a create that failed left its volume"
+                assert new or came in ("killed", "failed"), "nothing was made"
+                assert came != "failed" or not new, f"{how} at step {step}: a create that failed left its volume"
                 assert not (left := again.not_undone()), f"{how} at step {step}: not all could be undone: {left}"
                 if new and "delete" not in self.verbs(pool):
                     break
@@ -92,19 +102,16 @@ class DeathContract(ContractMeans):
         name = self.volume(pool).name
         before, step, done = self.traces(), 0, False
         for step in _steps(request):
-            done = not interrupted(
-                root_of(engine), step, how, lambda engine: engine.pool(pool.name).volume(name).attach()
-            )
+            came = interrupted(root_of(engine), step, how, lambda engine: engine.pool(pool.name).volume(name).attach())
+            done = not came
             with Engine(root_of(engine)) as again:
                 volume = again.pool(pool.name).volume(name).look()
                 there, said = os.path.exists(volume.path), "attached" in (volume.info.detail or {})
                 assert there == said, (
                     f"{how} at step {step}: the device is {'' if there else 'not '}there, and said otherwise"
                 )
-                assert there or not done, "nothing was attached"
-                assert done or how == "killed" or not there, (
-                    f"{how} at step {step}: an attach that failed left the device"
-                )
+                assert there or came in ("killed", "failed"), "nothing was attached"
+                assert came != "failed" or not there, f"{how} at step {step}: an attach that failed left the device"
                 assert not (left := again.not_undone()), f"{how} at step {step}: not all could be undone: {left}"
                 volume.detach()
                 assert self.traces() == before, f"{how} at step {step}: something is left"
