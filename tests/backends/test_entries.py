@@ -104,7 +104,7 @@ def _failing(monkeypatch: pytest.MonkeyPatch, names: set[str], code: int) -> Non
 
     def broken(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(path: Any, *arguments: Any, **more: Any) -> Any:
-            if path in names and more.get("dir_fd") is not None:
+            if isinstance(path, str) and os.path.basename(path) in names:
                 raise OSError(code, os.strerror(code))
             return real(path, *arguments, **more)
 

@@ -193,6 +193,7 @@ def test_an_interrupt_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     """The descriptor is closed next, and its number is another file's then."""
     going = threading.Event()
     monkeypatch.setattr(os, "fsync", lambda fd: going.wait(30))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     wait = descriptors.begin_sync(0)
 
     def interrupt() -> None:
@@ -201,9 +202,12 @@ def test_an_interrupt_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
         time.sleep(0.5)  # it is interrupted by then
         going.set()
 
-    with pytest.raises(KeyboardInterrupt):
-        threading.Thread(target=interrupt).start()
-        wait()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threading.Thread(target=interrupt).start()
+            wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert going.is_set()
     wait()
 
