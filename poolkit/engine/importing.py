@@ -136,7 +136,7 @@ def _arrived(
 
 def _source(op: Operation, fd: int, what: str, path: str, format: str | None, *, ours: bool = False) -> Source:
     from poolkit.content import arriving, copying
-    from poolkit.families.directory import detail_of
+    from poolkit.families.entries import detail_of
 
     image = arriving.judge(op.host, fd, what, format)
     size, facts = copying.size_of(fd), os.fstat(fd)

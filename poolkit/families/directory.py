@@ -18,13 +18,13 @@ from types import MappingProxyType
 
 from poolkit import errors
 from poolkit.backend import Backend, Erased, Usage, VolumeInfo, quoted
-from poolkit.host.directory import TEMPORARY, parent_of
+from poolkit.families.entries import BYTES, detail_of, failed, listable, under, unread, volume
+from poolkit.host.directory import parent_of
 from poolkit.host.mounts import may_wait
 from poolkit.host.undo import identity
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
 from poolkit.model import Permissions
-from poolkit.names import name_fault
 from poolkit.xmlmap import replace
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ _MANY = 5_000
 """New files from which on a second processor pays: to copy a process takes some milliseconds, a file ten microseconds."""
 _MANY_KNOWN = 8_000
 """Known files from which on it pays: to compare one takes three microseconds."""
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # the fault of this process or machine, not of an entry
-_BYTES = ("raw", "iso")
 _REPLACED = (
     "the file was replaced by one with the same inode number, or the clock was set back: its format on record, {}, may be "
     "that of the old one; adopt it with the right one"
@@ -235,10 +233,10 @@ class DirectoryBackend(Backend):
             stamp = stamps.get(name)
             try:
                 if name in special and name in covered:
-                    found.add(_under(name, covered[name], known.get(name)))
+                    found.add(under(name, covered[name], known.get(name)))
                     continue
                 if stamp is None:
-                    if not _listable(name):
+                    if not listable(name):
                         continue  # not even looked at: the mount table cannot name it either
                     if not hollow and name not in special and entry.is_file(follow_symlinks=False):
                         try:
@@ -266,16 +264,16 @@ class DirectoryBackend(Backend):
             except FileNotFoundError:
                 continue  # deleted while we looked
             except OSError as error:
-                _add(found, _failed(name, known.get(name), error))
+                _add(found, failed(name, known.get(name), error))
 
     def _linked(self, directory: Directory, name: str, old: VolumeInfo | None, now: int) -> VolumeInfo | None:
         """The volume that a symbolic link is where the definition lets links be followed, else None."""
-        if not getattr(self.pool, "follow", False) or not _listable(name):
+        if not getattr(self.pool, "follow", False) or not listable(name):
             return None
         from poolkit.families import links
 
         def make(name: str, facts: os.stat_result, format: str, size: int, detail: dict[str, Any] | None) -> VolumeInfo:
-            return _file(name, facts, now, format, size, detail)
+            return volume(name, facts, now, format, size, detail)
 
         return links.volume(directory, name, old, self._read, make)
 
@@ -289,7 +287,7 @@ class DirectoryBackend(Backend):
         """One entry as it is now; its recorded format stays."""
         with self.open() as directory:
             if (mount := self._covered().get(name)) is not None:
-                return _under(name, mount, known)
+                return under(name, mount, known)
             try:
                 facts = directory.lstat(name)
                 if stat.S_ISLNK(facts.st_mode):
@@ -299,14 +297,14 @@ class DirectoryBackend(Backend):
             except (FileNotFoundError, ValueError):
                 raise self.missing(name) from None
             except OSError as error:
-                info = _failed(name, known, error)
+                info = failed(name, known, error)
         if info is None:
             raise self.missing(name)
         return info
 
     def look_at(self, fd: int, name: str, format: str) -> VolumeInfo | None:
         """An open file of a known format that is about to be the entry ``name``; None where only a look at that can tell."""
-        if not _listable(name):
+        if not listable(name):
             return None
         facts = os.fstat(fd)
         size = facts.st_size
@@ -316,7 +314,7 @@ class DirectoryBackend(Backend):
             said = ("raw", size, None) if hollow else self._read(fd, size, format, None)
         except OSError:
             return None
-        return _file(name, facts, 0, *said)._replace(stamp=0)  # its times change when it gets the name
+        return volume(name, facts, 0, *said)._replace(stamp=0)  # its times change when it gets the name
 
     def identity(self, info: VolumeInfo) -> int:
         """The inode number: a file that took another's name is another volume, and its format is not on record."""
@@ -351,7 +349,7 @@ class DirectoryBackend(Backend):
     def require_uncovered(self, name: str) -> None:
         """Raise ``Unsafe`` if something is mounted on the entry."""
         if (mount := self._covered().get(name)) is not None:
-            why = (_under(name, mount, None).detail or {})["covered"]
+            why = (under(name, mount, None).detail or {})["covered"]
             raise errors.Unsafe(
                 f"pool '{self.pool.name}': volume '{name}': {why}", pool=self.pool.name, volume=name,
                 hint=f"unmount it first: umount {self.place}/{name}",
@@ -364,19 +362,19 @@ class DirectoryBackend(Backend):
         try:
             if isinstance(image, OSError):
                 raise image
-            found.add(_file(name, facts, now, *self._said(fd, facts.st_size, image, None, None)))
+            found.add(volume(name, facts, now, *self._said(fd, facts.st_size, image, None, None)))
         except OSError as error:
-            found.add(_unread(name, facts, None, {"error": f"cannot be read: {error.strerror}"}))
+            found.add(unread(name, facts, None, {"error": f"cannot be read: {error.strerror}"}))
 
     def _entry(
         self, directory: Directory, name: str, facts: os.stat_result, old: VolumeInfo | None, pinned: Recorded | None,
         now: int,
     ) -> VolumeInfo | None:  # fmt: skip
         """An entry whose facts are known; ``old`` is what was known of it, ``pinned`` the format on record."""
-        if not _listable(name):
+        if not listable(name):
             return None
         if stat.S_ISDIR(facts.st_mode):
-            return _file(name, facts, now, "dir", 0, None)._replace(type="dir")
+            return volume(name, facts, now, "dir", 0, None)._replace(type="dir")
         if not stat.S_ISREG(facts.st_mode):
             return None
         recorded = None
@@ -388,20 +386,20 @@ class DirectoryBackend(Backend):
             recorded = old.format if old.recorded else None
         size = facts.st_size
         if self._is_hollow(size, facts.st_blocks, recorded):
-            return _file(name, facts, now, "raw", size, None)
+            return volume(name, facts, now, "raw", size, None)
         try:
             fd = directory.open(name)
         except OSError as error:
             detail = {"error": f"cannot be opened: {error.strerror}"}
-            return _unread(name, facts, recorded, detail)
+            return unread(name, facts, recorded, detail)
         try:
             if identity(os.fstat(fd)) != identity(facts):
                 detail = {"error": "it was replaced while it was looked at"}
-                return _unread(name, facts, recorded, detail)
+                return unread(name, facts, recorded, detail)
             try:
-                return _file(name, facts, now, *self._read(fd, size, recorded, old))
+                return volume(name, facts, now, *self._read(fd, size, recorded, old))
             except OSError as error:
-                return _unread(name, facts, recorded, {"error": f"cannot be read: {error.strerror}"})
+                return unread(name, facts, recorded, {"error": f"cannot be read: {error.strerror}"})
         finally:
             os.close(fd)
 
@@ -423,14 +421,14 @@ class DirectoryBackend(Backend):
         self, fd: int, size: int, recorded: str | None, old: VolumeInfo | None
     ) -> tuple[str, int, dict[str, Any] | None]:
         """Format, capacity and rarer facts of an open file; ``old`` is what was known of it. ``OSError``."""
-        if recorded is None or recorded in _BYTES:
+        if recorded is None or recorded in BYTES:
             if self._ahead:
                 formats.ask_ahead(fd, size)
             image = formats.listed(fd, size)
             if image is None:
                 return "raw", size, None
             # A disc and a raw disk are used alike, so the content may say which it is: it may have been half there.
-            if recorded is not None and (image.format not in _BYTES or image.ambiguous):
+            if recorded is not None and (image.format not in BYTES or image.ambiguous):
                 image = formats.as_format(formats.FdReader(fd, size), recorded)
         else:
             image = formats.as_format(formats.FdReader(fd, size), recorded)
@@ -458,7 +456,7 @@ class DirectoryBackend(Backend):
 
     def _doubted(self, image: ImageInfo, detail: dict[str, Any] | None) -> dict[str, Any] | None:
         """The rarer facts of an image whose format is not on record: as they are, unless what was on record is lost."""
-        if self.host.cautious and detail is not None and image.format not in _BYTES:
+        if self.host.cautious and detail is not None and image.format not in BYTES:
             # It may be a raw disk into which a guest wrote this header.
             warning = "the record of formats was lost; if this format is right, adopt it"
             return {**detail, "ambiguous": True, "warning": warning}
@@ -476,97 +474,10 @@ class DirectoryBackend(Backend):
         return bool(old.ctime) and libc.birth(fd) > old.ctime
 
 
-def _under(name: str, mount: Mount, old: VolumeInfo | None) -> VolumeInfo:
-    """An entry on which something is mounted: a directory, unless it was known as a file, whose record stays with it."""
-    source = mount.source if mount.source.isprintable() else mount.source.encode("unicode_escape").decode("ascii")
-    why = f"'{source[:100]}' ({mount.fstype}) is mounted on it, so it is not touched"
-    if old is None or old.type == "dir":
-        return VolumeInfo(name, "dir", "dir", detail={"covered": why, "warning": why})
-    return old._replace(stamp=0, detail={**(old.detail or {}), "covered": why, "error": why})
-
-
-def _failed(name: str, old: VolumeInfo | None, error: OSError) -> VolumeInfo | None:
-    """An entry of which not even the kind can be had: what is known of it stays, with the error."""
-    if error.errno in _OURS:
-        raise error
-    if not _listable(name):
-        return None
-    why = f"cannot be looked at: {error.strerror}"
-    if old is None:
-        return VolumeInfo(name, detail={"error": why, "unread": True})
-    detail = {**(old.detail or {}), "error": why}
-    detail.pop("covered", None)
-    return old._replace(stamp=0, detail=detail)
-
-
-def _unread(name: str, facts: os.stat_result, recorded: str | None, detail: dict[str, Any]) -> VolumeInfo:
-    """A file that could not be read: it is tried again at every look, and what it holds is not guessed."""
-    if recorded is None:
-        detail["unread"] = True
-    elif recorded not in _BYTES:
-        detail["unseen"] = True  # its capacity, and what it stands on, are in the header
-    return _file(name, facts, 0, recorded or "", facts.st_size, detail)._replace(stamp=0)
-
-
 def _add(found: Listing, info: VolumeInfo | None) -> None:
     if info is not None:
         found.add(info)
 
 
-def _file(
-    name: str, facts: os.stat_result, now: int, format: str, capacity: int, detail: dict[str, Any] | None
-) -> VolumeInfo:
-    ctime = facts.st_ctime_ns
-    return VolumeInfo(
-        name, "file", format, capacity, facts.st_blocks * 512, facts.st_size,
-        0 if newfiles.is_young(ctime, now) else places.stamp_of(facts), facts.st_ino, facts.st_mode & 0o7777,
-        facts.st_uid, facts.st_gid, facts.st_atime_ns, facts.st_mtime_ns, ctime, None, None, detail,
-    )  # fmt: skip
-
-
-def detail_of(image: ImageInfo) -> dict[str, Any] | None:
-    """The rarer facts of an image as plain values, only those that say something."""
-    detail: dict[str, Any] = {}
-    if image.compat is not None:
-        detail["compat"] = image.compat
-    if image.cluster_size is not None:
-        detail["cluster_size"] = image.cluster_size
-    if image.features:
-        detail["features"] = list(image.features)
-    backing = image.backing
-    if backing is not None:
-        detail["backing"] = backing.name
-        detail["backing_kind"] = backing.kind
-        if backing.format is not None:
-            detail["backing_format"] = backing.format
-    if image.data_file is not None:
-        detail["data_file"] = image.data_file
-    parts = dict.fromkeys(extent.file for extent in image.extents if extent.file)
-    if parts:
-        detail["extent_files"] = list(parts)
-    if image.encryption is not None:
-        detail["encryption"] = image.encryption
-    if image.hints:
-        detail["content"] = list(image.hints)
-    if image.also:
-        detail["also"] = list(image.also)
-    if image.ambiguous:
-        detail["ambiguous"] = True
-    if image.looks is not None:
-        detail["looks_like"] = image.looks
-    if image.unsupported:
-        detail["unsupported"] = True
-    if image.error is not None:
-        detail["error"] = image.error
-    if image.notes:
-        detail["warning"] = "; ".join(image.notes)
-    return detail or None
-
-
 def _or_any(number: int | None) -> int:
     return -1 if number is None else number
-
-
-def _listable(name: str) -> bool:
-    """Whether an entry of that name may be a volume: not ours, and XML can carry it (no control characters, UTF-8)."""
-    return not name.startswith(TEMPORARY) and (name.isprintable() or not name_fault(name))

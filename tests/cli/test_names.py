@@ -119,7 +119,7 @@ _WORK = (
         (["dumpxml", "p"], 56, f"pyexpat poolkit.host.undo {_DEFINITIONS}"),
         (["vol-list", "p"], 39, ""),
         (["vol-info", "v", "p"], 38, ""),
-        (["vol-create-as", "p", "w", "1MiB"], 83, f"threading pyexpat struct bisect {_DEFINITIONS} {_WORK}"),
+        (["vol-create-as", "p", "w", "1MiB"], 84, f"threading pyexpat struct bisect {_DEFINITIONS} {_WORK}"),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )

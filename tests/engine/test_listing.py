@@ -19,7 +19,7 @@ from poolkit import errors, formats
 from poolkit.backend import Usage, VolumeInfo
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
-from poolkit.families import directory, newfiles
+from poolkit.families import directory, entries, newfiles
 from poolkit.formats import ImageInfo, usual
 from poolkit.host import beside, places, together
 from poolkit.host.mounts import Mount
@@ -112,7 +112,7 @@ def _take(folder: Path, found: Listing, now: int) -> None:
 
     def other(fd: int, name: str, facts: os.stat_result, image: object) -> None:
         assert isinstance(image, ImageInfo)
-        found.add(directory._file(name, facts, now, image.format, image.capacity or 0, None))
+        found.add(entries.volume(name, facts, now, image.format, image.capacity or 0, None))
 
     fd = os.open(folder, os.O_RDONLY)
     try:
@@ -127,7 +127,7 @@ def test_packed_and_whole_volumes_are_stored_alike(tmp_path: Path) -> None:
     facts = file.stat()
     found = Listing(Known.of({}))
     _take(tmp_path, found, facts.st_ctime_ns)
-    whole = directory._file("f", facts, facts.st_ctime_ns, "raw", facts.st_size, None)
+    whole = entries.volume("f", facts, facts.st_ctime_ns, "raw", facts.st_size, None)
     assert list(found) == [whole]
     assert packing.encode(dict(found.plain)) == packing.encode({"f": whole})
     assert packing.entries(packing.encode(dict(found.plain))) == found.plain
