@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.harness import Bench, Row, best, seconds
 from benchmarks.pools import started_pool
 
-NOT_MORE = 3.0
-UNCHANGED = 1.0
+NOT_MORE = 2.0
+UNCHANGED = 0.75
 
 
 def run(bench: Bench) -> Iterator[Row]:
