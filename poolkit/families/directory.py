@@ -302,8 +302,11 @@ class DirectoryBackend(Backend):
             raise self.missing(name)
         return info
 
-    def look_at(self, fd: int, name: str, format: str) -> VolumeInfo | None:
-        """An open file of a known format that is about to be the entry ``name``; None where only a look at that can tell."""
+    def look_at(self, fd: int, name: str, format: str, like: int | None = None) -> VolumeInfo | None:
+        """An open file of a known format that is about to be the entry ``name``; None where only a look at that can tell.
+
+        ``like`` is a file with the same bytes, which need not come from the disk to be read.
+        """
         if not listable(name):
             return None
         facts = os.fstat(fd)
@@ -311,7 +314,7 @@ class DirectoryBackend(Backend):
         try:
             # What is reserved and not written reads as zeros, too.
             hollow = self._is_hollow(size, facts.st_blocks, format) or (format == "raw" and self._is_unwritten(fd))
-            said = ("raw", size, None) if hollow else self._read(fd, size, format, None)
+            said = ("raw", size, None) if hollow else self._read(fd if like is None else like, size, format, None)
         except OSError:
             return None
         return volume(name, facts, 0, *said)._replace(stamp=0)  # its times change when it gets the name

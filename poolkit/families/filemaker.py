@@ -219,7 +219,11 @@ class FileMaker(DirectoryBackend):
         if wanted.format in recipes.BYTES:
             if _whole(volume, wanted):
                 space.reserve(self.host, new.fd, 0, wanted.capacity)
-        elif grown:
+            if wanted.capacity <= size:
+                new.like = fd
+        elif not grown:
+            new.like = fd
+        else:
             new.laid_out = False
             key = secret if image.encryption else None
             if image.encryption and key is None:
@@ -312,7 +316,7 @@ class FileMaker(DirectoryBackend):
         owned = {"mode": mode, "owner": owner, "group": group}
 
         def describe(new: NewFile) -> VolumeInfo | None:
-            return self.look_at(new.fd, new.name, format)
+            return self.look_at(new.fd, new.name, format, new.like)
 
         with self.host.files.new(
             directory, volume.name, format=format, unnamed=unnamed, describe=describe, **owned

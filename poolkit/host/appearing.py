@@ -72,12 +72,13 @@ class NewFile:
     """A file that does not have its name yet; made by :meth:`NewFiles.new`. ``temporary`` is None for one without any name.
 
     ``info`` is what it was described as when it was to get its name. Who fills it says with ``laid_out`` that its blocks are
-    where they stay, as with holes and shared or reserved ones: then what it is described as is not changed by an fsync.
+    where they stay, as with holes and shared or reserved ones: then what it is described as is not changed by an fsync. ``like``
+    is an open file that has the same bytes, if there is one.
     ``waits`` is true of one that gets its name together with others (:meth:`NewFiles.gathering`); ``facts`` are from before it
     got its owner and mode, and ``format`` is what the engine records for it.
     """
 
-    __slots__ = ("directory", "facts", "fd", "format", "info", "laid_out", "name", "temporary", "waits")
+    __slots__ = ("directory", "facts", "fd", "format", "info", "laid_out", "like", "name", "temporary", "waits")
     facts: os.stat_result
     format: str
 
@@ -88,6 +89,7 @@ class NewFile:
         self.fd = fd
         self.info: Any = None
         self.laid_out = False
+        self.like: int | None = None
         self.waits = False
 
 

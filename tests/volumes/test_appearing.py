@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from poolkit import errors
+from poolkit import errors, formats
 from poolkit.engine import Engine
 from poolkit.host import Host, descriptors
 
@@ -218,3 +218,28 @@ def test_it_is_listed_with_what_it_stands_on(engine: Engine, tmp_path: Path) -> 
     pool.create_volume(xml("linked", format="qcow2", more=f"<backingStore><path>{base.path}</path></backingStore>"))
     with pytest.raises(errors.HasDependents):
         base.delete()
+
+
+def test_a_copy_is_told_by_what_was_copied(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new file would have to come from the disk to be read; one that is larger than its source is read itself."""
+    pool = engine.pool("images")
+    source = make(pool, "source")
+    with open(source.path, "r+b") as file:
+        file.write(b"\1" * 4096)
+    pool.refresh()
+    real, read = formats.listed, []
+
+    def listed(fd: int, size: int) -> object:
+        read.append(os.fstat(fd).st_ino)
+        return real(fd, size)
+
+    monkeypatch.setattr(formats, "listed", listed)
+    same = pool.volume("source").clone("same")
+    assert same.info.inode not in read
+    assert same.info == pool.volume("same").info
+    larger = pool.volume("source").clone(xml("larger", 2 * source.info.capacity, more="<allocation>0</allocation>"))
+    assert larger.info.inode in read
+    pool.refresh()
+    for name, capacity in (("same", source.info.capacity), ("larger", 2 * source.info.capacity)):
+        info = pool.volume(name).info
+        assert (info.format, info.capacity, info.detail) == ("raw", capacity, None)
