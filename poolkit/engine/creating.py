@@ -48,14 +48,8 @@ def one(pool: Pool, source: Source, options: CreateOptions) -> Volume:
     base: AbstractContextManager[Any] = nullcontext(definition)
     if definition.backing_store is not None:
         base = cloning.held_base(core, definition, (pool.name, name), wait, abort)
-    with (
-        base as definition,
-        core.volume_work(pool.name, "vol-create", name, wait=wait, abort=abort, progress=options.get("progress")) as (
-            op,
-            backend,
-            record,
-        ),
-    ):
+    work = core.volume_work(pool.name, "vol-create", name, wait=wait, abort=abort, progress=options.get("progress"))
+    with base as definition, work as (op, backend, record):
         keeping.expect(core, op, backend, record, pool._placed)
         info = _make(core, op, backend, record, definition, options)
         keeping.keep_new(core, op, backend, record, [info], pool._placed)
@@ -75,14 +69,9 @@ def many(pool: Pool, sources: Iterable[Source], options: CreateOptions) -> list[
     wait, abort = options.get("wait"), options.get("abort")
     made: list[Volume] = []
     bases = [one.backing_store.path for one in definitions if one.backing_store is not None]
-    with (
-        cloning.held_bases(core, bases, pool.name, wait, abort) if bases else nullcontext(),
-        core.volume_work(pool.name, "vol-create", None, wait=wait, abort=abort, progress=options.get("progress")) as (
-            op,
-            backend,
-            record,
-        ),
-    ):
+    held = cloning.held_bases(core, bases, pool.name, wait, abort) if bases else nullcontext()
+    work = core.volume_work(pool.name, "vol-create", None, wait=wait, abort=abort, progress=options.get("progress"))
+    with held, work as (op, backend, record):
         keeping.expect(core, op, backend, record, pool._placed)
         rest = list(definitions)  # the first is taken out each time: they are some hundred, or some thousand
         while rest:
