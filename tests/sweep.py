@@ -27,7 +27,7 @@ Sampled = Callable[[Iterable[Case]], Iterator[Case]]
 
 VARIABLE = "POOLKIT_SWEEP"
 STRIDE = 4  # of so many cases one is taken, on the average
-SEVERAL = 8  # the same for tests with several machines, each of which takes a minute and more
+SEVERAL = 12  # the same for tests with several machines, each of which takes a minute and more
 WHOLE = "lab or guest"  # the selection by which scripts/run-tests starts all tests in virtual machines
 _BOOT = frozenset(("lab_guest", "lab_guests"))  # the fixtures by which a test has virtual machines of its own
 _taken = pytest.StashKey[list[str]]()
