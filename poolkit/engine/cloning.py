@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors, registry
@@ -149,40 +149,38 @@ def overwrite(
 
 
 @contextlib.contextmanager
-def held_base(
-    core: Core, definition: Any, new: tuple[str, str], wait: float | None, abort: threading.Event | None
-) -> Iterator[Any]:
-    """The definition as :func:`pinned` gives it; in the body others may read its backing store, and no more.
-
-    ``new`` is the pool and the name of what is to be made.
-    """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(errors.VolumeNotFound):
-            record, info = core.find_volume("path", definition.backing_store.path)
-            if (record.name, info.name) != new:
-                stack.enter_context(
-                    core.volume_work(record.name, "vol-create", info.name, shared=True, wait=wait, abort=abort)
-                )
-        yield pinned(core, definition)
-
-
-@contextlib.contextmanager
 def held_bases(
-    core: Core, paths: Iterable[str], pool: str, wait: float | None, abort: threading.Event | None
+    core: Core,
+    paths: Iterable[str],
+    ours: Callable[[str, str], bool],
+    wait: float | None,
+    abort: threading.Event | None,
 ) -> Iterator[None]:
     """In the body others may read the volumes that are backing stores at ``paths``, and no more.
 
-    Those in ``pool`` are left out: who makes many volumes in it has all of it locked.
+    Those of which ``ours``, given pool and name, is true are left out: what is to be made locks them itself.
     """
     with contextlib.ExitStack() as stack:
         for path in dict.fromkeys(paths):
             with contextlib.suppress(errors.VolumeNotFound):
                 record, info = core.find_volume("path", path)
-                if record.name != pool:
+                if not ours(record.name, info.name):
                     stack.enter_context(
                         core.volume_work(record.name, "vol-create", info.name, shared=True, wait=wait, abort=abort)
                     )
         yield
+
+
+@contextlib.contextmanager
+def held_base(
+    core: Core, definition: Any, new: tuple[str, str], wait: float | None, abort: threading.Event | None
+) -> Iterator[Any]:
+    """The definition as :func:`pinned` gives it, while its backing store is held (:func:`held_bases`).
+
+    ``new`` is the pool and the name of what is to be made.
+    """
+    with held_bases(core, [definition.backing_store.path], lambda *found: found == new, wait, abort):
+        yield pinned(core, definition)
 
 
 def pinned(core: Core, definition: Any) -> Any:

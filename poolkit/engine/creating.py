@@ -69,7 +69,8 @@ def many(pool: Pool, sources: Iterable[Source], options: CreateOptions) -> list[
     wait, abort = options.get("wait"), options.get("abort")
     made: list[Volume] = []
     bases = [one.backing_store.path for one in definitions if one.backing_store is not None]
-    held = cloning.held_bases(core, bases, pool.name, wait, abort) if bases else nullcontext()
+    # Those in the pool itself are locked with all of it.
+    held = cloning.held_bases(core, bases, lambda found, _: found == pool.name, wait, abort) if bases else nullcontext()
     work = core.volume_work(pool.name, "vol-create", None, wait=wait, abort=abort, progress=options.get("progress"))
     with held, work as (op, backend, record):
         keeping.expect(core, op, backend, record, pool._placed)
