@@ -113,12 +113,9 @@ def _put(
     below = standing.edges(backend, op.host, volumes, _names(core, record, changed))
     sizes = _sizes(core, backend, record, changed) if sized else None
     paths = [path for info in volumes for path in standing.paths(op.host, record, info)]
-    if len(volumes) == 1:
-        again = core.inventory.put_volume(
-            record.id, volumes[0], op.id, below=below, paths=paths, sizes=sizes, placed=placed, whole=op.unmark
-        )
-    else:
-        again = core.inventory.put_volumes(record.id, volumes, op.id, below=below, paths=paths, sizes=sizes)
+    again = core.inventory.put_volumes(
+        record.id, volumes, op.id, below=below, paths=paths, sizes=sizes, placed=placed, whole=op.unmark
+    )
     _settle(core, backend, record, changed, again)
 
 

@@ -373,33 +373,15 @@ class Inventory(Pools):
             listed = ((number, name) for name in carries)
             db.executemany(f"DELETE FROM formats WHERE place = {place} AND name = ?", listed)  # noqa: S608
 
-    def put_volume(
-        self, number: int, info: VolumeInfo, operation: str | None = None, *, below: Sequence[Edge] = (),
+    def put_volumes(
+        self, number: int, volumes: Sequence[VolumeInfo], operation: str | None = None, *, below: Sequence[Edge] = (),
         paths: Sequence[str] = (), sizes: tuple[int, Usage] | None = None, placed: placements.Placement | None = None,
         whole: str | None = None,
     ) -> int | None:  # fmt: skip
-        """As :meth:`put_volumes`, for one volume.
-
-        ``placed``: it was made through a flavor, and what was reserved for it is from the same instant a part of the listing.
-        ``whole``: the key by which it was marked as half-written, which it is no more.
-        """
-
-        def more(db: sqlite3.Connection) -> None:
-            if placed is not None:
-                placements.settle(db, number, info, placed)
-            if whole is not None:
-                unfinished.drop(db, whole)
-
-        return self.put_volumes(number, [info], operation, below=below, paths=paths, sizes=sizes, more=more)
-
-    def put_volumes(
-        self, number: int, volumes: Sequence[VolumeInfo], operation: str | None = None, *, below: Sequence[Edge] = (),
-        paths: Sequence[str] = (), sizes: tuple[int, Usage] | None = None,
-        more: Callable[[sqlite3.Connection], None] | None = None,
-    ) -> int | None:  # fmt: skip
         """Store volumes as they are now, what they stand on, and that what stands on one of their ``paths`` has it.
 
-        ``more`` is done in the same transaction.
+        ``placed``: they were made through a flavor, and what was reserved is from the same instant a part of the listing.
+        ``whole``: the key by which one was marked as half-written, which it is no more.
 
         ``sizes`` are those of the pool with the version that the listing had before they were taken. If it has another one by
         now they may lack what others did: then the new version is returned, with which they have to be taken again.
@@ -416,8 +398,11 @@ class Inventory(Pools):
             self._note(db, number, fresh, [])
             backing.put(db, number, fresh, below)
             backing.mark(db, paths, False)
-            if more is not None:
-                more(db)
+            if placed is not None:
+                for info in volumes:
+                    placements.settle(db, number, info, placed)
+            if whole is not None:
+                unfinished.drop(db, whole)
             return self._taken(db, number, current, sizes)
 
     def drop_volume(
@@ -426,7 +411,7 @@ class Inventory(Pools):
     ) -> int | None:  # fmt: skip
         """Forget one volume; a refresh that is under way will not bring it back. Nothing to do if the pool is gone.
 
-        What stands on one of its ``paths`` misses it from now on. ``sizes`` and the answer as with ``put_volume``.
+        What stands on one of its ``paths`` misses it from now on. ``sizes`` and the answer as with ``put_volumes``.
         """
         with self.transaction(operation) as db:
             row = db.execute("SELECT version FROM pools WHERE id = ?", (number,)).fetchone()

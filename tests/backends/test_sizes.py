@@ -196,8 +196,8 @@ def test_sizes_taken_before_the_change_of_another_are_taken_again(tmp_path: Path
     made, pool = inventory(tmp_path)
     start = made.version(pool)
     # Two have looked before either stored: the second must not put back what the first has.
-    assert made.put_volume(pool, VolumeInfo("a"), sizes=(start, Usage(100, 10, 90))) is None
-    again = made.put_volume(pool, VolumeInfo("b"), sizes=(start, Usage(100, 10, 90)))
+    assert made.put_volumes(pool, [VolumeInfo("a")], sizes=(start, Usage(100, 10, 90))) is None
+    again = made.put_volumes(pool, [VolumeInfo("b")], sizes=(start, Usage(100, 10, 90)))
     assert again is not None
     assert used(made, pool) == 10
     third = made.drop_volume(pool, "a", sizes=(made.version(pool), Usage(100, 5, 95)))
@@ -210,7 +210,7 @@ def test_sizes_taken_before_the_change_of_another_are_taken_again(tmp_path: Path
 def test_a_refresh_does_not_put_older_sizes_back(tmp_path: Path) -> None:
     made, pool = inventory(tmp_path)
     scanned = made.version(pool)
-    made.put_volume(pool, VolumeInfo("a"), sizes=(scanned, Usage(100, 10, 90)))
+    made.put_volumes(pool, [VolumeInfo("a")], sizes=(scanned, Usage(100, 10, 90)))
     made.save_listing(pool, [], scanned, Usage(100, 0, 100))
     assert used(made, pool) == 10
     made.save_listing(pool, [VolumeInfo("a")], made.version(pool), Usage(100, 11, 89))

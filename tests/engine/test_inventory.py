@@ -68,7 +68,7 @@ def test_any_order_of_changes_ends_as_in_a_dictionary(tmp_path: Path) -> None:
     with_two = [Inventory(str(tmp_path / "i.sqlite")) for _ in range(2)]
     pool = _pool(with_two[0])
     other = _pool(with_two[0], "other")
-    with_two[0].put_volume(other, _volume("0500", 99))
+    with_two[0].put_volumes(other, [_volume("0500", 99)])
     model: dict[str, VolumeInfo] = {}
     for turn in range(150):
         inventory = chance.choice(with_two)
@@ -83,7 +83,7 @@ def test_any_order_of_changes_ends_as_in_a_dictionary(tmp_path: Path) -> None:
             listing = {n: known[n] if n in known and chance.random() < 0.9 else _volume(n, turn) for n in names}
             # Others change something while the scan goes on: theirs is newer.
             made, gone = f"{chance.randrange(1000):04}", f"{chance.randrange(1000):04}"
-            with_two[0].put_volume(pool, _volume(made, 1000 + turn))
+            with_two[0].put_volumes(pool, [_volume(made, 1000 + turn)])
             with_two[1].drop_volume(pool, gone)
             inventory.save_listing(pool, list(listing.values()), scanned, USAGE)
             model = {**listing, made: _volume(made, 1000 + turn)}
@@ -91,7 +91,7 @@ def test_any_order_of_changes_ends_as_in_a_dictionary(tmp_path: Path) -> None:
         elif kind == 1:
             name = f"{chance.randrange(1000):04}"
             model[name] = _volume(name, turn, key=f"key-{name}" if chance.random() < 0.5 else None)
-            inventory.put_volume(pool, model[name])
+            inventory.put_volumes(pool, [model[name]])
         elif kind == 2:
             name = chance.choice(sorted(model) or ["none"])
             model.pop(name, None)
@@ -111,7 +111,7 @@ def test_any_order_of_changes_ends_as_in_a_dictionary(tmp_path: Path) -> None:
 def test_what_is_recorded_for_a_place_outlives_its_pool(tmp_path: Path) -> None:
     inventory = Inventory(str(tmp_path / "i.sqlite"))
     pool = _pool(inventory)
-    inventory.put_volume(pool, VolumeInfo("disk", "file", "raw", 1, 1, 1, 7, (1 << 64) - 5))
+    inventory.put_volumes(pool, [VolumeInfo("disk", "file", "raw", 1, 1, 1, 7, (1 << 64) - 5)])
     inventory.drop(pool)
     assert inventory.formats("/p") == {"disk": Recorded((1 << 64) - 5, "raw")}
     assert inventory.format("/p", "disk") == Recorded((1 << 64) - 5, "raw")
@@ -138,11 +138,11 @@ def test_a_record_stays_while_its_file_cannot_be_read(tmp_path: Path) -> None:
 def test_a_scan_that_began_first_and_ends_last_learns_of_all_changes(tmp_path: Path) -> None:
     inventory = Inventory(str(tmp_path / "i.sqlite"))
     pool = _pool(inventory)
-    inventory.put_volume(pool, _volume("old"))
+    inventory.put_volumes(pool, [_volume("old")])
     record = inventory.by_id(pool)
     first, known = inventory.known(record)
     listing = list(known.values())
-    inventory.put_volume(pool, _volume("new"))
+    inventory.put_volumes(pool, [_volume("new")])
     inventory.drop_volume(pool, "old")
     second = inventory.known(record)[0]
     inventory.save_listing(pool, [_volume("new", 5)], second, USAGE)

@@ -134,7 +134,7 @@ def test_what_was_read_of_a_pool_touches_no_pool_that_came_after_it(tmp_path: Pa
     inventory.add_active(("q", "2", "dir", None), (), "<pool/>", "boot", None, [VolumeInfo("v")], USAGE)
     new = _number(inventory, "q")
     with pytest.raises(errors.HostError, match="taken away"):
-        inventory.put_volume(old, VolumeInfo("w"))
+        inventory.put_volumes(old, [VolumeInfo("w")])
     with pytest.raises(errors.HostError, match="taken away"):
         inventory.save_listing(old, [VolumeInfo("w")], 0, USAGE)
     inventory.drop_volume(old, "v")
@@ -386,10 +386,10 @@ def test_a_clock_that_is_set_loses_no_change(tmp_path: Path, monkeypatch: pytest
     inventory.put("p", "1", "dir", stamp=1, claims=(), target=None)
     pool = _number(inventory, "p")
     scanned = inventory.version(pool)
-    inventory.put_volume(pool, VolumeInfo("new"))
+    inventory.put_volumes(pool, [VolumeInfo("new")])
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 10 * 86400)
-    inventory.put_volume(pool, VolumeInfo("newer"))
+    inventory.put_volumes(pool, [VolumeInfo("newer")])
     inventory.save_listing(pool, [], scanned, USAGE)  # a scan that began before both
     assert sorted(v.name for v in inventory.volumes(pool)) == ["new", "newer"]
 

@@ -64,7 +64,7 @@ def test_each_volume_that_stays_comes_once_whatever_others_do(large: Large, monk
         seen.append(volume.name)
         if turn % 10 == 0:
             for _ in range(6):  # blocks are divided before, at and after the place that the reader has reached
-                store.put_volume(number, VolumeInfo(f"disk{chance.randrange(120):05}-{chance.randrange(99)}"))
+                store.put_volumes(number, [VolumeInfo(f"disk{chance.randrange(120):05}-{chance.randrange(99)}")])
         if turn % 17 == 0:
             gone = f"disk{chance.randrange(120):05}"
             store.drop_volume(number, gone)
