@@ -16,7 +16,7 @@ from poolkit.host import undo
 from poolkit.host.descriptors import begin_sync
 from poolkit.host.directory import TEMPORARY
 from poolkit.host.undo import identity
-from poolkit.lean import TYPE_CHECKING, Protocol
+from poolkit.lean import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,11 +51,8 @@ class Port(Protocol):
     def adopt(self, name: str, inode: int, format: str) -> None:
         """Record the format of a new file."""
 
-    def enlist(self, name: str, facts: os.stat_result, format: str, info: Any) -> None:
-        """Record the format of a new file, and list it."""
-
-    def enlist_all(self, files: Sequence[NewFile]) -> None:
-        """As :meth:`enlist`, for several at once."""
+    def enlist(self, files: Sequence[Appearing]) -> None:
+        """Record the formats of new files, and list them."""
 
     def check_abort(self) -> None:
         """Raise ``Aborted`` if the caller asked to stop."""
@@ -66,6 +63,17 @@ NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 _UNNAMED = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 """Kernel names of file systems with O_TMPFILE (open(2)), of which this is known to be sound."""
+
+
+class Appearing(NamedTuple):
+    """A file that is about to have its name: what it had been before it got its owner and mode, its format, and what it is
+    described as (a ``VolumeInfo``).
+    """
+
+    name: str
+    facts: os.stat_result
+    format: str
+    info: Any
 
 
 class NewFile:
@@ -91,6 +99,11 @@ class NewFile:
         self.laid_out = False
         self.like: int | None = None
         self.waits = False
+
+    @property
+    def appearing(self) -> Appearing:
+        """What its name, facts, format and description are."""
+        return Appearing(self.name, self.facts, self.format, self.info)
 
 
 class NewFiles:
@@ -126,7 +139,7 @@ class NewFiles:
             with self._on_disk(new, beside=new.laid_out and new.temporary is None):
                 new.info = None if describe is None else describe(new)
                 self._host.keep_undo(undo.unlink_whole(directory.join(name), new.facts))
-                self._host.enlist(name, new.facts, format, new.info)
+                self._host.enlist([new.appearing])
             self._host.check_abort()
             self.fault(f"name {name}")
             self.give_name(new)

@@ -62,7 +62,7 @@ class Gathered:
             new.info = describe(new)
             seen[new.name] = _state(os.fstat(new.fd))
             host.keep_undo(undo.unlink_whole(self._directory.join(new.name), new.facts))
-        host.enlist_all(files)
+        host.enlist([new.appearing for new in files])
         host.check_abort()
         for new in files:
             self._files.fault(f"name {new.name}")

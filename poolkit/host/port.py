@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, BinaryIO, TypeVar
 
-    from poolkit.host.appearing import NewFile
+    from poolkit.host.appearing import Appearing
     from poolkit.host.devices import Devices
     from poolkit.host.directory import Directory
     from poolkit.host.files import Files
@@ -420,22 +420,17 @@ class Host:
         if self.on_adopt is not None and not self.dry_run:
             self.on_adopt(name, inode, format)
 
-    def enlist(self, name: str, facts: os.stat_result, format: str, info: Any) -> None:
-        """As :meth:`adopt`, for a new volume that is to be listed as ``info`` (None where that cannot be told yet).
+    def enlist(self, files: Sequence[Appearing]) -> None:
+        """As :meth:`adopt`, for new volumes that are to be listed as their ``info`` (None where that cannot be told yet).
 
-        An engine that can stores both at once.
+        An engine that can stores both at once, and all of them.
         """
-        if info is None or self.on_enlist is None:
-            self.adopt(name, facts.st_ino, format)
-        elif not self.dry_run:
-            self.on_enlist([(info, facts)])
-
-    def enlist_all(self, files: Sequence[NewFile]) -> None:
-        """As :meth:`enlist`, for several new volumes at once."""
-        told = [(new.info, new.facts) for new in files if new.info is not None and self.on_enlist is not None]
+        told = []
         for new in files:
             if new.info is None or self.on_enlist is None:
                 self.adopt(new.name, new.facts.st_ino, new.format)
+            else:
+                told.append((new.info, new.facts))
         if told and self.on_enlist is not None and not self.dry_run:
             self.on_enlist(told)
 

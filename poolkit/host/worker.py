@@ -30,6 +30,7 @@ from typing import Any, BinaryIO
 
 from poolkit import errors
 from poolkit.host import forks
+from poolkit.host.appearing import Appearing
 from poolkit.host.port import Host, Result
 from poolkit.host.undo import Undo
 
@@ -402,10 +403,10 @@ class Parent(Host):
         if not self.dry_run:
             self.ask("adopt", name, inode, format)
 
-    def enlist(self, name: str, facts: os.stat_result, format: str, info: Any) -> None:
+    def enlist(self, files: Sequence[Appearing]) -> None:
         """In the engine's records when this returns."""
         if not self.dry_run:
-            self.ask("enlist", name, facts, format, info)
+            self.ask("enlist", files)
 
     def secret(self, type: str, *, uuid: str | None = None, usage: str | None = None) -> bytes:
         """The parent's secret."""
