@@ -20,10 +20,8 @@ LOCKS = ("lvmlockd", "system-id", "none")
 TAG = "poolkit"
 """Prefix of the tags that a group and its volumes get: poolkit.control.NODE, poolkit.attach.NODE, poolkit.share.NODE."""
 
-# The permitted operations: whoever has control changes the metadata of the group, and others only use its volumes.
-CHANGES = frozenset(
-    ("build", "delete", "vol-create", "vol-clone", "vol-import", "vol-delete", "vol-resize", "take-control")
-)
+# The permitted operations: whoever has control changes the metadata of the group, and others only use its volumes. What is not
+# named here is a change.
 USES = frozenset(("vol-attach", "vol-detach"))
 CONTENT = frozenset(("vol-upload", "vol-download", "vol-wipe", "vol-overwrite", "vol-permit", "vol-adopt"))
 """Verbs that read or write what a volume holds, and nothing of the group: they need a volume that the host has, or may have."""

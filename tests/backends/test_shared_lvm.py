@@ -266,7 +266,7 @@ def test_a_group_that_is_not_whole_is_neither_started_nor_changed(how: str, monk
     answer, said, hint = PARTIAL[how]
     one = backend(vgs=answer)
     calls = [one.start, one.build, lambda: one.attach(V)]
-    calls += [lambda verb=verb: one.exclusive(verb) for verb in sorted(lvmlocks.CHANGES - {"build"})]  # type: ignore[misc]
+    calls += [lambda verb=verb: one.exclusive(verb) for verb in sorted(MATRIX["control"] - {"build"})]  # type: ignore[misc]
     for call in calls:
         with pytest.raises(errors.HostError, match=said) as caught:
             call()
