@@ -76,13 +76,30 @@ def test_two_paths_to_one_directory(world: World) -> None:
     world.apply()
 
 
-def test_directories_that_become_one_by_the_apply_leave_results(world: World) -> None:
+@pytest.mark.parametrize("below", ["", "/deep/below"])
+def test_two_paths_to_one_directory_that_is_not_there_yet(world: World, below: str) -> None:
     os.symlink("real", world.storage / "linked")
-    pool(world, "a", world.storage / "real", wanted="state='active' build='if-empty'")
+    pool(world, "a", f"{world.storage}/real{below}", wanted="state='active' build='if-empty'")
+    pool(world, "b", f"{world.storage}/linked{below}", wanted="state='active'")
+    (said,) = refused(world)
+    assert said.startswith(
+        "b.xml:2:1: /pool/target/path: pool 'b' would list the directory of pool 'a', at a.xml:2:1: "
+    )
+    pool(world, "b", f"{world.storage}/linked{below}/more", wanted="state='active' build='if-empty'")
+    world.apply()
+
+
+def test_directories_that_become_one_after_the_plan_leave_results(world: World) -> None:
+    (world.storage / "real").mkdir()
+    pool(world, "a", world.storage / "real", wanted="state='active'")
     pool(world, "b", world.storage / "linked", wanted="state='active'")
-    done = world.plan().apply()
-    assert [result.entry.name for result in done.failed] == ["b"] and isinstance(
-        done.failed[0].error, errors.PoolkitError
+    plan = world.plan()
+    os.symlink("real", world.storage / "linked")
+    done = plan.apply()
+    (failed,) = done.failed  # whichever came second
+    assert failed.entry.name in ("a", "b")
+    assert isinstance(failed.error, errors.PoolkitError) and "would list the directory of the active pool" in str(
+        failed.error
     )
 
 

@@ -68,7 +68,6 @@ def _taken(present: Present, one: Wanted, claims: list[str], described: Mapping[
 def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]:
     """Pools whose paths lead to one directory; network file systems are not asked, as that may hang."""
     from poolkit.host.mounts import network_of
-    from poolkit.host.undo import identity
 
     found: dict[Any, Wanted] = {}
     mounts = present.host.mounts()
@@ -76,10 +75,9 @@ def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]
         path = getattr(getattr(one.definition, "target", None), "path", None)
         if path is None or not admission.lists(one.definition.type) or network_of(path, mounts):
             continue
-        try:
-            place = tuple(identity(os.stat(path)))
-        except OSError:
-            continue  # it is made when the pool is built, or mounted when it is started
+        place = _place(path)
+        if place is None:
+            continue
         other = found.setdefault(place, one)
         theirs = other.definition.target.path
         if other is not one and os.path.normpath(theirs) != os.path.normpath(path):
@@ -88,6 +86,24 @@ def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]
                 f"'{theirs}' are the same",
                 "/pool/target/path",
             )
+
+
+def _place(path: str) -> tuple[Any, ...] | None:
+    """What a path leads to, or will lead to when it is made: what there is of it, and the names below that."""
+    from poolkit.host.undo import identity
+
+    below: list[str] = []
+    path = os.path.realpath(path)  # a link to what is not there yet leads to what a build will make there
+    while True:
+        try:
+            return (*identity(os.stat(path)), *reversed(below))
+        except (FileNotFoundError, NotADirectoryError):
+            path, name = os.path.split(path)
+            if not name:
+                return None
+            below.append(name)
+        except OSError:
+            return None  # what cannot be looked at is told by the verb that needs it
 
 
 def of_flavors(
