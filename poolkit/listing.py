@@ -61,8 +61,8 @@ class Alike(NamedTuple):
     numbers: dict[str, bytes]
 
 
-Portion = tuple[Like | None, list[str], list[bytes] | list[tuple[object, ...]], list[int], list[str]]
-"""A part of a listing on its way between processes: names, packed numbers or volumes, their stamps, and links.
+Portion = tuple[tuple[object, ...] | None, list[str], list[bytes] | list[tuple[object, ...]], list[int], list[str]]
+"""A part of a listing on its way between processes, of plain values: names, packed numbers or volumes, their stamps, and links.
 
 The numbers are those of plain volumes, or of ones that are like what comes first.
 """
@@ -187,7 +187,8 @@ class Listing(Sequence[VolumeInfo]):
     def _pieces(self, like: Like | None, entries: Iterable[tuple[str, Any]], size: int) -> Iterator[Portion]:
         left = iter(entries)
         while part := dict(islice(left, size)):
-            yield like, list(part), list(part.values()), [self.stamps[name] for name in part], []
+            kind = None if like is None else tuple(like)
+            yield kind, list(part), list(part.values()), [self.stamps[name] for name in part], []
 
     def join(self, portion: Portion) -> None:
         """Add a portion of another listing, which has no name that this one has."""
@@ -197,7 +198,7 @@ class Listing(Sequence[VolumeInfo]):
         if entries and not isinstance(entries[0], bytes):
             self.others.update(zip(names, map(VolumeInfo._make, entries), strict=True))
         elif entries:
-            numbers: dict[str, Any] = self.plain if like is None else self.numbers_like(like)
+            numbers: dict[str, Any] = self.plain if like is None else self.numbers_like(Like._make(like))
             numbers.update(zip(names, entries, strict=True))
 
     def names(self) -> Iterator[str]:

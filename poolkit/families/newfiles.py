@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import contextmanager
+from itertools import islice
 from struct import error as StructError
 
 from poolkit.facts import VolumeInfo
@@ -48,6 +49,8 @@ _SMALL = 4096  # bytes; the content of a file that is not larger may be in its i
 _EIGHTHS, _THEIRS = 7, 5
 """Of eight known files five are compared by the copy of the process: the process itself reads the directory meanwhile."""
 
+_PORTION = 1024  # files that the copy looks at before it tells of them
+
 Walk = Callable[[Listing, "Iterable[os.DirEntry[str] | Named]"], None]
 """Adds entries of a directory to a listing."""
 
@@ -55,21 +58,21 @@ Walk = Callable[[Listing, "Iterable[os.DirEntry[str] | Named]"], None]
 def in_halves(directory: int, walk: Walk, found: Listing, entries: Iterable[os.DirEntry[str]]) -> None:
     """List many files of which none is known: a copy of this process takes those of which the hash of the name is odd."""
 
-    def odd(into: Listing) -> None:
-        with _again(directory) as again:
-            walk(into, (entry for entry in again if hash(entry.name) & 1 and entry.name not in into.stamps))
-
     def portions() -> Iterator[Portion]:
-        other = Listing(found.known)
-        odd(other)
-        yield from other.portions()
+        with _again(directory) as again:
+            odd = (entry for entry in again if hash(entry.name) & 1)
+            while part := list(islice(odd, _PORTION)):
+                other = Listing(found.known)
+                walk(other, part)
+                yield from other.portions()
 
     with beside.doing(portions) as hand_on:
         walk(found, (entry for entry in entries if not hash(entry.name) & 1))
         whole = hand_on(found.join)
     if not whole:
         found.links = [name for name in found.links if not hash(name) & 1]
-        odd(found)
+        with _again(directory) as again:
+            walk(found, (entry for entry in again if hash(entry.name) & 1 and entry.name not in found.stamps))
 
 
 class Named:
@@ -109,20 +112,22 @@ def compared_in_parts(
                 yield entry
 
     def compared() -> Iterator[set[str]]:
-        others = set()
-        for name in filter(theirs, stamps):
-            try:
-                if stamps[name] != stamp_of(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+        names = filter(theirs, stamps)
+        while part := list(islice(names, _PORTION)):
+            others = set()
+            for name in part:
+                try:
+                    if stamps[name] != stamp_of(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                        others.add(name)
+                except OSError:
                     others.add(name)
-            except OSError:
-                others.add(name)
-        yield others
+            yield others
 
     told: list[set[str]] = []
     with beside.doing(compared) as hand_on:
         walk(found, ours())
         whole = hand_on(told.append)
-    others = told[0] if whole else set(filter(theirs, stamps))
+    others = set().union(*told) if whole else set(filter(theirs, stamps))
     found.same += [name for name in filter(theirs, stamps) if name not in others]
     walk(found, (Named(directory, name) for name in others))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -64,11 +63,22 @@ def _copied(monkeypatch: pytest.MonkeyPatch, end: str) -> list[int]:
             copies.append(pid)
         elif end == "killed":
             os.kill(os.getpid(), 9)
+        elif end != "well":
+            ends = iter({"failed": [0.0], "halfway": [1, 1, 1, 0.7]}[end])
+            beside.write_all = lambda fd, data: _written(fd, data, next(ends))  # of the copy alone
         return pid
 
     monkeypatch.setattr(beside, "possible", lambda: True)
     monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(newfiles, "_PORTION", 7)
     return copies
+
+
+def _written(fd: int, data: bytes, part: float) -> None:
+    """Write that part of it; if it is not all, the disk is full."""
+    os.write(fd, data[: int(len(data) * part)])
+    if part < 1:
+        raise OSError(28, "No space left on device")
 
 
 def test_an_unchanged_listing_makes_no_volume(images: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +214,7 @@ def test_files_that_are_looked_at_at_the_same_time_are_listed_as_one_after_anoth
     assert len({v.format for v in listed[1]}) >= 4
 
 
-@pytest.mark.parametrize("end", ["well", "killed", "failed", "impossible"])
+@pytest.mark.parametrize("end", ["well", "killed", "failed", "halfway", "impossible"])
 def test_what_a_copy_of_the_process_lists_is_what_one_process_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
@@ -216,16 +226,18 @@ def test_what_a_copy_of_the_process_lists_is_what_one_process_lists(
     for number in range(9):
         (place / f"link{number}").symlink_to("disk001")
     monkeypatch.setattr(directory, "_MANY", 100)
-    copies, parent = _copied(monkeypatch, end), os.getpid()
-    if end == "failed":
-        dumps = pickle.dumps
-        monkeypatch.setattr(pickle, "dumps", lambda *a: dumps(*a) if os.getpid() == parent else 1 / 0)
+    copies = _copied(monkeypatch, end)
+    came: list[int] = []
+    join = Listing.join
+    monkeypatch.setattr(Listing, "join", lambda self, portion: (came.append(len(portion[1])), join(self, portion)))
     with Engine(tmp_path / "root") as engine:
         pool = engine.define(f"<pool type='dir'><name>p</name><target><path>{place}</path></target></pool>")
         assert any("9 symbolic links are not listed" in words for words in pool.start().warnings)
         names = [volume.name for volume in pool.volumes()]
         assert names == sorted(name for name in os.listdir(place) if not name.startswith("link"))
         assert {v.info.format for v in pool.volumes()} == {"raw", "qcow2", "dir"}
+        assert sum(came) > 50 if end == "well" else sum(came) < 50
+        assert bool(came) is (end in ("well", "halfway"))
         assert len(copies) == (0 if end == "impossible" else 1)
         for pid in copies:
             with pytest.raises(ProcessLookupError):
@@ -235,7 +247,7 @@ def test_what_a_copy_of_the_process_lists_is_what_one_process_lists(
         assert len(copies) <= 1, "only what is all new is worth it"
 
 
-@pytest.mark.parametrize("end", ["well", "killed", "impossible"])
+@pytest.mark.parametrize("end", ["well", "killed", "failed", "halfway", "impossible"])
 def test_what_a_copy_of_the_process_compares_is_what_one_process_finds(
     images: Pool, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
@@ -343,12 +355,12 @@ def test_a_copy_dies_with_its_parent_and_holds_no_lock_of_it(tmp_path: Path) -> 
     program = f"""
 import os, time
 from poolkit.engine import Engine
-from poolkit.families import directory
+from poolkit.families import directory, newfiles
 from poolkit.host import beside
-directory._MANY, beside.possible, pickled = 100, lambda: True, beside.write_all
+directory._MANY, newfiles._PORTION, beside.possible = 100, 1, lambda: True
 def slow(fd, data):
     os.write(1, b"%d\\n" % os.getpid())
-    time.sleep(600)
+    time.sleep(1)
 beside.write_all = slow
 with Engine({str(tmp_path / "root")!r}) as engine:
     engine.pool("p").start()
