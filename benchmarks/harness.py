@@ -78,16 +78,20 @@ class Bench:
     def files(self, count: int) -> Path:
         """A directory of ``count`` raw images: 1 MiB each, with the first block written, so that nobody can skip it."""
         if count not in self._files:
-            directory = self.fresh(f"files{count}")
-            block = bytes(range(1, 129)) * 32
-            for number in range(count):
-                fd = os.open(directory / f"disk{number:06}.img", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                os.write(fd, block)
-                os.ftruncate(fd, 1 << 20)
-                os.close(fd)
-            os.sync()
-            self._files[count] = directory
+            self._files[count] = self.new_files(count)
         return self._files[count]
+
+    def new_files(self, count: int) -> Path:
+        """Another such directory, for those who move its files."""
+        directory = self.fresh(f"files{count}")
+        block = bytes(range(1, 129)) * 32
+        for number in range(count):
+            fd = os.open(directory / f"disk{number:06}.img", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(fd, block)
+            os.ftruncate(fd, 1 << 20)
+            os.close(fd)
+        os.sync()
+        return directory
 
     def floor(self) -> Callable[[Path], float]:
         """The C loop, compiled here: directory -> seconds for all its files."""

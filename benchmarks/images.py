@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import Bench, Row, best, seconds
-from benchmarks.pools import started_pool
+from benchmarks.harness import Bench, Row, best
+from benchmarks.pools import first_refresh
 
 NOT_MORE = 2.0
 UNCHANGED = 0.75
@@ -22,7 +23,7 @@ def run(bench: Bench) -> Iterator[Row]:
     for what, files in (("overlays", overlays(bench, count)), ("images with data", full(bench, count))):
         floor(files)
         again: list[float] = []
-        first = _first(bench, files, again)
+        first = partial(first_refresh, bench, files, again)
 
         def floor_of(files: Path = files) -> float:
             return floor(files)
@@ -31,23 +32,6 @@ def run(bench: Bench) -> Iterator[Row]:
         yield Row(f"first refresh, {count:,} qcow2 {what}", ours, "us/file", "C floor", base, NOT_MORE)
         unchanged = 1e6 * min(again) / count
         yield Row(f"unchanged refresh, {count:,} qcow2 {what}", unchanged, "us/file", "C floor", base, UNCHANGED)
-
-
-def _first(bench: Bench, files: Path, again: list[float]) -> Callable[[], float]:
-    """A first refresh of files; the time of a second one is put into ``again``."""
-
-    def first() -> float:
-        target = bench.fresh("pool")
-        with started_pool(bench, target) as pool:
-            os.rename(files, target)
-            try:
-                took = seconds(pool.start)  # another directory than before, which is listed anew
-                again.append(seconds(pool.refresh))
-                return took
-            finally:
-                os.rename(target, files)
-
-    return first
 
 
 def overlays(bench: Bench, count: int) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Bench, Row, best, seconds
-from benchmarks.pools import started_pool
+from benchmarks.pools import first_refresh, started_pool
 
 BARS = {"first refresh": 2.0, "unchanged refresh": 0.75}
 FLAT = 1.15
@@ -32,13 +31,14 @@ def run(bench: Bench) -> Iterator[Row]:
 
 def cost(bench: Bench, size: int) -> dict[str, float]:
     """Microseconds per file of each kind of refresh, taken in turns."""
-    files, floor = bench.files(size), bench.floor()
-    floor(files)  # the first pass warms the kernel's caches for everybody
+    files, others, floor = bench.files(size), bench.new_files(size), bench.floor()
+    for each in (files, others):
+        floor(each)  # the first pass warms the kernel's caches for everybody
     root = bench.fresh("root")
     with started_pool(bench, files, root=root) as pool:
         calls: dict[str, Callable[[], float]] = {
             "floor": partial(floor, files),
-            "first refresh": partial(first, bench, files),
+            "first refresh": partial(first_refresh, bench, others),
             "unchanged refresh": lambda: seconds(pool.refresh),
             "unchanged refresh, new engine": partial(another, bench, files, root),
         }
@@ -50,20 +50,6 @@ def cost(bench: Bench, size: int) -> dict[str, float]:
     if libvirtd:  # the time that virsh needs to start and connect is none of the refresh's
         times["libvirtd pool-refresh"] -= times.pop("virsh")
     return {what: 1e6 * total / size for what, total in times.items()}
-
-
-def first(bench: Bench, files: Path) -> float:
-    """Seconds of the first listing: the pool is started empty, then a directory with the files takes that one's place.
-
-    That makes the pool inactive, so what is measured is a start, which is a refresh and a little more.
-    """
-    target = bench.fresh("pool")
-    with started_pool(bench, target) as pool:
-        os.rename(files, target)
-        try:
-            return seconds(pool.start)
-        finally:
-            os.rename(target, files)
 
 
 def another(bench: Bench, files: Path, root: Path) -> float:
