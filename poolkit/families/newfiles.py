@@ -14,7 +14,6 @@ from itertools import islice
 from struct import error as StructError
 
 from poolkit.facts import VolumeInfo
-from poolkit.host import beside
 from poolkit.host.directory import LOOK
 from poolkit.host.places import stamp_of
 from poolkit.later import later
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from poolkit import formats
     from poolkit.formats import ImageInfo, usual
+    from poolkit.host import beside
     from poolkit.listing import Portion
 
     # Takes an open file that is more than a plain raw image, or that could not be read.
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 else:
     formats = later(globals(), "formats", "poolkit.formats")
     usual = later(globals(), "usual", "poolkit.formats.usual")
+    beside = later(globals(), "beside", "poolkit.host.beside")
 
 # A file changed within the clock tick of the scan can change again without showing it: such a stamp is not kept.
 # Kernels tick every 1-10 ms; file systems that store whole seconds show zero nanoseconds.
