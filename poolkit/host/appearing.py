@@ -309,14 +309,14 @@ class NewFiles:
     @staticmethod
     def give_name(new: NewFile) -> None:
         """Put a file that is whole and on the disk under its name, which is on the disk with its folder; ``VolumeExists``."""
-        from poolkit.host import libc
-
         folder = new.directory.fd
         try:
             if new.temporary is None:
                 os.link(f"/proc/self/fd/{new.fd}", new.name, dst_dir_fd=folder)  # as linkat(2) has it for O_TMPFILE
                 os.fsync(new.fd)  # btrfs writes no log of a file that has no name yet
                 return
+            from poolkit.host import libc
+
             try:
                 libc.rename_noreplace(new.temporary, new.name, dir_fd=folder)
             except OSError as error:
