@@ -89,6 +89,15 @@ def test_two_paths_to_one_directory_that_is_not_there_yet(world: World, below: s
     world.apply()
 
 
+def test_a_loop_of_links_is_for_the_verb_to_tell(world: World) -> None:
+    os.symlink("linked", world.storage / "linked")
+    pool(world, "a", world.storage / "linked", wanted="state='active' build='if-empty'")
+    pool(world, "b", world.storage / "linked/b", wanted="state='active' build='if-empty'")
+    done = world.plan().apply()
+    assert {result.entry.name for result in done.failed} == {"a", "b"}
+    assert all("symbolic link" in str(result.error) for result in done.failed)
+
+
 def test_directories_that_become_one_after_the_plan_leave_results(world: World) -> None:
     (world.storage / "real").mkdir()
     pool(world, "a", world.storage / "real", wanted="state='active'")

@@ -75,9 +75,10 @@ def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]
         path = getattr(getattr(one.definition, "target", None), "path", None)
         if path is None or not admission.lists(one.definition.type) or network_of(path, mounts):
             continue
-        place = _place(path)
-        if place is None:
-            continue
+        try:
+            place = _place(present.host.locate(path)[0])
+        except OSError:
+            continue  # a loop of links, or what cannot be looked at: the verb that needs it tells of that
         other = found.setdefault(place, one)
         theirs = other.definition.target.path
         if other is not one and os.path.normpath(theirs) != os.path.normpath(path):
@@ -88,22 +89,20 @@ def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]
             )
 
 
-def _place(path: str) -> tuple[Any, ...] | None:
-    """What a path leads to, or will lead to when it is made: what there is of it, and the names below that."""
+def _place(path: str) -> tuple[Any, ...]:
+    """What a path without links leads to, or will lead to when it is made: what there is of it, and the names below that.
+
+    Raises ``OSError`` where it cannot be looked at.
+    """
     from poolkit.host.undo import identity
 
     below: list[str] = []
-    path = os.path.realpath(path)  # a link to what is not there yet leads to what a build will make there
     while True:
         try:
             return (*identity(os.stat(path)), *reversed(below))
         except (FileNotFoundError, NotADirectoryError):
             path, name = os.path.split(path)
-            if not name:
-                return None
             below.append(name)
-        except OSError:
-            return None  # what cannot be looked at is told by the verb that needs it
 
 
 def of_flavors(
