@@ -17,7 +17,7 @@ from poolkit.names import SHOWN, quoted
 from poolkit.state.backing import Edge, Ground
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from poolkit.backend import Backend, VolumeInfo
@@ -54,21 +54,48 @@ def place(host: Host, path: str) -> Place:
 def _place(host: Host, path: str) -> Place:
     if not path.startswith("/"):
         return Place(path)
+    folder, _, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        return _followed(host, path)
+    # Ten thousand images have their bases in few folders, so the links on the way to a folder are followed once.
+    real, waits = host.shared(("folder", folder), lambda: _folder_at(host, folder or "/"))
+    there = f"{real.rstrip('/')}/{name}"
+    if waits:
+        return Place(there)
+    if there in host.mounts().tops:
+        return _followed(host, path)
+    return _at(there, os.lstat) or _followed(host, path)
+
+
+def _folder_at(host: Host, folder: str) -> tuple[str, bool]:
+    """A folder without symbolic links, and whether who looks at it may wait for somebody, or gets nowhere."""
     try:
-        real, mount = locate(path, host.mounts(), may_wait)
+        real, mount = locate(folder, host.mounts(), may_wait)
     except OSError:  # a loop of links
-        return Place(path)
-    if mount is None or may_wait(mount.fstype):
-        return Place(real)
+        return folder, True
+    return real, mount is None or may_wait(mount.fstype)
+
+
+def _followed(host: Host, path: str) -> Place:
+    """What is at a path of which the last part may be a link, or a mount point."""
+    real, waits = _folder_at(host, path)
+    return Place(real) if waits else _at(real, os.stat) or Place(real)
+
+
+def _at(real: str, look: Callable[[str], os.stat_result]) -> Place | None:
+    """What is at a path on a file system of this machine; None for a link that is not followed."""
     try:
-        facts = os.stat(real)
+        facts = look(real)
     except (FileNotFoundError, NotADirectoryError):
         return Place(real, missing=True)
     except (OSError, ValueError):
         return Place(real)
-    if stat.S_ISBLK(facts.st_mode):
-        return Place(real, f"block {number(facts.st_rdev)}")
-    return Place(real, f"{facts.st_dev:x}:{facts.st_ino:x}")
+    kind = stat.S_IFMT(facts.st_mode)
+    if kind == stat.S_IFLNK:
+        return None
+    return Place(
+        real, f"block {number(facts.st_rdev)}" if kind == stat.S_IFBLK else f"{facts.st_dev:x}:{facts.st_ino:x}"
+    )
 
 
 def edges(backend: Backend, host: Host, volumes: Iterable[VolumeInfo], listed: Iterable[str] = ()) -> list[Edge]:
@@ -93,7 +120,7 @@ def below(backend: Backend, host: Host, found: Listing) -> Standing:
     result = backing.Standing(asked.folder)
     for sample, names in found.kinds():
         for ground in asked.below(sample):
-            own = os.path.basename(ground.said)
+            own = ground.said.rpartition("/")[2]
             on_it = (
                 names if own not in names else [n for n in names if not asked.is_own(sample._replace(name=n), ground)]
             )
@@ -122,7 +149,10 @@ class _Asked:
         if info.detail is None:
             return
         for said in self._backend.below(info):
-            path = os.path.normpath(said) if said.startswith("/") and ".." not in said.split("/") else said
+            path = said
+            # Nearly all are in order; what goes up stays as it is, for its folder may be a link.
+            if said.startswith("/") and ("//" in said or "/." in said or said.endswith("/")):
+                path = said if ".." in said.split("/") else os.path.normpath(said)
             if not _is_text(path):
                 continue
             if not self._backend.file_backed and os.path.dirname(path) == os.path.dirname(info.path or ""):
@@ -145,6 +175,8 @@ def _path(info: VolumeInfo, folder: str | None) -> str:
 
 
 def _is_text(path: str) -> bool:
+    if path.isascii():
+        return True
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:

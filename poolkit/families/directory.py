@@ -56,6 +56,7 @@ _MANY = 5_000
 """New files from which on a second processor pays: to copy a process takes some milliseconds, a file ten microseconds."""
 _MANY_KNOWN = 8_000
 """Known files from which on it pays: to compare one takes three microseconds."""
+_PARTS = frozenset(("data_file", "extent_files"))
 _REPLACED = (
     "the file was replaced by one with the same inode number, or the clock was set back: its format on record, {}, may be "
     "that of the old one; adopt it with the right one"
@@ -328,6 +329,8 @@ class DirectoryBackend(Backend):
         detail = info.detail
         if detail is None:
             return ()
+        if detail.get("backing_kind") == "file" and detail["backing"].startswith("/") and not detail.keys() & _PARTS:
+            return (detail["backing"],)  # nearly all
         names = [detail.get("data_file"), *detail.get("extent_files", ())]
         if "backing" in detail:
             found = local.meant(detail["backing"], detail.get("backing_kind", "file"))

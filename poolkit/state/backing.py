@@ -112,7 +112,7 @@ def replace(
         for name, ground in db.execute("SELECT name, ground FROM stands WHERE pool = ?", (pool,)):
             if name not in keep:
                 on_record.setdefault(ground, set()).add(name)
-        here = {said: {name for name in found.names[said] if name not in keep} for said in found.grounds}
+        here = {said: set(found.names[said]).difference(keep) for said in found.grounds}
         numbers = _set_grounds(db, pool, old, [ground for said, ground in found.grounds.items() if here[said]], keep)
         for said, (number, _) in old.items():
             _leave(db, pool, sorted(on_record.get(number, set()) - here.get(said, set())), number)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from poolkit import errors
 from poolkit.backend import Usage, VolumeInfo
 from poolkit.engine import Engine
 from poolkit.engine.pool import Pool
+from poolkit.engine.standing import place as place_of
 from poolkit.engine.volume import Volume
 from poolkit.host import Host
+from poolkit.host.mounts import Mount, MountTable, locate, may_wait
 from poolkit.listing import Listing
 from poolkit.state import backing
 from poolkit.state.backing import Edge
@@ -195,6 +198,46 @@ def test_the_same_file_below_another_mount_is_the_same_base(pool: Pool, place: P
         standing(Volume.delete, base)
     finally:
         subprocess.run(["umount", str(alias)], check=True)
+
+
+def test_links_on_the_way_to_a_folder_are_followed_once_for_all_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "real" / "folder").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("real")
+    for name in ("mounted", "fuse"):
+        (folder / name).mkdir()
+    names = ["file", "gone", "to-file", "to-nothing", "loop", "mounted", "fuse", "fuse/inside", "file/below", ".", ".."]
+    (folder / "file").touch()
+    for name, aim in {"to-file": "../folder/file", "to-nothing": "nothing", "loop": "loop"}.items():
+        (folder / name).symlink_to(aim)
+    mounts = MountTable(
+        Mount("0:1", "/", f"{folder}/{name}", kind, "x", "rw")
+        for name, kind in (("mounted", "ext4"), ("fuse", "fuse.x"))
+    )
+    monkeypatch.setattr(Host, "mounts", lambda self: MountTable([Mount("8:1", "/", "/", "ext4", "x", "rw"), *mounts]))
+    ways = [f"{tmp_path}/{way}/{name}{end}" for way in ("real/folder", "linked/folder", "linked/../real/folder", "none")
+            for name in names for end in ("", "/")]  # fmt: skip
+    paths = ["relative", "/", "//", f"{tmp_path}/real/folder/loop/below", *ways]
+    host = Host()
+    for path in paths:
+        real, mount = path, None
+        with suppress(OSError):
+            real, mount = locate(path, host.mounts(), may_wait) if path.startswith("/") else (path, None)
+        found = place_of(host, path)
+        assert found.real == real, path
+        if mount is None or may_wait(mount.fstype):
+            assert (found.node, found.missing) == (None, False), path
+        else:
+            assert found.missing is not os.path.exists(real), path
+            assert (found.node is None) is found.missing, path
+            assert found.missing or found.node == "{0.st_dev:x}:{0.st_ino:x}".format(os.stat(real)), path
+    asked: list[object] = []
+    readlink = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path, **how: (asked.append(path), readlink(path, **how))[1])
+    host = Host()
+    assert all(place_of(host, f"{tmp_path}/linked/folder/base{number}").missing for number in range(100))
+    assert 0 < len(asked) < 20
 
 
 def test_a_pool_that_is_a_link_has_its_bases_by_both_names(engine: Engine, tmp_path: Path, other: Pool) -> None:
