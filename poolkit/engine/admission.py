@@ -99,12 +99,8 @@ def _refuse_names_of_others(core: Core, definition: Any) -> None:
 
     A pool is found by its name first, so the other one could not be reached any more.
     """
-    import uuid
-
-    name, other = definition.name, None
-    with suppress(ValueError):
-        text = str(uuid.UUID(name))
-        other = _now(core, name, lambda: core.inventory.by_uuid(text))
+    name, text = definition.name, as_uuid(definition.name)
+    other = _now(core, name, lambda: core.inventory.by_uuid(text)) if text is not None else None
     if other is not None:
         raise errors.PoolExists(
             f"pool '{name}' would have the uuid of pool '{other.name}' as its name",
@@ -118,6 +114,15 @@ def _refuse_names_of_others(core: Core, definition: Any) -> None:
             pool=name,
             hint="leave the uuid out",
         )
+
+
+def as_uuid(name: str) -> str | None:
+    """The uuid that a name is read as, in any spelling, if it is one."""
+    import uuid
+
+    with suppress(ValueError):
+        return str(uuid.UUID(name))
+    return None
 
 
 def refuse_shared_place(core: Core, definition: Any, host: Host) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from poolkit import errors
+from poolkit.engine.plan import conflicts
+from poolkit.host.mounts import Mount
+from poolkit.host.port import Host
 
 from .conftest import World
 
@@ -63,6 +66,39 @@ def test_what_a_pool_has_that_no_document_describes(world: World) -> None:
     )
 
 
+@pytest.mark.parametrize("goes", ["elsewhere", "away"])
+def test_a_pool_waits_for_what_another_described_one_lets_go_of(world: World, goes: str) -> None:
+    """Be it a target, or a uuid that is to be its name."""
+    world.engine.define(
+        f"<pool type='dir'><name>theirs</name><uuid>{UUID}</uuid><target><path>{world.storage}/a</path></target></pool>"
+    )
+    name = UUID if goes == "away" else "a"
+    pool(world, "theirs", world.storage / "b", wanted="state='absent'" if goes == "away" else "")
+    pool(world, name, world.storage / ("a" if goes == "elsewhere" else "c"))
+    (waits,) = (entry.after for entry in world.plan().entries if entry.name == name)
+    assert waits == ("pool theirs",)
+    world.apply()
+
+
+def test_what_one_takes_of_two_others_is_told_of_the_one_that_keeps_it(world: World) -> None:
+    for name in ("moves", "stays"):
+        world.write(
+            f"{name}.xml",
+            f"<pool type='disk'><name>{name}</name><source><device path='/dev/{name}'/></source>"
+            "<target><path>/dev</path></target></pool>",
+        )
+        world.engine.define((world.documents / f"{name}.xml").read_text())
+    (world.documents / "stays.xml").unlink()
+    world.write("moves.xml", (world.documents / "moves.xml").read_text().replace("/dev/moves", "/dev/other"))
+    world.write(
+        "a.xml",
+        "<pool type='logical'><name>a</name><source><device path='/dev/moves'/><device path='/dev/stays'/>"
+        "<name>vg</name></source></pool>",
+    )
+    (said,) = refused(world)
+    assert said.endswith("which belongs to pool 'stays', which no document describes")
+
+
 def test_two_paths_to_one_directory(world: World) -> None:
     (world.storage / "real").mkdir()
     os.symlink("real", world.storage / "linked")
@@ -98,6 +134,33 @@ def test_a_loop_of_links_is_for_the_verb_to_tell(world: World) -> None:
     assert all("symbolic link" in str(result.error) for result in done.failed)
 
 
+def test_pools_of_devices_may_find_them_by_two_paths_to_one_directory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share it with others of their kind; only who lists all of a directory has to have it alone."""
+    for name, path in (("a", "/dev/disk/by-path"), ("b", "/dev/disk/by-id")):
+        world.write(
+            f"{name}.xml",
+            f"<pool type='scsi' xmlns:pk='urn:poolkit:pool:1'><name>{name}</name><source><adapter name='host{ord(name)}'/>"
+            f"</source><target><path>{path}</path></target><pk:wanted state='active'/></pool>",
+        )
+    monkeypatch.setattr(conflicts, "_place", lambda path: ("the same",))
+    assert len(world.plan().entries) == 2
+
+
+def test_no_plan_touches_the_directory_of_a_network_file_system(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even to see that two paths lead to one: that may hang."""
+    away = world.storage / "away"
+    away.mkdir()
+    for name in ("a", "b"):
+        (away / name).mkdir()
+        pool(world, name, away / name, wanted="state='active'")
+    mounts = [Mount("0:99", "/", str(away), "nfs4", "server:/away", "rw")]
+    monkeypatch.setattr(conflicts, "_place", lambda path: pytest.fail(f"{path} was touched"))
+    monkeypatch.setattr(Host, "mounts", lambda self: mounts)
+    world.plan()
+
+
 def test_directories_that_become_one_after_the_plan_leave_results(world: World) -> None:
     (world.storage / "real").mkdir()
     pool(world, "a", world.storage / "real", wanted="state='active'")
@@ -112,12 +175,42 @@ def test_directories_that_become_one_after_the_plan_leave_results(world: World) 
     )
 
 
-def test_a_uuid_that_is_the_name_of_another(world: World) -> None:
-    uuid = "3d9bbdd2-b5ec-4a7e-9d2c-4c1f8c0e2a0f"
-    pool(world, "a", world.storage / "a", more=f"<uuid>{uuid}</uuid>")
-    pool(world, uuid, world.storage / "b")
+UUID = "3d9bbdd2-b5ec-4a7e-9d2c-4c1f8c0e2a0f"
+
+
+@pytest.mark.parametrize("name", [UUID, UUID.upper(), UUID.replace("-", "")])
+def test_a_uuid_that_is_the_name_of_another(world: World, name: str) -> None:
+    pool(world, "a", world.storage / "a", more=f"<uuid>{UUID}</uuid>")
+    pool(world, name, world.storage / "b")
     (said,) = refused(world)
-    assert said == f"a.xml:2:1: /pool/uuid: the uuid of pool 'a' is the name of another pool, at {uuid}.xml:2:1"
+    assert said == f"a.xml:2:1: /pool/uuid: the uuid of pool 'a' is the name of another pool, at {name}.xml:2:1"
+
+
+def test_a_pool_may_have_its_own_uuid_as_its_name(world: World) -> None:
+    pool(world, UUID, world.storage, more=f"<uuid>{UUID}</uuid>")
+    world.apply()
+
+
+def test_a_uuid_that_is_the_name_of_one_that_no_document_describes(world: World) -> None:
+    world.engine.define(f"<pool type='dir'><name>{UUID}</name><target><path>/x</path></target></pool>")
+    pool(world, "a", world.storage, more=f"<uuid>{UUID}</uuid>")
+    (said,) = refused(world)
+    assert said == (
+        "a.xml:2:1: /pool/uuid: the uuid of pool 'a' is the name of another pool, which no document describes"
+    )
+
+
+@pytest.mark.parametrize(("described", "where"), [(True, "at x.xml:2:1"), (False, "which no document describes")])
+def test_a_name_that_is_the_uuid_of_a_pool_that_is_there(world: World, described: bool, where: str) -> None:
+    place = world.storage / "x"
+    world.engine.define(
+        f"<pool type='dir'><name>x</name><uuid>{UUID}</uuid><target><path>{place}</path></target></pool>"
+    )
+    if described:
+        pool(world, "x", place)
+    pool(world, UUID, world.storage / "a")
+    (said,) = refused(world)
+    assert said == f"{UUID}.xml:2:1: /pool/name: the name of pool '{UUID}' is the uuid of pool 'x', {where}"
 
 
 def test_what_a_pool_type_refuses_of_its_own_definition(world: World) -> None:
@@ -150,6 +243,22 @@ def test_a_pruned_pool_that_is_a_backend_of_a_flavor_that_stays(world: World) ->
         "gold.xml:1:1: /flavor: flavor 'gold' has pool 'images' as a backend, which no document describes"
     )
     assert not world.signs(), "without pruning nothing is to be done"
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_an_absent_pool_that_is_a_backend_of_a_flavor_that_stays(world: World, described: bool) -> None:
+    world.pool("images")
+    world.apply()
+    if described:
+        world.write("gold.xml", FLAVOR)
+    else:
+        world.engine.flavors.define(FLAVOR)
+    pool(world, "images", world.storage / "images", wanted="state='absent'")
+    (said,) = refused(world)
+    assert said == (
+        "images.xml:2:1: /pool: pool 'images' is to be absent, and is a backend of flavor 'gold'"
+        + (", at gold.xml:1:1" if described else "")
+    )
 
 
 def test_a_pruned_pool_that_is_a_backend_of_a_flavor_of_others(world: World) -> None:

@@ -25,7 +25,7 @@ def of_pools(
     ``pools`` are those with a document, ``entries`` what is to be done to each, ``state`` gives the state that one is to have.
     """
     staying = {name: one for name, one in pools.items() if state(name) != "absent"}
-    yield from _names(staying)
+    yield from _names(present, staying, pools, lambda one: "define" in entries[one.name].steps)
     taken: dict[str, Wanted] = {}
     for name, one in staying.items():
         try:
@@ -46,23 +46,47 @@ def of_pools(
     yield from _directories(present, [one for name, one in staying.items() if state(name) != "inactive"])
 
 
-def _names(pools: Mapping[str, Wanted]) -> Iterator[Problem]:
+def _names(
+    present: Present, pools: Mapping[str, Wanted], described: Mapping[str, Wanted], defined: Callable[[Wanted], bool]
+) -> Iterator[Problem]:
+    """Pools of which the name stands for another one as well: ``defined`` says which ones are to be defined."""
+    named = {admission.as_uuid(name) or name: one for name, one in pools.items()}
     for one in pools.values():
-        other = pools.get(one.definition.uuid or "")
-        if other is not None and other is not one:
+        uuid = one.definition.uuid
+        other = named.get(uuid)
+        if other is not None and other is not one and (defined(one) or defined(other)):
             yield one.problem(
                 f"the uuid of pool '{one.name}' is the name of another pool, at {other.place}", "/pool/uuid"
+            )
+        if not defined(one):
+            continue
+        if uuid is not None and uuid not in described and present.pool(uuid) is not None:
+            yield one.problem(
+                f"the uuid of pool '{one.name}' is the name of another pool, which no document describes", "/pool/uuid"
+            )
+        owner = present.by_uuid(admission.as_uuid(one.name) or "")
+        if owner is None or owner == one.name:
+            continue
+        if owner not in described:
+            yield one.problem(
+                f"the name of pool '{one.name}' is the uuid of pool '{owner}', which no document describes",
+                "/pool/name",
+            )
+        elif owner in pools and pools[owner].definition.uuid is None:
+            yield one.problem(
+                f"the name of pool '{one.name}' is the uuid of pool '{owner}', at {pools[owner].place}", "/pool/name"
             )
 
 
 def _taken(present: Present, one: Wanted, claims: list[str], described: Mapping[str, Wanted]) -> Iterator[Problem]:
-    """What a pool that no document describes has already; those that are described may be on the way to something else."""
-    found = present.core.inventory.claimed(claims, unless=one.name)
-    if found is not None and found[1] not in described and present.pool(found[1]) is not None:
-        yield one.problem(
-            f"pool '{one.name}' would use {admission.claim_words(found[0])}, which belongs to pool '{found[1]}', "
-            "which no document describes"
-        )
+    """What a pool that no document describes has already; one that is described lets go of it first (``Ordering``)."""
+    for claim, other in present.holders(claims, one.name):
+        if other not in described:
+            yield one.problem(
+                f"pool '{one.name}' would use {admission.claim_words(claim)}, which belongs to pool '{other}', "
+                "which no document describes"
+            )
+            return
 
 
 def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]:
@@ -72,8 +96,10 @@ def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]
     found: dict[Any, Wanted] = {}
     mounts = present.host.mounts()
     for one in pools:
-        path = getattr(getattr(one.definition, "target", None), "path", None)
-        if path is None or not admission.lists(one.definition.type) or network_of(path, mounts):
+        if not admission.lists(one.definition.type):
+            continue
+        path = one.definition.target.path
+        if network_of(path, mounts):
             continue
         try:
             place = _place(present.host.locate(path)[0])
@@ -81,7 +107,7 @@ def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]
             continue  # a loop of links, or what cannot be looked at: the verb that needs it tells of that
         other = found.setdefault(place, one)
         theirs = other.definition.target.path
-        if other is not one and os.path.normpath(theirs) != os.path.normpath(path):
+        if os.path.normpath(theirs) != os.path.normpath(path):
             yield one.problem(
                 f"pool '{one.name}' would list the directory of pool '{other.name}', at {other.place}: '{path}' and "
                 f"'{theirs}' are the same",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from poolkit import registry
 from poolkit.engine import order
+from poolkit.engine.admission import as_uuid
 from poolkit.engine.plan.entries import Entry
 from poolkit.engine.plan.present import Present
 from poolkit.engine.plan.sources import identity
@@ -38,7 +39,7 @@ class Ordering:
     def run(self, groups: Groups) -> list[Entry]:
         """Secrets, flavors, pools behind those they stand on, volumes behind their pools and what they are made from.
 
-        Removals come last, and the other way round.
+        Removals come last, and the other way round, but for a pool that has what another one is to get.
         """
         secrets, flavors, pools, volumes, pruned = groups
         everything = {**pools, **{e.name: e for e in pruned if e.kind == "pool"}}
@@ -54,7 +55,8 @@ class Ordering:
                 continue
             after = [identity("pool", o) for o in sorted(way.stands_on[name] | way.waits_for[name]) if o not in removed]
             below = [self.places[path] for path in facts[name].needs if path in self.places]
-            made.append(entry._replace(after=(*begun, *after, *below)))
+            freed = [identity("pool", o) for o in self._holders(entry) if o in everything]
+            made.append(entry._replace(after=(*begun, *dict.fromkeys((*after, *freed)), *below)))
         kept = [e._replace(after=tuple(self._before(e))) for e in volumes if e.action != "remove"]
         dropped = [e for e in [*volumes, *pruned] if e.kind == "volume" and e.action == "remove"]
         dropped = _sorted(list(self._without_those_above(dropped)))
@@ -79,6 +81,19 @@ class Ordering:
             for backend in present[entry.name].backends if entry.name in present else ():
                 found.setdefault(backend.pool, []).append(entry.ident)
         return found
+
+    def _holders(self, entry: Entry) -> Iterator[str]:
+        """Pools that still have a source, target, uuid or name that another one is to get.
+
+        They are to let go of it: a plan in which they kept it was refused.
+        """
+        if "define" not in entry.steps:
+            return
+        definition = self.tasks[entry.ident].definition
+        backend = self.present.core.definitions.backend(definition)
+        yield from (other for _, other in self.present.holders(backend.claims(), entry.name))
+        named = (definition.uuid, self.present.by_uuid(as_uuid(entry.name) or ""))
+        yield from (other for other in named if other not in (None, entry.name))
 
     def _facts(self, name: str) -> order.Facts:
         task = self.tasks[identity("pool", name)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
@@ -103,6 +103,12 @@ class Present:
     def by_uuid(self, uuid: str) -> str | None:
         """The name of the pool with that uuid."""
         return self._names.get(uuid)
+
+    def holders(self, claims: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
+        """Which of ``claims`` pools of another name have, and the names of those."""
+        for claim in sorted(claims):
+            if (found := self.core.inventory.claimed([claim], unless=name)) is not None:
+                yield found
 
     def listing(self, name: str, wanted: Any = None) -> Listing | None:
         """The volumes of a pool, active or not; None if its storage is not up, so that nobody can tell.
