@@ -386,6 +386,7 @@ class Backend:
     def exclusive(self, verb: str) -> AbstractContextManager[None]:
         """A bracket around a verb that changes storage that hosts share, or a volume of it (``build``, ``vol-create`` ...).
 
+        Attaching and detaching for another node are ``vol-allow`` and ``vol-forget``.
         Raises ``RoleForbidden`` for what this host may not do (``self.host.node``), before anything is run, and
         ``LockUnavailable`` or ``Busy`` where other hosts cannot be kept out. By default nothing is shared.
         """

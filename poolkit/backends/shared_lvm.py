@@ -180,7 +180,7 @@ class SharedLvmBackend(AtOnce):
             )
         for volume in up:
             self.deactivate(volume.name)
-            self._untag(volume, self.node)
+            self._untag(volume)
         if self.lock == "lvmlockd" and self.vg in (lvmlocks.lockspaces(self.host) or {}):
             self.change("vgchange", "--lockstop", "--", self.vg)
 
@@ -208,7 +208,7 @@ class SharedLvmBackend(AtOnce):
         if self.lock == "lvmlockd":
             more += ["--locktype", "sanlock"]  # --shared would take dlm where that is what runs
         if self.lock == "system-id":
-            more += ["--addtag", lvmlocks.tag("control", self.node)]
+            more += ["--addtag", lvmlocks.own_tag("control", self.node, self.pool.name)]
         lvm.make_group(self.host, self.vg, devices, first, config=self.config, more=more)
 
     def remove_group(self) -> None:

@@ -235,8 +235,12 @@ class Core:
         wait: float | None = None,
         abort: threading.Event | None = None,
         progress: Progress | None = None,
+        bracket: str | None = None,
     ) -> Iterator[tuple[Operation, Backend, Record]]:
-        """Work on one volume of an active pool, or on any of them (None); ``shared`` work only reads it."""
+        """Work on one volume of an active pool, or on any of them (None); ``shared`` work only reads it.
+
+        ``bracket`` is what the work is to hosts that share the storage, if that is not ``verb``.
+        """
         with self.work(pool, verb, wait, volume=name, shared=shared, abort=abort, progress=progress) as op:
             record = self.require_active(pool, verb, op.host)
             if record.target is not None:
@@ -254,7 +258,7 @@ class Core:
             with (
                 nullcontext() if other is None
                 else self.operations.lock(pool, verb, other, shared, patience, abort or self.host.abort),
-                nullcontext() if shared else backend.exclusive(verb),
+                nullcontext() if shared else backend.exclusive(bracket or verb),
             ):  # fmt: skip
                 yield op, backend, record
 

@@ -26,8 +26,8 @@ class AtOnce(SharedGroup):
         self, info: VolumeInfo, noted: str, *, shared: bool = False, node: str | None = None
     ) -> VolumeInfo | None:
         """As ``attach``, of a plain volume that nobody had at the listing, for this host alone."""
-        known = self._known(info, noted, "vol-attach")
-        if known is None or shared or node not in (None, self.node) or not _TOLD.isdisjoint(info.detail or {}):
+        known = self._known(info, noted, "vol-attach") if node in (None, self.node) else None
+        if known is None or shared or not _TOLD.isdisjoint(info.detail or {}):
             return None
         if (info.detail or {}).get("attached", [self.node]) != [self.node] or os.path.lexists(self._mapped(info)):
             return None
@@ -69,8 +69,8 @@ class AtOnce(SharedGroup):
         self, info: VolumeInfo, noted: str, *, node: str | None = None, force: bool = False
     ) -> VolumeInfo | None:
         """As ``detach``, of what this host has."""
-        known = self._known(info, noted, "vol-detach")
-        if known is None or node not in (None, self.node) or "error" in (info.detail or {}):
+        known = self._known(info, noted, "vol-detach") if node in (None, self.node) else None
+        if known is None or "error" in (info.detail or {}):
             return None
         device = self._mapped(info)
         group = noted.partition(" ")[0]

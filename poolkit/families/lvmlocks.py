@@ -23,6 +23,8 @@ TAG = "poolkit"
 # The permitted operations: whoever has control changes the metadata of the group, and others only use its volumes. What is not
 # named here is a change.
 USES = frozenset(("vol-attach", "vol-detach"))
+RECORDS = frozenset(("vol-allow", "vol-forget"))
+"""Attaching and detaching for another node: only what the group notes of it is changed, by who has control."""
 CONTENT = frozenset(("vol-upload", "vol-download", "vol-wipe", "vol-overwrite", "vol-permit", "vol-adopt"))
 """Verbs that read or write what a volume holds, and nothing of the group: they need a volume that the host has, or may have."""
 
@@ -93,6 +95,20 @@ def tagged(tags: tuple[str, ...], what: str) -> tuple[str, ...]:
     """The nodes that tags name for ``what``: control, attach or share."""
     start = f"{TAG}.{what}."
     return tuple(sorted(tag.removeprefix(start) for tag in tags if tag.startswith(start)))
+
+
+# What a machine is called that nobody has named (hostname(5)): more than one of them may be.
+_NOBODY = frozenset(("localhost", "localhost.localdomain", "localhost4", "localhost6"))
+
+
+def own_tag(what: str, node: str, pool: str) -> str:
+    """A tag that is to be written; ``InvalidArgument`` for a name that any host may have."""
+    if node.lower() in _NOBODY:
+        raise errors.InvalidArgument(
+            f"pool '{pool}': any host may be named '{node}', so nothing is recorded of it in the group", pool=pool,
+            hint="give each host a name of its own, in its host.toml: [node] name = \"n1\"",
+        )  # fmt: skip
+    return tag(what, node)
 
 
 def tag(what: str, node: str) -> str:
@@ -190,6 +206,8 @@ def permit(node: Node, verb: str, lock: Callable[[], str], pool: str) -> None:
 
 def said(verb: str) -> str:
     """A verb in a sentence."""
+    if verb in RECORDS:
+        return "attach a volume to another node" if verb == "vol-allow" else "detach a volume from another node"
     word = verb.removeprefix("vol-").replace("-", " ")
     return (
         f"{word} a volume" if verb.startswith("vol-") else f"{word} the group" if verb in ("build", "delete") else word

@@ -26,7 +26,8 @@ class SharedGroup(JointGroup):
         lvmlockd locks the group for each command, and a volume as long as it is active.
         """
         lvmlocks.permit(self.host.node, verb, lambda: self.lock, self.pool.name)
-        changes = lvmlocks.changes(verb) and verb != "build"  # which makes one where there is none
+        # A group is built where there is none, and what is recorded is looked at before it is changed.
+        changes = lvmlocks.changes(verb) and verb not in ("build", *lvmlocks.RECORDS)
         if changes:
             self.require_whole()
         # Attaching and detaching take control themselves where they have something to note, and what only reads or writes a
@@ -50,16 +51,27 @@ class SharedGroup(JointGroup):
                 pool=self.pool.name, hint=take if way is None else errors.Hint.joined(way, take),
             )  # fmt: skip
         self.require_whole()
-        own = lvmlocks.tag("control", self.node)
+        own = lvmlocks.own_tag("control", self.node, self.pool.name)
         words = [word for node in others for word in ("--deltag", lvmlocks.tag("control", node))]
         self.change("vgchange", *words, "--addtag", own, "--", self.vg)
-        if came := [] if self.host.dry_run else self._others_in_control(self.shared_group()):
+        if self.host.dry_run:
+            return True
+        after = self.shared_group()
+        has = after is not None and own in after.tags
+        if came := self._others_in_control(after):
             # Each of them sees the other's tag, whoever wrote first: both give way, and nobody has half of it.
-            self.change("vgchange", "--deltag", own, "--", self.vg)
+            if has:
+                self.change("vgchange", "--deltag", own, "--", self.vg)
             raise errors.Busy(
                 f"pool '{self.pool.name}': node '{', '.join(came)}' took control of the group '{self.vg}' at the same moment",
                 pool=self.pool.name,
                 hint=errors.Hint("decide which one is to have it, and there: ", errors.remedy("take-control", self.pool.name)),
+            )  # fmt: skip
+        if not has:
+            raise errors.HostError(
+                f"pool '{self.pool.name}': LVM ended well, and the group '{self.vg}' does not note that node '{self.node}' has "
+                "control", pool=self.pool.name,
+                hint=f"see what it notes, and what LVM says beside: {self._by_hand('vgs', '--options', '+vg_tags,vg_seqno')}",
             )  # fmt: skip
         return True
 
@@ -188,7 +200,7 @@ class SharedGroup(JointGroup):
         give = errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node)
         self._take_control(by_force=False, way=errors.Hint("on the node that has control: ", give))
         self.require_whole()
-        name, tag = f"{self.vg}/{volume.name}", lvmlocks.tag(what, node)
+        name, tag = f"{self.vg}/{volume.name}", lvmlocks.own_tag(what, node, self.pool.name)
         undo = self.command(
             "lvchange", "--deltag", tag, "--select", self.undo_selection(lv_uuid=volume.uuid), "--", self.vg
         )
@@ -287,7 +299,7 @@ class SharedGroup(JointGroup):
             if volume.open:
                 raise errors.Busy(f"volume '{info.name}' is {self.use(volume)}", volume=info.name)
             self.deactivate(volume.name)
-        self._untag(volume, who)
+        self._untag(volume)
         return info if self.host.dry_run else self.look(info.name, info)
 
     def _forget(self, volume: LogicalVolume, node: str, force: bool) -> None:
@@ -302,19 +314,28 @@ class SharedGroup(JointGroup):
                 volume=volume.name,
                 hint=errors.Hint("if it is known to be dead, or to have detached it, add ", errors.Option("force")),
             )
-        self._untag(volume, node)
+        if tags := self._tags(volume, node):
+            forget = errors.remedy("vol-detach", volume.name, pool=self.pool.name, node=node, force=True)
+            self._take_control(by_force=False, way=errors.Hint("on the node that has control: ", forget))
+            self._take_away(volume, tags)
 
-    def _untag(self, volume: LogicalVolume, node: str) -> None:
-        tags = [tag for what in ("attach", "share") if (tag := lvmlocks.tag(what, node)) in volume.tags]
-        if not tags:
+    def _untag(self, volume: LogicalVolume) -> None:
+        """Take the record away of what is detached here; where this host must not write it stays, with a warning."""
+        tags, group = self._tags(volume, self.node), self.shared_group()
+        if not tags or group is None:
             return
-        group = self.shared_group()
-        elsewhere = group is not None and group.control not in ("", self.node)
-        # It is detached, and its record stays: nothing is written while anything is amiss.
-        amiss = group is not None and node == self.node and (group.missing > 0 or bool(group.damaged))
-        if self.host.node.role == "compute" or elsewhere or amiss:
-            self.warn_of_record(volume.name, node)
+        may = self.host.node.role in ("control", "both") and group.control in ("", self.node)
+        if not may or group.missing or group.damaged:
+            self.warn_of_record(volume.name, self.node)
             return
+        self._take_control(by_force=False)
+        self._take_away(volume, tags)
+
+    @staticmethod
+    def _tags(volume: LogicalVolume, node: str) -> list[str]:
+        return [tag for what in ("attach", "share") if (tag := lvmlocks.tag(what, node)) in volume.tags]
+
+    def _take_away(self, volume: LogicalVolume, tags: Sequence[str]) -> None:
         self.require_whole()
         words = [word for tag in tags for word in ("--deltag", tag)]
         self.change("lvchange", *words, "--", f"{self.vg}/{volume.name}", volume=volume.name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from poolkit import xmlmap
 from poolkit.backend import VolumeInfo
 from poolkit.backends.shared_lvm import SharedLvmBackend, SharedLvmPool
 from poolkit.families import lvm, lvmlocks
+from poolkit.host import Result
 from poolkit.host.node import Node
 from poolkit.testing import ScriptedHost
 
@@ -38,13 +41,31 @@ def rows(**facts: str) -> str:
     return json.dumps({"report": [{"lv": [row | facts]}]})
 
 
+class TaggingHost(ScriptedHost):
+    """A host on which a group has the tags that it was given, where the script has one answer of ``vgs``."""
+
+    def change(self, argv: Sequence[str], **how: Any) -> Result:
+        """As for every script, and the tags of the group are those of the command."""
+        done = super().change(argv, **how)
+        said = self.answers.get("vgs")
+        if argv[0] == "vgchange" and isinstance(said, str):
+            report = json.loads(said)
+            for row in report["report"][0]["vg"]:
+                tags = set(filter(None, row["vg_tags"].split(",")))
+                for word, tag in pairwise(argv):
+                    tags = tags | {tag} if word == "--addtag" else tags - {tag} if word == "--deltag" else tags
+                row["vg_tags"] = ",".join(sorted(tags))
+            self.answers["vgs"] = json.dumps(report)
+        return done
+
+
 def backend(role: str = "both", *, lock: str = "auto", node: str = "n1", **answers: Any) -> SharedLvmBackend:
     lines = {
         "vgs": group(system=OURS),
         "lvs": rows(),
         "lvmlockctl": "VG vg lock_type=sanlock X\nLS sanlock lvm_vg\n",
     } | answers
-    host = ScriptedHost(lines)
+    host = TaggingHost(lines)
     host.on_node = lambda: Node(node, role)
     source = f"<source><name>vg</name><lock type='{lock}'/></source>"
     pool = xmlmap.read(f"<pool type='shared-lvm'><name>p</name><uuid>{UUID}</uuid>{source}</pool>", [SharedLvmPool])

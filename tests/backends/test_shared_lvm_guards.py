@@ -51,6 +51,75 @@ def test_another_node_is_spoken_for_only_where_records_say_who_has_what(force: b
         refused(errors.Unsafe, "nothing can tell whether node 'n2' still uses", one, lambda: one.detach(V, node="n2"))
 
 
+@pytest.mark.parametrize("role", ["control", "both"])
+def test_who_has_control_gives_volumes_away_and_forgets_them(role: str) -> None:
+    one = backend(role, vgs=CONTROL)
+    with one.exclusive("vol-allow"):
+        one.attach(V, node="n2")
+    assert [argv[3:] for argv in changes(one)] == [["--addtag", "poolkit.attach.n2", "--", "vg/v"]]
+    one = backend(role, vgs=CONTROL, lvs=rows(lv_tags="poolkit.attach.n2"))
+    with one.exclusive("vol-forget"):
+        one.detach(V, node="n2", force=True)
+    assert [argv[3:] for argv in changes(one)] == [["--deltag", "poolkit.attach.n2", "--", "vg/v"]]
+    for call in (lambda: one.attach_listed(V, NOTED, node="n2"), lambda: one.detach_listed(V, NOTED, node="n2")):
+        assert call() is None
+
+
+def test_nobody_is_said_to_be_forgotten_who_is_not() -> None:
+    held = rows(lv_tags="poolkit.attach.n2")
+    compute = backend("compute", vgs=CONTROL, lvs=held)
+    said = "is a compute node: it attaches and detaches volumes, and cannot detach a volume from another node"
+    refused(errors.RoleForbidden, said, compute, lambda: compute.exclusive("vol-forget"))
+    one = backend(vgs=group(system=OURS, tags="poolkit.control.n3"), lvs=held)
+    with pytest.raises(errors.Busy, match="node 'n3' has control") as caught:
+        one.detach(V, node="n2", force=True)
+    way = "on the node that has control: engine.pool('p').volume('v').detach(node='n2', force=True)"
+    assert str(caught.value.hint).startswith(way)
+    assert changes(one) == [] and one.host.warnings == []
+
+
+@pytest.mark.parametrize("role", ["", "compute", "both"])
+def test_the_record_of_what_is_detached_is_written_by_who_has_control(role: str) -> None:
+    one = backend(role, lvs=rows(**ACTIVE, lv_tags="poolkit.attach.n1"))
+    one.stop()
+    words = [argv[3:5] for argv in changes(one)]
+    if role == "both":
+        taken = ["--addtag", "poolkit.control.n1"]
+        assert words == [["--activate", "n"], taken, ["--deltag", "poolkit.attach.n1"]]
+    else:
+        assert words == [["--activate", "n"]]
+        assert "the control node has to be told" in one.host.warnings[0]
+
+
+def test_control_that_lvm_did_not_note_is_not_had() -> None:
+    one = backend(vgs=[group(system=OURS)])
+    with pytest.raises(errors.HostError, match="LVM ended well, and the group 'vg' does not note") as caught:
+        one.exclusive("vol-create")
+    assert f'system_id="{OURS}"' in str(caught.value.hint)
+    # Another host has taken it by force meanwhile, and writes: nothing is written besides.
+    taken = group(system=OURS, tags="poolkit.control.n2")
+    one = backend(vgs=[group(system=OURS)] * 4 + [taken])
+    with pytest.raises(errors.Busy, match="node 'n2' took control"):
+        one.exclusive("vol-create")
+    assert len(changes(one)) == 1
+
+
+def test_nothing_is_recorded_of_a_host_whose_name_any_may_have() -> None:
+    one = backend(node="localhost")
+    free = backend(vgs=CONTROL)
+    for call in (
+        lambda: one.exclusive("vol-create"),
+        lambda: one.make_group(["/dev/vdb"], "U-P"),
+        lambda: free.attach(V, node="localhost.localdomain"),
+    ):
+        with pytest.raises(errors.InvalidArgument, match="any host may be named 'localhost") as caught:
+            call()
+        assert "[node] name" in str(caught.value.hint)
+    assert changes(one) == changes(free) == []
+    given = backend("compute", node="localhost", vgs=CONTROL, lvs=rows(lv_tags="poolkit.attach.localhost"))
+    given.detach(V)
+
+
 def test_what_is_open_is_neither_detached_nor_stopped() -> None:
     one = backend(vgs=CONTROL, lvs=rows(**ACTIVE, lv_device_open="open", lv_tags="poolkit.attach.n1"))
     refused(errors.Busy, "volume 'v' is open", one, lambda: one.detach(V))

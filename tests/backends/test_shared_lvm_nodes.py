@@ -41,7 +41,6 @@ def test_a_hand_over(nodes: tuple[Node, Node]) -> None:
         assert pool.lock_status()["control"] == "one"
         """
     )
-    one.become("both")
     # What every other command of LVM sees is a group of somebody else.
     assert "vg-shared" not in two.guest.exec("vgs --noheadings 2>/dev/null").output
     assert two.guest.exec("lvcreate -y -n stray -L 4M vg-shared", check=False).status
@@ -59,6 +58,7 @@ def test_a_hand_over(nodes: tuple[Node, Node]) -> None:
     )
     two.guest.exec("ln -sf lvm /usr/sbin/vgchange")
     one('pool.volume("a").attach(node="two")')
+    two('refused(errors.RoleForbidden, lambda: pool.volume("a").detach(node="one", force=True), "from another node")')
     two(
         """
         v = pool.volume("a")
@@ -99,7 +99,14 @@ def test_a_hand_over(nodes: tuple[Node, Node]) -> None:
         """
         v = pool.volume("a").look()
         refused(errors.Unsafe, lambda: v.detach(node="two"), "nothing can tell")
-        v.detach(node="two", force=True)
+        assert v.detach(node="two", force=True).changed
+        refused(errors.RoleForbidden, v.attach, "is the control node and no compute node")
+        """
+    )
+    one.become("both")
+    one(
+        """
+        v = pool.volume("a").look()
         assert v.attach().changed
         out = BytesIO(); v.download(out, length=14)
         assert out.getvalue() == b"written by two"

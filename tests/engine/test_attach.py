@@ -107,6 +107,38 @@ def test_a_role_is_asked_before_anything_is_done(tmp_path: Path, folder: Path) -
     assert list(folder.iterdir()) == []
 
 
+def test_for_another_node_is_something_else_than_for_this_one(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that changes the storage and uses no volumes gives them away all the same."""
+    asked: list[str] = []
+
+    def exclusive(self: HeldBackend, verb: str) -> contextlib.AbstractContextManager[None]:
+        asked.append(verb)
+        return contextlib.nullcontext()
+
+    _, pool = on(tmp_path, folder, "n1")
+    volume = pool.create_volume(VOLUME)
+    monkeypatch.setattr(HeldBackend, "exclusive", exclusive)
+    monkeypatch.setattr(HeldBackend, "attach_listed", lambda self, info, noted, **how: pytest.fail("at once"))
+    assert volume.attach(node="n2").message == "volume 'v' is attached to n2"
+    assert volume.detach(node="n2", force=True).changed
+    monkeypatch.undo()
+    monkeypatch.setattr(HeldBackend, "exclusive", exclusive)
+    assert volume.attach(node="n1").changed
+    assert asked == ["vol-allow", "vol-forget", "vol-attach"]
+
+
+@pytest.mark.parametrize("node", ["", "a b", "n/1", "-" * 64])
+def test_no_volume_is_given_to_what_is_no_name(tmp_path: Path, folder: Path, node: str) -> None:
+    _, pool = on(tmp_path, folder, "n1")
+    volume = pool.create_volume(VOLUME)
+    for call in (lambda: volume.attach(node=node), lambda: volume.detach(node=node, force=True)):
+        with pytest.raises(errors.InvalidArgument, match=r"volume 'v': '.*' cannot be the name of a node"):
+            call()
+    assert not (folder / "v.held").exists()
+
+
 def test_the_bracket_is_left_when_a_verb_fails(tmp_path: Path, folder: Path) -> None:
     _, pool = on(tmp_path, folder, "n1")
     pool.create_volume(VOLUME)
