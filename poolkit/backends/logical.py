@@ -136,7 +136,7 @@ class LogicalBackend(LvmGroup):
         down = self._down()
         if not any(v.partial for v in down):
             if down:
-                with lvm.worded(self.pool.name):
+                with self.worded():
                     self.host.change(
                         ["vgchange", "--activate", "ly", "--", self.vg], undo=self._activate("ln", down), whole=True
                     )
@@ -172,7 +172,7 @@ class LogicalBackend(LvmGroup):
                 f"pool '{self.pool.name}' cannot be stopped: {errors.some(used, 10, '; ')}", pool=self.pool.name
             )
         if up:
-            with lvm.worded(self.pool.name):
+            with self.worded():
                 self.host.change(
                     ["vgchange", "--activate", "ln", "--", self.vg], undo=self._activate("ly", up), whole=True
                 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -20,6 +22,9 @@ from poolkit.xmlmap.rules import at_least_one
 
 _ATTEMPTS = 5
 _PAUSE = 1.0  # seconds between them
+_AT_ONCE = (
+    1.0  # seconds after which a group that was made is looked at again: another host may have been making one, too
+)
 _LEAVING = 15  # seconds for which a host that has left the locks of a group may still count, 10 as measured
 
 
@@ -145,7 +150,7 @@ class SharedLvmBackend(AtOnce):
         start, stop = self._locking()
         for attempt in range(_ATTEMPTS):
             try:
-                with lvm.worded(self.pool.name):
+                with self.worded():
                     # The first host of a group, and one that was killed, wait for sanlock: up to three minutes.
                     self.host.change(start, undo=stop, timeout=300, whole=True)
                 return
@@ -196,6 +201,9 @@ class SharedLvmBackend(AtOnce):
             lvmlocks.require_lvmlockd(self.host, self.pool.name)
         if damage := self.damage():  # no place for a new group
             raise damage
+        lvmlocks.permit(
+            self.host.node, "build", lambda: self.lock, self.pool.name
+        )  # the bracket lets pass what is there
         self.build_group(overwrite)
         if self.lock == "lvmlockd":
             # Only with its locks can the group be removed, if what follows fails.
@@ -204,12 +212,48 @@ class SharedLvmBackend(AtOnce):
 
     def make_group(self, devices: Sequence[str], first: str) -> None:
         """``vgcreate`` with what keeps hosts apart; nothing is activated by itself."""
+        mark = lvmlocks.tag("made", secrets.token_hex(8))
         more = ["--setautoactivation", "n", "--addtag", lvmlocks.TAG]
         if self.lock == "lvmlockd":
             more += ["--locktype", "sanlock"]  # --shared would take dlm where that is what runs
         if self.lock == "system-id":
             more += ["--addtag", lvmlocks.own_tag("control", self.node, self.pool.name)]
-        lvm.make_group(self.host, self.vg, devices, first, config=self.config, more=more)
+        lvm.make_group(self.host, self.vg, devices, first, config=self.config, more=more, mark=mark)
+        if not self.host.dry_run:
+            self._require_made(mark, devices)
+
+    def _require_made(self, mark: str, devices: Sequence[str]) -> None:
+        """Raise where the group on the devices is not the one with this mark: before there is one no lock keeps hosts apart.
+
+        Of two hosts that make it at once the one that wrote last has it, if it wrote all devices last.
+        """
+        time.sleep(_AT_ONCE)
+        start = f"pool '{self.pool.name}': another host made "
+        torn = errors.HostError(
+            f"{start}the group '{self.vg}' of the same devices at the same moment, and neither is whole", pool=self.pool.name,
+            hint=errors.Hint(
+                f"as long as it has no volumes, on one host: {shlex.join(['wipefs', '--all', '--', *devices])}, and there "
+                "alone: ", errors.remedy("build", self.pool.name),
+            ),
+        )  # fmt: skip
+        try:
+            group = lvmlocks.group(self.host, self.vg, anew=True)
+        except errors.Unsafe as error:
+            raise torn from error
+        if group is None or group.missing or group.damaged:
+            raise torn
+        if mark not in group.tags:
+            raise errors.Busy(
+                f"{start}a group '{self.vg}' of the same devices at the same moment, and that is the one there is",
+                pool=self.pool.name, hint=errors.Hint("if it is meant to be: ", errors.remedy("start", self.pool.name)),
+            )  # fmt: skip
+
+    makes_pools = False  # they cannot be shared
+
+    def erase(self) -> bool:
+        """As for groups of one host; who may remove no group takes no label away either."""
+        lvmlocks.permit(self.host.node, "delete", lambda: self.lock, self.pool.name)
+        return super().erase()
 
     def remove_group(self) -> None:
         """``vgremove``; other hosts that have the locks started keep it there."""
@@ -255,7 +299,7 @@ class SharedLvmBackend(AtOnce):
     ) -> VolumeInfo:  # fmt: skip
         """Make a volume with the bytes of any other; ``linked`` a snapshot of a detached volume of the group."""
         self._check_shared(volume, mirrors)
-        if linked:
+        if linked and self.ours(source):
             self.require_detached(self._same(source.info), "the origin of a snapshot")
         with self._origin_named(source.info.name if linked else ""):
             return super().clone(

@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from poolkit import errors
@@ -189,8 +189,8 @@ def groups(host: Host) -> list[Group]:
             found[uuid] = old._replace(devices=(*old.devices, device), lost=(*old.lost, *lost))
             continue
         found[uuid] = Group(
-            row["vg_name"], uuid, _int(row["vg_size"]), _int(row["vg_free"]), _int(row["vg_extent_size"]),
-            _int(row["vg_missing_pv_count"]), _int(row["lv_count"]), (device,), lost,
+            row["vg_name"], uuid, integer(row["vg_size"]), integer(row["vg_free"]), integer(row["vg_extent_size"]),
+            integer(row["vg_missing_pv_count"]), integer(row["lv_count"]), (device,), lost,
         )  # fmt: skip
     return list(found.values())
 
@@ -247,7 +247,7 @@ def listing(host: Host, group: str, *names: str, select: str = "", more: Sequenc
         pieces.setdefault(name, []).extend(_ranges(row["seg_pe_ranges"]))
     volumes = {name: _volume(name, one, tuple(pieces[name])) for name, one in found.items()}
     return Listing(
-        volumes, _int(row.get("vg_size", "")), _int(row.get("vg_free", "")), _int(row.get("vg_extent_size", "")),
+        volumes, integer(row.get("vg_size", "")), integer(row.get("vg_free", "")), integer(row.get("vg_extent_size", "")),
         row.get("vg_uuid", ""),
     )  # fmt: skip
 
@@ -255,10 +255,10 @@ def listing(host: Host, group: str, *names: str, select: str = "", more: Sequenc
 def _volume(name: str, row: dict[str, str], pieces: tuple[tuple[str, int, int], ...]) -> LogicalVolume:
     major, minor = row["lv_kernel_major"], row["lv_kernel_minor"]
     return LogicalVolume(
-        name, row["lv_uuid"], _int(row["lv_size"]), row["lv_role"], row["lv_parent"].strip("[]"),
+        name, row["lv_uuid"], integer(row["lv_size"]), row["lv_role"], row["lv_parent"].strip("[]"),
         row["lv_active"].startswith("active"), flag(row["lv_device_open"]), row["lv_health_status"],
         flag(row["lv_skip_activation"]), "" if major.startswith("-") else f"{major}:{minor}", row["segtype"], pieces,
-        row["origin"].strip("[]"), _int(row["origin_size"]), row["pool_lv"].strip("[]"), _number(row["data_percent"]),
+        row["origin"].strip("[]"), integer(row["origin_size"]), row["pool_lv"].strip("[]"), _number(row["data_percent"]),
         _number(row["metadata_percent"]), flag(row["zero"]), tuple(filter(None, row["lv_tags"].split(","))),
         row["lv_attr"][4:5] == "X",  # lvs(8), "lv_attr": the state of the device is unknown, as its table does not fit
     )  # fmt: skip
@@ -281,7 +281,8 @@ def flag(text: str) -> bool:
     return text not in ("", "0", "-1", "unknown")
 
 
-def _int(text: str) -> int:
+def integer(text: str) -> int:
+    """As ``_number``, a whole one."""
     return int(_number(text))
 
 
@@ -328,13 +329,18 @@ def label(host: Host, path: str) -> str:
 
 
 def make_group(
-    host: Host, name: str, devices: Sequence[str], first: str, *, config: Sequence[str] = (), more: Sequence[str] = ()
-) -> None:
+    host: Host, name: str, devices: Sequence[str], first: str, *, config: Sequence[str] = (), more: Sequence[str] = (),
+    mark: str = "",
+) -> None:  # fmt: skip
     """Make a group of labelled devices. Undone while ``first``, the UUID of one of them, is in it and it has no volume.
 
-    ``config`` are words for every command on the group, ``more`` for the making of it alone.
+    ``config`` are words for every command on the group, ``more`` for the making of it alone. With ``mark``, a tag that nothing
+    else has, it is undone while the group has that: a label tells nothing where another host may have made the group.
     """
     question = ["pvs", *config, "--noheadings", "--options", "vg_name", "--select", quoted(pv_uuid=first)]
+    if mark:
+        question = ["vgs", *config, "--noheadings", "--options", "vg_name", "--select", f"vg_tags={{{mark}}}"]
+        more = [*more, "--addtag", mark]
     host.change(
         ["vgcreate", *config, *more, "--", name, *devices],
         undo=undo.run_if(question, name, ["vgremove", *config, "--", name]),
@@ -390,8 +396,13 @@ def _active_names(host: Host, group: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Iterator[None]:
-    """Turn LVM's refusals that callers tell apart into their own errors: no space, name taken, in use."""
+def worded(
+    pool: str, volume: str | None = None, hint: str | None = None, lost: Callable[[], str] | None = None
+) -> Iterator[None]:
+    """Turn LVM's refusals that callers tell apart into their own errors: no space, name taken, in use.
+
+    ``lost`` says what to do where a device is missing.
+    """
     try:
         yield
     except errors.ToolFailed as error:
@@ -428,7 +439,7 @@ def worded(pool: str, volume: str | None = None, hint: str | None = None) -> Ite
             what = f"volume '{volume}' cannot be activated" if partial else "its volume group cannot be changed"
             raise errors.HostError(
                 f"pool '{pool}': {what} while {missing_words(_NOT_FOUND.findall(said))} missing",
-                pool=pool, volume=volume, hint=CONNECT,
+                pool=pool, volume=volume, hint=lost() if lost is not None else CONNECT,
             ) from error  # fmt: skip
         if re.search(r"\bin use\b|is used by another device|contains a filesystem in use", said):
             raise errors.Busy(f"pool '{pool}': {sentence(said)}", **facts) from error
@@ -454,10 +465,17 @@ def _lock_hint(said: str) -> str:
 
 
 _NOT_FOUND = re.compile(r"Couldn't find device with uuid ([A-Za-z0-9-]+)")
-CONNECT = (
-    "connect that device; if it is lost for good, vgreduce --removemissing takes it out of the group, with all volumes "
-    "that had data on it"
-)
+
+
+def connect(remove: str = "vgreduce --removemissing") -> str:
+    """What to do where a device is missing; ``remove`` is the command that takes it out of the group."""
+    return (
+        f"connect that device; if it is lost for good, {remove} takes it out of the group, and with --force "
+        "all volumes that had data on it, too"
+    )
+
+
+CONNECT = connect()
 
 
 def missing_words(uuids: Sequence[str]) -> str:

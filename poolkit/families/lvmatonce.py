@@ -29,7 +29,7 @@ class AtOnce(SharedGroup):
         known = self._known(info, noted, "vol-attach") if node in (None, self.node) else None
         if known is None or shared or not _TOLD.isdisjoint(info.detail or {}):
             return None
-        if (info.detail or {}).get("attached", [self.node]) != [self.node] or os.path.lexists(self._mapped(info)):
+        if (info.detail or {}).get("attached", [self.node]) != [self.node] or os.path.lexists(self._mapped(info.name)):
             return None
         name, recorded = f"{self.vg}/{info.name}", self.recorded
         where = f'{known} && lv_attr=~"^-"'  # neither origin nor snapshot: those are active together
@@ -72,7 +72,7 @@ class AtOnce(SharedGroup):
         known = self._known(info, noted, "vol-detach") if node in (None, self.node) else None
         if known is None or "error" in (info.detail or {}):
             return None
-        device = self._mapped(info)
+        device = self._mapped(info.name)
         group = noted.partition(" ")[0]
         mark = self.host.devices.value(f"/sys/dev/block/{self.host.devices.number(device)}/dm/uuid")
         if mark != "LVM-" + f"{group}{info.key}".replace("-", ""):  # libdevmapper's UUID of a volume
@@ -80,7 +80,7 @@ class AtOnce(SharedGroup):
         argv = self.command("lvchange", "--activate", "n", "--yes", "--", f"{self.vg}/{info.name}")
         argv[2] += " activation{retry_deactivation=0}"  # what is in use is told at once, the long way
         try:
-            with lvm.worded(self.pool.name, info.name):
+            with self.worded(info.name):
                 self.host.change(argv, whole=True)
         except errors.Busy:
             return None
@@ -97,7 +97,7 @@ class AtOnce(SharedGroup):
             tags = [word for what in ("attach", "share") for word in ("--deltag", lvmlocks.tag(what, self.node))]
             where = f"{known} && {self._in_control()}"
             argv = self.command("lvchange", *tags, "--select", where, "--", self.vg)
-            with lvm.worded(self.pool.name, info.name):
+            with self.worded(info.name):
                 if "changed" in self.host.change(argv, whole=True).stdout:  # LVM tells of each that it selected
                     return True
         self.warn_of_record(info.name, self.node)
@@ -122,6 +122,3 @@ class AtOnce(SharedGroup):
     def _in_control(self) -> str:
         # A change while a device is away would shut that device out for all hosts.
         return f"vg_tags={{{lvmlocks.tag('control', self.node)}}} && vg_missing_pv_count=0"
-
-    def _mapped(self, info: VolumeInfo) -> str:
-        return f"/dev/mapper/{lvm.device_name(self.vg, info.name)}"

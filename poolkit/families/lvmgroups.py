@@ -69,6 +69,13 @@ class LvmGroup(LvmVolumes):
         uuids = []
         for path, device in zip(self.devices, real, strict=True):
             if held[path]:
+                # It may be another host's group meanwhile, on storage that hosts share.
+                if not self.host.dry_run and (now := blockdevice.holds(self.host, path)) != held[path]:
+                    raise errors.Unsafe(
+                        f"pool '{self.pool.name}': '{path}' holds {errors.some(now) or 'nothing'} now, and held "
+                        f"{errors.some(held[path])} a moment ago: somebody else writes to it", pool=self.pool.name,
+                        hint="it was left as it is; find out who does, and build again",
+                    )  # fmt: skip
                 self.host.change(["wipefs", "--all", "--", device], whole=True)
             uuids.append(lvm.label(self.host, device))
         self.make_group(real, uuids[0])
@@ -125,12 +132,15 @@ class LvmGroup(LvmVolumes):
             hint=f"if nobody needs that group: wipefs --all {real}",
         )
 
+    makes_pools = True
+    """Whether thin pools of the group are of our own making, and go with it."""
+
     def erase(self) -> bool:
         """Remove the group and the labels of its devices; refused while it has volumes."""
         group = self.found()
         if group is not None:
             own = [v for v in self.listing().volumes.values() if v.own]
-            volumes = [v.name for v in own if v.segtype not in lvm.POOLS]
+            volumes = [v.name for v in own if not self.makes_pools or v.segtype not in lvm.POOLS]
             if volumes:
                 raise errors.Unsafe(
                     f"pool '{self.pool.name}': the volume group '{self.vg}' has the volumes {errors.some(volumes, 10)}"

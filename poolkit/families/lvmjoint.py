@@ -128,10 +128,9 @@ class JointGroup(LvmGroup):
                     return super().listing(*names, select=select)
             raise
 
-    def _by_hand(self, tool: str, *words: str, operands: Sequence[str] = ()) -> str:
-        """A command of LVM on the group, as an administrator can give it."""
-        config = lvmlocks.by_hand(self.lock, str(self.pool.uuid))
-        return shlex.join([tool, "--config", config, *words, self.vg, *operands])
+    def by_hand(self, tool: str, *words: str) -> str:
+        """With the words without which LVM does not see the group, or not all of it."""
+        return super().by_hand(tool, "--config", lvmlocks.by_hand(self.lock, str(self.pool.uuid)), *words)
 
     def require_whole(self) -> None:
         """Raise ``HostError`` where the group is not all here.
@@ -150,19 +149,20 @@ class JointGroup(LvmGroup):
             raise errors.HostError(
                 f"{start}{_listed(group.left_out)} of '{self.vg}' is shut out, because the group was changed on a host that did "
                 "not have it", pool=self.pool.name,
-                hint=f"take it in again, on one host: {self._by_hand('vgextend', '--restoremissing', operands=group.left_out)}",
+                hint=f"take it in again, on one host: {self.by_hand('vgextend', '--restoremissing', self.vg, *group.left_out)}",
             )  # fmt: skip
         if group.missing:
             raise errors.HostError(
                 f"{start}{group.missing} of the {len(group.devices)} devices of '{self.vg}' "
-                f"{'is' if group.missing == 1 else 'are'} missing here", pool=self.pool.name, hint=lvm.CONNECT,
+                f"{'is' if group.missing == 1 else 'are'} missing here", pool=self.pool.name, hint=self.lost(),
             )  # fmt: skip
         if group.damaged:
+            mend = self.by_hand("vgck", "--updatemetadata", self.vg)
             raise errors.HostError(
                 f"{start}the copy of the metadata of '{self.vg}' on {_listed(group.damaged)} is damaged, so something else wrote "
                 "there", pool=self.pool.name,
-                hint=f"write it anew, on one host: {self._by_hand('vgck', '--updatemetadata')}; once more if LVM says that it "
-                "does not repair it (2.03.16 may say so the first time), and if it still does: pvck(8), \"repair\"",
+                hint=f"write it anew, on one host: {mend}; once more if LVM says that "
+                "it does not repair it (2.03.16 may say so the first time), and if it still does: pvck(8), \"repair\"",
             )  # fmt: skip
 
     def check_guard(self) -> None:

@@ -6,6 +6,7 @@ A group records which it is: its lock type, or its system ID (lvmlockd(8), lvmsy
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -151,10 +152,10 @@ def group(host: Host, name: str, *, anew: bool = False) -> SharedGroup | None:
             continue
         uuid, device = row["vg_uuid"], row["pv_name"]
         if uuid not in found:
-            size, free, extent, missing, volumes = (int(row[field] or 0) for field in _FIELDS[2:7])
+            size, free, extent, missing, volumes = (lvm.integer(row[field]) for field in _FIELDS[2:7])
             found[uuid] = SharedGroup(
                 name, uuid, size, free, extent, missing, volumes, row["vg_systemid"], row["vg_lock_type"],
-                int(row["vg_seqno"] or 0), tuple(filter(None, row["vg_tags"].split(","))), (),
+                lvm.integer(row["vg_seqno"]), tuple(filter(None, row["vg_tags"].split(","))), (),
             )  # fmt: skip
         one = found[uuid]
         here = device.startswith("/")  # else it appears as [unknown]
@@ -167,9 +168,15 @@ def group(host: Host, name: str, *, anew: bool = False) -> SharedGroup | None:
     if len(found) > 1:
         raise errors.Unsafe(
             f"{len(found)} volume groups are named '{name}' ({' and '.join(found)})",
-            hint="rename one of them: vgrename UUID NEWNAME",
+            hint="rename one of them: " + " or ".join(_renaming(one) for one in found.values()),
         )
     return next(iter(found.values()), None)
+
+
+def _renaming(one: SharedGroup) -> str:
+    known = f"{_NO_HINTS} {_as_system(one.system_id)}" if one.system_id else _NO_HINTS
+    config = "global{use_lvmlockd=1}" if one.lock == "lvmlockd" else known
+    return shlex.join(["vgrename", "--config", config, one.uuid, "NEWNAME"])
 
 
 # -- roles --------------------------------------------------------------------------------------------------------------
@@ -248,8 +255,12 @@ def identity(lock: str, uuid: str) -> str:
     if lock == "lvmlockd":
         return "global{use_lvmlockd=1}"
     if lock == "system-id":
-        return f'global{{system_id_source="lvmlocal"}} local{{system_id="{system_id(uuid)}"}}'
+        return _as_system(system_id(uuid))
     return ""
+
+
+def _as_system(identifier: str) -> str:
+    return f'global{{system_id_source="lvmlocal"}} local{{system_id="{identifier}"}}'
 
 
 def by_hand(lock: str, uuid: str) -> str:

@@ -14,6 +14,8 @@ from poolkit.content import copying
 from poolkit.families import blockdevice, lvm, lvmlocks
 from poolkit.families.lvm import Listing, LogicalVolume
 from poolkit.families.lvmjoint import JointGroup
+from poolkit.host.directory import TEMPORARY
+from poolkit.model import Permissions
 
 
 class SharedGroup(JointGroup):
@@ -25,6 +27,8 @@ class SharedGroup(JointGroup):
         A host without control attaches what it was given.
         lvmlockd locks the group for each command, and a volume as long as it is active.
         """
+        if verb == "build" and self.shared_group() is not None:
+            return contextlib.nullcontext()  # it is taken as it is, by hosts of every role: all have the same documents
         lvmlocks.permit(self.host.node, verb, lambda: self.lock, self.pool.name)
         # A group is built where there is none, and what is recorded is looked at before it is changed.
         changes = lvmlocks.changes(verb) and verb not in ("build", *lvmlocks.RECORDS)
@@ -68,10 +72,11 @@ class SharedGroup(JointGroup):
                 hint=errors.Hint("decide which one is to have it, and there: ", errors.remedy("take-control", self.pool.name)),
             )  # fmt: skip
         if not has:
+            look = self.by_hand("vgs", "--options", "+vg_tags,vg_seqno", self.vg)
             raise errors.HostError(
                 f"pool '{self.pool.name}': LVM ended well, and the group '{self.vg}' does not note that node '{self.node}' has "
                 "control", pool=self.pool.name,
-                hint=f"see what it notes, and what LVM says beside: {self._by_hand('vgs', '--options', '+vg_tags,vg_seqno')}",
+                hint=f"see what it notes, and what LVM says beside: {look}",
             )  # fmt: skip
         return True
 
@@ -113,7 +118,7 @@ class SharedGroup(JointGroup):
 
     def change(self, tool: str, *words: str, undo: Sequence[str] | None = None, volume: str | None = None) -> None:
         """Run a command on the group, if this host may give it; LVM's refusals become errors of their own."""
-        with lvm.worded(self.pool.name, volume):
+        with self.worded(volume):
             self.host.change(self.command(tool, *words), undo=undo, whole=True)
 
     # -- where volumes are ------------------------------------------------------------------------------------------------
@@ -353,6 +358,24 @@ class SharedGroup(JointGroup):
         """Take the device of a volume away on this host."""
         # --yes: LVM asks before it changes a snapshot, because its origin changes with it.
         self.change("lvchange", "--activate", "n", "--yes", "--", f"{self.vg}/{name}", volume=name)
+        device = self._mapped(name)
+        if not self.host.dry_run and os.path.exists(device):
+            raise errors.HostError(
+                f"volume '{name}': LVM ended well, and its device '{device}' is there still, so it is not detached", volume=name,
+                hint=f"what has it, and what LVM says: dmsetup info {device}, {self.by_hand('lvs', f'{self.vg}/{name}')}",
+            )  # fmt: skip
+
+    def _mapped(self, name: str) -> str:
+        return f"/dev/mapper/{lvm.device_name(self.vg, name)}"
+
+    def _give(self, device: str, wanted: Permissions) -> None:
+        """A new volume is detached, and each attach makes its device anew, with what udev gives it."""
+        asked = (wanted.mode, wanted.owner, wanted.group)
+        if any(value not in (None, -1, usual) for value, usual in zip(asked, (0o600, 0, 0), strict=True)):
+            self.host.warn(
+                f"volume '{os.path.basename(device)}': its device is made anew by each attach, so that the permissions were left "
+                "out; rules of udev give it some"
+            )
 
     def open_volume(self, info: VolumeInfo, *, write: bool = False, force: bool = False) -> Any:
         """As for every block device; a detached volume is attached for as long as it is open."""
@@ -360,7 +383,7 @@ class SharedGroup(JointGroup):
 
     @contextlib.contextmanager
     def _attached(self, info: VolumeInfo, write: bool, force: bool) -> Iterator[int]:
-        volume = self.find(info.name)[1] if info.name[:1] != "." else None
+        volume = None if info.name.startswith(TEMPORARY) else self.find(info.name)[1]
         path = f"/dev/{self.vg}/{info.name}"
         here = volume is None or volume.active or os.path.exists(path)
         if volume is not None and not here:

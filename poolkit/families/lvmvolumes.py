@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from poolkit import errors
@@ -78,6 +80,18 @@ class LvmVolumes(blockdevice.BlockBackend):
     def undo_selection(self, **wanted: str) -> str:
         """The selection (lvmreport(7)) of what an undo is to change, which may run long afterwards."""
         return lvm.quoted(**wanted)
+
+    def by_hand(self, tool: str, *words: str) -> str:
+        """A command on the group, as an administrator can give it."""
+        return shlex.join([tool, *words])
+
+    def lost(self) -> str:
+        """What to do where a device of the group is missing."""
+        return lvm.connect(self.by_hand("vgreduce", "--removemissing", self.vg))
+
+    def worded(self, volume: str | None = None) -> AbstractContextManager[None]:
+        """LVM's refusals as errors of their own, in the body."""
+        return lvm.worded(self.pool.name, volume, lost=self.lost)
 
     # -- listing ----------------------------------------------------------------------------------------------------
 
@@ -221,7 +235,7 @@ class LvmVolumes(blockdevice.BlockBackend):
         has a thin pool.
         """
         self._check(volume)
-        ours = getattr(source.pool, "type", "") == self.type and source.pool.source.name == self.vg
+        ours = self.ours(source)
         if volume.capacity and volume.capacity < source.capacity:
             raise errors.InvalidArgument(
                 f"volume '{volume.name}' would have {volume.capacity} bytes, and {source} has {source.capacity}",
@@ -253,6 +267,10 @@ class LvmVolumes(blockdevice.BlockBackend):
         return self._make(
             volume, words, lambda fd, one: self.fill(fd, source, blank=one.thin and one.zero, secret=secret)
         )
+
+    def ours(self, source: Source) -> bool:
+        """Whether it is a volume of this group."""
+        return bool(getattr(source.pool, "type", "") == self.type and source.pool.source.name == self.vg)
 
     def _check(self, volume: Volume) -> None:
         why = lvm.name_fault(volume.name, self.vg)
@@ -360,7 +378,7 @@ class LvmVolumes(blockdevice.BlockBackend):
     def new(self, name: str, words: list[str], fill: Fill | None = None) -> tuple[Listing, LogicalVolume] | None:
         """``lvcreate`` with ``words``, so that ``name`` appears when ``fill`` is done; None in a dry run."""
         temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
-        with lvm.worded(self.pool.name, name):
+        with self.worded(name):
             self.host.change(
                 self.command("lvcreate", "--yes", "--name", temporary, *words),
                 undo=self.command(
@@ -377,7 +395,7 @@ class LvmVolumes(blockdevice.BlockBackend):
                 info = VolumeInfo(temporary, "block", key=one.uuid, path=f"/dev/{self.vg}/{temporary}")
                 with self.open_volume(info, write=True) as fd:
                     fill(fd, one)
-        with lvm.worded(self.pool.name, name):
+        with self.worded(name):
             self.host.change(self.command("lvrename", "--", self.vg, temporary, name), undo=undo, whole=True)
         return None if self.host.dry_run else (found, one._replace(name=name))
 
@@ -410,7 +428,7 @@ class LvmVolumes(blockdevice.BlockBackend):
             )
         words = ["lvreduce", "--force", *self._ignore_content()] if smaller else ["lvextend"]
         if extents * group.extent != volume.size:
-            with lvm.worded(self.pool.name, volume.name):
+            with self.worded(volume.name):
                 self.host.change(
                     self.command(*words, "--yes", "--extents", str(extents), "--", f"{self.vg}/{volume.name}"),
                     whole=True,
@@ -419,16 +437,17 @@ class LvmVolumes(blockdevice.BlockBackend):
 
     def _give_room(self, info: VolumeInfo, volume: LogicalVolume, capacity: int, allocate: bool) -> VolumeInfo:
         if not allocate or capacity != volume.capacity:
+            more = self.by_hand("lvextend", "-L", "+SIZE", f"{self.vg}/{volume.name}")
             raise errors.Unsupported(
                 f"volume '{volume.name}' is a snapshot: it has the size of '{volume.origin}'",
                 volume=volume.name,
-                hint=f"room for changes: --allocate with the size it has, or lvextend -L +SIZE {self.vg}/{volume.name}",
+                hint=f"room for changes: --allocate with the size it has, or {more}",
             )
         extents = -(-capacity // self.group().extent)
         # 16 bytes per chunk of at least 4 KiB say what was changed; lvextend stops at what the snapshot can use.
         words = self.command("lvextend", "--yes", "--extents", str(extents + extents // 128 + 1))
         try:
-            with lvm.worded(self.pool.name, volume.name):
+            with self.worded(volume.name):
                 self.host.change([*words, "--", f"{self.vg}/{volume.name}"], whole=True)
         except errors.ToolFailed as error:
             if "matches existing size" not in error.stderr:
@@ -449,7 +468,7 @@ class LvmVolumes(blockdevice.BlockBackend):
             raise errors.Busy(
                 f"volume '{volume.name}' cannot be deleted while it is in use{self._users(volume)}", volume=volume.name
             )
-        with lvm.worded(self.pool.name, volume.name):
+        with self.worded(volume.name):
             self.host.change(
                 self.command(
                     "lvremove", "--yes", "--select", lvm.quoted(lv_uuid=volume.uuid), "--", f"{self.vg}/{volume.name}"
@@ -489,7 +508,7 @@ class LvmVolumes(blockdevice.BlockBackend):
         if (write or not there) and (why := (info.detail or {}).get("error")):
             raise errors.InvalidState(
                 f"volume '{info.name}' cannot be {'written to' if there else 'opened'}: {why}",
-                volume=info.name, hint=lvm.CONNECT,
+                volume=info.name, hint=self.lost(),
             )  # fmt: skip
         if not there:
             raise errors.InvalidState(

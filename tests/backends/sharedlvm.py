@@ -42,13 +42,13 @@ def rows(**facts: str) -> str:
 
 
 class TaggingHost(ScriptedHost):
-    """A host on which a group has the tags that it was given, where the script has one answer of ``vgs``."""
+    """A host on which a group has the tags that it was given, or was made with, where the script has one answer of ``vgs``."""
 
     def change(self, argv: Sequence[str], **how: Any) -> Result:
         """As for every script, and the tags of the group are those of the command."""
         done = super().change(argv, **how)
         said = self.answers.get("vgs")
-        if argv[0] == "vgchange" and isinstance(said, str):
+        if argv[0] in ("vgchange", "vgcreate") and isinstance(said, str):
             report = json.loads(said)
             for row in report["report"][0]["vg"]:
                 tags = set(filter(None, row["vg_tags"].split(",")))

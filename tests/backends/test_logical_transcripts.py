@@ -206,6 +206,19 @@ def test_overwrite_spares_groups_that_this_host_does_not_show(
     assert said == (f"pool 'p': '/dev/vdc' {fault}", "if nobody needs that group: wipefs --all /dev/vdc")
 
 
+def test_what_came_to_a_device_after_the_look_is_not_wiped(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On storage that hosts share it may be the group of another one that builds at the same moment."""
+    machine.holds("vdc", "ext4")
+    held = [("ext4",), ("LVM2_member",)]
+    monkeypatch.setattr("poolkit.families.blockdevice.holds", lambda host, path: held.pop(0))
+    host = script(vgs=report("vg"))
+    said = refusal(pool("/dev/vdc"), lambda b: b.build(overwrite=True), host)
+    assert said[0] == (
+        "pool 'p': '/dev/vdc' holds LVM2_member now, and held ext4 a moment ago: somebody else writes to it"
+    )
+    assert not any(line.startswith("!") for line in host.lines)
+
+
 def test_a_group_that_is_there_is_taken_as_it_is() -> None:
     for devices in ((), ("/dev/vdb", "/dev/vdc"), ("/dev/vdc", "/dev/vdb")):
         host = script(vgs=vg("/dev/vdb", "/dev/vdc"))
@@ -504,7 +517,7 @@ def test_what_cannot_be_changed_without_a_device_names_it() -> None:
     with pytest.raises(errors.HostError) as caught:
         backend.create(volume())
     assert str(caught.value) == f"pool 'p': its volume group cannot be changed while {MISSING}"
-    assert caught.value.hint == lvm.CONNECT
+    assert caught.value.hint == lvm.connect("vgreduce --removemissing vg")
 
 
 def test_another_group_of_that_name_is_noticed() -> None:

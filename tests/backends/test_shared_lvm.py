@@ -55,6 +55,12 @@ MATRIX = {
 ANYONE = {"vol-upload", "vol-download", "vol-wipe", "vol-overwrite", "vol-permit", "vol-adopt"}  # of what the host has
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other host makes a group beside a script."""
+    monkeypatch.setattr("poolkit.backends.shared_lvm._AT_ONCE", 0)
+
+
 @pytest.mark.parametrize("role", MATRIX)
 @pytest.mark.parametrize("verb", sorted(MATRIX["both"] | ANYONE))
 @pytest.mark.parametrize("lock", lvmlocks.LOCKS)
@@ -217,16 +223,19 @@ def test_a_lock_that_nobody_knows_is_refused_with_those_there_are() -> None:
 def test_a_new_group_gets_locks_of_sanlock() -> None:
     one = backend(lock="lvmlockd", vgs=group(lock="sanlock"))
     one.make_group(["/dev/vdb"], "U-P")
-    assert changes(one)[-1][3:] == [
-        "--setautoactivation", "n", "--addtag", "poolkit", "--locktype", "sanlock", "--", "vg", "/dev/vdb",
-    ]  # fmt: skip
+    *words, tag, mark, end, name, device = changes(one)[-1][3:]
+    assert words == ["--setautoactivation", "n", "--addtag", "poolkit", "--locktype", "sanlock"]
+    assert (tag, mark[:13], end, name, device) == ("--addtag", "poolkit.made.", "--", "vg", "/dev/vdb")
 
 
 def test_a_new_group_is_taken_back_where_only_its_system_id_shows_it() -> None:
-    one = backend(lock="system-id", pvs="")
+    """By its mark: another host may have labelled the device anew, or have made its group of our label."""
+    one = backend(lock="system-id", vgs=group(system=OURS))
     one.make_group(["/dev/vdb"], "U-P")
+    mark = changes(one)[-1][-4]
     asked, *_ = undone(one.host)  # type: ignore[arg-type]
-    assert asked.startswith("<? pvs") and f'system_id="{OURS}"' in asked
+    assert asked.startswith("<? vgs") and f'system_id="{OURS}"' in asked
+    assert shlex.split(asked)[-2:] == ["--select", f"vg_tags={{{mark}}}"]
 
 
 def test_no_protection_must_be_asked_for() -> None:
@@ -247,14 +256,69 @@ def test_a_group_of_another_pool_is_not_used() -> None:
 def test_two_groups_of_one_name_are_not_used() -> None:
     two = json.loads(group(system=OURS))
     two["report"][0]["vg"].append({**two["report"][0]["vg"][0], "vg_uuid": "U-H"})
-    with pytest.raises(errors.Unsafe, match="2 volume groups are named 'vg'"):
+    with pytest.raises(errors.Unsafe, match="2 volume groups are named 'vg'") as caught:
         backend(vgs=json.dumps(two)).shared_group()
+    # Without its system ID LVM would not rename a group.
+    assert f'local{{system_id="{OURS}"}}\' U-H NEWNAME' in str(caught.value.hint)
+
+
+def test_a_new_group_is_the_one_that_is_there() -> None:
+    """Before there is a group no lock keeps two hosts from making it at once: the one that wrote last has it."""
+    theirs = group(system=OURS, tags="poolkit,poolkit.control.n2,poolkit.made.0123456789abcdef")
+    one = backend(lock="system-id", vgs=['{"report": [{"vg": []}]}', theirs])
+    with pytest.raises(
+        errors.Busy, match="another host made a group 'vg' of the same devices at the same moment"
+    ) as caught:
+        one.make_group(["/dev/vdb"], "U-P")
+    assert str(caught.value.hint) == "if it is meant to be: engine.pool('p').start()"
+    two = json.loads(group(system=OURS))
+    two["report"][0]["vg"].append({**two["report"][0]["vg"][0], "vg_uuid": "U-H"})
+    for torn in (json.dumps(two), '{"report": [{"vg": []}]}', group(system=OURS, missing=1, device="[unknown]")):
+        one = backend(lock="system-id", vgs=['{"report": [{"vg": []}]}', torn])
+        with pytest.raises(errors.HostError, match="at the same moment, and neither is whole") as caught:
+            one.make_group(["/dev/vdb", "/dev/a b"], "U-P")
+        assert "wipefs --all -- /dev/vdb '/dev/a b'" in str(caught.value.hint)
+
+
+def test_a_compute_node_makes_and_removes_no_group_whoever_asks() -> None:
+    one = backend("compute", lock="system-id", vgs='{"report": [{"vg": []}]}')
+    for call in (one.build, lambda: one.build(overwrite=True), one.erase):
+        with pytest.raises(errors.RoleForbidden, match=r"is a compute node: .* cannot (build|delete) the group"):
+            call()
+    with pytest.raises(errors.RoleForbidden, match="cannot build the group"):
+        one.exclusive("build")
+    assert changes(one) == []
+
+
+@pytest.mark.parametrize("role", ["", "compute", "control"])
+def test_a_group_that_is_there_is_built_for_every_role(role: str) -> None:
+    """A document that says to build what is not there is the same on all hosts."""
+    one = backend(role, vgs=group(system=OURS, tags="poolkit.control.n2"))
+    with one.exclusive("build"):
+        assert not one.build(overwrite=True)
+    assert changes(one) == []
+
+
+def test_a_thin_pool_that_somebody_made_in_a_shared_group_does_not_go_with_it() -> None:
+    one = backend(vgs=group(system=OURS, tags="poolkit.control.n1"), lvs=rows(lv_name="t", segtype="thin-pool"))
+    with pytest.raises(errors.Unsafe, match="has the volumes t; nothing was deleted"):
+        one.erase()
+    assert changes(one) == []
+
+
+def test_what_is_no_number_is_an_error() -> None:
+    odd = json.loads(group(system=OURS))
+    for field in ("vg_size", "vg_seqno", "vg_missing_pv_count"):
+        report = json.loads(json.dumps(odd))
+        report["report"][0]["vg"][0][field] = "many"
+        with pytest.raises(errors.HostError, match="LVM reports 'many' where a number is to be"):
+            backend(vgs=json.dumps(report)).shared_group()
 
 
 PARTIAL: dict[str, tuple[Any, str, str]] = {
     "missing": (
         group(system=OURS, tags="poolkit.control.n1", missing=1, device="[unknown]"),
-        "1 of the 1 devices of 'vg' is missing here", "connect that device",
+        "1 of the 1 devices of 'vg' is missing here", f"""local{{system_id="{OURS}"}}' --removemissing vg takes it out""",
     ),
     "left out": (
         group(system=OURS, tags="poolkit.control.n1", missing=1, left_out=True),

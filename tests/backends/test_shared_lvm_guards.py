@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from poolkit import errors, xmlmap
-from poolkit.backend import VolumeInfo
+from poolkit.backend import Outside, Source, VolumeInfo
 from poolkit.backends.shared_lvm import SharedLvmBackend
 from poolkit.families.lvmgroups import PhysicalVolume
 from poolkit.families.lvmvolumes import LvmVolumes
@@ -23,6 +23,12 @@ FREE = FAMILY.replace("poolkit.attach.n2", "")
 ACTIVE = {"lv_active": "active", "lv_kernel_major": "253", "lv_kernel_minor": "0"}
 CONTROL = group(system=OURS, tags="poolkit.control.n1")
 NOTED = "U-G 7 system-id"
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other host makes a group beside a script."""
+    monkeypatch.setattr("poolkit.backends.shared_lvm._AT_ONCE", 0)
 
 
 def refused(kind: type[Exception], said: str, one: SharedLvmBackend, call: Callable[[], object]) -> None:
@@ -181,6 +187,28 @@ def test_what_is_made_is_detached(name: str, monkeypatch: pytest.MonkeyPatch) ->
     assert [argv[3:] for argv in changes(one)] == own[: 1 if name == "s" else 2]  # with a snapshot its origin is active
 
 
+@pytest.mark.parametrize("mode", ["0600", "0660"])
+def test_a_document_with_permissions_makes_a_volume(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vol-dumpxml prints it. There is no device that could have them: a new volume is detached."""
+    one = backend(vgs=CONTROL, lvs=rows(lv_name="gone"))
+    monkeypatch.setattr(LvmVolumes, "new", lambda self, name, words, fill=None: self.find("gone"))
+    permissions = f"<target><permissions><mode>{mode}</mode><owner>0</owner><group>0</group></permissions></target>"
+    text = f"<volume><name>n</name><capacity>{8 * MIB}</capacity>{permissions}</volume>"
+    one.create(xmlmap.read(text, [Volume]))
+    said = "volume 'n': its device is made anew by each attach, so that the permissions were left out"
+    assert [warning.startswith(said) for warning in one.host.warnings] == ([True] if mode == "0660" else [])
+
+
+def test_a_name_with_a_dot_in_front_is_attached_for_its_bytes_as_every_other() -> None:
+    one = backend(vgs=CONTROL, lvs=rows(lv_name=".v"))
+    with (
+        pytest.raises(errors.HostError, match=r"/dev/vg/\.v"),
+        one.open_volume(V._replace(name=".v", path="/dev/vg/.v")),
+    ):
+        pass
+    assert [argv[3] for argv in changes(one)] == ["--activate"]
+
+
 @pytest.mark.parametrize("less", [0, MIB])
 def test_only_growing_passes_the_lock_of_another_host(less: int) -> None:
     held = Answer(status=5, stderr="  LV locked by other host: vg/v\n  Failed to lock logical volume vg/v.\n")
@@ -269,6 +297,25 @@ def test_what_was_detached_is_gone(how: str, device: dict[str, Any], monkeypatch
     assert found is not None
     assert found.detail == ({"attached": ["n1"]} if how == "not in control" else None)
     assert bool(one.host.warnings) == (how == "not in control")
+
+
+def test_a_device_that_stays_is_not_detached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LVM ends with 0 where it did nothing: then the record stays as well, or another host would get the volume."""
+    monkeypatch.setattr("os.path.exists", lambda path: path == "/dev/mapper/vg-v")
+    one = backend(vgs=CONTROL, lvs=rows(**ACTIVE, lv_tags="poolkit.attach.n1"))
+    for call in (lambda: one.detach(V), one.stop):
+        with pytest.raises(errors.HostError, match="its device '/dev/mapper/vg-v' is there still") as caught:
+            call()
+        assert f'system_id="{OURS}"' in str(caught.value.hint)
+    assert [argv[3] for argv in changes(one)] == ["--activate", "--activate"]
+
+
+def test_a_snapshot_of_another_pools_volume_is_said_to_be_impossible() -> None:
+    one = backend(vgs=CONTROL)
+    foreign = Source(Outside(), VolumeInfo("elsewhere", "block", capacity=8 * MIB), "/x", contextlib.nullcontext)  # type: ignore[arg-type]
+    new = xmlmap.read(f"<volume><name>n</name><capacity>{8 * MIB}</capacity></volume>", [Volume])
+    with pytest.raises(errors.Unsupported, match="is not in the group 'vg', so no snapshot of it can be made there"):
+        one.clone(new, foreign, linked=True)
 
 
 # -- another host writes, or has taken the group ------------------------------------------------------------------------------

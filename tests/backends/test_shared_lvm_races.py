@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from poolkit.families import lvmlocks
-from tests.backends.nodes import DEVICE, LOCKS, PATIENCE, SECOND, UUID, Node, began, ended
+from tests.backends.nodes import DEVICE, LOCKS, PATIENCE, POOL, SECOND, UUID, Node, began, ended
 from tests.sweep import Sampled
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
@@ -53,6 +53,39 @@ def test_both_change_the_group_at_the_same_time(nodes: tuple[Node, Node], lock: 
             """
         )
     ended(one, two)
+
+
+BUILD = """
+try:
+    pool.build()
+    print("done")
+except errors.PoolkitError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_two_make_the_group_at_the_same_time(nodes: tuple[Node, Node]) -> None:
+    """No lock is there before the group: one has made it, or nobody has, and no one goes on with a group that is not its own."""
+    one, two = nodes
+    for node in nodes:
+        node.become("both")
+        node(POOL % "system-id")
+    for _ in range(4):
+        work = [node.submit(BUILD) for node in nodes]
+        said = [wait() for wait in work]
+        names = f"vgs --config '{lvmlocks.by_hand('system-id', UUID)}' --noheadings --options vg_tags vg-shared"
+        found = one.guest.exec(f"{names} 2>/dev/null", check=False).output.split()
+        assert len(found) <= 1, (found, said)
+        made = [node for node in nodes if found and f"poolkit.control.{node.name}" in found[0].split(",")]
+        assert len(made) == len(found) and (made or not any(words.startswith("done") for words in said)), (found, said)
+        for node in made:
+            other = two if node is one else one
+            assert said[nodes.index(node)].startswith("done"), said
+            node("pool.start(); pool.create_volume(volume('a'))")
+            other("pool.start(); refused(errors.Busy, pool.volume('a').delete, 'has control'); pool.destroy()")
+            node("pool.volume('a').delete(); pool.destroy(); assert pool.delete().changed")
+        one.guest.exec(f"wipefs --all {DEVICE}")
+        two.guest.exec(f"blockdev --flushbufs {DEVICE}")
 
 
 RACE = """

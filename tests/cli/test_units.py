@@ -48,6 +48,9 @@ def test_the_boot_unit_starts_what_is_marked(tmp_path: Path, poolkit: Command, h
     assert unit.name == "poolkit-autostart.service"
     verified(tmp_path / "units", user=bool(how))
     assert called(unit)[0] == COMMAND
+    # What pools of the machine need of it: iSCSI's disks, and the locks of shared volume groups.
+    after = " ".join(re.findall("^After=(.*)$", unit.read_text(), re.MULTILINE)).split()
+    assert how or {"open-iscsi.service", "sanlock.service", "lvmlockd.service"} <= {*after}
     subprocess.run(called(unit), check=True)
     assert poolkit("info", "images", "--json").json["active"]
 
