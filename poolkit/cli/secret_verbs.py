@@ -111,7 +111,7 @@ def get_value(session: Session, values: Values) -> None:
 
     secret = session.engine.secret(values.secret)
     if not values.show:
-        raise usage_error("a secret is printed only with --show")
+        raise usage_error("a secret is printed only with --show", hint="add --show, and see to it that nobody looks on")
     cores.forbid()
     value = secret.value().reveal()
     if values.plain and not session.json:

@@ -267,8 +267,9 @@ class Session:
 
     def tell(self, error: errors.PoolkitError) -> None:
         """An error and its hint on standard error, for people."""
+        whose = _whose(error)
         for line in str(error).split("\n"):
-            self.say("error", line)
+            self.say("error", whose + line)
         if error.hint:
             self.say("hint", error.hint)
 
@@ -339,3 +340,15 @@ def _uncored(ask: Any) -> Any:
 
 
 """What a verb's entry names."""
+
+
+def _whose(error: errors.PoolkitError) -> str:
+    """Of what an error is that comes from far below, where neither pool nor volume is known, and whose words name neither."""
+    pool, volume, text = error.pool, error.volume, str(error)
+    if isinstance(error, (errors.InvalidDefinition, errors.Aborted)) or any(
+        f"'{name}'" in text for name in (pool, volume) if name
+    ):
+        return ""
+    if volume:
+        return f"volume '{volume}' of pool '{pool}': " if pool else f"volume '{volume}': "
+    return f"pool '{pool}': " if pool else ""

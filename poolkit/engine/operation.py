@@ -14,6 +14,7 @@ from types import MappingProxyType
 from poolkit import errors
 from poolkit.host import private
 from poolkit.host.kernel import boot
+from poolkit.host.rights import kept_as_it_is
 from poolkit.host.undo import identity
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
@@ -359,6 +360,8 @@ def worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.H
     named = error.filename if isinstance(error.filename, (str, bytes)) else None
     where = f" ('{os.fsdecode(named)}')" if named else ""
     told = errors.from_os_error(error, f"{said(verb)} {what}{where}", pool=pool, volume=volume)
+    if error.errno == errno.EFBIG:
+        told.hint = "the file system has no files so large, or this user may make none (ulimit -f)"
     if named and told.hint is None:
         told.hint = _rights(error, os.fsdecode(named))
     return told
@@ -378,11 +381,17 @@ def _rights(error: OSError, path: str) -> str | None:
             if path == "/":
                 return None
             path = os.path.dirname(path)
+    if error.errno == errno.EPERM and (kept := kept_as_it_is(path)):
+        return f"'{path}' is {kept}: chattr -{kept[0]} '{path}'"
     mode = f"{stat.S_IMODE(facts.st_mode):04o}"
-    return f"'{path}' is of user {facts.st_uid} and group {facts.st_gid} with mode {mode}; you are user {os.geteuid()}"
+    whose = f"'{path}' is of user {facts.st_uid} and group {facts.st_gid} with mode {mode}; you are user {os.geteuid()}"
+    need = stat.S_IRWXU if stat.S_ISDIR(facts.st_mode) else stat.S_IRUSR | stat.S_IWUSR
+    lacks = facts.st_uid == os.geteuid() != 0 and facts.st_mode & need != need
+    return f"{whose}, its owner: chmod u+rwX '{path}'" if lacks else whose
 
 
 _SAID = {
+    "permit": "change the permissions of",
     "info": "look at",
     "autostart": "mark for autostart",
     "adopt": "record the format of",

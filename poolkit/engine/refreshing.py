@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poolkit import errors
+from poolkit.engine.operation import worded
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
 from poolkit.names import check_volume_name
@@ -39,7 +40,8 @@ def whole(
             scanned, volumes, usage = core.scan(backend, record, record.target)
         except (OSError, errors.HostError) as error:
             if not op.dry:
-                core.inventory.set_trouble(record.id, f"the last refresh failed: {error}")
+                told = worded(error, pool, "refresh", None) if isinstance(error, OSError) else error
+                core.inventory.set_trouble(record.id, f"the last refresh failed: {told}")
             raise
         below = standing.below(backend, op.host, volumes)
         if not op.dry:

@@ -138,11 +138,13 @@ class DirectoryBackend(Backend):
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
                 raise
-            why = "something is mounted there" if error.errno == errno.EBUSY else "it is not empty"
+            busy = error.errno == errno.EBUSY
+            why = "something is mounted there" if busy else "it is not empty"
+            first = "unmount that" if busy else "delete its volumes"
             raise errors.Unsafe(
                 f"pool '{self.pool.name}': the directory '{self.place}' was not removed: {why}",
                 pool=self.pool.name,
-                hint="delete its volumes first; poolkit removes nothing that was not asked for by name",
+                hint=f"{first} first; poolkit removes nothing that was not asked for by name",
             ) from None
 
     def erased(self) -> Erased:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from poolkit.backend import Transfer, VolumeInfo
     from poolkit.content import copying, images, inuse, recipes, space, wiping
-    from poolkit.host import undo
+    from poolkit.host import rights, undo
     from poolkit.host.directory import Directory
 else:
     # A listing needs none of them.
@@ -34,6 +34,7 @@ else:
     recipes = later(globals(), "recipes", "poolkit.content.recipes")
     space = later(globals(), "space", "poolkit.content.space")
     wiping = later(globals(), "wiping", "poolkit.content.wiping")
+    rights = later(globals(), "rights", "poolkit.host.rights")
     undo = later(globals(), "undo", "poolkit.host.undo")
 
 __all__ = ["FileBackend"]
@@ -113,12 +114,11 @@ class FileBackend(FileMaker):
 
         ``Unsafe`` for a file with several names, unless ``force``: another user may have linked it here.
         """
-        words = (
-            f"{'' if mode is None else f'{mode:04o}'} {'' if owner is None else owner}:{'' if group is None else group}"
-        )
+        asked = (("mode", None if mode is None else f"{mode:04o}"), ("owner", owner), ("group", group))
+        words = ", ".join(f"{what} {number}" for what, number in asked if number is not None)
         self._require_own_name(info)
         if self.host.dry_run:
-            self.host.step(f"give {self.place}/{info.name} the permissions {words.strip()}")
+            self.host.step(f"give {self.place}/{info.name} the permissions {words or 'that it has'}")
             return info
         with self.open_volume(info) as fd:
             facts = os.fstat(fd)
@@ -128,10 +128,10 @@ class FileBackend(FileMaker):
             new = tuple(-1 if number is None else number for number in (owner, group))
             if new[0] not in (-1, facts.st_uid) or new[1] not in (-1, facts.st_gid):
                 self.host.step(f"chown {new[0]}:{new[1]} {path}", undo.chown(path, facts))
-                os.fchown(fd, *new)  # may take bits of the mode away, which comes behind it
+                rights.give(fd, path, *new)  # may take bits of the mode away, which comes behind it
             if mode is not None and mode != stat.S_IMODE(os.fstat(fd).st_mode):
                 self.host.step(f"chmod {mode:04o} {path}", undo.chmod(path, facts))
-                os.fchmod(fd, mode)
+                rights.give_mode(fd, path, mode)
             self.host.files.fault("fsync the permissions")
             os.fsync(fd)
         return self.look(info.name, info)

@@ -15,6 +15,7 @@ from poolkit import errors
 from poolkit.host import undo
 from poolkit.host.descriptors import begin_sync
 from poolkit.host.directory import TEMPORARY
+from poolkit.host.rights import give
 from poolkit.host.undo import identity
 from poolkit.lean import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -288,7 +289,7 @@ class NewFiles:
         """Give an unfinished file its owner and mode; returns its facts before that."""
         facts = os.fstat(new.fd)
         if (owner not in (-1, facts.st_uid)) or (group not in (-1, facts.st_gid)):
-            os.fchown(new.fd, owner, group)
+            give(new.fd, new.directory.join(new.name), owner, group)
         os.fchmod(new.fd, mode)
         return facts
 
@@ -335,6 +336,13 @@ class NewFiles:
 
 
 def _exists(directory: Directory, name: str) -> errors.VolumeExists:
-    return errors.VolumeExists(
-        f"'{directory.join(name)}' exists already", volume=name, hint="choose another name, or delete that volume first"
-    )
+    path, hint = directory.join(name), "choose another name, or delete that volume first"
+    try:
+        mode = directory.lstat(name).st_mode
+    except OSError:
+        mode = stat.S_IFREG
+    if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFBLK):
+        # No verb of ours removes what is no volume.
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
+        hint = f"choose another name; it is {what}, and if it is to go: rm '{path}'"
+    return errors.VolumeExists(f"'{path}' exists already", volume=name, hint=hint)

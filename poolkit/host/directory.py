@@ -132,8 +132,11 @@ class Directory:
     def __enter__(self) -> Directory:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        # Calls that begin at a descriptor tell the name alone, which says neither where it is nor whose right is missing.
+        if isinstance(error, OSError) and isinstance(error.filename, str) and "/" not in error.filename:
+            error.filename = self.join(error.filename)
 
     def close(self) -> None:
         """Close the descriptor; repeatable."""

@@ -14,6 +14,7 @@ from poolkit.host import undo
 from poolkit.host.appearing import NO_LINKS, NewFiles
 from poolkit.host.descriptors import sync_directory, write_all
 from poolkit.host.directory import TEMPORARY, open_own, parent_of
+from poolkit.host.rights import give, give_mode
 from poolkit.host.undo import Undo, run
 from poolkit.lean import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ class Files(NewFiles):
             if old == mode:
                 return False
             if self._host.step(f"chmod {mode:04o} {path}", undo.chmod(path, facts)):
-                os.fchmod(fd, mode)
+                give_mode(fd, path, mode)
         finally:
             os.close(fd)
         return True
@@ -90,7 +91,7 @@ class Files(NewFiles):
             if owner in (-1, facts.st_uid) and group in (-1, facts.st_gid):
                 return False
             if self._host.step(f"chown {owner}:{group} {path}", undo.chown(path, facts)):
-                os.fchown(fd, owner, group)
+                give(fd, path, owner, group)
         finally:
             os.close(fd)
         return True

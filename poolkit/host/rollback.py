@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from contextlib import suppress
 
@@ -218,7 +219,6 @@ def _run_if(host: Host, question: list[str], answer: str, argv: list[str], input
 
 def _write_back(host: Host, question: list[str], answer: str, device: str, pieces: list[tuple[int, str]]) -> None:
     import base64
-    import stat
     import zlib
 
     if host.ask_undo(question).split() != answer.split():
@@ -284,11 +284,21 @@ def _rmdir(host: Host, path: str) -> None:
 
 
 def _chmod(host: Host, path: str, mode: int, known: Sequence[int]) -> None:
-    _with_the_same(path, known, os.O_RDONLY, lambda fd: os.fchmod(fd, mode))
+    def back(fd: int) -> None:
+        # A change that was refused leaves nothing to give back, and the undo would be refused as it was.
+        if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
+            os.fchmod(fd, mode)
+
+    _with_the_same(path, known, os.O_RDONLY, back)
 
 
 def _chown(host: Host, path: str, owner: int, group: int, known: Sequence[int]) -> None:
-    _with_the_same(path, known, os.O_RDONLY, lambda fd: os.fchown(fd, owner, group))
+    def back(fd: int) -> None:
+        facts = os.fstat(fd)
+        if (facts.st_uid, facts.st_gid) != (owner, group):
+            os.fchown(fd, owner, group)
+
+    _with_the_same(path, known, os.O_RDONLY, back)
 
 
 def _trim(host: Host, path: str, known: Sequence[int], size: int) -> None:

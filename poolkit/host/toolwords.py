@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 _DESCRIPTOR = re.compile(r"/proc/self/fd/([0-9]+)|/dev/fd/([0-9]+)")
 _KNOWN = (
+    # It was given a descriptor, and what it may not delete by that name is ours to delete: the cause is in its other lines.
+    (re.compile(r"^(?:qemu-img: )?Error when deleting file .*$"), ""),
     # From QEMU's block/file-posix.c, block/qcow2.c, block/crypto.c and crypto/block-luks.c.
     (re.compile(r"Failed to get (?:shared )?\"\w+\" lock.*$"), "another program has the image open"),
     (re.compile(r"Is another process using the image.*$"), ""),

@@ -214,3 +214,14 @@ def test_what_waits_for_the_next_start_is_said_in_words(poolkit: Command, images
 def test_an_xpath_with_control_characters(poolkit: Command, images: Path) -> None:
     answer = poolkit("dumpxml", "images", "--xpath", "\x1b[31m", status=2)
     assert "is no XPath expression" in answer.err and "\x1b" not in answer.err
+
+
+def test_an_error_from_far_below_says_of_what_it_is(poolkit: Command, images: Path) -> None:
+    text = "<volume><name>over</name><capacity>1</capacity><backingStore><path>/none</path><format type='raw'/></backingStore>"
+    (images.parent / "v.xml").write_text(f"{text}<target><format type='qcow2'/></target></volume>")
+    answer = poolkit("vol-create", "images", str(images.parent / "v.xml"), status=10)
+    assert answer.err.startswith("error: volume 'over' of pool 'images': cannot open the backing store '/none'")
+    answer = poolkit("vol-create-as", "images", "much", "10TiB", status=11)
+    assert answer.err.startswith("error: volume 'much' of pool 'images': ") and " are free" in answer.err
+    answer = poolkit("vol-info", "none", "--pool", "images", status=4)
+    assert answer.err.startswith("error: pool 'images' has no volume 'none'"), "it is named there"

@@ -57,7 +57,7 @@ def test_a_file_with_several_names_is_changed_by_force_alone(pool: Pool, tmp_pat
 def test_a_dry_run_says_what_it_would_do(pool: Pool, engine: Engine) -> None:
     with Engine(engine.locations.state.rpartition("/")[0], dry_run=True) as dry:
         outcome = dry.pool("p").volume("v").permit(mode=0o640)
-    assert outcome.plan == (f"give {pool.volume('v').path} the permissions 0640 :",)
+    assert outcome.plan == (f"give {pool.volume('v').path} the permissions mode 0640",)
     assert mode(pool) == 0o600
 
 
