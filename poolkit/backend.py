@@ -352,6 +352,13 @@ class Backend:
         """The capacity in bytes that a volume really gets when ``capacity`` is asked for; asked before ``resize``."""
         return capacity
 
+    def check_new(self, volume: Volume) -> None:
+        """Raise what :meth:`create` would say of this definition whatever the storage holds. Asked by plans; touches no host."""
+
+    def fixed_size(self, info: VolumeInfo) -> str | None:
+        """Why :meth:`resize` can give that volume no other capacity; None if it may. Asked by plans; touches no host."""
+        return None if "resize" in self.verbs() else f"pools of type '{self.type}' cannot resize volumes"
+
     def capacity_of(self, volume: Volume) -> int | None:
         """The capacity that :meth:`create` gives a volume of this definition; None where that does not say it.
 

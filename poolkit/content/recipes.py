@@ -57,7 +57,7 @@ def format_of(volume: Volume, default: str = "raw") -> str:
 
 
 def recipe(
-    host: Host,
+    host: Host | None,
     volume: Volume,
     capacity: int,
     *,
@@ -67,6 +67,7 @@ def recipe(
 ) -> Recipe:
     """What is to be made for a definition; ``InvalidArgument`` or ``Unsupported`` with the reason where that cannot be.
 
+    Without a ``host`` no secret is looked up: what is made of it is for a plan.
     ``copied`` is the format of the volume it is made from: a copy of its bytes needs no secret, and may have a format
     that cannot be made anew.
     """
@@ -115,6 +116,8 @@ def recipe(
     encryption = target.encryption
     if format == copied and encryption is not None and not encryption.secrets:
         encryption = None
+    if format == "luks" and encryption is None and format != copied:
+        raise _wrong(name, _NO_KEY)
     secret = _secret_for(host, name, format, encryption)
     if format not in BYTES:
         capacity = -(-capacity // 512) * 512  # images have whole sectors
@@ -129,7 +132,10 @@ def _wrong(name: str, why: str) -> errors.InvalidArgument:
     return errors.InvalidArgument(f"volume '{name}': {why}", volume=name)
 
 
-def _secret_for(host: Host, name: str, format: str, encryption: Encryption | None) -> bytes | None:
+_NO_KEY = "encryption needs a secret: <encryption format='luks'><secret type='passphrase' uuid='…'/></encryption>"
+
+
+def _secret_for(host: Host | None, name: str, format: str, encryption: Encryption | None) -> bytes | None:
     if encryption is None:
         return None
     if format not in ("luks", "qcow2"):
@@ -139,6 +145,6 @@ def _secret_for(host: Host, name: str, format: str, encryption: Encryption | Non
             f"volume '{name}': encryption '{encryption.format}' cannot be made", volume=name, hint="use luks"
         )
     if not encryption.secrets:
-        raise _wrong(name, "encryption needs a secret: <secret type='passphrase' uuid='…'/>")
+        raise _wrong(name, _NO_KEY)
     first = encryption.secrets[0]
-    return host.secret("volume", uuid=first.uuid, usage=first.usage)
+    return None if host is None else host.secret("volume", uuid=first.uuid, usage=first.usage)

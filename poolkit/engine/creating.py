@@ -161,7 +161,7 @@ def _make(
     core.still_there(backend, record, definition.name, dry=op.dry)
     if op.dry and backend.file_backed and definition.target.format in (None, "raw"):
         _foresee_space(backend, definition)
-    _require_format(backend, definition)
+    require_format(backend, definition)
     own = given.of_backend(options, definition)
     backend.require_options("create", own)
     return backend.create(definition, **own)
@@ -175,7 +175,7 @@ def _told(pool: Pool, op: Operation, backend: Backend, record: Record, definitio
     return made
 
 
-def _require_format(backend: Backend, definition: Any) -> None:
+def require_format(backend: Backend, definition: Any) -> None:
     """``Unsupported`` for a format that volumes of the pool's type do not have; types without formats are not asked."""
     known, format = backend.volume_formats, definition.target.format
     if not known or format is None or format in known:

@@ -363,6 +363,11 @@ class FileMaker(DirectoryBackend):
                 info.capacity = size
             return info
 
+    def check_new(self, volume: Volume) -> None:
+        """All that is refused of a new image but for its secret, which may have come to be there by then."""
+        # An overlay has the capacity of its base where it asks for none.
+        recipes.recipe(None, volume, 0 if volume.backing_store is not None else self._capacity_of(volume, None))
+
     def capacity_of(self, volume: Volume) -> int | None:
         """A raw file has any size in bytes; images have whole sectors of 512 bytes (BDRV_SECTOR_SIZE of QEMU)."""
         if not volume.capacity:

@@ -48,6 +48,14 @@ class FileBackend(FileMaker):
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
+    def fixed_size(self, info: VolumeInfo) -> str | None:
+        """qemu-img resizes images of a few formats only, and a directory has no bytes."""
+        if info.type == "dir":
+            return "it is a directory, which has no capacity"
+        if info.format in images.RESIZABLE or info.format in recipes.BYTES:
+            return None
+        return f"images of format {info.format} cannot be resized"
+
     def resize(
         self, info: VolumeInfo, capacity: int, *, allocate: bool = False, shrink: bool = False, force: bool = False,
         chain: Sequence[tuple[str, str]] = (),
@@ -56,10 +64,10 @@ class FileBackend(FileMaker):
 
         ``force`` works on files with several names as well. ``chain`` is as for ``clone``: an overlay that grows needs it.
         """
-        if info.format not in images.RESIZABLE and info.format not in recipes.BYTES:
+        if (why := self.fixed_size(info)) is not None:
             raise errors.Unsupported(
-                f"volume '{info.name}': images of format {info.format} cannot be resized", volume=info.name,
-                hint="clone it to qcow2 or raw with a larger capacity",
+                f"volume '{info.name}': {why}", volume=info.name,
+                hint=None if info.type == "dir" else "clone it to qcow2 or raw with a larger capacity",
             )  # fmt: skip
         if self.host.dry_run:
             self.host.step(f"resize {self.place}/{info.name} {info.format} to {capacity} bytes")

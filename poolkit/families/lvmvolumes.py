@@ -217,13 +217,17 @@ class LvmVolumes(blockdevice.BlockBackend):
         A smaller allocation than capacity makes a thin volume in the group's thin pool, a backing store in the group a
         snapshot of it. Capacities are rounded up to whole extents. What the extents held before is not erased.
         """
-        self._check(volume)
+        self.check_new(volume)
         if volume.backing_store is not None:
             self._check_layout(volume, "a snapshot", stripes, mirrors)
             return self._make(volume, self._snapshot(volume, self._origin(volume.backing_store.path)))
-        if not volume.capacity:
+        return self._make(volume, self._space(volume, volume.capacity or 0, stripes, mirrors))
+
+    def check_new(self, volume: Volume) -> None:
+        """Name and format, and the capacity, which only a snapshot has from elsewhere."""
+        self._check(volume)
+        if volume.backing_store is None and not volume.capacity:
             raise errors.InvalidArgument(f"volume '{volume.name}' needs a capacity", volume=volume.name)
-        return self._make(volume, self._space(volume, volume.capacity, stripes, mirrors))
 
     def clone(
         self, volume: Volume, source: Source, *, linked: bool = False, reflink: bool | None = None,

@@ -211,7 +211,7 @@ class PartitionVolumes(BlockBackend):
         the space it gets are erased, so that nothing takes it for what was there before.
         """
         format = volume.target.format or "none"
-        self._check_new(volume, format)
+        self.check_new(volume)
         with self._changing(volume.name) as (disk, table):
             part = partitiontable.place(table, volume.capacity or 0, format)
             self._check_name(disk, table, volume.name, part.number)
@@ -249,8 +249,9 @@ class PartitionVolumes(BlockBackend):
             f"name the volume {name}", wanted,
         )  # fmt: skip
 
-    def _check_new(self, volume: Volume, format: str) -> None:
-        name = volume.name
+    def check_new(self, volume: Volume) -> None:
+        """Format and capacity, and nothing that a partition cannot have. Only the disk says which name is the next."""
+        name, format = volume.name, volume.target.format or "none"
         if format not in PARTITION_FORMATS:
             raise self._error(
                 errors.InvalidArgument, f"volume '{name}': '{format}' is no type of a partition",
@@ -411,6 +412,10 @@ class PartitionVolumes(BlockBackend):
             if part.number in disk.names:
                 self.host.change(disknodes.resize_argv(disk, part.number, capacity), whole=True)
         return info if self.host.dry_run else self._at(part.start, info.name)
+
+    def fixed_size(self, info: VolumeInfo) -> str | None:
+        """An extended partition holds others."""
+        return "extended partitions cannot be resized" if info.format == "extended" else super().fixed_size(info)
 
     def _check_resize(self, table: Table, part: Partition, info: VolumeInfo, capacity: int) -> None:
         if part.kind == "extended" or table.label not in partitiontable.SFDISK:

@@ -45,6 +45,11 @@ def of_volume(wanted: Any, present: Any, backend: Backend, place: str | None) ->
     Sizes are those that the backend makes of the wanted ones. Space in use, labels, and how the volume was laid out when it
     was made are no differences.
     """
+    if present.type == "dir" and wanted.type != "dir" and wanted.target.format != "dir":
+        yield Change(
+            "target.format", "dir", wanted.target.format or "raw", "replace"
+        )  # whatever else differs is its own
+        return
     size = backend.capacity_of(wanted)
     if size is not None and size != present.capacity:
         yield Change("capacity", present.capacity, size, "now" if size > present.capacity else "shrink")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
+from poolkit.engine.creating import require_format
 from poolkit.engine.plan import conflicts
 from poolkit.engine.plan.comparing import of_pool, of_volume
 from poolkit.engine.plan.descriptions import absent, flavor, secret
@@ -174,6 +175,8 @@ class Planner:
             return None
         listing = self.present.listing(pool, None if owner is None else owner.definition)
         entry = self._compared(one, listing, going)
+        if entry.action == "add" and entry.steps == ("vol-create",):
+            self._refuse_unmade(one, definition, listing, owner.definition if owner else facts and facts.stored)
         info = listing.volumes.get(one.name) if listing is not None else None
         self.tasks[one.ident] = Task(one, definition, info)
         if facts is not None and facts.active and listing is not None and listing.stale(one.name):
@@ -190,6 +193,18 @@ class Planner:
                     )
                 )
         return entry
+
+    def _refuse_unmade(self, one: Wanted, definition: Any, listing: Listing | None, pool: Any) -> None:
+        """Tell what can be no new volume of its pool. One that may be there already is only to have a format of the pool's."""
+        if listing is None and pool is None:
+            return
+        backend = self.present.core.definitions.backend(definition_alone(pool)) if listing is None else listing.backend
+        try:
+            require_format(backend, definition)
+            if listing is not None:
+                backend.check_new(definition)
+        except (errors.InvalidArgument, errors.Unsupported, errors.Unsafe) as error:
+            self.problems.append(one.problem(f"{error}; {error.hint}" if error.hint else str(error), "/volume"))
 
     def _idle(self, pool: str) -> bool:
         """Whether a pool is not active, and the plan does not start it."""
@@ -250,9 +265,13 @@ class Planner:
         changes = tuple(of_volume(one.definition, listing.document(one.name), listing.backend, listing.place))
         if not changes:
             return base
-        if any(change.when == "replace" for change in changes):
-            note = ""
-            if all(change.field.startswith("target.permissions.") for change in changes if change.when == "replace"):
+        note = ""
+        if any(change.field == "capacity" for change in changes):
+            note = listing.backend.fixed_size(listing.volumes[one.name]) or ""
+        if note or any(change.when == "replace" for change in changes):
+            if not note and all(
+                change.field.startswith("target.permissions.") for change in changes if change.when == "replace"
+            ):
                 note = f"pools of type '{listing.backend.type}' cannot change who may use a volume that is there"
             changes = tuple(change._replace(when="replace") for change in changes)
             return base._replace(
