@@ -16,11 +16,19 @@ UNCHANGED = 0.75
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Overlays as qemu-img makes them, each with its backing image and the format of that, and images that are full."""
+    """Overlays as qemu-img makes them, of one template or each of its own, and images that are full."""
     bench.need("refresh of qcow2 images", "qemu-img")
     count = 1_000 if bench.quick else 10_000
     floor = bench.floor()
-    for what, files in (("overlays", overlays(bench, count)), ("images with data", full(bench, count))):
+    for what, files, bars in (
+        ("overlays", overlays(bench, count), (NOT_MORE, UNCHANGED)),
+        ("images with data", full(bench, count), (NOT_MORE, UNCHANGED)),
+        (
+            "overlays, each with a base of its own",
+            based(bench, count),
+            (None, None),
+        ),  # whose bases are asked for as well
+    ):
         floor(files)
         again: list[float] = []
         first = partial(first_refresh, bench, files, again)
@@ -29,9 +37,9 @@ def run(bench: Bench) -> Iterator[Row]:
             return floor(files)
 
         base, ours = (1e6 * total / count for total in best(bench.rounds, floor_of, first))
-        yield Row(f"first refresh, {count:,} qcow2 {what}", ours, "us/file", "C floor", base, NOT_MORE)
+        yield Row(f"first refresh, {count:,} qcow2 {what}", ours, "us/file", "C floor", base, bars[0])
         unchanged = 1e6 * min(again) / count
-        yield Row(f"unchanged refresh, {count:,} qcow2 {what}", unchanged, "us/file", "C floor", base, UNCHANGED)
+        yield Row(f"unchanged refresh, {count:,} qcow2 {what}", unchanged, "us/file", "C floor", base, bars[1])
 
 
 def overlays(bench: Bench, count: int) -> Path:
@@ -40,6 +48,19 @@ def overlays(bench: Bench, count: int) -> Path:
     data = _made(directory, "create", "-u", "-b", "/srv/base.img", "-F", "raw", to="1G")
     for number in range(count):
         (directory / f"disk{number:06}.qcow2").write_bytes(data)
+    os.sync()
+    return directory
+
+
+def based(bench: Bench, count: int) -> Path:
+    """Overlays as those of ``overlays``, and for each a base in another directory."""
+    directory, bases = bench.fresh("based"), bench.fresh("bases")
+    first = b"base%06d.img" % 0
+    data = _made(directory, "create", "-u", "-b", f"{bases}/{first.decode()}", "-F", "raw", to="1G")
+    for number in range(count):
+        base = b"base%06d.img" % number
+        (bases / base.decode()).touch()
+        (directory / f"disk{number:06}.qcow2").write_bytes(data.replace(first, base))
     os.sync()
     return directory
 
