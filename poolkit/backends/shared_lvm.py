@@ -213,12 +213,13 @@ class SharedLvmBackend(AtOnce):
     def make_group(self, devices: Sequence[str], first: str) -> None:
         """``vgcreate`` with what keeps hosts apart; nothing is activated by itself."""
         mark = lvmlocks.tag("made", secrets.token_hex(8))
-        more = ["--setautoactivation", "n", "--addtag", lvmlocks.TAG]
+        more = ["--setautoactivation", "n", "--addtag", lvmlocks.TAG, "--addtag", mark]
         if self.lock == "lvmlockd":
             more += ["--locktype", "sanlock"]  # --shared would take dlm where that is what runs
         if self.lock == "system-id":
             more += ["--addtag", lvmlocks.own_tag("control", self.node, self.pool.name)]
-        lvm.make_group(self.host, self.vg, devices, first, config=self.config, more=more, mark=mark)
+        where = f"{self.undo_selection(vg_name=self.vg)} && vg_tags={{{mark}}}"
+        lvm.make_group(self.host, self.vg, devices, first, config=self.config, more=more, where=where)
         if not self.host.dry_run:
             self._require_made(mark, devices)
 

@@ -330,17 +330,16 @@ def label(host: Host, path: str) -> str:
 
 def make_group(
     host: Host, name: str, devices: Sequence[str], first: str, *, config: Sequence[str] = (), more: Sequence[str] = (),
-    mark: str = "",
+    where: str = "",
 ) -> None:  # fmt: skip
     """Make a group of labelled devices. Undone while ``first``, the UUID of one of them, is in it and it has no volume.
 
-    ``config`` are words for every command on the group, ``more`` for the making of it alone. With ``mark``, a tag that nothing
-    else has, it is undone while the group has that: a label tells nothing where another host may have made the group.
+    ``config`` are words for every command on the group, ``more`` for the making of it alone. With ``where``, a selection
+    (lvmreport(7)), it is undone while that selects it: a label tells nothing where another host may have made the group.
     """
     question = ["pvs", *config, "--noheadings", "--options", "vg_name", "--select", quoted(pv_uuid=first)]
-    if mark:
-        question = ["vgs", *config, "--noheadings", "--options", "vg_name", "--select", f"vg_tags={{{mark}}}"]
-        more = [*more, "--addtag", mark]
+    if where:
+        question = ["vgs", *config, "--noheadings", "--options", "vg_name", "--select", where]
     host.change(
         ["vgcreate", *config, *more, "--", name, *devices],
         undo=undo.run_if(question, name, ["vgremove", *config, "--", name]),

@@ -223,9 +223,14 @@ def test_a_pool_is_equal_to_itself_wherever_it_was_looked_up(engine: Engine, poo
 
 def test_what_changes_tables_of_lvm_or_partitions_is_never_killed() -> None:
     root = Path(poolkit.__file__).parent
-    modules = ("lvm", "lvmvolumes", "disknodes", "partvolumes")
+    modules = ("lvm", "lvmvolumes", "lvmgroups", "lvmshared", "lvmatonce", "disknodes", "partvolumes")
     found = 0
-    for name in (*(f"families/{module}" for module in modules), "backends/logical", "backends/disk"):
+    for name in (
+        *(f"families/{module}" for module in modules),
+        "backends/logical",
+        "backends/shared_lvm",
+        "backends/disk",
+    ):
         for node in ast.walk(ast.parse((root / f"{name}.py").read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("host.change"):
                 found += 1
