@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -49,6 +49,22 @@ def unavailable(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (CI=true: this may not be skipped)", pytrace=False)
     pytest.skip(reason)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Only a process that a test forks ends by ``os._exit``: a fault that ends the run so must not make it green."""
+    really, run = os._exit, os.getpid()
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def end(status: int) -> NoReturn:
+        if os.getpid() == run:
+            if capture is not None:
+                capture.suspend_global_capture()
+            os.write(2, b"the run of the tests was ended by os._exit\n")
+            status = status or 70
+        really(status)
+
+    os._exit = end
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -107,6 +107,20 @@ def test_a_foreign_file_that_takes_the_name_is_not_listed_as_ours(
     assert engine.pool("images").volume("new").info.physical == 7
 
 
+def test_a_name_that_is_taken_is_refused_before_anything_is_written(
+    engine: Engine, moments: Moments, tmp_path: Path
+) -> None:
+    pool = engine.pool("images")
+    source = make(pool, "source")
+    (tmp_path / "images" / "there").write_bytes(b"foreign")
+    moments.seen.clear()
+    for verb in (lambda: pool.import_volume("there", source.path), lambda: source.clone("there")):
+        with pytest.raises(errors.VolumeExists):
+            verb()
+    assert not [label for label in moments.seen if label.endswith(" there")]
+    assert (tmp_path / "images" / "there").read_bytes() == b"foreign"
+
+
 @pytest.mark.parametrize("label", ["name new", "fsync directory of new"])
 def test_a_failure_takes_it_from_the_listing(engine: Engine, moments: Moments, tmp_path: Path, label: str) -> None:
     def fail() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,12 +11,33 @@ from typing import Any
 import pytest
 
 from poolkit import errors
-from poolkit.engine import Engine, creating
+from poolkit.engine import Engine, creating, refreshing
 from poolkit.host import Host
+from tests.engine.test_descriptors import opened
 
 from .conftest import MIB, new_pool, xml
 
 tools = pytest.mark.tools("qemu-img", "prlimit")
+
+
+@pytest.fixture(autouse=True)
+def _what_was_opened_is_closed_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A second close could be that of what somebody else has opened since."""
+    twice: list[int] = []
+    real = os.close
+
+    def close(fd: int) -> None:
+        try:
+            real(fd)
+        except OSError:
+            twice.append(fd)
+            raise
+
+    monkeypatch.setattr(os, "close", close)
+    before = opened()
+    yield
+    assert opened() == before
+    assert twice == []
 
 
 @pytest.fixture
@@ -136,6 +158,42 @@ def test_it_can_be_stopped(pool: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert (2, 6) in told
     assert os.listdir(tmp_path / "images") == []
     assert pool.volumes() == []
+
+
+def test_none_gets_its_name_when_it_is_stopped_at_last(tmp_path: Path, engine: Engine, pool: Any) -> None:
+    stop, seen = Event(), list[str]()
+
+    def fault(label: str) -> None:
+        seen.append(label)
+        if label == "fsync b":  # all are filled
+            stop.set()
+
+    with Engine(tmp_path / "root", host=Host(fault=fault)) as other, pytest.raises(errors.Aborted):
+        other.pool("p").create_volumes([xml("a"), xml("b")], abort=stop)
+    assert "fsync b" in seen and not [label for label in seen if label.startswith("name ")]
+    assert pool.volumes() == []
+
+
+def test_only_what_changes_as_it_gets_its_name_is_looked_at_again(
+    tmp_path: Path, engine: Engine, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All were described before."""
+    looked: list[str] = []
+    real = refreshing.look
+
+    def look(core: Any, backend: Any, record: Any, name: str, *more: Any) -> Any:
+        looked.append(name)
+        return real(core, backend, record, name, *more)
+
+    def fault(label: str) -> None:
+        if label == "fsync directory of b":
+            os.truncate(tmp_path / "images" / "b", 3 * MIB)
+
+    monkeypatch.setattr(refreshing, "look", look)
+    with Engine(tmp_path / "root", host=Host(fault=fault)) as other:
+        other.pool("p").create_volumes([xml("a"), xml("b")])
+    assert looked == ["b"]
+    assert {volume.name: volume.info.capacity for volume in pool.volumes()} == {"a": MIB, "b": 3 * MIB}
 
 
 def test_others_wait(engine: Engine, pool: Any, tmp_path: Path) -> None:
