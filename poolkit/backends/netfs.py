@@ -336,9 +336,12 @@ class NetfsBackend(FileBackend):
                     errors.remedy("secret-set-value", auth.secret.uuid or auth.secret.usage),
                 ),
             )  # fmt: skip
+        unknown = re.search(r"unknown filesystem type '([^']*)'", last.stderr)
+        package = self.packages.get(f"mount.{unknown[1]}") if unknown is not None else None
         return errors.ToolFailed(
-            message, argv=last.argv, status=last.status, stdout=last.stdout, stderr=last.stderr, pool=self.pool.name
-        )
+            message, argv=last.argv, status=last.status, stdout=last.stdout, stderr=last.stderr, pool=self.pool.name,
+            hint=None if package is None else f"on Debian: apt install {package}",
+        )  # fmt: skip
 
     def stop(self) -> None:
         """Unmount; by force, with a warning, when the server does not answer. ``Busy`` with who uses it."""

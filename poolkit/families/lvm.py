@@ -391,6 +391,12 @@ def _active_names(host: Host, group: str) -> list[str]:
     return [n for n in names if n.startswith(start) and n[len(start) : len(start) + 1] != "-"]
 
 
+def _module(target: str) -> str:
+    """The kernel's module with a target of the device mapper, by the name that LVM has for it."""
+    thin, raid = target.startswith("thin"), target.startswith(("raid", "mirror"))
+    return "dm_thin_pool" if thin else "dm_raid" if raid else f"dm_{target}"
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +415,13 @@ def worded(
         facts: dict[str, Any] = {"pool": pool, "volume": volume, "hint": hint}
         if "nsufficient" in said and ("free space" in said or "extents" in said):
             raise errors.NoSpace(f"pool '{pool}': {sentence(said)}", **facts) from error
+        if target := re.search(r"(\S+): Required device-mapper target\(s\) not detected", said):
+            # In a container, or with a kernel made for one: libdevmapper then knows no version of the driver.
+            none = "(unknown version)" in said or "communicate with kernel device-mapper" in said
+            raise errors.HostError(
+                f"pool '{pool}': the kernel has no device mapper" + ("" if none else f" for '{target[1]}'"),
+                pool=pool, volume=volume, hint=f"load it: modprobe {'dm_mod' if none else _module(target[1])}",
+            ) from error  # fmt: skip
         if "already exists in volume group" in said and volume is not None:
             raise errors.VolumeExists(f"pool '{pool}' has a volume '{volume}' already", **facts) from error
         if "already locked with incompatible mode" in said:

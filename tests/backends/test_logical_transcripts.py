@@ -745,6 +745,26 @@ def test_lvms_own_refusals_are_told_apart() -> None:
         assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("version", "target", "what", "module"),
+    [
+        ("(unknown version)", "striped", "", "dm_mod"), ("4.48.0 (2023-03-01)", "striped", " for 'striped'", "dm_striped"),
+        ("4.48.0", "thin-pool", " for 'thin-pool'", "dm_thin_pool"), ("4.48.0", "raid1", " for 'raid1'", "dm_raid"),
+    ],
+)  # fmt: skip
+def test_a_kernel_without_device_mapper(version: str, target: str, what: str, module: str) -> None:
+    said = (
+        f"  Incompatible libdevmapper 1.02.185 (2022-05-18) and kernel driver {version}.\n"
+        f"  {target}: Required device-mapper target(s) not detected in your kernel.\n"
+        "  Run `lvcreate --help' for more information.\n"
+    )
+    backend = LogicalBackend(xmlmap.read(pool(), [LogicalPool]), script(lvcreate=Answer("", 3, said)))
+    with pytest.raises(errors.HostError) as caught:
+        backend.create(volume())
+    assert str(caught.value) == f"pool 'p': the kernel has no device mapper{what}"
+    assert caught.value.hint == f"load it: modprobe {module}"
+
+
 def test_resize_in_whole_extents() -> None:
     host = script(lvs=[lv("v")])
     lines = transcript(pool(), lambda b: b.resize(info(), 2 * EXTENT + 1), host)

@@ -242,6 +242,15 @@ def test_the_kind_of_a_refusal(stderr: str, kind: type[errors.PoolkitError]) -> 
     assert str(caught.value) == f"pool 'net': could not mount 'nas:/srv/vols': {stderr}"
 
 
+@pytest.mark.parametrize(("type", "package"), [("nfs", "nfs-common"), ("odd", None)])
+def test_a_program_that_mount_lacks_is_named_with_its_package(type: str, package: str | None) -> None:
+    definition: Any = xmlmap.read(xml(), registry.definitions())
+    answer = Answer("", 32, f"mount: /srv: unknown filesystem type '{type}'.")
+    with pytest.raises(errors.ToolFailed, match=f"no program mount.{type} is installed") as caught:
+        NetfsBackend(definition, MountingHost({"mount": answer})).start()
+    assert caught.value.hint == (f"on Debian: apt install {package}" if package else None)
+
+
 def test_undo_unmounts_only_what_was_mounted_and_by_force() -> None:
     host = MountingHost()
     run(start, host=host)
