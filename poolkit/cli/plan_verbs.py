@@ -207,7 +207,7 @@ def _octal(field: str, value: Any) -> str:
 
 
 def _why(entry: Entry) -> str:
-    return "; ".join(_change(change, plain=True) for change in entry.changes) or entry.action
+    return "; ".join(_change(change, plain=True) for change in entry.changes) or entry.note or entry.action
 
 
 def _sum(session: Session, made: Plan) -> None:

@@ -97,9 +97,16 @@ class DirectoryBackend(Backend):
                 ),
             ) from None
         except NotADirectoryError:
-            raise errors.HostError(
-                f"pool '{self.pool.name}': '{self.place}' is not a directory", pool=self.pool.name
-            ) from None
+            raise self._no_directory() from None
+
+    def _no_directory(self) -> errors.HostError:
+        path = self.place
+        while not os.path.lexists(path) and path != "/":
+            path = os.path.dirname(path)
+        return errors.HostError(
+            f"pool '{self.pool.name}': '{path}' is not a directory", pool=self.pool.name,
+            hint="move it away, or give the pool another target",
+        )  # fmt: skip
 
     def storage(self) -> str | None:
         """The directory: its file system, inode number and generation."""
@@ -117,10 +124,13 @@ class DirectoryBackend(Backend):
         wanted = self.pool.target.permissions
         files = self.host.files
         # A link that an administrator made is followed, as libvirt does, and none of anybody else.
-        with suppress(FileNotFoundError), parent_of(self.place):
-            pass
-        place = self.host.locate(self.place)[0]
-        made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
+        try:
+            with suppress(FileNotFoundError), parent_of(self.place):
+                pass
+            place = self.host.locate(self.place)[0]
+            made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
+        except (FileExistsError, NotADirectoryError):
+            raise self._no_directory() from None
         if (made and self.host.dry_run) or (only_new and not made):
             return made
         changed = made
@@ -132,9 +142,21 @@ class DirectoryBackend(Backend):
         return changed
 
     def erase_directory(self) -> bool:
-        """Remove the target directory; ``Unsafe`` if anything is in it."""
+        """Remove the target directory; ``Unsafe`` if anything is in it, and for a link, which ``build`` never made."""
+        if os.path.islink(self.place):
+            real = os.path.realpath(self.place)
+            raise errors.Unsafe(
+                f"pool '{self.pool.name}': '{self.place}' was not removed: it is a symbolic link to '{real}'",
+                pool=self.pool.name, hint=f"if both are to go: rmdir '{real}' && rm '{self.place}'",
+            )  # fmt: skip
         try:
+            if self.host.dry_run and os.listdir(self.place):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), self.place)
             return self.host.files.rmdir(self.place)
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            raise self._no_directory() from None
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
                 raise

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from poolkit import errors
+from poolkit.engine.plan.entries import UNSEEN
 from tests.plan.conftest import World
 
 VOLUME = "<volume><name>v</name>{}</volume>"
@@ -74,6 +75,25 @@ def test_a_directory_is_no_volume_of_that_name(world: World, format: str, capaci
     os.unlink(world.storage / "images" / "v" / "kept")
     world.apply(replace=True)
     assert (world.storage / "images" / "v").is_file()
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_a_symbolic_link_in_the_way_is_told(world: World, active: bool) -> None:
+    world.pool("images", "state='active' build='if-empty'")
+    world.apply()
+    if not active:  # then apply alone finds out
+        world.engine.pool("images").destroy()
+        os.rename(world.storage / "images", world.storage / "away")
+    place = world.storage / ("images" if active else "away") / "v"
+    place.symlink_to("nowhere")
+    world.volume("images", "v")
+    plan = world.plan()
+    note = "a symbolic link has its name, and is not replaced" if active else UNSEEN
+    assert (plan.entries[1].action, plan.entries[1].note) == ("add", note)
+    if not active:
+        os.rename(world.storage / "away", world.storage / "images")
+    done = plan.apply()
+    assert "rm '" in (done.failed[0].error.hint or "")  # type: ignore[union-attr]
 
 
 def test_a_directory_is_not_resized(world: World) -> None:

@@ -160,3 +160,38 @@ def test_a_file_that_cannot_be_so_large() -> None:
 def test_what_qemu_img_could_not_clean_up_is_not_the_cause() -> None:
     said = "qemu-img: Error when deleting file /p/#1 (deleted): Permission denied\nqemu-img: /p/#1: No space left on device"
     assert sentence(said) == "qemu-img: /p/#1: No space left on device"
+
+
+@pytest.mark.parametrize("below", ["", "/x", "/x/y"])
+def test_a_file_where_the_directory_is_to_be(engine: Engine, tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    pool = engine.define(f"<pool type='dir'><name>q</name><target><path>{tmp_path}/file{below}</path></target></pool>")
+    for verb in (pool.build, lambda: pool.start(build=True)):
+        with pytest.raises(errors.HostError, match=f"^pool 'q': '{tmp_path}/file' is not a directory$"):
+            verb()
+    if not below:
+        with pytest.raises(errors.HostError, match=f"^pool 'q': '{tmp_path}/file' is not a directory$"):
+            pool.delete()
+    assert (tmp_path / "file").is_file()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_as_the_target_is_not_removed_nor_what_it_leads_to(engine: Engine, tmp_path: Path, there: bool) -> None:
+    (tmp_path / "link").symlink_to("real")
+    if there:
+        (tmp_path / "real").mkdir()
+    pool = engine.define(f"<pool type='dir'><name>q</name><target><path>{tmp_path}/link</path></target></pool>")
+    pool.build()
+    with pytest.raises(errors.Unsafe, match="it is a symbolic link to") as caught:
+        pool.delete()
+    assert caught.value.hint == f"if both are to go: rmdir '{tmp_path}/real' && rm '{tmp_path}/link'"
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").is_dir()
+
+
+def test_a_dry_run_foresees_what_keeps_a_directory(pool: Pool, engine: Engine) -> None:
+    pool.destroy()
+    with Engine(engine.locations.state.rpartition("/")[0], dry_run=True) as dry:
+        with pytest.raises(errors.Unsafe, match="it is not empty"):
+            dry.pool("p").delete()
+        os.unlink(f"{pool.definition().target.path}/v")
+        assert dry.pool("p").delete().plan == (f"rmdir {pool.definition().target.path}",)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
 from poolkit.engine import belonging
-from poolkit.engine.plan.entries import Entry, Result
+from poolkit.engine.plan.entries import UNSEEN, Entry, Result
 from poolkit.engine.plan.marks import Mark, Marks, digest, key_of
 from poolkit.engine.plan.schedule import Schedule
 from poolkit.engine.plan.sources import said
@@ -185,7 +185,6 @@ class Carrier:
     def _volume(self, entry: Entry) -> list[Outcome]:
         outcomes: list[Outcome] = []
         pool = self.engine.pool(entry.pool or "")
-        unsure = entry.note != "" and entry.action in ("add", "remove")
         task = self.tasks[entry.ident]
         if "vol-delete" in entry.steps:
             try:
@@ -201,8 +200,8 @@ class Carrier:
         try:
             made = self._make(pool, entry, task)
         except errors.VolumeExists:
-            if not unsure:
-                raise
+            if entry.note != UNSEEN or not pool.lists(entry.name):
+                raise  # what has its name is no volume
             return outcomes  # it was there; whether it is as wanted is seen when all is compared again
         self._mark(Mark("volume", entry.name, entry.pool, pool.uuid, self._key(made)))
         return outcomes + ([made.outcome] if made.outcome is not None else [])

@@ -14,6 +14,9 @@ with the word ``shrink``; only with the word ``replace``, by deleting the volume
 Word = Literal["shrink", "replace", "delete"]
 """What has to be said for something that destroys data."""
 
+UNSEEN = "unless it is there, which is seen when its pool is active"
+"""The note of a volume that is to be made, and may be there already."""
+
 SIGNS: dict[Action, str] = {"add": "+", "change": "~", "remove": "-", "none": "="}
 
 

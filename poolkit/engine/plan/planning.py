@@ -11,7 +11,7 @@ from poolkit.engine.creating import require_format
 from poolkit.engine.plan import conflicts
 from poolkit.engine.plan.comparing import of_pool, of_volume
 from poolkit.engine.plan.descriptions import absent, flavor, secret
-from poolkit.engine.plan.entries import Action, Change, Entry, Word
+from poolkit.engine.plan.entries import UNSEEN, Action, Change, Entry, Word
 from poolkit.engine.plan.ordering import Groups, Ordering
 from poolkit.engine.plan.present import Listing, PoolFacts, Present
 from poolkit.engine.plan.pruning import gone, pruned
@@ -260,7 +260,9 @@ class Planner:
         if one.definition.content is not None:
             step = "vol-import" if one.definition.content.file is not None else "vol-clone"
         if listing is None or not there:
-            note = "" if listing is not None else "unless it is there, which is seen when its pool is active"
+            note = UNSEEN
+            if listing is not None:
+                note = "a symbolic link has its name, and is not replaced" if one.name in listing.links else ""
             return base._replace(action="add", steps=(step,), note=note)
         changes = tuple(of_volume(one.definition, listing.document(one.name), listing.backend, listing.place))
         if not changes:

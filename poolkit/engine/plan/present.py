@@ -45,6 +45,8 @@ class Listing(NamedTuple):
     """The last listing that was stored."""
     same: Set[str] = frozenset()
     """Names of volumes that are as that listing has them."""
+    links: Set[str] = frozenset()
+    """Names of symbolic links, which are no volumes."""
 
     def path(self, name: str) -> str:
         """Where a volume is."""
@@ -142,7 +144,7 @@ class Present:
                 raise
             return None  # what is not up cannot be told
         volumes = {info.name: info for info in found}
-        return Listing(volumes, backend, place, found.known, frozenset(found.same))
+        return Listing(volumes, backend, place, found.known, frozenset(found.same), frozenset(found.links))
 
     def flavors(self) -> dict[str, Any]:
         """All flavors by name. ``InvalidDefinition`` for a file that was damaged by hand."""
