@@ -172,6 +172,33 @@ def test_a_stamp_is_kept_only_where_a_later_change_would_show() -> None:
     assert {ctime: newfiles.is_young(ctime, now) for ctime in young} == young
 
 
+@pytest.mark.parametrize(
+    ("size", "blocks", "trusted", "read"),
+    [(1 << 20, 0, True, False), (1 << 20, 8, True, True), (1 << 20, 0, False, True), (4096, 0, True, True)],
+)
+def test_nothing_is_read_of_a_file_that_has_no_blocks(
+    size: int, blocks: int, trusted: bool, read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for a small one, which may be in its inode, and where a server tells late of blocks."""
+    file = tmp_path / "f"
+    file.write_bytes(b"x" * 512 * blocks)
+    os.truncate(file, size)
+    if bool(file.stat().st_blocks) is not bool(blocks):
+        pytest.skip("this file system has other blocks")
+    looked: list[int] = []
+    real = usual.glance
+    monkeypatch.setattr(usual, "glance", lambda fd, size, **how: (looked.append(size), real(fd, size, **how))[1])
+    found = Listing(Known.of({}))
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        none = lambda *_: None  # noqa: E731
+        hollow = newfiles.taker(fd, time.time_ns(), found, none, none, trust_blocks=trusted)("f")
+    finally:
+        os.close(fd)
+    assert looked == [size] * read and hollow is not read
+    assert [(v.format, v.capacity) for v in found] == [("raw", size)]
+
+
 def test_an_inode_number_of_64_bits_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     number = (1 << 64) - 5
     (tmp_path / "f").write_bytes(b"x" * 8192)

@@ -186,6 +186,26 @@ def test_a_uuid_that_is_the_name_of_another(world: World, name: str) -> None:
     assert said == f"a.xml:2:1: /pool/uuid: the uuid of pool 'a' is the name of another pool, at {name}.xml:2:1"
 
 
+@pytest.mark.parametrize("there", ["a", UUID])
+def test_a_uuid_that_is_the_name_of_another_when_one_of_them_is_there(world: World, there: str) -> None:
+    pool(world, "a", world.storage / "a", more=f"<uuid>{UUID}</uuid>")
+    pool(world, UUID, world.storage / "b")
+    world.engine.define((world.documents / f"{there}.xml").read_text())
+    (said,) = refused(world)
+    assert said == f"a.xml:2:1: /pool/uuid: the uuid of pool 'a' is the name of another pool, at {UUID}.xml:2:1"
+
+
+@pytest.mark.parametrize("described", ["both", "a", UUID.upper()])
+def test_pools_that_are_there_may_go_on_with_such_names(world: World, described: str) -> None:
+    """By the verbs a name that is spelled otherwise than a uuid may be there before that."""
+    for name, more in ((UUID.upper(), ""), ("a", f"<uuid>{UUID}</uuid>")):
+        pool(world, name, world.storage / name, more=more, wanted="")
+        world.engine.define((world.documents / f"{name}.xml").read_text())
+        if described not in ("both", name):
+            (world.documents / f"{name}.xml").unlink()
+    assert not world.plan()
+
+
 def test_a_pool_may_have_its_own_uuid_as_its_name(world: World) -> None:
     pool(world, UUID, world.storage, more=f"<uuid>{UUID}</uuid>")
     world.apply()
