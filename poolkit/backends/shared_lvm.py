@@ -197,41 +197,61 @@ class SharedLvmBackend(AtOnce):
             self.require_whole()
             self.check_devices(self.group())
             return False
+        # The bracket let pass what was there.
+        lvmlocks.permit(self.host.node, "build", lambda: self.lock, self.pool.name)
         if self.lock == "lvmlockd":
             lvmlocks.require_lvmlockd(self.host, self.pool.name)
-        if damage := self.damage():  # no place for a new group
-            raise damage
-        lvmlocks.permit(
-            self.host.node, "build", lambda: self.lock, self.pool.name
-        )  # the bracket lets pass what is there
-        self.build_group(overwrite)
+        try:
+            if damage := self.damage():  # no place for a new group
+                raise damage
+            self.build_group(overwrite)
+        except (errors.HostError, errors.Unsafe, errors.Busy) as error:
+            if self._came_meanwhile():
+                raise self._just_made() from error
+            raise
         if self.lock == "lvmlockd":
             # Only with its locks can the group be removed, if what follows fails.
             self.change("vgchange", "--lockstop", "--", self.vg, undo=self._locking()[0])
         return True
 
+    def _came_meanwhile(self) -> bool:
+        """Whether there is a whole group now, and not of our making."""
+        with contextlib.suppress(errors.PoolkitError):
+            group = None if self.host.dry_run else lvmlocks.group(self.host, self.vg, anew=True)
+            return group is not None and not (self._mark in group.tags or group.missing or group.damaged)
+        return False
+
+    def _just_made(self) -> errors.Busy:
+        return errors.Busy(
+            f"pool '{self.pool.name}': another host has just made a group '{self.vg}', and that is the one there is",
+            pool=self.pool.name, hint=errors.Hint("if it is meant to be: ", errors.remedy("start", self.pool.name)),
+        )  # fmt: skip
+
+    _mark = ""
+    """A tag that only the group has which was made here."""
+
     def make_group(self, devices: Sequence[str], first: str) -> None:
         """``vgcreate`` with what keeps hosts apart; nothing is activated by itself."""
-        mark = lvmlocks.tag("made", secrets.token_hex(8))
-        more = ["--setautoactivation", "n", "--addtag", lvmlocks.TAG, "--addtag", mark]
+        self._mark = lvmlocks.tag("made", secrets.token_hex(8))
+        more = ["--setautoactivation", "n", "--addtag", lvmlocks.TAG, "--addtag", self._mark]
         if self.lock == "lvmlockd":
             more += ["--locktype", "sanlock"]  # --shared would take dlm where that is what runs
         if self.lock == "system-id":
             more += ["--addtag", lvmlocks.own_tag("control", self.node, self.pool.name)]
-        where = f"{self.undo_selection(vg_name=self.vg)} && vg_tags={{{mark}}}"
+        where = f"{self.undo_selection(vg_name=self.vg)} && vg_tags={{{self._mark}}}"
         lvm.make_group(self.host, self.vg, devices, first, config=self.config, more=more, where=where)
         if not self.host.dry_run:
-            self._require_made(mark, devices)
+            self._require_made(devices)
 
-    def _require_made(self, mark: str, devices: Sequence[str]) -> None:
-        """Raise where the group on the devices is not the one with this mark: before there is one no lock keeps hosts apart.
+    def _require_made(self, devices: Sequence[str]) -> None:
+        """Raise where the group on the devices is not the one with our mark: before there is one no lock keeps hosts apart.
 
         Of two hosts that make it at once the one that wrote last has it, if it wrote all devices last.
         """
         time.sleep(_AT_ONCE)
-        start = f"pool '{self.pool.name}': another host made "
         torn = errors.HostError(
-            f"{start}the group '{self.vg}' of the same devices at the same moment, and neither is whole", pool=self.pool.name,
+            f"pool '{self.pool.name}': another host made the group '{self.vg}' of the same devices at the same moment, and "
+            "neither is whole", pool=self.pool.name,
             hint=errors.Hint(
                 f"as long as it has no volumes, on one host: {shlex.join(['wipefs', '--all', '--', *devices])}, and there "
                 "alone: ", errors.remedy("build", self.pool.name),
@@ -243,11 +263,8 @@ class SharedLvmBackend(AtOnce):
             raise torn from error
         if group is None or group.missing or group.damaged:
             raise torn
-        if mark not in group.tags:
-            raise errors.Busy(
-                f"{start}a group '{self.vg}' of the same devices at the same moment, and that is the one there is",
-                pool=self.pool.name, hint=errors.Hint("if it is meant to be: ", errors.remedy("start", self.pool.name)),
-            )  # fmt: skip
+        if self._mark not in group.tags:
+            raise self._just_made()
 
     makes_pools = False  # they cannot be shared
 

@@ -269,15 +269,25 @@ def test_two_groups_of_one_name_are_not_used() -> None:
     assert f'local{{system_id="{OURS}"}}\' U-H NEWNAME' in str(caught.value.hint)
 
 
-def test_a_new_group_is_the_one_that_is_there() -> None:
+def test_a_new_group_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before there is a group no lock keeps two hosts from making it at once: the one that wrote last has it."""
     theirs = group(system=OURS, tags="poolkit,poolkit.control.n2,poolkit.made.0123456789abcdef")
     one = backend(lock="system-id", vgs=['{"report": [{"vg": []}]}', theirs])
-    with pytest.raises(
-        errors.Busy, match="another host made a group 'vg' of the same devices at the same moment"
-    ) as caught:
+    with pytest.raises(errors.Busy, match="another host has just made a group 'vg'") as caught:
         one.make_group(["/dev/vdb"], "U-P")
     assert str(caught.value.hint) == "if it is meant to be: engine.pool('p').start()"
+    # Its commands may fail first, and its devices belong to a group that was not there a moment ago.
+    used = Answer(status=5, stderr="  A volume group called vg already exists.\n")
+    hidden = '{"report": [{"pv": [{"pv_name": "/dev/vdb", "vg_name": "vg"}]}]}'
+    nothing = '{"report": [{"vg": []}]}'
+    for answers in ({"vgcreate": used, "pvs": '{"report": [{"pv": []}]}'}, {"pvs": hidden}):
+        one = backend(lock="system-id", vgs=[nothing, nothing, theirs], **answers)
+        monkeypatch.setattr(one, "_look_at_devices", lambda overwrite: {"/dev/vdb": ()})
+        one.pool = xmlmap.replace(
+            one.pool, source=xmlmap.replace(one.pool.source, devices=(PhysicalVolume(path="/dev/vdb"),))
+        )
+        with pytest.raises(errors.Busy, match="another host has just made a group 'vg'"):
+            one.build()
     two = json.loads(group(system=OURS))
     two["report"][0]["vg"].append({**two["report"][0]["vg"][0], "vg_uuid": "U-H"})
     for torn in (json.dumps(two), '{"report": [{"vg": []}]}', group(system=OURS, missing=1, device="[unknown]")):
