@@ -23,11 +23,12 @@ class Node:
     role: str = ""
 
 
-def checked(name: str, role: str, where: str) -> Node:
+def checked(name: str, role: str, where: str, hint: str | None = None) -> Node:
     """A node of these; ``InvalidArgument``, naming ``where`` they stand, for what cannot be one."""
     if not _NAME.match(name):
         raise errors.InvalidArgument(
-            f"{where}: '{name[:80]!s}' cannot be the name of a node: it has 1 to 63 of the characters A-Z a-z 0-9 _ . -"
+            f"{where}: '{name[:80]!s}' cannot be the name of a node: it has 1 to 63 of the characters A-Z a-z 0-9 _ . -",
+            hint=hint,
         )
     if role not in ("", *ROLES):
         raise errors.InvalidArgument(f"{where}: the role of a node is one of {', '.join(ROLES)}, not '{role[:80]}'")
@@ -36,4 +37,5 @@ def checked(name: str, role: str, where: str) -> Node:
 
 def here() -> Node:
     """This machine, without a role, by its host name."""
-    return checked(os.uname().nodename, "", "the host name of this machine")
+    name = os.uname().nodename
+    return checked(name, "", "the host name of this machine", 'give it another in host.toml: [node] name = "n1"')

@@ -43,8 +43,8 @@ def read(path: str) -> node.Node:
     Raises ``InvalidArgument``, with the file's name, for what it must not say, and ``Unsafe`` for a file that others can write.
     """
     found = _table(path, "node")
-    here = node.here()
-    return node.checked(found.get("name", here.name), found.get("role", ""), f"'{path}'")
+    name = found["name"] if "name" in found else node.here().name
+    return node.checked(name, found.get("role", ""), f"'{path}'")
 
 
 def xapi(path: str) -> Xapi:

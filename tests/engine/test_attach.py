@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -211,6 +212,18 @@ def test_what_the_file_must_not_say(tmp_path: Path, text: str, words: str) -> No
     with pytest.raises(errors.InvalidArgument, match=words) as caught:
         settings.read(str(file))
     assert str(file) in str(caught.value)
+
+
+def test_a_machine_whose_host_name_is_none_for_a_node_is_given_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(nodename="(none)"))
+    file = tmp_path / "host.toml"
+    with pytest.raises(errors.InvalidArgument, match=r"the host name of this machine: '\(none\)' cannot be") as caught:
+        settings.read(str(file))
+    assert str(caught.value.hint) == 'give it another in host.toml: [node] name = "n1"'
+    file.write_text('[node]\nname = "n2"\n')
+    assert settings.read(str(file)) == Node("n2")
 
 
 def test_a_file_that_others_can_write_is_not_used(tmp_path: Path) -> None:
