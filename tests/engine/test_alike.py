@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -259,6 +260,92 @@ def test_a_block_has_its_volumes_as_they_were_put_in(mixed: bool) -> None:
         told = packing.outline(block)
         assert told[1] == {name: volumes[name] for name in "cef"}
         assert told[2] == [Alike(LIKE, {f"a{n}": numbers(n) for n in range(3)})]
+
+
+def known(fetched: list[str | None]) -> tuple[Known, dict[str, VolumeInfo]]:
+    """What is known of four volumes: one is told, one like others, two are read by ``fetched``, of which one is gone."""
+    volumes = {
+        "told": VolumeInfo("told", "file", "vmdk", stamp=1, detail={"odd": 1}),
+        "plain": VolumeInfo("plain", "file", "raw", stamp=2),
+        "like": LIKE.volume("like", numbers(3)),
+    }
+
+    def fetch(name: str | None) -> list[VolumeInfo]:
+        fetched.append(name)
+        return [volumes["plain"], VolumeInfo("told", "file", "raw"), VolumeInfo("since", "file", "raw")]
+
+    stamps = {"told": 1, "plain": 2, "like": 3, "gone": 4}
+    alike = {LIKE.key(): Alike(LIKE, {"like": numbers(3)})}
+    return Known(stamps, {"told": volumes["told"]}, fetch, alike), volumes
+
+
+def test_what_is_known_is_read_when_it_is_asked_for() -> None:
+    fetched: list[str | None] = []
+    one, volumes = known(fetched)
+    assert one["told"] is volumes["told"] and fetched == []
+    assert one.held("plain") is None
+    assert one["plain"] is volumes["plain"] and one.held("plain") is volumes["plain"] and fetched == ["plain"]
+    assert one["like"] == volumes["like"] and one["like"] is one["like"]
+    for name, asked in (("gone", "gone"), ("since", None)):  # deleted, or made, after the stamps were read
+        fetched.clear()
+        with pytest.raises(KeyError):
+            one[name]
+        assert fetched == [asked] * (asked is not None)
+
+
+def test_all_that_is_known_is_read_at_once() -> None:
+    fetched: list[str | None] = []
+    one, volumes = known(fetched)
+    for _ in range(2):
+        assert {name: one[name] for name in one} == volumes
+        with pytest.raises(KeyError):
+            one["gone"]
+    assert fetched == [None]
+    assert Known.of(one) is one
+    other = Known.of(volumes)
+    assert dict(other) == volumes and other.stamps == {name: v.stamp for name, v in volumes.items()}
+    with pytest.raises(KeyError):
+        other["gone"]
+
+
+@pytest.mark.parametrize("all_there", [True, False])
+def test_a_listing_has_what_is_the_same_and_what_is_new(all_there: bool) -> None:
+    one, volumes = known([])
+    one.stamps = {name: stamp for name, stamp in one.stamps.items() if name != "gone"}
+    same = list(volumes) if all_there else ["plain"]
+    found = Listing(one)
+    for name in same:
+        found.add(one[name])
+    assert found.same == same and not found.others
+    found.plain["new"] = numbers(5)
+    found.numbers_like(LIKE)["overlay"] = numbers(6)
+    found.add(VolumeInfo("other", "file", "qed", stamp=7, detail={"odd": 2}))
+    found.add(VolumeInfo("bare", "dir", "dir", stamp=8))
+    assert list(found.names()) == [volume.name for volume in found] == [*same, "new", "overlay", "other", "bare"]
+    assert len(found) == len(list(found)) and found[-1].name == "bare"
+    assert found.stamps == {"other": 7, "bare": 8}
+    with_detail = {volume.name for volume in found if volume.detail is not None}
+    assert with_detail == {"overlay", "other", *({"told", "like"} if all_there else ())}
+    assert {volume.name: volume for volume in found.told()} == {v.name: v for v in found if v.name in with_detail}
+    assert {name: v.detail for v, names in found.kinds() for name in names} == {
+        v.name: v.detail for v in found if v.name in with_detail
+    }
+
+
+def test_portions_of_a_listing_are_joined_to_another_one() -> None:
+    one, _ = known([])
+    found, other = Listing(one), Listing(one)
+    for n in range(5):
+        found.plain[f"p{n}"] = found.numbers_like(LIKE)[f"a{n}"] = numbers(n)
+        found.stamps |= {f"p{n}": n, f"a{n}": n}
+        found.add(VolumeInfo(f"o{n}", "file", "qed", stamp=n))
+    found.links.append("link")
+    portions = list(found.portions(2))
+    assert max(len(names) for _, names, *_ in portions) == 2
+    for portion in portions:
+        other.join(marshal.loads(marshal.dumps(portion)))
+    assert list(other) == list(found)
+    assert (other.stamps, other.links, other.same) == (found.stamps, ["link"], [])
 
 
 def test_an_inventory_of_the_seventh_version_still_knows_what_stands_on_what(pool: Pool, tmp_path: Path) -> None:

@@ -209,6 +209,10 @@ def test_pools_that_are_there_may_go_on_with_such_names(world: World, described:
 def test_a_pool_may_have_its_own_uuid_as_its_name(world: World) -> None:
     pool(world, UUID, world.storage, more=f"<uuid>{UUID}</uuid>")
     world.apply()
+    pool(
+        world, UUID, world.storage, more="<features><cow state='no'/></features>"
+    )  # another definition, of the same uuid
+    world.apply()
 
 
 def test_a_uuid_that_is_the_name_of_one_that_no_document_describes(world: World) -> None:
