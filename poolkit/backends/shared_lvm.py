@@ -253,7 +253,7 @@ class SharedLvmBackend(AtOnce):
             f"pool '{self.pool.name}': another host made the group '{self.vg}' of the same devices at the same moment, and "
             "neither is whole", pool=self.pool.name,
             hint=errors.Hint(
-                f"as long as it has no volumes, on one host: {shlex.join(['wipefs', '--all', '--', *devices])}, and there "
+                f"as long as it has no volumes, on one host: wipefs --all -- {shlex.join(devices)}, and there "
                 "alone: ", errors.remedy("build", self.pool.name),
             ),
         )  # fmt: skip

@@ -193,16 +193,15 @@ class SharedGroup(JointGroup):
             return
         if node in (alone if shared else together):
             raise self._otherwise(volume, node, shared)
+        give = (
+            errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node, shared=True) if shared
+            else errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node)
+        )  # fmt: skip
         if self.host.node.role == "compute":
-            way = (
-                errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node, shared=True) if shared
-                else errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node)
-            )  # fmt: skip
             raise errors.RoleForbidden(
                 f"volume '{volume.name}' has not been given to node '{node}'", volume=volume.name,
-                hint=errors.Hint("on the control node: ", way),
+                hint=errors.Hint("on the control node: ", give),
             )  # fmt: skip
-        give = errors.remedy("vol-attach", volume.name, pool=self.pool.name, node=node)
         self._take_control(by_force=False, way=errors.Hint("on the node that has control: ", give))
         self.require_whole()
         name, tag = f"{self.vg}/{volume.name}", lvmlocks.own_tag(what, node, self.pool.name)

@@ -376,7 +376,9 @@ class LvmVolumes(LvmCommands):
             raise errors.Unsupported(
                 f"volume '{volume.name}' is a snapshot: it has the size of '{volume.origin}'",
                 volume=volume.name,
-                hint=f"room for changes: --allocate with the size it has, or {more}",
+                hint=errors.Hint(
+                    "for room for its changes give the size it has and ", errors.Option("allocate"), f", or: {more}"
+                ),
             )
         extents = -(-capacity // self.group().extent)
         # 16 bytes per chunk of at least 4 KiB say what was changed; lvextend stops at what the snapshot can use.

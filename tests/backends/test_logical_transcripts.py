@@ -804,7 +804,7 @@ def test_what_resize_and_delete_refuse() -> None:
     snapped = script(lvs=[snapshot("v", "o")])
     assert refusal(pool(), lambda b: b.resize(info(), EXTENT), snapped) == (
         "volume 'v' is a snapshot: it has the size of 'o'",
-        "room for changes: --allocate with the size it has, or lvextend -L +SIZE vg/v",
+        "for room for its changes give the size it has and allocate=True, or: lvextend -L +SIZE vg/v",
     )
     thin = script(lvs=[lv("v", segtype="thin", seg_pe_ranges="")])
     assert refusal(pool(), lambda b: b.resize(info(), 9 * EXTENT, allocate=True), thin)[0] == (

@@ -77,11 +77,13 @@ def test_what_is_attached_one_way_is_not_said_to_be_attached_the_other(mode: str
         assert changes(one) == []
 
 
-def test_a_node_that_has_no_control_is_told_who_can_give_it_a_volume() -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_node_that_has_no_control_is_told_who_can_give_it_a_volume(shared: bool) -> None:
     one = backend(vgs=group(system=OURS, tags="poolkit.control.n2"))
     with pytest.raises(errors.Busy, match="node 'n2' has control") as caught:
-        one.attach(V)
-    assert "on the node that has control: engine.pool('p').volume('v').attach(node='n1')" in str(caught.value.hint)
+        one.attach(V, shared=shared)
+    way = f"engine.pool('p').volume('v').attach(node='n1'{', shared=True' if shared else ''})"
+    assert f"on the node that has control: {way};" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
