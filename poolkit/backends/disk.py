@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from poolkit import errors
 from poolkit.backend import Erased, State, Usage, VolumeInfo
-from poolkit.families import blockdevice, disknodes, partitiontable
+from poolkit.families import blockdevice, disknodes, partitiontable, pvlabel
 from poolkit.families.partvolumes import SFDISK, PartitionVolumes
 from poolkit.host import undo
 from poolkit.host.descriptors import read_at
@@ -138,6 +138,10 @@ class DiskBackend(PartitionVolumes):
                     errors.Unsafe, f"'{self.path}' holds {self._held(disk, held, found)}, which building would destroy",
                     errors.Hint("if that is meant, add ", errors.Option("overwrite")),
                 )  # fmt: skip
+            if "LVM2_member" in held:
+                pvlabel.require_no_group(self.host, self.pool.name, disk.node)
+            for number in disk.names:
+                pvlabel.require_no_group(self.host, self.pool.name, disk.part(number))
             if held or disk.names:
                 self._clear(disk, held)
             self._write_label(disk, wanted)

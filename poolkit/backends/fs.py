@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from poolkit import errors
 from poolkit.backend import Erased, State
 from poolkit.content import images
-from poolkit.families import blockdevice, btrfs, mkfs, mounting, mountoptions
+from poolkit.families import blockdevice, btrfs, mkfs, mounting, mountoptions, pvlabel
 from poolkit.families.filepool import FileBackend
 from poolkit.host import undo
 from poolkit.host.mounts import Mount, btrfs_has, is_network, network_of, number, shows
@@ -313,6 +313,8 @@ class FsBackend(FileBackend):
                         hint="name a file system that can be made: " + ", ".join(mkfs.MAKERS),
                     )  # fmt: skip
             elif overwrite or not found:
+                if "LVM2_member" in found:
+                    pvlabel.require_no_group(self.host, name, self.device)
                 self._make(found)
                 made = True
             elif found != (wanted,) or mkfs.identity(self.host, self.device) != self._mark[1]:
