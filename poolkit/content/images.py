@@ -110,11 +110,18 @@ def examine(host: Host, fd: int, size: int, format: str, what: str, *, backing: 
     return info
 
 
+def check_path(path: str, what: str) -> None:
+    """``Unsafe`` for a path that depends on where somebody stands."""
+    if not path.startswith("/"):
+        raise errors.Unsafe(
+            f"{what} '{path[:200]}' is not an absolute path", hint="name the whole path, beginning with '/'"
+        )
+
+
 @contextmanager
 def opened(path: str, what: str) -> Iterator[int]:
     """A read-only descriptor of an absolute path that is a regular file or block device, not a link; ``Unsafe`` else."""
-    if not path.startswith("/"):
-        raise errors.Unsafe(f"{what} '{path[:200]}' is not an absolute path")
+    check_path(path, what)
     if path.startswith("/dev/"):
         path = os.path.realpath(path)  # device names are links that udev makes
     try:

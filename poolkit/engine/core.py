@@ -145,6 +145,8 @@ class Core:
         from poolkit.engine.operation import said
 
         words = f"{said(verb)} a volume" if verb.startswith("vol-") else verb
+        if verb in ("lock-status", "take-control"):  # names, and not English verbs
+            words = f"{said(verb)} it"
         raise errors.InvalidState(
             f"cannot {words}: pool '{name}' is not active{f': {reason}' if reason else ''}",
             pool=name,

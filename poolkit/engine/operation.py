@@ -396,6 +396,8 @@ _SAID = {
     "autostart": "mark for autostart",
     "adopt": "record the format of",
     "list": "list the volumes of",
+    "lock-status": "tell the locks of",
+    "take-control": "take control of",
     "disk-xml": "describe the disk of",
 }
 

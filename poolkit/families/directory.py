@@ -162,12 +162,30 @@ class DirectoryBackend(Backend):
                 raise
             busy = error.errno == errno.EBUSY
             why = "something is mounted there" if busy else "it is not empty"
-            first = "unmount that" if busy else "delete its volumes"
+            first = "unmount that" if busy else f"delete its volumes{self._others()}"
             raise errors.Unsafe(
                 f"pool '{self.pool.name}': the directory '{self.place}' was not removed: {why}",
                 pool=self.pool.name,
                 hint=f"{first} first; poolkit removes nothing that was not asked for by name",
             ) from None
+
+    def _others(self) -> str:
+        """What of the directory no verb can delete, as the end of a sentence: links, special files, names that are not listed."""
+        try:
+            with os.scandir(self.place) as entries:
+                kinds = [
+                    (one.name, one.is_file(follow_symlinks=False) or one.is_dir(follow_symlinks=False))
+                    for one in entries
+                ]
+        except OSError:
+            return ""
+        said = [
+            os.fsencode(name).decode("utf-8", "backslashreplace")
+            for name, plain in kinds
+            if not plain or not listable(name)
+        ]
+        shown = [name if name.isprintable() else name.encode("unicode_escape").decode("ascii") for name in sorted(said)]
+        return f" and, by hand, what is none ({quoted(shown)})" if shown else ""
 
     def erased(self) -> Erased:
         """The directory."""

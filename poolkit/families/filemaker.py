@@ -365,6 +365,8 @@ class FileMaker(DirectoryBackend):
 
     def check_new(self, volume: Volume) -> None:
         """All that is refused of a new image but for its secret, which may have come to be there by then."""
+        if volume.backing_store is not None:
+            images.check_path(volume.backing_store.path, "the backing store")
         # An overlay has the capacity of its base where it asks for none.
         recipes.recipe(None, volume, 0 if volume.backing_store is not None else self._capacity_of(volume, None))
 

@@ -195,3 +195,25 @@ def test_a_dry_run_foresees_what_keeps_a_directory(pool: Pool, engine: Engine) -
             dry.pool("p").delete()
         os.unlink(f"{pool.definition().target.path}/v")
         assert dry.pool("p").delete().plan == (f"rmdir {pool.definition().target.path}",)
+
+
+def test_what_no_verb_deletes_is_named_where_it_keeps_a_directory(pool: Pool) -> None:
+    place = pool.definition().target.path
+    os.symlink("v", f"{place}/link")
+    os.mkfifo(f"{place}/fifo")
+    Path(f"{place}/new\nline").touch()
+    Path(os.fsdecode(os.fsencode(place) + b"/bad\xff")).touch()
+    pool.destroy()
+    with pytest.raises(errors.Unsafe) as caught:
+        pool.delete()
+    assert (caught.value.hint or "").startswith(
+        "delete its volumes and, by hand, what is none ('bad\\xff', 'fifo', 'link' and 1 other) first; "
+    )
+
+
+def test_names_of_verbs_are_no_english_verbs(engine: Engine, tmp_path: Path) -> None:
+    pool = engine.define(f"<pool type='dir'><name>q</name><target><path>{tmp_path}/q</path></target></pool>")
+    with pytest.raises(errors.InvalidState, match=r"^cannot tell the locks of it: pool 'q' is not active"):
+        pool.lock_status()
+    with pytest.raises(errors.InvalidState, match=r"^cannot take control of it: pool 'q' is not active"):
+        pool.take_control()
