@@ -296,6 +296,7 @@ def test_what_is_known_is_read_when_it_is_asked_for() -> None:
 def test_all_that_is_known_is_read_at_once() -> None:
     fetched: list[str | None] = []
     one, volumes = known(fetched)
+    assert len(one) == 4 and fetched == []
     for _ in range(2):
         assert {name: one[name] for name in one} == volumes
         with pytest.raises(KeyError):
@@ -330,6 +331,20 @@ def test_a_listing_has_what_is_the_same_and_what_is_new(all_there: bool) -> None
     assert {name: v.detail for v, names in found.kinds() for name in names} == {
         v.name: v.detail for v in found if v.name in with_detail
     }
+
+
+def test_a_listing_of_any_volumes_tells_the_same_objects_from_new_ones() -> None:
+    _, volumes = known([])
+    now = [volumes["plain"], volumes["like"]._replace(capacity=9), VolumeInfo("new", "file", "raw")]
+    found = Listing.of(iter(now), volumes)
+    assert (found.same, list(found.others)) == (["plain"], ["like", "new"])
+    assert list(found) == now and Listing.of(found) is found
+    assert list(Listing.of(iter(now)).others.values()) == now, "where nothing is known all are new"
+
+
+@pytest.mark.parametrize(("packed", "inode"), [(0, 0), (1, 1), (-1, (1 << 64) - 1)])
+def test_inode_numbers_are_unsigned(packed: int, inode: int) -> None:
+    assert LIKE.volume("a", NUMBERS.pack(1, 2, 3, 4, packed, *[0] * 6)).inode == inode
 
 
 def test_portions_of_a_listing_are_joined_to_another_one() -> None:

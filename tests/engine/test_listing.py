@@ -132,6 +132,26 @@ def test_a_changed_file_has_the_format_on_record_whatever_its_new_content(
     assert images.refresh().warnings, "what is told of an unchanged volume is told again"
 
 
+def test_a_new_file_that_cannot_be_read_is_listed_with_the_reason(
+    images: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(images.info.target or "")
+    (place / "bad").write_bytes(b"x" * 8192)
+    bad = os.stat(place / "bad").st_ino
+    real = os.pread
+
+    def pread(fd: int, count: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino == bad:
+            raise OSError(5, os.strerror(5))
+        return real(fd, count, offset)
+
+    for module in (formats, usual):
+        monkeypatch.setattr(module, "pread", pread)
+    images.refresh()
+    assert "Input/output error" in images.volume("bad").info.problem
+    assert len(images.volumes()) == COUNT + 1
+
+
 def _take(folder: Path, found: Listing, now: int) -> None:
     """Add the file ``f`` of a folder as a scan does."""
 

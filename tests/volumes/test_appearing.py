@@ -121,6 +121,15 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_written(
     assert (tmp_path / "images" / "there").read_bytes() == b"foreign"
 
 
+def test_what_is_stopped_when_it_is_whole_gets_no_name(engine: Engine, moments: Moments, tmp_path: Path) -> None:
+    stop = threading.Event()
+    moments.at, moments.do = "fsync new", stop.set
+    with pytest.raises(errors.Aborted):
+        engine.pool("images").create_volume(xml("new"), abort=stop)
+    assert moments.at is None and "name new" not in moments.seen
+    assert _listed(engine) == {} and os.listdir(tmp_path / "images") == []
+
+
 @pytest.mark.parametrize("label", ["name new", "fsync directory of new"])
 def test_a_failure_takes_it_from_the_listing(engine: Engine, moments: Moments, tmp_path: Path, label: str) -> None:
     def fail() -> None:

@@ -112,6 +112,25 @@ def test_none_is_left_if_one_fails(
     assert [volume.name for volume in pool.volumes()] == ["there"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_where_no_file_is_without_a_name_they_appear_one_by_one(
+    fails: bool, tmp_path: Path, engine: Engine, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are taken back all the same."""
+    monkeypatch.setattr("poolkit.host.files.Files.has_unnamed", lambda *_: False)
+    images, seen = tmp_path / "images", list[str]()
+    documents = [xml("a"), xml("b", more="<allocation>0</allocation>"), xml("large", 1 << 60 if fails else MIB)]
+    with Engine(tmp_path / "root", host=Host(fault=seen.append)) as other:
+        if fails:
+            with pytest.raises(errors.PoolkitError):
+                other.pool("p").create_volumes(documents)
+        else:
+            other.pool("p").create_volumes(documents)
+    expected = [] if fails else ["a", "b", "large"]
+    assert seen.index("name a") < seen.index("fsync b")
+    assert sorted(os.listdir(images)) == [volume.name for volume in pool.volumes()] == expected
+
+
 @tools
 def test_one_may_stand_on_another(pool: Any, tmp_path: Path) -> None:
     base = tmp_path / "images" / "base"
