@@ -187,8 +187,26 @@ def _folder(name: str, path: str) -> Finding:
         private.check(path)
     except (errors.PoolkitError, OSError) as error:
         return Finding(name, "problem", str(error), getattr(error, "hint", None))
+    try:
+        room = os.statvfs(path)
+    except OSError as error:
+        return Finding(name, "problem", f"{path}: {error.strerror}")
+    if room.f_flag & os.ST_RDONLY:
+        return Finding(
+            name,
+            "problem",
+            f"{path} is on a file system that is mounted read-only: nothing can be changed",
+            "mount it writable",
+        )
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return Finding(name, "problem", f"{path} cannot be read and written by you")
+    # A file of a line takes a block, and some file systems (btrfs) count no inodes.
+    if not room.f_bavail or (room.f_files and not room.f_favail):
+        what = "block" if not room.f_bavail else "inode"
+        return Finding(
+            name, "problem", f"{path} is on a file system without a free {what}: what needs a note there is refused",
+            "make room on it; volumes can still be deleted",
+        )  # fmt: skip
     return Finding(name, "ok", path)
 
 

@@ -337,3 +337,30 @@ def test_what_needs_root_says_so(poolkit: Command, monkeypatch: pytest.MonkeyPat
     for type in ("logical", "disk"):
         assert "needs root" in poolkit("find-sources", type, status=12).err
     poolkit.pool()  # a directory needs none
+
+
+@pytest.mark.parametrize(
+    ("flag", "blocks", "inodes", "words"),
+    [
+        (os.ST_RDONLY, 9, 9, "is mounted read-only"), (0, 0, 9, "without a free block"), (0, 9, 0, "without a free inode"),
+        (0, 9, None, ""),
+    ],
+)  # fmt: skip
+def test_doctor_says_that_the_file_system_of_a_folder_takes_nothing(
+    poolkit: Command, monkeypatch: pytest.MonkeyPatch, flag: int, blocks: int, inodes: int | None, words: str
+) -> None:
+    poolkit("define-as", "p", "dir", "--target", f"{poolkit.folder}/p")
+    real = os.statvfs
+
+    def told(path: Any) -> Any:
+        facts = list(real(path))
+        if str(path).startswith(str(poolkit.root)):
+            facts[4], facts[5], facts[7], facts[8] = blocks, inodes or 0, inodes or 0, flag
+            facts[5] = 100 if inodes is not None else 0
+        return os.statvfs_result(facts)
+
+    monkeypatch.setattr(os, "statvfs", told)
+    answer = poolkit("--json", "doctor", status=1 if words else None)
+    (found,) = [one for one in answer.json["checks"] if one["name"] == "folder state"]
+    assert found["status"] == ("problem" if words else "ok")
+    assert words in found["message"]
