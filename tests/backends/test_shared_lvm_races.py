@@ -70,7 +70,7 @@ def test_two_make_the_group_at_the_same_time(nodes: tuple[Node, Node]) -> None:
     for node in nodes:
         node.become("both")
         node(POOL % "system-id")
-    for _ in range(4):
+    for _ in range(2):
         work = [node.submit(BUILD) for node in nodes]
         said = [wait() for wait in work]
         names = f"vgs --config '{lvmlocks.by_hand('system-id', UUID)}' --noheadings --options vg_tags vg-shared"
