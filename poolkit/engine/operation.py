@@ -363,7 +363,10 @@ def worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.H
     if error.errno == errno.EFBIG:
         told.hint = "the file system has no files so large, or this user may make none (ulimit -f)"
     if named and told.hint is None:
-        told.hint = _rights(error, os.fsdecode(named))
+        path = os.fsdecode(named)
+        # Who may take a name away is a matter of the folder, unless the file itself is kept from it.
+        folder = verb == "vol-delete" and not (error.errno == errno.EPERM and kept_as_it_is(path))
+        told.hint = _rights(error, os.path.dirname(path) if folder else path)
     return told
 
 
