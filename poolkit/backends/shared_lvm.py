@@ -22,9 +22,7 @@ from poolkit.xmlmap.rules import at_least_one
 
 _ATTEMPTS = 5
 _PAUSE = 1.0  # seconds between them
-_AT_ONCE = (
-    1.0  # seconds after which a group that was made is looked at again: another host may have been making one, too
-)
+_AT_ONCE = 1.0  # seconds after which a new group is looked at again: another host may have been making one, too
 _LEAVING = 15  # seconds for which a host that has left the locks of a group may still count, 10 as measured
 
 
