@@ -263,9 +263,10 @@ def test_a_block_has_its_volumes_as_they_were_put_in(mixed: bool) -> None:
 
 
 def known(fetched: list[str | None]) -> tuple[Known, dict[str, VolumeInfo]]:
-    """What is known of four volumes: one is told, one like others, two are read by ``fetched``, of which one is gone."""
+    """What is known of five volumes: two are told, one like others, two are read by ``fetched``, of which one is gone."""
     volumes = {
         "told": VolumeInfo("told", "file", "vmdk", stamp=1, detail={"odd": 1}),
+        "folder": VolumeInfo("folder", "dir", "dir", stamp=5),
         "plain": VolumeInfo("plain", "file", "raw", stamp=2),
         "like": LIKE.volume("like", numbers(3)),
     }
@@ -274,9 +275,9 @@ def known(fetched: list[str | None]) -> tuple[Known, dict[str, VolumeInfo]]:
         fetched.append(name)
         return [volumes["plain"], VolumeInfo("told", "file", "raw"), VolumeInfo("since", "file", "raw")]
 
-    stamps = {"told": 1, "plain": 2, "like": 3, "gone": 4}
+    stamps = {"told": 1, "folder": 5, "plain": 2, "like": 3, "gone": 4}
     alike = {LIKE.key(): Alike(LIKE, {"like": numbers(3)})}
-    return Known(stamps, {"told": volumes["told"]}, fetch, alike), volumes
+    return Known(stamps, {name: volumes[name] for name in ("told", "folder")}, fetch, alike), volumes
 
 
 def test_what_is_known_is_read_when_it_is_asked_for() -> None:
@@ -296,7 +297,7 @@ def test_what_is_known_is_read_when_it_is_asked_for() -> None:
 def test_all_that_is_known_is_read_at_once() -> None:
     fetched: list[str | None] = []
     one, volumes = known(fetched)
-    assert len(one) == 4 and fetched == []
+    assert len(one) == 5 and fetched == []
     for _ in range(2):
         assert {name: one[name] for name in one} == volumes
         with pytest.raises(KeyError):
@@ -309,11 +310,11 @@ def test_all_that_is_known_is_read_at_once() -> None:
         other["gone"]
 
 
-@pytest.mark.parametrize("all_there", [True, False])
-def test_a_listing_has_what_is_the_same_and_what_is_new(all_there: bool) -> None:
+@pytest.mark.parametrize("gone", ["", "plain", "like", "told"])
+def test_a_listing_has_what_is_the_same_and_what_is_new(gone: str) -> None:
     one, volumes = known([])
     one.stamps = {name: stamp for name, stamp in one.stamps.items() if name != "gone"}
-    same = list(volumes) if all_there else ["plain"]
+    same = [name for name in volumes if name != gone]
     found = Listing(one)
     for name in same:
         found.add(one[name])
@@ -326,7 +327,7 @@ def test_a_listing_has_what_is_the_same_and_what_is_new(all_there: bool) -> None
     assert len(found) == len(list(found)) and found[-1].name == "bare"
     assert found.stamps == {"other": 7, "bare": 8}
     with_detail = {volume.name for volume in found if volume.detail is not None}
-    assert with_detail == {"overlay", "other", *({"told", "like"} if all_there else ())}
+    assert with_detail == {"overlay", "other", "told", "like"} - {gone}
     assert {volume.name: volume for volume in found.told()} == {v.name: v for v in found if v.name in with_detail}
     assert {name: v.detail for v, names in found.kinds() for name in names} == {
         v.name: v.detail for v in found if v.name in with_detail

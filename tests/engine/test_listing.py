@@ -27,6 +27,7 @@ from poolkit.listing import Known, Listing
 from poolkit.state import packing
 from poolkit.state.inventory import Inventory
 from tests.engine.test_descriptors import opened
+from tests.formats.test_usual import image
 
 USAGE = Usage(10, 5, 5)
 COUNT = 600  # more than two blocks
@@ -215,14 +216,28 @@ def test_nothing_is_read_of_a_file_that_has_no_blocks(
         hollow = newfiles.taker(fd, time.time_ns(), found, none, none, trust_blocks=trusted)("f")
     finally:
         os.close(fd)
-    assert looked == [size] * read and hollow is not read
+    assert looked == [size] * read and hollow is (not read)
     assert [(v.format, v.capacity) for v in found] == [("raw", size)]
 
 
-def test_an_inode_number_of_64_bits_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("age", [0, 49_000_000, 51_000_000, 3_000_000_000])
+def test_the_stamp_of_a_new_file_is_kept_when_it_is_old_enough(age: int, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 5000)
+    os.utime(tmp_path / "f")
+    changed = os.stat(tmp_path / "f").st_ctime_ns
+    found = Listing(Known.of({}))
+    _take(tmp_path, found, changed + age)
+    whole = changed % 1_000_000_000 == 0  # once in many runs, or where the file system has no more
+    assert bool(found.stamps["f"]) is (age >= (2_000_000_000 if whole else 50_000_000))
+
+
+@pytest.mark.parametrize(("content", "format"), [(b"x" * 8192, "raw"), (bytes(image()), "qcow2")])
+def test_an_inode_number_of_64_bits_is_kept(
+    content: bytes, format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     number = (1 << 64) - 5
-    (tmp_path / "f").write_bytes(b"x" * 8192)
-    facts = os.stat_result((0o100600, number, 1, 1, 0, 0, 8192, 1, 1, 1))
+    (tmp_path / "f").write_bytes(content)
+    facts = os.stat_result((0o100600, number, 1, 1, 0, 0, len(content), 1, 1, 1))
     found = Listing(Known.of({}))
 
     class Facts:
@@ -236,7 +251,7 @@ def test_an_inode_number_of_64_bits_is_kept(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(newfiles.os, "fstat", lambda fd: Facts())
     _take(tmp_path, found, 1 << 62)
-    assert [v.inode for v in found] == [number]
+    assert [(v.inode, v.format) for v in found] == [(number, format)]
     assert [v.inode for v in packing.decode(packing.encode(found.others))] == [number]
 
 
