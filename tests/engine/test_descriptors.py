@@ -146,6 +146,20 @@ EVERY: dict[str, Callable[[Path], object]] = {
 }
 
 
+def test_a_file_that_took_the_name_since_the_old_one_was_opened_is_not_rewritten(place: Path) -> None:
+    fd = os.open(place / "old", os.O_RDONLY)
+    try:
+        (place / "old").rename(place / "moved")
+        (place / "old").write_text("foreign")
+        there = sorted(os.listdir(place))
+        with pytest.raises(errors.Unsafe, match="was replaced meanwhile"):
+            _rewrite(place, old=fd)
+    finally:
+        os.close(fd)
+    assert ((place / "old").read_text(), (place / "moved").read_text()) == ("foreign", "old")
+    assert sorted(os.listdir(place)) == there
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_no_descriptor_stays_open(place: Path, name: str) -> None:
     (place / "folder").chmod(0o755)
