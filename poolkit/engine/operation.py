@@ -14,7 +14,6 @@ from types import MappingProxyType
 from poolkit import errors
 from poolkit.host import private
 from poolkit.host.kernel import boot
-from poolkit.host.rights import kept_as_it_is
 from poolkit.host.undo import identity
 from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
@@ -28,13 +27,14 @@ if TYPE_CHECKING:
 
     from poolkit.backend import VolumeInfo
     from poolkit.host import journal as journals
-    from poolkit.host import rollback
+    from poolkit.host import rights, rollback
     from poolkit.host.port import Host
     from poolkit.host.undo import Undo
     from poolkit.state.inventory import Inventory
     from poolkit.state.locks import Locks
 else:
     journals = later(globals(), "journals", "poolkit.host.journal")
+    rights = later(globals(), "rights", "poolkit.host.rights")
     rollback = later(globals(), "rollback", "poolkit.host.rollback")
 
 
@@ -365,7 +365,7 @@ def worded(error: OSError, pool: str, verb: str, volume: str | None) -> errors.H
     if named and told.hint is None:
         path = os.fsdecode(named)
         # Who may take a name away is a matter of the folder, unless the file itself is kept from it.
-        folder = verb == "vol-delete" and not (error.errno == errno.EPERM and kept_as_it_is(path))
+        folder = verb == "vol-delete" and not (error.errno == errno.EPERM and rights.kept_as_it_is(path))
         told.hint = _rights(error, os.path.dirname(path) if folder else path)
     return told
 
@@ -384,7 +384,7 @@ def _rights(error: OSError, path: str) -> str | None:
             if path == "/":
                 return None
             path = os.path.dirname(path)
-    if error.errno == errno.EPERM and (kept := kept_as_it_is(path)):
+    if error.errno == errno.EPERM and (kept := rights.kept_as_it_is(path)):
         return f"'{path}' is {kept}: chattr -{kept[0]} '{path}'"
     mode = f"{stat.S_IMODE(facts.st_mode):04o}"
     whose = f"'{path}' is of user {facts.st_uid} and group {facts.st_gid} with mode {mode}; you are user {os.geteuid()}"

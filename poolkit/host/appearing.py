@@ -15,19 +15,22 @@ from poolkit import errors
 from poolkit.host import undo
 from poolkit.host.descriptors import begin_sync
 from poolkit.host.directory import TEMPORARY
-from poolkit.host.rights import give
 from poolkit.host.undo import identity
+from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    from poolkit.host import rights
     from poolkit.host.devices import Devices
     from poolkit.host.directory import Directory
     from poolkit.host.gathered import Gathered
     from poolkit.host.mounts import Mount
     from poolkit.host.undo import Undo
+else:
+    rights = later(globals(), "rights", "poolkit.host.rights")
 
 
 class Port(Protocol):
@@ -289,7 +292,7 @@ class NewFiles:
         """Give an unfinished file its owner and mode; returns its facts before that."""
         facts = os.fstat(new.fd)
         if (owner not in (-1, facts.st_uid)) or (group not in (-1, facts.st_gid)):
-            give(new.fd, new.directory.join(new.name), owner, group)
+            rights.give(new.fd, new.directory.join(new.name), owner, group)
         os.fchmod(new.fd, mode)
         return facts
 

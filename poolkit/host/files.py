@@ -14,14 +14,17 @@ from poolkit.host import undo
 from poolkit.host.appearing import NO_LINKS, NewFiles
 from poolkit.host.descriptors import sync_directory, write_all
 from poolkit.host.directory import TEMPORARY, open_own, parent_of
-from poolkit.host.rights import give, give_mode
 from poolkit.host.undo import Undo, run
+from poolkit.later import later
 from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from poolkit.host import rights
     from poolkit.host.directory import Directory
+else:
+    rights = later(globals(), "rights", "poolkit.host.rights")
 
 
 class Files(NewFiles):
@@ -75,7 +78,7 @@ class Files(NewFiles):
             if old == mode:
                 return False
             if self._host.step(f"chmod {mode:04o} {path}", undo.chmod(path, facts)):
-                give_mode(fd, path, mode)
+                rights.give_mode(fd, path, mode)
         finally:
             os.close(fd)
         return True
@@ -91,7 +94,7 @@ class Files(NewFiles):
             if owner in (-1, facts.st_uid) and group in (-1, facts.st_gid):
                 return False
             if self._host.step(f"chown {owner}:{group} {path}", undo.chown(path, facts)):
-                give(fd, path, owner, group)
+                rights.give(fd, path, owner, group)
         finally:
             os.close(fd)
         return True
