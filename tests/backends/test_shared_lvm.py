@@ -37,21 +37,8 @@ MATRIX = {
         "take-control",
     },
     "compute": {"vol-attach", "vol-detach"},
-    "both": {
-        "vol-create",
-        "vol-clone",
-        "vol-import",
-        "vol-delete",
-        "vol-resize",
-        "vol-allow",
-        "vol-forget",
-        "build",
-        "delete",
-        "take-control",
-        "vol-attach",
-        "vol-detach",
-    },
 }
+MATRIX["both"] = MATRIX["control"] | MATRIX["compute"]
 ANYONE = {"vol-upload", "vol-download", "vol-wipe", "vol-overwrite", "vol-permit", "vol-adopt"}  # of what the host has
 
 
