@@ -14,7 +14,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import date
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import benchmarks
 from benchmarks.harness import Bench, Row, Skip, table
@@ -39,28 +42,65 @@ def main() -> int:
     # Ended from outside it cleans up as well: a libvirtd and a hundred thousand files would stay behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows: list[Row] = []
-    failed: list[str] = []
+    notes: list[str] = []
+    failed = False
     with Bench(quick=options.quick, parent=options.dir) as bench:
         head = machine(bench)
-        print(head)
-        for name in options.names or found:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            try:
-                rows.extend(found[name](bench))
-            except Skip as reason:
-                bench.note(str(reason))
-            except FileNotFoundError as error:
-                bench.note(f"{name}: {error.filename!r} is not there")
-                failed.append(name)
-            except Exception:  # the others' figures are worth having
-                traceback.print_exc()
-                failed.append(name)
-                bench.note(f"{name}: it failed, see above")
-    lines = [*table(rows), *(f"\nNot measured: {note}" for note in bench.notes)]
+    print(head, flush=True)
+    for name in options.names or found:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        done = alone(found[name], name, options.quick, options.dir)
+        rows += done.rows
+        notes += [note for note in done.notes if note not in notes]
+        failed |= done.failed
+    lines = [*table(rows), *(f"\nNot measured: {note}" for note in notes)]
     print("", *lines, sep="\n")
     if options.write:
         record(head, lines)
     return 1 if failed or (options.check and any(row.verdict == "MISSED" for row in rows)) else 0
+
+
+class Done(NamedTuple):
+    """What came of one benchmark."""
+
+    rows: list[Row]
+    notes: list[str]
+    failed: bool = False
+
+
+def alone(run: Run, name: str, quick: bool, parent: str | None) -> Done:
+    """Make a benchmark in a process of its own: what those before left in memory would be copied by each of its forks."""
+    ours, theirs = Pipe(duplex=False)
+    process = get_context("fork").Process(target=measured, args=(theirs, run, name, quick, parent))
+    process.start()
+    theirs.close()
+    try:
+        done: Done = ours.recv()
+    except EOFError:
+        done = Done([], [f"{name}: it failed, see above"], failed=True)
+    finally:
+        process.terminate()  # it cleans up, too
+        process.join()
+    return done
+
+
+def measured(to: Connection, run: Run, name: str, quick: bool, parent: str | None) -> None:
+    """Make a benchmark, and tell what came of it."""
+    rows: list[Row] = []
+    with Bench(quick=quick, parent=parent) as bench:
+        failed = True
+        try:
+            rows.extend(run(bench))
+            failed = False
+        except Skip as reason:
+            bench.note(str(reason))
+            failed = False
+        except FileNotFoundError as error:
+            bench.note(f"{name}: {error.filename!r} is not there")
+        except Exception:  # the others' figures are worth having
+            traceback.print_exc()
+            bench.note(f"{name}: it failed, see above")
+    to.send(Done(rows, bench.notes, failed))
 
 
 def registry() -> dict[str, Run]:
