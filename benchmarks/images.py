@@ -23,11 +23,8 @@ def run(bench: Bench) -> Iterator[Row]:
     for what, files, bars in (
         ("overlays", overlays(bench, count), (NOT_MORE, UNCHANGED)),
         ("images with data", full(bench, count), (NOT_MORE, UNCHANGED)),
-        (
-            "overlays, each with a base of its own",
-            based(bench, count),
-            (None, None),
-        ),  # whose bases are asked for as well
+        # No bar: their bases are asked for as well.
+        ("overlays, each with a base of its own", based(bench, count), (None, None)),
     ):
         floor(files)
         again: list[float] = []

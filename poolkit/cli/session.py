@@ -339,9 +339,6 @@ def _uncored(ask: Any) -> Any:
     return asked
 
 
-"""What a verb's entry names."""
-
-
 def _whose(error: errors.PoolkitError) -> str:
     """Of what an error is that comes from far below, where neither pool nor volume is known, and whose words name neither."""
     pool, volume, text = error.pool, error.volume, str(error)

@@ -100,7 +100,7 @@ class AtOnce(SharedGroup):
             with self.worded(info.name):
                 if "changed" in self.host.change(argv, whole=True).stdout:  # LVM tells of each that it selected
                     return True
-        self.warn_of_record(info.name, self.node)
+        self.warn_of_record(info.name)
         return False
 
     def _known(self, info: VolumeInfo, noted: str, verb: str) -> str | None:

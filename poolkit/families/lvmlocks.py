@@ -39,6 +39,7 @@ _COMPUTE = {
     ("vgchange", "--test"): frozenset(("--addtag",)),  # LVM's own dry run
 }
 
+_BY_LOCKD = "global{use_lvmlockd=1}"
 # Copies of the metadata in /etc/lvm are of no use for a group that others change (lvm.conf(5)).
 _COMMON = "backup{backup=0 archive=0}"
 # Hints hide what other hosts have made. Under lvmlockd LVM uses none, and with a section "devices" here lockstart of LVM 2.03.16
@@ -174,9 +175,8 @@ def group(host: Host, name: str, *, anew: bool = False) -> SharedGroup | None:
 
 
 def _renaming(one: SharedGroup) -> str:
-    known = f"{_NO_HINTS} {_as_system(one.system_id)}" if one.system_id else _NO_HINTS
-    config = "global{use_lvmlockd=1}" if one.lock == "lvmlockd" else known
-    return shlex.join(["vgrename", "--config", config, one.uuid, "NEWNAME"])
+    own = _BY_LOCKD if one.lock == "lvmlockd" else _as_system(one.system_id) if one.system_id else ""
+    return shlex.join(["vgrename", "--config", _seeing(one.lock, own), one.uuid, "NEWNAME"])
 
 
 # -- roles --------------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def config(lock: str, uuid: str, *, guarded: bool = False) -> tuple[str, ...]:
 def identity(lock: str, uuid: str) -> str:
     """What LVM's configuration has to say to use the group of a pool under ``lock``; empty where nothing has to be said."""
     if lock == "lvmlockd":
-        return "global{use_lvmlockd=1}"
+        return _BY_LOCKD
     if lock == "system-id":
         return _as_system(system_id(uuid))
     return ""
@@ -265,7 +265,11 @@ def _as_system(identifier: str) -> str:
 
 def by_hand(lock: str, uuid: str) -> str:
     """The configuration with which an administrator's commands see all of a group."""
-    own = identity(lock, uuid)
+    return _seeing(lock, identity(lock, uuid))
+
+
+def _seeing(lock: str, own: str) -> str:
+    """What has to be said besides ``own`` for LVM to see all of a group."""
     return own if lock == "lvmlockd" else f"{_NO_HINTS} {own}".rstrip()
 
 

@@ -325,12 +325,13 @@ class SharedGroup(JointGroup):
 
     def _untag(self, volume: LogicalVolume) -> None:
         """Take the record away of what is detached here; where this host must not write it stays, with a warning."""
-        tags, group = self._tags(volume, self.node), self.shared_group()
-        if not tags or group is None:
+        tags = self._tags(volume, self.node)
+        group = self.shared_group() if tags else None
+        if group is None:
             return
         may = self.host.node.role in ("control", "both") and group.control in ("", self.node)
         if not may or group.missing or group.damaged:
-            self.warn_of_record(volume.name, self.node)
+            self.warn_of_record(volume.name)
             return
         self._take_control(by_force=False)
         self._take_away(volume, tags)
@@ -344,12 +345,12 @@ class SharedGroup(JointGroup):
         words = [word for tag in tags for word in ("--deltag", tag)]
         self.change("lvchange", *words, "--", f"{self.vg}/{volume.name}", volume=volume.name)
 
-    def warn_of_record(self, name: str, node: str) -> None:
-        """Say that the group still notes that ``node`` has a volume, and who can mend it: the metadata has one writer."""
+    def warn_of_record(self, name: str) -> None:
+        """Say that the group still notes that this host has a volume, and who can mend it: the metadata has one writer."""
         self.host.warn(
             errors.Hint(
-                f"volume '{name}' is not active on '{node}' any more; the control node has to be told: ",
-                errors.remedy("vol-detach", name, pool=self.pool.name, node=node, force=True),
+                f"volume '{name}' is not active on '{self.node}' any more; the control node has to be told: ",
+                errors.remedy("vol-detach", name, pool=self.pool.name, node=self.node, force=True),
             )
         )
 

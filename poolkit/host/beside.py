@@ -88,9 +88,8 @@ def _work(work: Callable[[], Iterator[Any]], memory: int, parent: int) -> NoRetu
     """The copy's whole life. Nothing that was registered for the end of this process runs, nor is anything flushed."""
     try:
         for one in work():
-            if (
-                os.getppid() != parent
-            ):  # prctl(2) would tell at once, but ctypes takes longer to load than five hundred files
+            # prctl(2) would tell at once, but ctypes takes longer to load than five hundred files.
+            if os.getppid() != parent:
                 break
             data = marshal.dumps(one)
             # Not a pipe, in which a copy that is ahead would wait for this process to read.

@@ -46,9 +46,8 @@ def of_volume(wanted: Any, present: Any, backend: Backend, place: str | None) ->
     was made are no differences.
     """
     if present.type == "dir" and wanted.type != "dir" and wanted.target.format != "dir":
-        yield Change(
-            "target.format", "dir", wanted.target.format or "raw", "replace"
-        )  # whatever else differs is its own
+        # Whatever else differs is the directory's own.
+        yield Change("target.format", "dir", wanted.target.format or "raw", "replace")
         return
     size = backend.capacity_of(wanted)
     if size is not None and size != present.capacity:

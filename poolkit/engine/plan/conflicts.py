@@ -91,18 +91,18 @@ def _taken(present: Present, one: Wanted, claims: list[str], described: Mapping[
 
 def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]:
     """Pools whose paths lead to one directory; network file systems are not asked, as that may hang."""
-    from poolkit.host.mounts import network_of
+    from poolkit.host.mounts import is_network
 
     found: dict[Any, Wanted] = {}
-    mounts = present.host.mounts()
     for one in pools:
         if not admission.lists(one.definition.type):
             continue
         path = one.definition.target.path
-        if network_of(path, mounts):
-            continue
         try:
-            place = _place(present.host.locate(path)[0])
+            real, mount = present.host.locate(path)
+            if mount is not None and is_network(mount.fstype):
+                continue
+            place = _place(real)
         except OSError:
             continue  # a loop of links, or what cannot be looked at: the verb that needs it tells of that
         other = found.setdefault(place, one)
