@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from poolkit import errors
 from poolkit.backend import State, quoted
-from poolkit.families import lvm
+from poolkit.families import lvm, lvmrefusals
 from poolkit.families.lvmgroups import LvmGroup, PhysicalVolume
 from poolkit.model import OptionalTarget, Pool, product, vendor
 from poolkit.xmlmap import Element, replace, simple, xml
@@ -156,7 +156,7 @@ class LogicalBackend(LvmGroup):
             )
         names = [v.name for v in left if v.listed]
         what = f"; without it {quoted(names)} cannot be used" if names else ""
-        self.host.warn(f"pool '{self.pool.name}': {self.missing_device()}{what}; {lvm.CONNECT}")
+        self.host.warn(f"pool '{self.pool.name}': {self.missing_device()}{what}; {lvmrefusals.CONNECT}")
 
     def _down(self) -> list[lvm.LogicalVolume]:
         return [v for v in self.listing().volumes.values() if v.own and not v.active and not v.skip]

@@ -6,7 +6,7 @@ import shlex
 from contextlib import AbstractContextManager
 
 from poolkit import errors
-from poolkit.families import blockdevice, lvm
+from poolkit.families import blockdevice, lvm, lvmrefusals
 from poolkit.families.lvm import Listing
 
 
@@ -64,11 +64,11 @@ class LvmCommands(blockdevice.BlockBackend):
 
     def lost(self) -> str:
         """What to do where a device of the group is missing."""
-        return lvm.connect(self.by_hand("vgreduce", "--removemissing", self.vg))
+        return lvmrefusals.connect(self.by_hand("vgreduce", "--removemissing", self.vg))
 
     def worded(self, volume: str | None = None) -> AbstractContextManager[None]:
         """LVM's refusals as errors of their own, in the body."""
-        return lvm.worded(self.pool.name, volume, lost=self.lost)
+        return lvmrefusals.worded(self.pool.name, volume, self.lost)
 
     def listing(self, *names: str, select: str = "") -> Listing:
         """The logical volumes of the group, or some of them; ``HostError`` if there is no such group."""

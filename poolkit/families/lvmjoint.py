@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from poolkit import errors
-from poolkit.families import lvm, lvmlocks
+from poolkit.families import lvm, lvmlocks, lvmrefusals
 from poolkit.families.lvm import Listing
 from poolkit.families.lvmgroups import LvmGroup
 
@@ -177,7 +177,7 @@ class JointGroup(LvmGroup):
         if tried.status and "--readonly" not in tried.stderr:
             self.host.warn(
                 f"whether LVM here refuses to write the metadata of '{self.vg}' when it is told to could not be tried: "
-                f"{lvm.sentence(tried.stderr)}"
+                f"{lvmrefusals.sentence(tried.stderr)}"
             )
         if tried.status == 0:
             self.host.warn(

@@ -11,7 +11,7 @@ from typing import Any
 
 from poolkit import errors
 from poolkit.backend import Source, VolumeInfo, quoted
-from poolkit.families import blockdevice, lvm
+from poolkit.families import blockdevice, lvm, lvmrefusals
 from poolkit.families.lvm import Listing, LogicalVolume
 from poolkit.families.lvmcommands import LvmCommands
 from poolkit.host import kernel, mounts
@@ -133,7 +133,7 @@ class LvmVolumes(LvmCommands):
     def missing_device(self) -> str:
         """Which devices of the group are not there, as a sentence without its end."""
         group = self.found()
-        return f"{lvm.missing_words(group.lost if group is not None else ())} missing"
+        return f"{lvmrefusals.missing_words(group.lost if group is not None else ())} missing"
 
     # -- making -------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import pytest
 from poolkit import errors, xmlmap
 from poolkit.backend import Source, Transfer, VolumeInfo
 from poolkit.backends.logical import LogicalBackend, LogicalPool
-from poolkit.families import lvm
+from poolkit.families import lvm, lvmrefusals
 from poolkit.host import Host
 from poolkit.host.mounts import Mount
 from poolkit.model import Volume
@@ -493,7 +493,7 @@ def test_what_is_whole_of_a_group_that_lost_a_device_is_activated() -> None:
     start = "vgchange --activate ly --activationmode degraded -- vg"
     lines = transcript(pool(), lambda b: b.start(), host)
     assert lines[:2] == [LVS, f"! {start}"]
-    assert host.warnings == [f"pool 'p': {MISSING}; without it 'b' cannot be used; {lvm.CONNECT}"]
+    assert host.warnings == [f"pool 'p': {MISSING}; without it 'b' cannot be used; {lvmrefusals.CONNECT}"]
 
 
 def test_a_whole_volume_that_was_not_activated_is_an_error() -> None:
@@ -517,7 +517,7 @@ def test_what_cannot_be_changed_without_a_device_names_it() -> None:
     with pytest.raises(errors.HostError) as caught:
         backend.create(volume())
     assert str(caught.value) == f"pool 'p': its volume group cannot be changed while {MISSING}"
-    assert caught.value.hint == lvm.connect("vgreduce --removemissing vg")
+    assert caught.value.hint == lvmrefusals.connect("vgreduce --removemissing vg")
 
 
 def test_another_group_of_that_name_is_noticed() -> None:
