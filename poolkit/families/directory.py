@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 import time
-from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from types import MappingProxyType
@@ -19,7 +18,6 @@ from types import MappingProxyType
 from poolkit import errors
 from poolkit.backend import Backend, Erased, Usage, VolumeInfo, quoted
 from poolkit.families.entries import BYTES, detail_of, failed, listable, under, unread, volume
-from poolkit.host.directory import parent_of
 from poolkit.host.mounts import may_wait
 from poolkit.host.undo import identity
 from poolkit.later import later
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
     from poolkit import formats, listing
     from poolkit.backend import Recorded
-    from poolkit.families import newfiles
+    from poolkit.families import newfiles, targets
     from poolkit.families.newfiles import Named, Walk
     from poolkit.formats import ImageInfo, local
     from poolkit.host import beside, libc, places, together
@@ -46,6 +44,7 @@ else:
     formats = later(globals(), "formats", "poolkit.formats")
     local = later(globals(), "local", "poolkit.formats.local")
     newfiles = later(globals(), "newfiles", "poolkit.families.newfiles")
+    targets = later(globals(), "targets", "poolkit.families.targets")
     beside = later(globals(), "beside", "poolkit.host.beside")
     together = later(globals(), "together", "poolkit.host.together")
     listing = later(globals(), "listing", "poolkit.listing")
@@ -97,16 +96,7 @@ class DirectoryBackend(Backend):
                 ),
             ) from None
         except NotADirectoryError:
-            raise self._no_directory() from None
-
-    def _no_directory(self) -> errors.HostError:
-        path = self.place
-        while not os.path.lexists(path) and path != "/":
-            path = os.path.dirname(path)
-        return errors.HostError(
-            f"pool '{self.pool.name}': '{path}' is not a directory", pool=self.pool.name,
-            hint="move it away, or give the pool another target",
-        )  # fmt: skip
+            raise targets.in_the_way(self) from None
 
     def storage(self) -> str | None:
         """The directory: its file system, inode number and generation."""
@@ -117,75 +107,12 @@ class DirectoryBackend(Backend):
         return places.replaced(noted, self.place, self.host.mounts())
 
     def build_directory(self, *, only_new: bool = False) -> bool:
-        """Make the target directory and give it the definition's mode (0711 by default), owner and group.
-
-        With ``only_new`` one that is there stays as it is: a mount point is somebody's, and may be ``/mnt``.
-        """
-        wanted = self.pool.target.permissions
-        files = self.host.files
-        # A link that an administrator made is followed, as libvirt does, and none of anybody else.
-        try:
-            with suppress(FileNotFoundError), parent_of(self.place):
-                pass
-            place = self.host.locate(self.place)[0]
-            made = files.mkdir(self.place, 0o711 if wanted.mode is None else wanted.mode)
-        except (FileExistsError, NotADirectoryError):
-            raise self._no_directory() from None
-        if (made and self.host.dry_run) or (only_new and not made):
-            return made
-        changed = made
-        if wanted.mode is not None:
-            changed |= files.chmod(place, wanted.mode)
-        owner, group = _or_any(wanted.owner), _or_any(wanted.group)
-        if owner != -1 or group != -1:
-            changed |= files.chown(place, owner, group)
-        return changed
+        """Make the target directory; see :func:`poolkit.families.targets.build`."""
+        return targets.build(self, only_new=only_new)
 
     def erase_directory(self) -> bool:
         """Remove the target directory; ``Unsafe`` if anything is in it, and for a link, which ``build`` never made."""
-        if os.path.islink(self.place):
-            real = os.path.realpath(self.place)
-            raise errors.Unsafe(
-                f"pool '{self.pool.name}': '{self.place}' was not removed: it is a symbolic link to '{real}'",
-                pool=self.pool.name, hint=f"if both are to go: rmdir '{real}' && rm '{self.place}'",
-            )  # fmt: skip
-        try:
-            if self.host.dry_run and os.listdir(self.place):
-                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), self.place)
-            return self.host.files.rmdir(self.place)
-        except FileNotFoundError:
-            return False
-        except NotADirectoryError:
-            raise self._no_directory() from None
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.EEXIST):
-                raise
-            busy = error.errno == errno.EBUSY
-            why = "something is mounted there" if busy else "it is not empty"
-            first = "unmount that" if busy else f"delete its volumes{self._others()}"
-            raise errors.Unsafe(
-                f"pool '{self.pool.name}': the directory '{self.place}' was not removed: {why}",
-                pool=self.pool.name,
-                hint=f"{first} first; poolkit removes nothing that was not asked for by name",
-            ) from None
-
-    def _others(self) -> str:
-        """What of the directory no verb can delete, as the end of a sentence: links, special files, names that are not listed."""
-        try:
-            with os.scandir(self.place) as entries:
-                kinds = [
-                    (one.name, one.is_file(follow_symlinks=False) or one.is_dir(follow_symlinks=False))
-                    for one in entries
-                ]
-        except OSError:
-            return ""
-        said = [
-            os.fsencode(name).decode("utf-8", "backslashreplace")
-            for name, plain in kinds
-            if not plain or not listable(name)
-        ]
-        shown = [name if name.isprintable() else name.encode("unicode_escape").decode("ascii") for name in sorted(said)]
-        return f" and, by hand, what is none ({quoted(shown)})" if shown else ""
+        return targets.erase(self)
 
     def erased(self) -> Erased:
         """The directory."""
@@ -525,7 +452,3 @@ class DirectoryBackend(Backend):
 def _add(found: Listing, info: VolumeInfo | None) -> None:
     if info is not None:
         found.add(info)
-
-
-def _or_any(number: int | None) -> int:
-    return -1 if number is None else number
