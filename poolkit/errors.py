@@ -61,6 +61,14 @@ else:
         return value
 
 
+def shown(text: str, most: int = 200) -> str:
+    """``text`` for a message: on one line, what cannot be printed as escapes, and cut to ``most`` characters."""
+    cut = text[: most + 1]
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+    return cut if len(cut) <= most else cut[: most - 3] + "..."
+
+
 def some(words: Sequence[str], most: int = 5, between: str = ", ") -> str:
     """The first of ``words``, and how many are left out: ``a, b and 3 more``."""
     left = len(words) - most

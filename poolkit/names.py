@@ -49,7 +49,7 @@ def check_volume_name(name: str, pool: str | None = None) -> str:
     """
     why = _name_fault(name)
     if why:
-        shown = name[:60].encode("unicode_escape").decode("ascii")
+        shown = errors.shown(name, 80)
         raise errors.InvalidArgument(f"'{shown}' cannot be the name of a volume: {why}", pool=pool, volume=shown)
     return name
 

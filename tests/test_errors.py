@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import poolkit
 from poolkit import errors
@@ -81,3 +83,18 @@ class TapeJammed(errors.HostError):
     def __init__(self, drive: int, *, reel: str) -> None:
         super().__init__(f"drive {drive} has jammed", pool="tapes")
         self.drive, self.reel = drive, reel
+
+
+@given(st.text(), st.integers(4, 300))
+def test_text_of_others_is_shown_on_one_line_and_cut(text: str, most: int) -> None:
+    shown = errors.shown(text, most)
+    assert shown.isprintable() and len(shown) <= most
+    shown.encode()  # half of a surrogate pair would stop whoever prints it
+    if text.isprintable() and len(text) <= most:
+        assert shown == text
+    if len(text) > most:
+        assert shown.endswith("...")
+
+
+def test_what_cannot_be_printed_is_shown_as_escapes() -> None:
+    assert errors.shown("grün\n\x1b[31m\udcff\u202e") == r"grün\n\x1b[31m\udcff\u202e"

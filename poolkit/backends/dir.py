@@ -109,7 +109,7 @@ class DirBackend(FileBackend):
 
             if not worker.answers(self.host, self.place):
                 raise errors.Unreachable(
-                    f"pool '{self.pool.name}': the server of {mounting.words(network)}, which has '{self.place}', did not answer "
+                    f"pool '{self.pool.name}': the server of {network.words()}, which has '{self.place}', did not answer "
                     f"within {worker.DEADLINE:g} seconds",
                     pool=self.pool.name, hint="is the server up, and does a firewall let it answer?",
                 )  # fmt: skip

@@ -132,7 +132,7 @@ class FsBackend(FileBackend):
         if mount is None:
             return None, f"nothing is mounted at '{self.place}'"
         if not self._ours(mount):
-            return None, f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.device}'"
+            return None, f"{mount.words()} is mounted at '{self.place}', not '{self.device}'"
         return mount, ""
 
     def _ours(self, mount: Mount) -> bool:

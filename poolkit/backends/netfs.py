@@ -238,7 +238,7 @@ class NetfsBackend(FileBackend):
         if mount is None:
             return None, f"nothing is mounted at '{self.place}'"
         if not self._ours(mount):
-            return None, f"{mounting.words(mount)} is mounted at '{self.place}', not '{self.sources()[0]}'"
+            return None, f"{mount.words()} is mounted at '{self.place}', not '{self.sources()[0]}'"
         return mount, ""
 
     def _ours(self, mount: Mount) -> bool:

@@ -107,7 +107,7 @@ def _main(argv: list[str]) -> int:
     try:
         if verb is None:
             raise arguments.usage_error(
-                f"there is no verb '{arguments.shown(word)}'",
+                f"there is no verb '{errors.shown(word)}'",
                 hint=arguments.near(word, words()) or "poolkit help lists the verbs",
             )
         values = arguments.parse(verb.arguments, rest, verb.name)
@@ -178,7 +178,7 @@ def _run(verb: Verb, values: arguments.Values) -> int:
             raise
         # A number is a descriptor, which tells nobody anything.
         named = error.filename if isinstance(error.filename, (str, bytes)) else None
-        where = f" of '{arguments.shown(os.fsdecode(named))}'" if named else ""
+        where = f" of '{errors.shown(os.fsdecode(named))}'" if named else ""
         session.fail(errors.from_os_error(error, f"do the work of '{verb.name}'{where}"))
     except Exception as error:
         _internal(session, error)
@@ -205,7 +205,7 @@ def _internal(session: Session, error: Exception) -> None:
     )
     if session.options.debug:
         lines = "".join(traceback.format_exception(error)).split("\n")
-        session.err.write("".join(arguments.shown(line, 1 << 16) + "\n" for line in lines))
+        session.err.write("".join(errors.shown(line, 1 << 16) + "\n" for line in lines))
     if session.json:
         session.error_object({"error": "internal", "message": message, "hint": hint, "exit_code": INTERNAL})
     else:

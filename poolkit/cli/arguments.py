@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from poolkit.errors import InvalidArgument
+from poolkit.errors import InvalidArgument, shown
 from poolkit.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -327,12 +327,3 @@ def _words(argument: Argument, word: str) -> tuple[str, ...]:
         if argument.choices and one not in argument.choices:
             raise ValueError(f"'{shown(one)}' is not one of {', '.join(argument.choices)}")
     return words
-
-
-def shown(text: str, limit: int = 200) -> str:
-    """``text`` for a message: control characters and what is no text appear as escapes, and a long one is cut."""
-    if len(text) > limit:
-        text = text[:limit] + "..."
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.cli.arguments import Values, usage_error
 from poolkit.cli.lookup import facts, find, permissions, preallocation, volume_format
 from poolkit.host.directory import parent_of
 
@@ -150,7 +150,7 @@ def download(session: Session, values: Values) -> None:
         for warning in warnings:
             session.warn(warning)
     else:
-        words = f"{output.size(count, False)} of volume '{volume.name}' are in '{shown(values.file, 4096)}'"
+        words = f"{output.size(count, False)} of volume '{volume.name}' are in '{errors.shown(values.file, 4096)}'"
         session.done(Outcome(True, words, warnings=warnings), volume.pool.name, bytes=count)
 
 
@@ -165,19 +165,16 @@ def _foreseen(values: Values, volume: Volume) -> str:
                 old = _stat(name, folder)
                 free = os.fstatvfs(folder)
             except OSError as error:
-                raise errors.from_os_error(error, f"write '{shown(values.file, 4096)}'") from error
+                raise errors.from_os_error(error, f"write '{errors.shown(values.file, 4096)}'") from error
             if old is not None:
                 _check_other(values.file, old, volume)
                 _check_owner(values.file, folder, old)
-            if (
-                (old is None or stat.S_ISREG(old.st_mode))
-                and not values.sparse
-                and count > free.f_bavail * free.f_frsize
-            ):
+            room = free.f_bavail * free.f_frsize
+            if (old is None or stat.S_ISREG(old.st_mode)) and not values.sparse and count > room:
                 raise errors.NoSpace(
-                    f"'{shown(values.file, 4096)}' needs {count} bytes, and its file system has {free.f_bavail * free.f_frsize}"
+                    f"'{errors.shown(values.file, 4096)}' needs {count} bytes, and its file system has {room}"
                 )
-    return f"write {count} bytes of volume '{volume.name}' to '{shown(values.file, 4096)}'"
+    return f"write {count} bytes of volume '{volume.name}' to '{errors.shown(values.file, 4096)}'"
 
 
 def chain(session: Session, values: Values) -> None:
@@ -236,7 +233,7 @@ def _reading(file: str) -> Iterator[BinaryIO]:
             os.close(fd)
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
     except OSError as error:
-        raise errors.from_os_error(error, f"read '{shown(file, 4096)}'") from error
+        raise errors.from_os_error(error, f"read '{errors.shown(file, 4096)}'") from error
     with open(fd, "rb", buffering=0) as stream:
         yield stream
 
@@ -260,7 +257,7 @@ def _writing(file: str, volume: Volume | None = None) -> Iterator[_Target]:
         try:
             fd = os.dup(number)
         except OSError as error:
-            raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+            raise errors.from_os_error(error, f"write '{errors.shown(file, 4096)}'") from error
         with open(fd, "wb") as stream:
             _check_other(file, os.fstat(fd), volume)
             yield stream, None, None
@@ -277,7 +274,7 @@ def _writing(file: str, volume: Volume | None = None) -> Iterator[_Target]:
             folder, name = stack.enter_context(parent_of(file))
             old = _stat(name, folder)
         except OSError as error:
-            raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+            raise errors.from_os_error(error, f"write '{errors.shown(file, 4096)}'") from error
         if old is not None:
             _check_other(file, old, volume)
             _check_owner(file, folder, old)
@@ -308,7 +305,7 @@ def _settle(stream: BinaryIO, file: str, folder: int, names: tuple[str, str], ol
             os.link(f"/proc/self/fd/{stream.fileno()}", temporary, dst_dir_fd=folder)
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError as error:
-        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+        raise errors.from_os_error(error, f"write '{errors.shown(file, 4096)}'") from error
 
 
 def _descriptor(file: str) -> int | None:
@@ -329,7 +326,7 @@ def _unnamed(file: str, folder: int) -> int | None:
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
             return None
-        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+        raise errors.from_os_error(error, f"write '{errors.shown(file, 4096)}'") from error
 
 
 def _place(folder: int, name: str) -> str | None:
@@ -351,7 +348,7 @@ def _check_other(file: str, old: os.stat_result, volume: Volume | None) -> None:
     if volume is not None and (volume.info.inode in (old.st_ino, 0) or os.path.abspath(file) == volume.path):
         with contextlib.suppress(OSError):
             if os.path.samestat(old, os.stat(volume.path)):
-                raise errors.InvalidArgument(f"'{shown(file, 4096)}' is the volume itself")
+                raise errors.InvalidArgument(f"'{errors.shown(file, 4096)}' is the volume itself")
 
 
 def _check_owner(file: str, folder: int, old: os.stat_result) -> None:
@@ -360,7 +357,8 @@ def _check_owner(file: str, folder: int, old: os.stat_result) -> None:
     if place.st_mode & stat.S_ISVTX and place.st_mode & stat.S_IWOTH and old.st_uid not in (os.geteuid(), place.st_uid):
         # As the kernel has it with fs.protected_regular: its owner could read the disk.
         raise errors.Unsafe(
-            f"'{shown(file, 4096)}' belongs to user {old.st_uid}, in a folder where everybody may write; it was left alone",
+            f"'{errors.shown(file, 4096)}' belongs to user {old.st_uid}, in a folder where everybody may write; it was left "
+            "alone",
             hint="remove it, or write to another place",
         )
 
@@ -369,4 +367,4 @@ def _open(path: str, file: str, flags: int, folder: int | None = None) -> int:
     try:
         return os.open(path, flags | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
-        raise errors.from_os_error(error, f"write '{shown(file, 4096)}'") from error
+        raise errors.from_os_error(error, f"write '{errors.shown(file, 4096)}'") from error

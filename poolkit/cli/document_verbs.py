@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.cli.arguments import Values, usage_error
 from poolkit.errors import InvalidDefinition, Problem
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def validate(session: Session, values: Values) -> None:
             verdict = _verdict(session, file)
         except errors.HostError as error:
             session.code = session.code or error.exit_code
-            problem = Problem(shown(file, 4096), 0, 0, "", str(error))
+            problem = Problem(errors.shown(file, 4096), 0, 0, "", str(error))
             verdict = {"file": file, "valid": False, "kind": None, "problems": [problem], "judges": {}}
         verdicts.append(verdict)
         if not session.json:

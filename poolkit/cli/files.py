@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from poolkit import errors
-from poolkit.cli.arguments import shown
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
@@ -26,7 +25,7 @@ def write(session: Session, folder: str, texts: Mapping[str, str], *, mode: int 
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 replace(path, text, mode)
             except OSError as error:
-                raise errors.from_os_error(error, f"write '{shown(path, 4096)}'") from error
+                raise errors.from_os_error(error, f"write '{errors.shown(path, 4096)}'") from error
         if not session.quiet and not session.json:
             verb = "is so already" if there else "would be written" if session.options.dry_run else "is written"
             session.print(f"{path}: {verb}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, shown
+from poolkit.cli.arguments import Values
 
 if TYPE_CHECKING:
     from poolkit.cli.session import Session
@@ -115,7 +115,7 @@ def probe(session: Session, values: Values) -> None:
         right=("Size", "Cluster"),
     )  # fmt: skip
     for answer in answers:
-        file = shown(answer["path"], 4096)
+        file = errors.shown(answer["path"], 4096)
         if answer["error"]:
             session.say("error", f"{file}: {answer['error']}")
         if answer["ambiguous"]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.cli.arguments import Values, usage_error
 from poolkit.host import cores
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def export_libvirt(session: Session, values: Values) -> None:
         try:
             _write(given, values.dir)
         except OSError as error:
-            raise errors.from_os_error(error, f"write the folder '{shown(values.dir, 4096)}'") from error
+            raise errors.from_os_error(error, f"write the folder '{errors.shown(values.dir, 4096)}'") from error
     if session.json:
         session.value({"files": [*given.files, *given.links, *given.values], "left": list(given.left)})
         return

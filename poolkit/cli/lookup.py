@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 
 from poolkit import errors
-from poolkit.cli.arguments import near, shown, usage_error
+from poolkit.cli.arguments import near, usage_error
 from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def find(session: Session, word: str, pool: str | None, option: str = "pool") ->
         raise
     except errors.PoolNotFound as error:
         if pool is not None and "/" not in pool and word in _with_volume(session, pool):
-            error.hint = f"the volume comes first, then its pool: {shown(pool, 60)} {shown(word, 60)}"
+            error.hint = f"the volume comes first, then its pool: {errors.shown(pool, 60)} {errors.shown(word, 60)}"
         raise
 
 
@@ -60,7 +60,7 @@ def volume_format(word: str | None) -> str | None:
     from poolkit.model import VOLUME_FORMATS
 
     if word is not None and word not in VOLUME_FORMATS:
-        raise usage_error(f"'{shown(word)}' is not a volume format", hint=near(word, VOLUME_FORMATS))
+        raise usage_error(f"'{errors.shown(word)}' is not a volume format", hint=near(word, VOLUME_FORMATS))
     return word
 
 
@@ -79,7 +79,7 @@ def permissions(values: Values, source: Volume | None = None) -> Permissions:
         try:
             return ask(word)
         except KeyError:
-            raise usage_error(f"{what}: there is no {what} '{shown(word)}' on this machine") from None
+            raise usage_error(f"{what}: there is no {what} '{errors.shown(word)}' on this machine") from None
 
     info = source.info if source is not None else None
     mode = info.mode if info is not None else None
@@ -89,7 +89,7 @@ def permissions(values: Values, source: Volume | None = None) -> Permissions:
             or set(values.mode) & {"8", "9"}
             or int(values.mode, 8) > 0o777
         ):
-            raise usage_error(f"mode: '{shown(values.mode)}' is no octal number up to 0777")
+            raise usage_error(f"mode: '{errors.shown(values.mode)}' is no octal number up to 0777")
         mode = int(values.mode, 8)
     owner = number(values.owner, "user", lambda w: pwd.getpwnam(w).pw_uid, info.owner if info is not None else None)
     group = number(values.group, "group", lambda w: grp.getgrnam(w).gr_gid, info.group if info is not None else None)

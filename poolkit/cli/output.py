@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import chain, islice
 
-from poolkit.cli.arguments import shown
+from poolkit.errors import shown
 from poolkit.lean import TYPE_CHECKING
 from poolkit.units import format_size
 

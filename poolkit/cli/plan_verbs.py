@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.cli.arguments import Values, usage_error
 from poolkit.cli.session import SOMETHING_TO_DO
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def _planned(session: Session, values: Values) -> Plan:
     for path in values.path:
         if path != "-" and _plan_in(path) is not None:
             raise usage_error(
-                f"'{shown(path, 4096)}' is a stored plan, and no document", session.verb,
+                f"'{errors.shown(path, 4096)}' is a stored plan, and no document", session.verb,
                 errors.Hint("apply it alone: ", errors.remedy("apply", path)),
             )  # fmt: skip
     paths: list[Any] = [Path(path) if path != "-" else session.read("-")[0] for path in values.path]
     made = session.engine.plan(paths, prune=values.prune, strict=not values.lenient)
     if not made.wanted:
-        session.warn(f"there is no document in {', '.join(shown(repr(path), 4096) for path in values.path)}")
+        session.warn(f"there is no document in {', '.join(errors.shown(repr(path), 4096) for path in values.path)}")
     return made
 
 
@@ -145,7 +145,7 @@ def _plan_in(path: str) -> bytes | None:
             head = file.read(64)
             return head + file.read(256 << 20) if is_plan(head) else None
     except OSError as error:
-        raise errors.from_os_error(error, f"read '{shown(path, 4096)}'") from error
+        raise errors.from_os_error(error, f"read '{errors.shown(path, 4096)}'") from error
 
 
 def _facts(session: Session, result: Result) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _print(session: Session, made: Plan, *, everything: bool) -> None:
         if entry.action == "none" and not entry.pending and not everything:
             continue
         note = f"  ({entry.note})" if entry.note else ""
-        head = shown(f"{SIGNS[entry.action]} {_name(entry)}{note}", 4096)
+        head = errors.shown(f"{SIGNS[entry.action]} {_name(entry)}{note}", 4096)
         session.lines([session.paint(head, _COLOURS[entry.action])])
         for change in entry.changes:
             session.print(f"    {_change(change)}")
@@ -234,7 +234,7 @@ def _write(path: str, text: str) -> None:
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise errors.from_os_error(error, f"write '{shown(path, 4096)}'") from error
+        raise errors.from_os_error(error, f"write '{errors.shown(path, 4096)}'") from error
 
 
 def export(session: Session, values: Values) -> None:
@@ -245,10 +245,10 @@ def export(session: Session, values: Values) -> None:
     except FileNotFoundError:
         there = []
     except OSError as error:
-        raise errors.from_os_error(error, f"read the folder '{shown(folder, 4096)}'") from error
+        raise errors.from_os_error(error, f"read the folder '{errors.shown(folder, 4096)}'") from error
     if there:
         raise errors.InvalidArgument(
-            f"the folder '{shown(folder, 4096)}' is not empty",
+            f"the folder '{errors.shown(folder, 4096)}' is not empty",
             hint="name a new one: what is there might be wanted no more",
         )
     if values.libvirt:
@@ -265,7 +265,7 @@ def export(session: Session, values: Values) -> None:
             for parent in sorted({os.path.dirname(path) for path in made.files} - {""}):
                 os.makedirs(f"{folder}/{parent}", exist_ok=True)
         except OSError as error:
-            raise errors.from_os_error(error, f"make the folder '{shown(folder, 4096)}'") from error
+            raise errors.from_os_error(error, f"make the folder '{errors.shown(folder, 4096)}'") from error
         for path, text in made.files.items():
             _write(f"{folder}/{path}", text)
     if session.json:

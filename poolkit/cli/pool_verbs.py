@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import shown, usage_error
+from poolkit.cli.arguments import usage_error
 from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _types(wanted: tuple[str, ...] | None) -> tuple[str, ...]:
     for one in wanted:
         if one not in known:
             hint = near(one, known) or f"the types are: {', '.join(known)}"
-            raise usage_error(f"there is no pool type '{shown(one, 60)}'", "list", hint)
+            raise usage_error(f"there is no pool type '{errors.shown(one, 60)}'", "list", hint)
     return wanted
 
 

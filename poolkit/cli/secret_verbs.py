@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.cli.arguments import Values, shown, usage_error
+from poolkit.cli.arguments import Values, usage_error
 from poolkit.host import cores
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _value(values: Values) -> bytes:
         with open(values.file, "rb") as stream:
             return stream.read(limit)
     except OSError as error:
-        raise errors.from_os_error(error, f"read '{shown(values.file, 4096)}'") from error
+        raise errors.from_os_error(error, f"read '{errors.shown(values.file, 4096)}'") from error
 
 
 def get_value(session: Session, values: Values) -> None:

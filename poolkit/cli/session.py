@@ -7,7 +7,6 @@ import sys
 
 from poolkit import errors
 from poolkit.cli import output
-from poolkit.cli.arguments import shown
 from poolkit.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Session:
             options = self.options
             if options.root is not None and self.verb not in _MAKE_ROOT and not os.path.lexists(options.root):
                 raise errors.InvalidArgument(
-                    f"there is no folder '{shown(options.root, 4096)}' for --root", hint="define makes one"
+                    f"there is no folder '{errors.shown(options.root, 4096)}' for --root", hint="define makes one"
                 )
             engine = self._engine = Engine(options.root, wait=options.wait or 0.0, dry_run=options.dry_run)
             engine.host.on_secret = _uncored(engine.host.on_secret)
@@ -110,7 +109,7 @@ class Session:
 
     def print(self, text: str = "") -> None:
         """A line on standard output, with nothing in it that a terminal would obey."""
-        self.out.write("\n".join(shown(line, 1 << 30) for line in text.split("\n")) + "\n")
+        self.out.write("\n".join(errors.shown(line, 1 << 30) for line in text.split("\n")) + "\n")
 
     def lines(self, lines: Iterable[str]) -> None:
         """Lines that are clean already, and may be coloured."""
@@ -189,7 +188,7 @@ class Session:
         """A line on standard error with a word before it."""
         paint = output.Paint(self.err, not self.options.no_color)
         code = {"error": output.RED, "warning": output.YELLOW}.get(kind, output.DIM)
-        self.err.write(f"{paint(kind + ':', code)} {shown(self.words(text), 1 << 16)}\n")
+        self.err.write(f"{paint(kind + ':', code)} {errors.shown(self.words(text), 1 << 16)}\n")
 
     def words(self, text: str) -> str:
         """``text`` as the command says it: the verbs that a hint proposes are command lines for this root."""
@@ -258,7 +257,10 @@ class Session:
             import traceback
 
             self.err.write(
-                "".join(shown(line, 1 << 16) + "\n" for line in "".join(traceback.format_exception(error)).split("\n"))
+                "".join(
+                    errors.shown(line, 1 << 16) + "\n"
+                    for line in "".join(traceback.format_exception(error)).split("\n")
+                )
             )
         if self.json:
             self.error_object({**self.error_facts(error), **self.document_facts()})
@@ -299,9 +301,9 @@ class Session:
         try:
             # A FIFO or process substitution is welcome here: the caller named it.
             with open(file, "rb") as stream:
-                return stream.read(limit), shown(file, 4096)
+                return stream.read(limit), errors.shown(file, 4096)
         except OSError as error:
-            raise errors.from_os_error(error, f"read '{shown(file, 4096)}'") from error
+            raise errors.from_os_error(error, f"read '{errors.shown(file, 4096)}'") from error
 
     def question(self, text: str, answers: Mapping[str, str]) -> str:
         """Ask on the terminal; the first letter of an answer. The first answer stands for an empty line and for the end."""

@@ -6,7 +6,7 @@ import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from poolkit import errors
-from poolkit.cli.arguments import GLOBAL, Argument, Values, near, shown, usage_error
+from poolkit.cli.arguments import GLOBAL, Argument, Values, near, usage_error
 from poolkit.cli.verbs import GROUPS, Verb, find, verbs, words
 from poolkit.cli.verbs.shapes import SHAPES
 
@@ -100,7 +100,7 @@ def help_verb(session: Session, values: Values) -> None:
     if values.verb is not None:
         verb = find(values.verb)
         if verb is None:
-            raise usage_error(f"there is no verb '{shown(values.verb)}'", "help", near(values.verb, words()))
+            raise usage_error(f"there is no verb '{errors.shown(values.verb)}'", "help", near(values.verb, words()))
         chosen = (verb,)
     if session.json:
         session.value([_facts(verb) for verb in chosen])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xml.sax.saxutils import quoteattr
 
-from poolkit.cli.arguments import shown, usage_error
+from poolkit.cli.arguments import usage_error
+from poolkit.errors import shown
 
 
 def found(text: str, expression: str, *, wrap: bool = False) -> str:

@@ -68,11 +68,11 @@ def local(path: str) -> Iterator[tuple[int, bool]]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise errors.from_os_error(error, f"read '{_shown(path)}'") from error
+        raise errors.from_os_error(error, f"read '{errors.shown(path)}'") from error
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
-            raise errors.InvalidArgument(f"'{_shown(path)}' is a directory, and not an image")
+            raise errors.InvalidArgument(f"'{errors.shown(path)}' is a directory, and not an image")
         yield fd, stat.S_ISREG(mode) or stat.S_ISBLK(mode)
     finally:
         os.close(fd)
@@ -168,7 +168,3 @@ def _refuse_packed(head: bytes, what: str) -> None:
                     errors.Option("source-format", "raw", "source_format"),
                 ),
             )
-
-
-def _shown(path: str) -> str:
-    return path[:300] if path.isprintable() else path[:300].encode("unicode_escape", "surrogatepass").decode("ascii")

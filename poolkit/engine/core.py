@@ -174,7 +174,7 @@ class Core:
 
         names = {r.name.lower(): r.name for r in self.inventory.records()}
         near = [names[word] for word in difflib.get_close_matches(key[:255].lower(), names, 1)]
-        shown = key[:60].encode("unicode_escape").decode("ascii") if not key.isprintable() else key[:200]
+        shown = errors.shown(key)
         return errors.PoolNotFound(
             f"there is no pool '{shown}'",
             pool=shown,
@@ -302,9 +302,8 @@ class Core:
             owner = self.inventory.by_id(number)
             if owner is not None and owner.active and self.exists(owner):
                 return owner, info
-        shown = value[:200] if value.isprintable() else value[:200].encode("unicode_escape").decode("ascii")
         raise errors.VolumeNotFound(
-            f"no active pool has a volume with the {column} '{shown}'",
+            f"no active pool has a volume with the {column} '{errors.shown(value)}'",
             hint="a file that appeared behind poolkit is listed after the next refresh",
         )
 

@@ -69,7 +69,7 @@ def sizes(host: Host, origin: Origin, how: ImportOptions) -> tuple[int, int]:
     if word and not (isinstance(origin, str) and web.is_url(word)):
         with arriving.local(word) as (fd, in_place):
             if in_place:
-                image = arriving.judge(host, fd, f"'{_shown(word)}'", how.get("source_format"))
+                image = arriving.judge(host, fd, f"'{errors.shown(word)}'", how.get("source_format"))
                 capacity = copying.size_of(fd) if image.capacity is None else image.capacity
                 taken = os.fstat(fd).st_blocks * 512 or capacity
     capacity, said = max(capacity, how.get("capacity") or 0), how.get("allocation")
@@ -108,7 +108,7 @@ def _arrived(
         if isinstance(origin, (str, os.PathLike)):
             word = os.fspath(origin)
             address = isinstance(origin, str) and web.is_url(word)
-            what = f"'{web.shown(web.check(word)) if address else _shown(word)}'"
+            what = f"'{web.shown(web.check(word)) if address else errors.shown(word)}'"
             if not address:
                 fd, in_place = stack.enter_context(arriving.local(word))
                 if in_place and (checksum is None or op.dry):
@@ -146,7 +146,3 @@ def _source(op: Operation, fd: int, what: str, path: str, format: str | None, *,
     )  # fmt: skip
     where = os.path.abspath(path) if path else ""
     return Source(Outside(), info, where, lambda: contextlib.nullcontext(fd), words=what, ours=ours)
-
-
-def _shown(path: str) -> str:
-    return path[:300] if path.isprintable() else path[:300].encode("unicode_escape", "surrogatepass").decode("ascii")

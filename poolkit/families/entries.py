@@ -30,8 +30,7 @@ _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # the fault of th
 
 def under(name: str, mount: Mount, old: VolumeInfo | None) -> VolumeInfo:
     """An entry on which something is mounted: a directory, unless it was known as a file, whose record stays with it."""
-    source = mount.source if mount.source.isprintable() else mount.source.encode("unicode_escape").decode("ascii")
-    why = f"'{source[:100]}' ({mount.fstype}) is mounted on it, so it is not touched"
+    why = f"{mount.words()} is mounted on it, so it is not touched"
     if old is None or old.type == "dir":
         return VolumeInfo(name, "dir", "dir", detail={"covered": why, "warning": why})
     return old._replace(stamp=0, detail={**(old.detail or {}), "covered": why, "error": why})

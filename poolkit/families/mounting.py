@@ -24,17 +24,12 @@ def at(host: Host, target: str) -> Mount | None:
     return host.mount_at(target)
 
 
-def words(mount: Mount) -> str:
-    """A mount in words: ``'tmpfs' (tmpfs)``."""
-    return f"'{mount.source}' ({mount.fstype})"
-
-
 def require_free(host: Host, pool: str, target: str, wanted: str) -> None:
     """Raise ``Conflict`` if anything is mounted at ``target``."""
     mount = at(host, target)
     if mount is not None:
         raise errors.Conflict(
-            f"pool '{pool}': {words(mount)} is mounted at '{target}' already, not {wanted}",
+            f"pool '{pool}': {mount.words()} is mounted at '{target}' already, not {wanted}",
             pool=pool, hint=f"unmount it (umount {target}), or give the pool another target",
         )  # fmt: skip
 
@@ -60,7 +55,7 @@ def require_uncovered(host: Host, pool: str, target: str, ours: Callable[[Mount]
     stack = [mount for mount in host.mounts() if mount.target == real]
     if any(ours(mount) for mount in stack[:-1]):
         raise errors.Busy(
-            f"pool '{pool}': {words(stack[-1])} is mounted at '{target}' on top of the pool's own mount",
+            f"pool '{pool}': {stack[-1].words()} is mounted at '{target}' on top of the pool's own mount",
             pool=pool, hint=f"unmount it first: umount {target}",
         )  # fmt: skip
 
@@ -176,11 +171,11 @@ def erase_target(backend: Any) -> bool:
     found = at(backend.host, backend.place)
     if found is not None:
         raise errors.Unsafe(
-            f"pool '{backend.pool.name}': the directory '{backend.place}' was not removed: {words(found)} is mounted there",
+            f"pool '{backend.pool.name}': the directory '{backend.place}' was not removed: {found.words()} is mounted there",
             pool=backend.pool.name,
         )
     removed: bool = backend.erase_directory()
     return removed
 
 
-__all__ = ["at", "erase_target", "force", "holders", "is_network", "mount", "require_free", "unmount", "words"]
+__all__ = ["at", "erase_target", "force", "holders", "is_network", "mount", "require_free", "unmount"]

@@ -85,8 +85,8 @@ def _others(place: str) -> str:
         for name, plain in kinds
         if not plain or not listable(name)
     ]
-    shown = [name if name.isprintable() else name.encode("unicode_escape").decode("ascii") for name in sorted(said)]
-    return f" and, by hand, what is none ({quoted(shown)})" if shown else ""
+    names = [errors.shown(name, 255) for name in sorted(said)]
+    return f" and, by hand, what is none ({quoted(names)})" if names else ""
 
 
 def in_the_way(backend: DirectoryBackend) -> errors.HostError:

@@ -34,6 +34,10 @@ class Mount(NamedTuple):
     source: str
     options: str
 
+    def words(self) -> str:
+        """What is mounted, for a message: ``'tmpfs' (tmpfs)``."""
+        return f"'{errors.shown(self.source, 100)}' ({self.fstype})"
+
 
 class MountTable(tuple[Mount, ...]):
     """All mounts, in the order in which they were made."""

@@ -81,7 +81,7 @@ def replaced(noted: str, path: str, mounts: Sequence[Mount]) -> str:
     at, on = then["at"], then["on"]
     if (now["at"], now["on"]) == (at, on):
         return f"the directory '{path}' is another one than the pool was started with"
-    if not any(mount.target == at and _words(mount) == on for mount in mounts):
+    if not any(mount.target == at and mount.words() == on for mount in mounts):
         return f"{on} is not mounted at '{at}' any more, and the directory '{path}' is on {now['on']}"
     return f"the directory '{path}' was on {on} when the pool was started, and is on {now['on']}"
 
@@ -89,7 +89,7 @@ def replaced(noted: str, path: str, mounts: Sequence[Mount]) -> str:
 def _facts(path: str, mounts: Sequence[Mount], like: Sequence[object] = (1, 1, 1, 1)) -> dict[str, Any]:
     """What tells the directory from others; what ``like`` has as 0 is not asked for, since a FUSE server may have to answer."""
     real, mount = locate(path, mounts)
-    on, at = ("another file system", "/") if mount is None else (_words(mount), mount.target)
+    on, at = ("another file system", "/") if mount is None else (mount.words(), mount.target)
     if mount is not None and is_network(mount.fstype):
         inner = real[len(mount.target.rstrip("/")) :]
         return {"on": on, "at": at, "is": [mount.fstype, mount.source, mount.root, inner]}
@@ -127,8 +127,3 @@ def _same(then: list[object], now: list[object]) -> bool:
             device == now[0] or (str(device).startswith("0:") and str(now[0]).startswith("0:"))
         )
     return device == now[0]
-
-
-def _words(mount: Mount) -> str:
-    source = mount.source if mount.source.isprintable() else mount.source.encode("unicode_escape").decode("ascii")
-    return f"'{source[:100]}' ({mount.fstype})"

@@ -37,8 +37,7 @@ def is_url(word: str) -> bool:
 def shown(url: str) -> str:
     """The address for messages: without a password, and without a query, which may be as good as one."""
     parts = urlsplit(url)
-    text = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:300]
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return errors.shown(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")), 300)
 
 
 def check(url: str) -> str:
@@ -174,5 +173,4 @@ def _reason(error: Exception) -> str:
 
 
 def _plain(url: str) -> str:
-    text = url[:200].partition("?")[0]
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return errors.shown(url.partition("?")[0])

@@ -304,10 +304,9 @@ class Secrets:
             return named[0]
         if named:
             raise errors.InvalidArgument(
-                f"'{key[:200]}' is the name of {len(named)} secrets",
+                f"'{errors.shown(key)}' is the name of {len(named)} secrets",
                 hint="name one by its uuid: " + ", ".join(f"{s.uuid} ({s.usage[0]})" for s in named if s.usage),
             )
-        shown = key[:200] if key.isprintable() else key[:200].encode("unicode_escape").decode("ascii")
         import difflib
 
         names = {s.usage[1] for s in known if s.usage is not None and type in (None, s.usage[0])} | {
@@ -315,7 +314,7 @@ class Secrets:
         }
         near = difflib.get_close_matches(key[:255], names, 1)
         raise errors.SecretNotFound(
-            f"there is no secret '{shown}'",
+            f"there is no secret '{errors.shown(key)}'",
             hint=f"did you mean '{near[0]}'?"
             if near
             else errors.Hint("define it: ", errors.remedy("secret-define", ...)),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import Problem
+from ..errors import Problem, shown
 from .grammar import rng_validator, xsd_validator
-from .quote import shown
 
 
 class Judges:

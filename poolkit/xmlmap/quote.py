@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
+from ..errors import shown
 from ..lean import pattern
-
-LONGEST = 200  # characters of a document that an error message quotes at most
-
-
-def shown(text: str, longest: int = LONGEST) -> str:
-    """``text`` with unprintable characters escaped and cut to ``longest`` characters."""
-    cut = text[: longest + 1]
-    if not cut.isprintable():
-        cut = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
-    return cut if len(cut) <= longest else cut[: longest - 3] + "..."
 
 
 def quoted(text: str, longest: int = 80) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import pyexpat
 
-from ..errors import Problem
+from ..errors import Problem, shown
 from ..lean import TYPE_CHECKING, NamedTuple
 from ..units import LIMIT, factor
 from .element import REQUIRED
-from .quote import quoted, shown, suggestion
+from .quote import quoted, suggestion
 from .simple import BLANK, Unit
 from .source import Source
 from .tree import compile_class

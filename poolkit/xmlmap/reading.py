@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from ..errors import InvalidArgument, InvalidDefinition, Problem
+from ..errors import InvalidArgument, InvalidDefinition, Problem, shown
 from ..lean import TYPE_CHECKING
 from .element import Element
-from .quote import quoted, shown
+from .quote import quoted
 from .reader import DEFAULT_LIMITS, LARGEST, _Reader
 from .tree import tag_table
 

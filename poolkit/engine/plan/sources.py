@@ -126,22 +126,23 @@ def _files(path: str) -> Iterator[str]:
 
 def _dangling(path: str) -> Problem:
     """A symbolic link that leads nowhere: an editor's lock, or the document of a folder that was moved."""
-    from poolkit.xmlmap.quote import shown
-
     return Problem(
-        shown(path, 4096), 0, 0, "", f"is a symbolic link to '{shown(os.readlink(path), 4096)}', which leads nowhere"
+        errors.shown(path, 4096),
+        0,
+        0,
+        "",
+        f"is a symbolic link to '{errors.shown(os.readlink(path), 4096)}', which leads nowhere",
     )
 
 
 def _opened(path: str) -> _Text:
-    from poolkit.xmlmap.quote import shown
     from poolkit.xmlmap.reader import DEFAULT_LIMITS
 
     try:
         with open(path, "rb") as file:
-            return _Text(file.read(DEFAULT_LIMITS.size + 1), shown(path, 4096), path)
+            return _Text(file.read(DEFAULT_LIMITS.size + 1), errors.shown(path, 4096), path)
     except OSError as error:
-        raise errors.from_os_error(error, f"read '{shown(path, 4096)}'") from error
+        raise errors.from_os_error(error, f"read '{errors.shown(path, 4096)}'") from error
 
 
 def _parsed(text: _Text, strict: bool, problems: list[Problem]) -> Iterator[Wanted]:
