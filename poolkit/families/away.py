@@ -11,13 +11,16 @@ import functools
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
 from poolkit import errors
 from poolkit.backend import Backend, Mark, Source, Transfer, Usage, VolumeInfo
 from poolkit.host import streams, undo, worker
 from poolkit.host.port import Host
 from poolkit.host.undo import Undo
+
+if TYPE_CHECKING:
+    from poolkit.host.child import Parent
 
 
 def _lent(stream: BinaryIO) -> tuple[int, ...]:
@@ -206,18 +209,20 @@ def do_call(host: Host, cls: Class, pool: Any, verb: str, arguments: Sequence[An
 
 
 def do_transfer(
-    host: worker.Parent, cls: Class, pool: Any, verb: str, info: VolumeInfo, part: Transfer, options: Mapping[str, Any]
+    host: Parent, cls: Class, pool: Any, verb: str, info: VolumeInfo, part: Transfer, options: Mapping[str, Any]
 ) -> Any:
     """Run ``upload`` or ``download`` with the parent's stream, or with the file that is below it."""
     backend = cls(pool, host)
     if not host.fds:
-        return getattr(backend, verb)(info, worker.Stream(host), part, **options)
+        from poolkit.host.child import Stream
+
+        return getattr(backend, verb)(info, Stream(host), part, **options)
     with open(host.fds[0], "rb" if verb == "upload" else "wb", buffering=0, closefd=False) as file:
         return getattr(backend, verb)(info, file, part, **options)
 
 
 def do_clone(
-    host: worker.Parent, cls: Class, pool: Any, volume: Any, facts: tuple[Any, VolumeInfo, str, str], options: Mapping[str, Any],
+    host: Parent, cls: Class, pool: Any, volume: Any, facts: tuple[Any, VolumeInfo, str, str], options: Mapping[str, Any],
     verb: str = "clone",
 ) -> Any:  # fmt: skip
     """Run ``clone`` or ``overwrite`` with a source whose descriptor came along."""
@@ -243,7 +248,7 @@ def do_take_back(host: Host, cls: str, document: str, what: Sequence[Any]) -> No
     backend(pool, host).take_back(*what)
 
 
-def do_send(host: worker.Parent, cls: Class, pool: Any, info: VolumeInfo) -> None:
+def do_send(host: Parent, cls: Class, pool: Any, info: VolumeInfo) -> None:
     """Run ``copy_to`` with the descriptor that came along."""
     cls(pool, host).copy_to(info, host.fds[0])
 

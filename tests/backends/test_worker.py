@@ -18,7 +18,7 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
-from poolkit.host import Host, rollback, undo, worker
+from poolkit.host import Host, child, rollback, undo, worker
 from poolkit.host import journal as journals
 from poolkit.host.directory import Directory
 from poolkit.host.journal import Journal
@@ -62,8 +62,8 @@ def tell_secret(host: Host) -> bytes:
     return host.secret("ceph", usage="here")
 
 
-def copy(host: worker.Parent, way: str) -> int:
-    stream = worker.Stream(host)
+def copy(host: child.Parent, way: str) -> int:
+    stream = child.Stream(host)
     if way == "write":
         return stream.write(b"x" * 3_000_000)
     total = 0
@@ -72,11 +72,11 @@ def copy(host: worker.Parent, way: str) -> int:
     return total
 
 
-def read_fd(host: worker.Parent) -> bytes:
+def read_fd(host: child.Parent) -> bytes:
     return os.pread(host.fds[0], 100, 0)
 
 
-def open_fds(host: worker.Parent) -> list[str]:
+def open_fds(host: child.Parent) -> list[str]:
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     return sorted(os.readlink(link) for link in links if os.path.lexists(link))
 
@@ -143,6 +143,24 @@ def test_an_abort_ends_the_programs_of_the_child(tmp_path: Path) -> None:
     while journals.alive(head) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not journals.alive(head)
+
+
+def rest_slowly(host: Host) -> None:
+    clear = threading.Event.clear
+
+    def later(event: threading.Event) -> None:
+        time.sleep(0.3)
+        clear(event)
+
+    threading.Event.clear = later  # type: ignore[method-assign]
+
+
+def test_a_child_whose_work_is_told_ends_by_itself() -> None:
+    host = Host()
+    call(host, "rest_slowly")  # in the child: between its work and its rest there is time to leave it
+    (waiting,) = host.children
+    host.close()
+    assert waiting.status == 0, "it was at rest when it said that it is, and had no work to be killed at"
 
 
 def _abort_when_running(host: Host, folder: Path) -> None:
