@@ -110,3 +110,66 @@ def test_a_directory_is_not_resized(world: World) -> None:
     with pytest.raises(errors.Unsupported, match="volume 'v': it is a directory, which has no capacity") as caught:
         pool.volume("v").resize(4096)
     assert caught.value.hint is None
+
+
+CEPH = (
+    "<pool type='rbd' xmlns:pk='urn:poolkit:pool:1'><name>{name}</name>"
+    "<source><host name='localhost' port='1'/><name>{name}</name>"
+    "<auth type='ceph' username='a'><secret {secret}/></auth></source><pk:wanted state='{state}'/></pool>"
+)
+UUID = "0fd0b4e4-64a9-4f7f-8e1f-3f7e6e0bdf0a"
+SECRET = "<secret xmlns:pks='urn:poolkit:secret:1'>{uuid}<usage type='ceph'><name>key</name></usage>{more}</secret>"
+
+
+def notes(world: World) -> dict[str, str]:
+    return {entry.name: entry.note for entry in world.plan().entries if entry.kind != "secret"}
+
+
+@pytest.mark.parametrize("secret", ["usage='key'", f"uuid='{UUID}'"])
+def test_a_pool_whose_secret_is_missing_is_told(world: World, secret: str) -> None:
+    said = f"needs secret '{'key' if 'key' in secret else UUID}', which "
+    uuid = f"<uuid>{UUID}</uuid>"
+    world.write("p.xml", CEPH.format(name="p", secret=secret, state="active"))
+    world.write("q.xml", CEPH.format(name="q", secret=secret.replace("key", "other"), state="inactive"))
+    assert notes(world) == {"p": f"{said}is not defined", "q": ""}, "only what is to be started"
+    document = world.write("s.xml", SECRET.format(uuid=uuid, more=""))
+    assert notes(world)["p"] == f"{said}has no value yet"
+    value = world.documents / "value"
+    value.write_bytes(b"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==")
+    value.chmod(0o600)
+    document.write_text(SECRET.format(uuid=uuid, more=f"<pks:value file='{value}'/>"))
+    assert notes(world)["p"] == ""
+    document.unlink()
+    made = world.engine.define_secret(SECRET.format(uuid=uuid, more=""))
+    assert notes(world)["p"] == f"{said}has no value yet"
+    made.set_value(b"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==")
+    assert notes(world)["p"] == ""
+    document.write_text(SECRET.format(uuid="", more="<pks:wanted state='absent'/>"))
+    assert notes(world)["p"] == f"{said}is to be absent"
+
+
+@pytest.mark.tools("qemu-img")
+def test_a_volume_whose_secret_is_missing_is_told(world: World) -> None:
+    world.pool("images")
+    luks = "<encryption format='luks'><secret type='passphrase' usage='k'/></encryption>"
+    world.write(
+        "images/v.xml", VOLUME.format(f"<capacity>1048576</capacity><target><format type='raw'/>{luks}</target>")
+    )
+    lacks = "needs secret 'k', which is not defined"
+    assert notes(world)["v"] == f"{UNSEEN}; {lacks}"
+    done = world.plan().apply()
+    assert [str(result.error) for result in done.failed] == ["there is no secret 'k'"]
+    assert not (world.storage / "images" / "v").exists()
+    assert notes(world) == {"images": "", "v": lacks}
+    value = world.documents / "value"
+    value.write_bytes(b"a passphrase")
+    value.chmod(0o600)
+    text = (
+        SECRET.format(uuid="", more=f"<pks:value file='{value}'/>")
+        .replace("ceph", "volume")
+        .replace("name>", "volume>")
+    )
+    world.write("s.xml", text.replace(">key<", ">k<"))
+    (volume,) = (entry for entry in world.plan().entries if entry.kind == "volume")
+    assert volume.note == "" and "secret volume k" in volume.after, "it waits for what it needs"
+    assert world.apply()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolkit import errors
 from poolkit.engine import belonging
-from poolkit.engine.plan.entries import UNSEEN, Entry, Result
+from poolkit.engine.plan.entries import Entry, Result
 from poolkit.engine.plan.marks import Mark, Marks, digest, key_of
 from poolkit.engine.plan.schedule import Schedule
 from poolkit.engine.plan.sources import said
@@ -200,7 +200,7 @@ class Carrier:
         try:
             made = self._make(pool, entry, task)
         except errors.VolumeExists:
-            if entry.note != UNSEEN or not pool.lists(entry.name):
+            if not entry.unseen or not pool.lists(entry.name):
                 raise  # what has its name is no volume
             return outcomes  # it was there; whether it is as wanted is seen when all is compared again
         self._mark(Mark("volume", entry.name, entry.pool, pool.uuid, self._key(made)))

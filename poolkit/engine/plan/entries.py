@@ -15,7 +15,7 @@ Word = Literal["shrink", "replace", "delete"]
 """What has to be said for something that destroys data."""
 
 UNSEEN = "unless it is there, which is seen when its pool is active"
-"""The note of a volume that is to be made, and may be there already."""
+"""The note, or its beginning, of a volume that is to be made, and may be there already."""
 
 SIGNS: dict[Action, str] = {"add": "+", "change": "~", "remove": "-", "none": "="}
 
@@ -60,6 +60,11 @@ class Entry(NamedTuple):
     def ident(self) -> str:
         """What tells it from the others of a plan."""
         return identity(self.kind, self.name, self.pool)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it is to be made, and may be there already."""
+        return self.note.startswith(UNSEEN)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""

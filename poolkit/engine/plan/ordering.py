@@ -11,6 +11,7 @@ from poolkit.engine import order
 from poolkit.engine.admission import as_uuid
 from poolkit.engine.plan.entries import Entry
 from poolkit.engine.plan.present import Present
+from poolkit.engine.plan.secrets import named
 from poolkit.engine.plan.sources import identity
 from poolkit.engine.plan.task import Task
 
@@ -57,7 +58,7 @@ class Ordering:
             below = [self.places[path] for path in facts[name].needs if path in self.places]
             freed = [identity("pool", o) for o in self._holders(entry) if o in everything]
             made.append(entry._replace(after=(*begun, *dict.fromkeys((*after, *freed)), *below)))
-        kept = [e._replace(after=tuple(self._before(e))) for e in volumes if e.action != "remove"]
+        kept = [e._replace(after=tuple(self._before(e, begun))) for e in volumes if e.action != "remove"]
         dropped = [e for e in [*volumes, *pruned] if e.kind == "volume" and e.action == "remove"]
         dropped = _sorted(list(self._without_those_above(dropped)))
         lost = [e.ident for e in dropped]
@@ -102,12 +103,14 @@ class Ordering:
             return order.Facts(name)
         return order.facts(definition, file_backed=registry.backend(definition.type).file_backed)
 
-    def _before(self, entry: Entry) -> Iterator[str]:
+    def _before(self, entry: Entry, secrets: Collection[str]) -> Iterator[str]:
         if entry.pool in self.described:
             yield identity("pool", entry.pool or "")
         one = self.tasks[entry.ident].wanted
         if one is None:
             return
+        if any(named(one.definition)):
+            yield from secrets
         if one.definition.backing_store is not None:
             path = one.definition.backing_store.path
             below = self.places.get(os.path.normpath(path)) if path.startswith("/") else None

@@ -15,6 +15,7 @@ from poolkit.engine.plan.entries import UNSEEN, Action, Change, Entry, Word
 from poolkit.engine.plan.ordering import Groups, Ordering
 from poolkit.engine.plan.present import Listing, PoolFacts, Present
 from poolkit.engine.plan.pruning import gone, pruned
+from poolkit.engine.plan.secrets import lacking
 from poolkit.engine.plan.sources import Wanted, identity
 from poolkit.engine.plan.task import Task
 from poolkit.errors import InvalidDefinition, Problem
@@ -104,7 +105,13 @@ class Planner:
         self.tasks[one.ident] = Task(one, definition, facts)
         changes, steps, pending = self._pool_changes(one, definition, facts, state)
         action: Action = "add" if facts is None else "change" if changes else "none"
-        return Entry(action, "pool", one.name, changes=tuple(changes), steps=tuple(steps), place=place, pending=pending)
+        note = self._lacking(definition) if "start" in steps else ""
+        return Entry(
+            action, "pool", one.name, changes=tuple(changes), steps=tuple(steps), place=place, note=note, pending=pending
+        )  # fmt: skip
+
+    def _lacking(self, definition: Any) -> str:
+        return lacking(definition, self.present, list(self._of("secret")))
 
     def _refuse_taken(self, one: Wanted, definition: Any, facts: PoolFacts | None) -> None:
         if definition.uuid is None:
@@ -177,6 +184,8 @@ class Planner:
         entry = self._compared(one, listing, going)
         if entry.action == "add" and entry.steps == ("vol-create",):
             self._refuse_unmade(one, definition, listing, owner.definition if owner else facts and facts.stored)
+        if entry.steps and entry.steps[-1] in ("vol-create", "vol-import", "vol-clone"):
+            entry = entry._replace(note="; ".join(filter(None, (entry.note, self._lacking(definition)))))
         info = listing.volumes.get(one.name) if listing is not None else None
         self.tasks[one.ident] = Task(one, definition, info)
         if facts is not None and facts.active and listing is not None and listing.stale(one.name):
