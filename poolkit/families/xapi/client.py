@@ -313,7 +313,7 @@ class Api:
     def another(self, address: Address | None = None) -> http.client.HTTPConnection:
         """A connection of one's own, to the host that is asked; ``OSError``."""
         address = address or self._address
-        line: Any = Line(self.host, address, self.place.trust)
+        line: Any = Line(self.host, address, self.place.trust, deaf=self._deaf)
         made = http.client.HTTPConnection(address.name if address.port else "localhost", address.port or None)
         made.auto_open = 0
         made.sock = line

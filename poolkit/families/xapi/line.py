@@ -55,9 +55,9 @@ class Trust(NamedTuple):
 class Line:
     """A connected socket, as ``http.client`` uses one. Raises ``OSError``, and ``Aborted`` unless ``deaf``."""
 
-    def __init__(self, host: Host, address: Address, trust: Trust | None) -> None:
+    def __init__(self, host: Host, address: Address, trust: Trust | None, *, deaf: bool = False) -> None:
         self.host = host
-        self.deaf = False
+        self.deaf = deaf
         """Whether an abort is not looked at: to end orderly what it interrupts."""
         self._streams = 0
         self._closed = False
