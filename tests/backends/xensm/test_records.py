@@ -342,7 +342,7 @@ def test_whatever_a_record_has_can_be_used_or_is_named(data: Any) -> None:
 def test_of_two_that_wait_for_the_claim_of_the_dead_one_gets_it_at_a_time(
     pool: Pool, xapi: Any, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disks, "STALE", 3)  # longer than either has it
+    monkeypatch.setattr(disks, "STALE", 0.5)
     (sr,) = api.refs("SR.get_all")
     api.call("SR.add_to_other_config", sr, disks._claim("disk") + "-dead", "dead")
     both, entered, inside, most, done = threading.Barrier(2), threading.Event(), [0], [0], []
@@ -354,9 +354,10 @@ def test_of_two_that_wait_for_the_claim_of_the_dead_one_gets_it_at_a_time(
             def together(method: str, *params: Any) -> Any:
                 if method == "SR.remove_from_other_config" and params[1].endswith("dead") and first.pop():
                     first.append(False)
-                    both.wait(20)  # both have seen that it is dead before either removes it
+                    both.wait(60)  # both have seen that it is dead before either removes it
+                    disks.STALE = 60  # longer than either has it
                     if token == "two":
-                        entered.wait(5)  # and one does so late, when the other has the claim
+                        entered.wait(60)  # and one does so late, when the other has the claim
                 return call(method, *params)
 
             own.call = together  # type: ignore[method-assign]
@@ -373,7 +374,7 @@ def test_of_two_that_wait_for_the_claim_of_the_dead_one_gets_it_at_a_time(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert sorted(done) == ["one", "two"] and most == [1]
     assert not [key for key in api.record("SR", sr)["other_config"] if key.startswith(disks.CLAIM)]
 
@@ -399,5 +400,5 @@ def test_a_disk_that_is_still_read_is_read_when_that_has_ended(pool: Pool) -> No
             other = threading.Thread(target=lambda: (disk.download(read), again.set()))
             other.start()
             assert not again.wait(1), "it is read by another still"
-        other.join(30)
+        other.join()
     assert again.is_set() and read.getvalue() == data

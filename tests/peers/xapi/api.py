@@ -84,10 +84,10 @@ class Call:
         if self.task is not None:
             self.db.set(self.task, progress=Real(part))
 
-    def linger(self, seconds: float) -> None:
-        """Take some time, and notice a cancel meanwhile."""
+    def linger(self, seconds: float, let_go: threading.Event) -> None:
+        """Take some time, or until let go; a cancel is noticed meanwhile."""
         began = time.monotonic()
-        while (past := time.monotonic() - began) < seconds:
+        while (past := time.monotonic() - began) < seconds and not let_go.is_set():
             self.progress(0.9 * past / seconds)
             self.cancelled.wait(min(0.05, seconds - past))
         self.progress(0.9)
@@ -237,6 +237,7 @@ class Api:
     def start(self, run: Call, message: Message, arguments: list[Any]) -> Row:
         """Run a call on its own; the task that tells of it."""
         run.task = self.task(run, f"Async.{message.name}")
+        self.running[run.task.ref] = run  # before anybody knows of it, who could cancel it
         threading.Thread(target=self._finish, args=(run, message, arguments), daemon=True).start()
         return run.task
 

@@ -4,7 +4,7 @@ Rules come over the control socket: ``{"method": "VDI.create", "what": "fail", "
 ``method`` may hold wildcards. What can happen:
 
 * ``fail``: the call fails with ``failure``
-* ``slow``: it takes ``seconds`` longer; a task shows progress, and can be cancelled meanwhile
+* ``slow``: it takes ``seconds`` longer, or until the rules are cleared; a task shows progress, and can be cancelled meanwhile
 * ``http``: the HTTP answer is 500
 * ``hang``: no answer comes until the rules are cleared
 * ``cut``: the connection ends in the middle of the answer
@@ -86,6 +86,6 @@ class Faults:
         if rule is None:
             return
         if rule.what == "slow":
-            call.linger(rule.seconds)
+            call.linger(rule.seconds, self._released)
         else:
             raise Failure(*rule.failure)

@@ -59,8 +59,8 @@ def create(call: Call, label: str, description: str) -> str:
 
 @call("task.destroy", "task ref")
 def destroy(call: Call, task: Row) -> None:
-    if task.ref in call.api.running:
-        call.api.running[task.ref].cancelled.set()
+    if (running := call.api.running.get(task.ref)) is not None:
+        running.cancelled.set()
     call.db.drop(task)
 
 
