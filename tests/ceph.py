@@ -189,6 +189,7 @@ class Cluster:
         finally:
             os.kill(self.daemons[kind].pid, signal.SIGCONT)
             until("the OSD", lambda: self.command(prefix="osd stat")["num_up_osds"] == 1)
+            self.rbd("ls", "rbd")  # it has got through what was waiting for it
 
     def close(self) -> None:
         """End the daemons and remove the folder."""

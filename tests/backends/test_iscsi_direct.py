@@ -333,9 +333,10 @@ def test_a_target_that_hangs_is_given_up_and_comes_back(
     In this process, where the time limit of each answer can be made short.
     """
     monkeypatch.setattr(IscsiDirectBackend, "may_hang", ())
-    monkeypatch.setattr(libiscsi, "TIMEOUT", 2)
     pool = started(engine, definition(tgt))
     volume = pool.volume("unit:0:0:2")
+    patient = libiscsi.TIMEOUT
+    monkeypatch.setattr(libiscsi, "TIMEOUT", 2)
 
     class Freezing(BytesIO):
         def readinto(self, buffer: object) -> int:
@@ -356,6 +357,7 @@ def test_a_target_that_hangs_is_given_up_and_comes_back(
         assert not pool.info.active
     finally:
         tgt.thaw()
+    monkeypatch.setattr(libiscsi, "TIMEOUT", patient)
     pool.start()
     volume.upload(BytesIO(b"again"))
     assert pool.info.reason == ""

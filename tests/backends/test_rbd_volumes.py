@@ -109,7 +109,7 @@ def test_the_figures_are_those_of_the_cluster_and_the_pool(engine: Engine, clust
             stored,
         )
 
-    until("the figures to agree", counted, 20)
+    until("the figures to agree", counted)
 
 
 def test_allocation_is_what_is_written(engine: Engine, cluster: Cluster, place: tuple[str, str], pool: Pool) -> None:

@@ -155,6 +155,13 @@ def rest_slowly(host: Host) -> None:
     threading.Event.clear = later  # type: ignore[method-assign]
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that ends by itself is waited for, however late it gets a processor."""
+    monkeypatch.setattr(worker, "_FAREWELL", 100)
+
+
+@pytest.mark.usefixtures("unhurried")
 def test_a_child_whose_work_is_told_ends_by_itself() -> None:
     host = Host()
     call(host, "rest_slowly")  # in the child: between its work and its rest there is time to leave it
@@ -169,6 +176,7 @@ def _abort_when_running(host: Host, folder: Path) -> None:
     host.abort.set()
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_fork_does_not_keep_a_waiting_child() -> None:
     host = Host()
     waiting = call(host, "pid")
