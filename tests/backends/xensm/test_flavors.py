@@ -139,7 +139,9 @@ def test_a_disk_that_comes_after_the_look_of_another_goes(
 CHILD = """
 import json, sys
 from poolkit import errors
-from poolkit.engine import Engine
+from poolkit.engine import Engine, marking
+from poolkit.families.xapi import disks
+marking.PATIENCE = disks.STALE = 600  # all are alive, however long each has to wait for a processor
 root, names = sys.argv[1], sys.argv[2:]
 with Engine(root, wait=120) as engine:
     gold, told = engine.flavors.get("gold"), []
