@@ -29,10 +29,10 @@ from . import image as images
 from . import state
 from .image import Image, Say
 
-BOOT_TIMEOUT = 120  # seconds; 4 to 7 are usual under TCG, a busy machine takes its time
+BOOT_TIMEOUT = 300  # seconds; 4 to 7 are usual under TCG, a busy machine takes its time
 KVM_TIMEOUT = 20  # seconds; where KVM works a guest is up in 2
 POLL = 0.02  # seconds between looks at the shared folder
-RESTORE_TIMEOUT = 60  # seconds; 1 to 3 are usual
+RESTORE_TIMEOUT = 180  # seconds; 1 to 3 are usual, and whoever waits in vain lets nobody else use that state
 UNMARKED = "POOLKIT_LAB_UNMARKED"  # names a test that runs and may not start a guest
 SOURCES = 2  # folders of sources that a machine has room for
 SHARED = ("cache=none,file.locking=off", "share-rw=on")  # options of a disk that several machines have
@@ -263,7 +263,7 @@ class Guest:
         return name
 
     def exec(
-        self, command: str, timeout: float = 120, *, check: bool = True, stream: Callable[[str], None] | None = None
+        self, command: str, timeout: float = 300, *, check: bool = True, stream: Callable[[str], None] | None = None
     ) -> Result:
         """Run a bash script in the guest, as root in /root, and wait for it at most ``timeout`` seconds.
 
