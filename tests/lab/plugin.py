@@ -288,7 +288,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("lab_timeout", "seconds that a lab test may take unless its marker says otherwise", default="240")
     # The guest's own pytest-timeout comes first, for it can show where a test hangs.
     parser.addini("lab_grace", "seconds after the time-out of a lab test until its guest is killed", default="15")
-    parser.addini("lab_session_timeout", "seconds that all lab tests of a session may take", default="3600")
+    parser.addini("lab_session_timeout", "seconds that all lab tests of a session may take", default="10800")
 
 
 @pytest.hookimpl(tryfirst=True)
