@@ -27,6 +27,7 @@ class Pool:
         self.names = [f"127.0.0.{index + 1}" for index in range(hosts)]
         self.port, self.tls_port = 0, 0
         self.servers: list[Any] = []
+        self.made = 0
         self.api = self.fresh()
         self.control = Control(self)
         self.unix = [folder / ("xapi" if index == 0 else f"xapi{index + 1}") for index in range(hosts)]
@@ -42,10 +43,11 @@ class Pool:
 
     def fresh(self) -> Api:
         """A pool as it is at the start, with nothing on its storage."""
-        storage = self.folder / "storage"
-        if storage.exists():
-            shutil.rmtree(storage)
-        api = Api(dict(self.users), Storage(storage, self.size or 64 * GIB))
+        # What is still at work for a client that is gone may make files there yet: each time it is another folder.
+        for old in self.folder.glob("storage*"):
+            shutil.rmtree(old, ignore_errors=True)
+        self.made += 1
+        api = Api(dict(self.users), Storage(self.folder / f"storage{self.made}", self.size or 64 * GIB))
         machines.populate(api, self.count, self.names)
         return api
 
