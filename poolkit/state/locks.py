@@ -36,6 +36,7 @@ GATE = 10.0
 """Seconds that are waited at least for a gate, which is held for milliseconds: longer means a process that was stopped in it."""
 RECOVERY = 5.0
 """Seconds that are waited at least while another process takes back what a dead one left; whoever waits would do the same."""
+_TRIES = 100
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _GATE = "gate"  # no file of work has this name: those begin with a number
 
@@ -231,13 +232,18 @@ class Locks:
 
     @staticmethod
     def _open_gate(folder: str) -> int:
-        try:
-            with forks.undivided():
-                fd = private.open_private(os.path.join(folder, _GATE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-                forks.hold(fd)
-        except OSError as error:
-            raise errors.from_os_error(error, f"lock '{folder}'") from error
-        return fd
+        tries = 0
+        while True:
+            try:
+                with forks.undivided():
+                    fd = private.open_private(os.path.join(folder, _GATE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+                    forks.hold(fd)
+                return fd
+            except OSError as error:
+                tries += 1
+                # Others may forget the pool, and make its folder and forget it again, between any two steps of this.
+                if not isinstance(error, (FileNotFoundError, FileExistsError)) or tries == _TRIES:
+                    raise errors.from_os_error(error, f"lock '{folder}'") from error
 
     def _enter(self, folder: str, work: Work) -> tuple[str, int]:
         """The path of the file that stands for the work, and its locked descriptor; the folder where no file can be made."""
@@ -249,8 +255,13 @@ class Locks:
                 with forks.undivided():
                     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                     forks.hold(fd)
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                nested = folder in getattr(self._mine, "folders", ())
+                until = time.monotonic() + (0.0 if nested else GATE)
+                while not _try(fd):  # at work nobody is, but who looks has it for a moment
+                    if time.monotonic() > until:
+                        raise full
+                    time.sleep(0.002)
+            except (OSError, errors.HostError):
                 forks.release(fd)
                 raise full from None
             return folder, fd

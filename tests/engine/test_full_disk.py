@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -177,6 +179,27 @@ def test_where_no_file_can_be_made_the_folder_is_the_lock(tmp_path: Path, monkey
             pass
     with locks.work("p", "x"):
         pass
+
+
+def test_who_looks_is_not_in_the_way_of_a_lock_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at the work on a pool has its folder locked for a moment, and that is no work."""
+    locks = Locks(str(tmp_path))
+    with locks.work("p", "x", volume="v"):
+        pass
+    look = os.open(tmp_path / "p", os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    sleep = time.sleep
+
+    def looked(seconds: float) -> None:
+        fcntl.flock(look, fcntl.LOCK_UN)
+        sleep(seconds)
+
+    _no_file(monkeypatch)
+    monkeypatch.setattr(time, "sleep", looked)
+    with locks.work("p", "x", volume="v"):
+        with pytest.raises(errors.Busy), Locks(str(tmp_path)).work("p", "y", volume="w"):
+            pass
+    os.close(look)
 
 
 @pytest.mark.parametrize("kind", [errors.NoSpace, errors.HostError, errors.PermissionDenied, errors.Busy])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import pytest
 
 from poolkit import errors
 from poolkit.engine import Engine
+from poolkit.host import private
 
 PROCESSES = 8
 VERBS = 200
@@ -213,6 +215,34 @@ def test_who_waits_at_a_gate_that_is_removed_does_not_hold_nothing(engine: Engin
         folder.rmdir()
     thread.join(60)
     assert go.is_set() and held == [True]
+
+
+def test_a_folder_that_is_removed_while_it_is_made_is_made_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process makes and removes pools of that name, whose work needs the same folder."""
+    locks, make = engine.core.locks, private.make
+    removals = ["after it was made", "while it is made"]
+
+    def removed(path: str, mode: int = 0o700) -> None:
+        make(path, mode)
+        if removals:
+            os.rmdir(path)
+            if removals.pop() == "while it is made":
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+    monkeypatch.setattr(private, "make", removed)
+    with locks.work("p", "start"):
+        assert [work.verb for work in locks.current("p")] == ["start"]
+    assert removals == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(engine: Engine) -> None:
+    work = Path(engine.core.locks.directory)
+    work.mkdir(mode=0o700, parents=True)
+    (work / "p").symlink_to("nowhere")
+    with pytest.raises(errors.HostError, match="cannot lock"), engine.core.locks.work("p", "start"):
+        pass
 
 
 def test_a_pool_at_work_is_not_forgotten(engine: Engine) -> None:
