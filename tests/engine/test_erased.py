@@ -82,7 +82,7 @@ def test_the_file_system_of_an_fs_pool_stays(engine: Engine, tmp_path: Path) -> 
             f"the mount directory '{tmp_path}/mnt'", f"'{device}' with its file system and all files",
         )  # fmt: skip
         assert not (tmp_path / "mnt").exists()
-        assert sh("blkid", "-o", "value", "-s", "TYPE", device).strip() == "ext4"
+        assert sh("blkid", "-p", "-o", "value", "-s", "TYPE", device).strip() == "ext4"
         made.start()
         assert [v.name for v in made.volumes() if v.info.type == "file"] == ["v"]
         made.destroy()

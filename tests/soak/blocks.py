@@ -179,8 +179,9 @@ def attached(file: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def mounted(device: str, place: Path) -> Iterator[None]:
     """A mounted file system. What another process still sees of the last one must not be in the way of a copy (xfs)."""
-    options = ("-o", "nouuid") if sh("blkid", "-o", "value", "-s", "TYPE", device, check=False).strip() == "xfs" else ()
-    sh("mount", *options, device, str(place))
+    # Without --probe it answers by its cache for two seconds: with what was on another disk of the same loop device.
+    kind = sh("blkid", "--probe", "--output", "value", "--match-tag", "TYPE", device, check=False).strip()
+    sh("mount", *(("-o", "nouuid") if kind == "xfs" else ()), device, str(place))
     try:
         yield
     finally:
