@@ -20,7 +20,7 @@ def fill(place: Path, left: int) -> None:
     filler = place / "filler"
     with filler.open("xb", buffering=0) as file:
         step = 1 << 24
-        while step:
+        while step >= 512:  # no block is smaller
             facts = os.statvfs(place)
             if facts.f_bavail * facts.f_frsize < left + step:
                 step //= 2
@@ -30,7 +30,7 @@ def fill(place: Path, left: int) -> None:
                 if step >= 4096:
                     os.posix_fallocate(file.fileno(), size, step)
                 else:
-                    file.write(bytes(step))
+                    os.pwrite(file.fileno(), bytes(step), size)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise

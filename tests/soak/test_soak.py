@@ -22,7 +22,7 @@ from tests.soak import faults, full, power
 from tests.soak.rounds import Rounds, numbers
 from tests.sweep import Sampled
 
-pytestmark = pytest.mark.tools("gcc", "qemu-img", "prlimit")
+pytestmark = [pytest.mark.tools("gcc", "qemu-img", "prlimit"), pytest.mark.timeout(300 * len(numbers(1)))]
 
 
 @pytest.fixture
