@@ -146,7 +146,7 @@ def test_a_part_is_made_once() -> None:
     class Whole:
         @once
         def part(self) -> object:
-            both.wait(5)
+            both.wait(60)
             made.append(object())
             return made[-1]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +134,34 @@ def fifo(tmp_path: Path) -> Path:
     return tmp_path / "fifo"
 
 
+class Clock:
+    """Time that passes when the test says so: what starts beside one that hangs is never late, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(autostart, "time", clock)
+    return clock
+
+
+def hanging(fifo: Path) -> int:
+    """A descriptor that ``fifo`` is written by, made as soon as somebody reads: who does hangs as long as it is open."""
+    while True:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        time.sleep(0.01)
+
+
 def mark(engine: Engine, *documents: str) -> None:
     for document in documents:
         engine.define(document).autostart()
@@ -148,10 +178,17 @@ def good(tmp_path: Path, name: str = "good") -> str:
 
 @pytest.mark.parametrize("how", ["program", "child"])
 @pytest.mark.usefixtures("stuck")
-def test_a_start_that_hangs_is_given_up_and_undone(engine: Engine, tmp_path: Path, fifo: Path, how: str) -> None:
+def test_a_start_that_hangs_is_given_up_and_undone(
+    engine: Engine, tmp_path: Path, fifo: Path, clock: Clock, how: str
+) -> None:
     mark(engine, stuck_pool("hangs", how, fifo), good(tmp_path))
-    results = {one.pool: one for one in engine.starting_autostart(deadline=0.5)}
-    assert results["good"].result == "started"
+    starting = engine.starting_autostart(deadline=0.5)
+    first = next(starting)
+    assert (first.pool, first.result) == ("good", "started")
+    kept = hanging(fifo)
+    clock.now = 0.5
+    results = {one.pool: one for one in starting}
+    os.close(kept)
     assert results["hangs"].result == "timed-out"
     assert str(results["hangs"].error) == "pool 'hangs' was not up within 0.5 seconds, and its start was given up"
     assert isinstance(results["hangs"].error, errors.Unreachable)
@@ -162,17 +199,24 @@ def test_a_start_that_hangs_is_given_up_and_undone(engine: Engine, tmp_path: Pat
 
 @pytest.mark.usefixtures("stuck")
 def test_a_start_that_hangs_in_a_system_call_is_left_behind(
-    engine: Engine, tmp_path: Path, fifo: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, fifo: Path, clock: Clock
 ) -> None:
-    monkeypatch.setattr(autostart, "GRACE", 0.5)
     mark(engine, stuck_pool("hangs", "caller", fifo), good(tmp_path, "later"))
+    kept: list[int] = []
+
+    def pass_away() -> None:
+        kept.append(hanging(fifo))
+        clock.now = 0.5 + autostart.GRACE
+
+    passing = threading.Thread(target=pass_away)
+    passing.start()
     results = {one.pool: one for one in engine.starting_autostart(deadline=0.5, at_once=1)}
+    passing.join()
     assert (results["hangs"].result, results["later"].result) == ("timed-out", "started")
     assert "left behind" in (results["hangs"].error or errors.PoolkitError("")).hint  # type: ignore[operator]
     (thread,) = [one for one in threading.enumerate() if one.name == "start hangs"]
-    fifo.write_bytes(b"")  # the storage answers at last
-    thread.join(30)
-    assert not thread.is_alive()
+    os.close(kept[0])  # the storage answers at last
+    thread.join()
     assert not engine.info("hangs").active and not (tmp_path / "begun-hangs").exists()
 
 
@@ -239,9 +283,18 @@ def test_the_command_ends_past_a_directory_that_never_answers(tmp_path: Path) ->
     with Engine(root) as engine:
         mark(engine, good(tmp_path), dir_pool("bad", tmp_path / "bad"))
     words = ["--root", str(root), "start", "--autostart", "--deadline", "1"]
+    # The deadline of the other passes when this one is up.
     code = (
-        "from poolkit.engine import autostart; autostart.GRACE = 1\n"
-        f"from poolkit.cli import main; raise SystemExit(main({words}))"
+        "from types import SimpleNamespace\n"
+        "from poolkit.engine import autostart\n"
+        "from poolkit.cli import main\n"
+        "autostart.time = clock = SimpleNamespace(now=0, monotonic=lambda: clock.now)\n"
+        "run = autostart._Attempt._run\n"
+        "def up(attempt):\n"
+        "    run(attempt)\n"
+        "    clock.now = 1 + autostart.GRACE\n"
+        "autostart._Attempt._run = up\n"
+        f"raise SystemExit(main({words}))"
     )
     with mounted(tmp_path / "bad", "silent"):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

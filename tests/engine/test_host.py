@@ -76,8 +76,11 @@ def test_death_by_a_signal_is_a_crash() -> None:
 
 def test_a_time_out_kills_the_whole_group(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    with pytest.raises(errors.ToolTimeout, match=r"did not end within 0\.5 seconds"):
-        host.query(["sh", "-c", f"sleep 300 & echo $! >{pid}; wait"], timeout=0.5)
+    for seconds in (0.5, 5, 50):  # a busy machine may not have it running by then
+        with pytest.raises(errors.ToolTimeout, match=f"did not end within {seconds} seconds"):
+            host.query(["sh", "-c", f"sleep 300 & echo $! >{pid}; wait"], timeout=seconds)
+        if pid.exists() and pid.read_text():
+            break
     deadline = time.monotonic() + 30
     while _alive(int(pid.read_text())):
         assert time.monotonic() < deadline, "the grandchild lives on"

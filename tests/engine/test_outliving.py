@@ -131,12 +131,22 @@ def test_what_failed_when_its_file_system_went_away_is_taken_back_when_that_is_m
 
 
 def test_an_abort_lets_some_programs_come_to_their_end(tmp_path: Path) -> None:
-    done, abort = tmp_path / "done", threading.Event()
+    begun, go, done, abort = tmp_path / "begun", tmp_path / "go", tmp_path / "done", threading.Event()
     view = Host().operation(abort=abort)
-    threading.Timer(0.2, abort.set).start()
+
+    def stop() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        abort.set()
+        go.touch()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    script = f"touch {begun}; until [ -e {go} ]; do sleep 0.05; done; sleep 1; touch {done}"
     with pytest.raises(errors.Aborted):
-        view.change(["bash", "-c", f"sleep 1; touch {done}"], whole=True)
+        view.change(["bash", "-c", script], whole=True)
     assert done.exists()
+    stopping.join()
 
 
 def test_a_journal_is_gone_for_good_when_the_verb_returns(
