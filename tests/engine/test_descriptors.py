@@ -169,7 +169,7 @@ def test_no_descriptor_stays_open(place: Path, name: str) -> None:
     before = opened()
     with contextlib.suppress(OSError, ValueError, errors.PoolkitError):
         EVERY[name](place)
-    assert opened() == before
+    assert opened() <= before  # fewer: garbage of other tests is collected whenever it is
 
 
 def test_a_directory_can_be_closed_twice(place: Path) -> None:

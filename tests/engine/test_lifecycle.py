@@ -493,7 +493,7 @@ def test_listing_leaks_no_descriptor(engine: Engine, tmp_path: Path) -> None:
         engine.pools()
         pool.volumes()
         pool.refresh()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer: garbage of other tests is collected whenever it is
 
 
 def test_a_damaged_inventory_is_set_aside(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ NONE = ("no process", "no descriptor")
 def _what_was_opened_is_closed() -> Iterator[None]:
     before = opened()
     yield
-    assert opened() == before
+    assert opened() <= before  # fewer: garbage of other tests is collected whenever it is
 
 
 @pytest.fixture

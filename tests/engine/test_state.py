@@ -147,7 +147,10 @@ def test_what_was_read_of_a_pool_touches_no_pool_that_came_after_it(tmp_path: Pa
     assert [v.name for v in inventory.volumes(new)] == ["v"]
 
 
-def test_a_child_that_is_forked_beside_writing_threads_works(engine: Engine, tmp_path: Path) -> None:
+def test_a_child_that_is_forked_beside_writing_threads_works(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks, "PATIENCE", 60.0)  # a disk that others write to may take seconds for a commit
     engine.define(_xml(tmp_path / "p")).start(build=True)
     stop = threading.Event()
 
@@ -165,7 +168,7 @@ def test_a_child_that_is_forked_beside_writing_threads_works(engine: Engine, tmp
         for _ in range(25):
             child = os.fork()
             if not child:
-                signal.alarm(20)  # the default action ends a child that hangs
+                signal.alarm(120)  # the default action ends a child that hangs
                 engine.core.inventory.set_trouble(_number(engine.core.inventory, "p"), "child")
                 os._exit(0 if [i.name for i in engine.pools()] == ["p"] else 1)
             ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

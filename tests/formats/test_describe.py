@@ -95,7 +95,7 @@ def test_descriptors_are_closed(tmp_path: Path) -> None:
     for _ in range(20):
         describe(str(path))
         describe(str(tmp_path))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer: garbage of other tests is collected whenever it is
 
 
 def test_most_files_cost_two_or_three_reads() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import _thread
 import errno
+import inspect
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -218,11 +220,15 @@ def test_an_interrupt_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "fsync", lambda fd: going.wait(30))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     wait = descriptors.begin_sync(0)
+    lines, first = inspect.getsourcelines(wait)
+    waits = first + next(number for number, line in enumerate(lines) if "with ended" in line)
 
     def interrupt() -> None:
-        time.sleep(0.5)  # the other thread waits by then
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        time.sleep(0.5)  # it is interrupted by then
+        main = threading.main_thread().ident or 0
+        while (frame := sys._current_frames()[main]).f_code is not wait.__code__ or frame.f_lineno != waits:
+            time.sleep(0.01)
+        signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.5)  # it could be back by then
         going.set()
 
     try:

@@ -36,7 +36,7 @@ def _what_was_opened_is_closed_once(monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(os, "close", close)
     before = opened()
     yield
-    assert opened() == before
+    assert opened() <= before  # fewer: garbage of other tests is collected whenever it is
     assert twice == []
 
 

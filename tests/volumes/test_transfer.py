@@ -321,4 +321,4 @@ def test_descriptors_are_given_back(pool: Pool) -> None:
             volume.download(BytesIO(), offset=number + 2 * MIB)
         with pytest.raises(errors.PoolkitError):
             volume.clone("disk")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer: garbage of other tests is collected whenever it is
