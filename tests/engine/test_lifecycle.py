@@ -52,13 +52,14 @@ def test_a_definition_that_is_edited_in_place_counts_at_the_next_start(
     for name in "ab":
         (tmp_path / name).mkdir()
     (tmp_path / "b" / "disk").write_bytes(b"")
+    path = Path(engine.core.store.path("p"))
+    # A file that changed a moment ago could change again and keep its stamp.
+    now = SimpleNamespace(time=lambda: path.stat().st_ctime + age)
+    monkeypatch.setattr("poolkit.state.store.time", now)
     pool = engine.define(xml(tmp_path / "a"))
-    now = time.time() + age  # a file that changed a moment ago could change again and keep its stamp
-    monkeypatch.setattr("poolkit.state.store.time", SimpleNamespace(time=lambda: now))
     pool.start()
     pool.destroy()
     assert ("p" in engine.core.definitions._loaded) == bool(age)
-    path = Path(engine.core.store.path("p"))
     path.write_text(path.read_text().replace(f"{tmp_path}/a", f"{tmp_path}/b"))
     pool.start()
     assert [one.name for one in pool.volumes()] == ["disk"]
