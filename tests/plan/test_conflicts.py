@@ -295,3 +295,33 @@ def test_a_pruned_pool_that_is_a_backend_of_a_flavor_of_others(world: World) -> 
         said
         == "pool 'images': no document describes it any more, and it would be removed; it is a backend of flavor 'gold'"
     )
+
+
+@pytest.mark.parametrize("ring", ["pq", "pqr"])
+@pytest.mark.parametrize("state", ["active", "inactive"])
+def test_pools_that_would_change_places_are_refused(world: World, ring: str, state: str) -> None:
+    for name in (*ring, "s"):
+        world.pool(name)
+    world.apply()
+    for name, target in zip(ring, ring[1:] + ring[0], strict=True):
+        place(world, name, target, state)
+    place(world, "s", "elsewhere", state)
+    with pytest.raises(errors.InvalidDefinition) as caught:
+        world.plan()
+    (problem,) = caught.value.problems
+    assert problem.message.startswith("pool 'p' would get what another pool has, and that in the end what 'p' has")
+    for name in ring:
+        assert str(world.documents / f"{name}.xml") in str(problem)
+    place(world, "p", "for-a-while", state)
+    if len(ring) == 2:  # a row of pools has an order
+        world.apply(restart=True)
+        place(world, "p", "q", state)
+    world.apply(restart=True)
+
+
+def place(world: World, name: str, target: str, state: str) -> None:
+    world.write(
+        f"{name}.xml",
+        f"<pool type='dir' xmlns:pk='urn:poolkit:pool:1'><name>{name}</name><target><path>{world.storage}/{target}</path>"
+        f"</target><pk:wanted state='{state}' build='if-empty'/></pool>",
+    )

@@ -6,7 +6,8 @@ A verb would refuse it as well, but only at the second of the two, when the firs
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from poolkit import errors
@@ -27,6 +28,7 @@ def of_pools(
     staying = {name: one for name, one in pools.items() if state(name) != "absent"}
     yield from _names(present, staying, pools, lambda one: "define" in entries[one.name].steps)
     taken: dict[str, Wanted] = {}
+    waits: dict[str, list[str]] = {}
     for name, one in staying.items():
         try:
             claims = list(present.core.definitions.backend(one.definition).claims())
@@ -43,6 +45,9 @@ def of_pools(
         taken.update(dict.fromkeys(claims, one))
         if "define" in entries[name].steps:
             yield from _taken(present, one, claims, pools)
+            # Who goes lets go of all, whatever it waits for.
+            waits[name] = [other for _, other in present.holders(claims, name) if other in staying]
+    yield from _circle(pools, waits)
     yield from _directories(present, [one for name, one in staying.items() if state(name) != "inactive"])
 
 
@@ -87,6 +92,19 @@ def _taken(present: Present, one: Wanted, claims: list[str], described: Mapping[
                 "which no document describes"
             )
             return
+
+
+def _circle(pools: Mapping[str, Wanted], waits: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
+    """Pools that are to get what others have, which are to get what they have: each ``waits`` for another, and none can begin."""
+    try:
+        TopologicalSorter(waits).prepare()
+    except CycleError as error:
+        first, *others = sorted(error.args[1][1:])
+        beside = " and ".join(f"'{one}', at {pools[one].place}" for one in others)
+        yield pools[first].problem(
+            f"pool '{first}' would get what another pool has, and that in the end what '{first}' has, so that none of them can "
+            f"begin: {beside}; let one of them have another source or target first"
+        )
 
 
 def _directories(present: Present, pools: Iterable[Wanted]) -> Iterator[Problem]:
