@@ -319,9 +319,25 @@ def test_pools_that_would_change_places_are_refused(world: World, ring: str, sta
     world.apply(restart=True)
 
 
-def place(world: World, name: str, target: str, state: str) -> None:
+@pytest.mark.parametrize("target", ["p", "q"])
+def test_a_pool_may_get_the_uuid_of_one_that_goes(world: World, target: str) -> None:
+    uuid = "c5a4fbc8-71f5-4aa9-9f5c-8bd7cbf3e4a1"
+    place(world, "p", "p", "active", uuid)
+    world.apply()
+    place(world, "q", target, "active", uuid)
+    with pytest.raises(errors.InvalidDefinition, match="uuid"):
+        world.plan()
+    place(world, "p", "p", "absent")
+    (new,) = (entry for entry in world.plan().entries if entry.name == "q")
+    assert "pool p" in new.after
+    world.apply(delete=True)
+    assert [(one.name, one.uuid) for one in world.engine.pools()] == [("q", uuid)]
+
+
+def place(world: World, name: str, target: str, state: str, uuid: str = "") -> None:
     world.write(
         f"{name}.xml",
-        f"<pool type='dir' xmlns:pk='urn:poolkit:pool:1'><name>{name}</name><target><path>{world.storage}/{target}</path>"
-        f"</target><pk:wanted state='{state}' build='if-empty'/></pool>",
+        f"<pool type='dir' xmlns:pk='urn:poolkit:pool:1'><name>{name}</name>"
+        f"{uuid and f'<uuid>{uuid}</uuid>'}<target><path>{world.storage}/{target}</path></target>"
+        f"<pk:wanted state='{state}' build='if-empty'/></pool>",
     )

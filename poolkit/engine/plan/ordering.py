@@ -93,7 +93,8 @@ class Ordering:
         definition = self.tasks[entry.ident].definition
         backend = self.present.core.definitions.backend(definition)
         yield from (other for _, other in self.present.holders(backend.claims(), entry.name))
-        named = (definition.uuid, self.present.by_uuid(as_uuid(entry.name) or ""))
+        by_uuid = self.present.by_uuid
+        named = (definition.uuid, by_uuid(definition.uuid or ""), by_uuid(as_uuid(entry.name) or ""))
         yield from (other for other in named if other not in (None, entry.name))
 
     def _facts(self, name: str) -> order.Facts:

@@ -123,7 +123,7 @@ class Planner:
                 )
             )
         other = self.present.by_uuid(definition.uuid) if facts is None else None
-        if other is not None:
+        if other is not None and self.state(other) != "absent":
             self.problems.append(one.problem(f"the uuid {definition.uuid} belongs to pool '{other}'", "/pool/uuid"))
 
     def _pool_changes(
