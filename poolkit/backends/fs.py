@@ -128,12 +128,7 @@ class FsBackend(FileBackend):
 
     def _mounted(self) -> tuple[Mount | None, str]:
         """Our mount, or None with the reason."""
-        mount = mounting.at(self.host, self.place)
-        if mount is None:
-            return None, f"nothing is mounted at '{self.place}'"
-        if not self._ours(mount):
-            return None, f"{mount.words()} is mounted at '{self.place}', not '{self.device}'"
-        return mount, ""
+        return mounting.seen(self.host, self.place, self._ours, lambda: self.device)
 
     def _ours(self, mount: Mount) -> bool:
         """Whether it is of our device or directory: by number and not by name, unless the device is gone."""

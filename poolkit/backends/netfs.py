@@ -234,12 +234,7 @@ class NetfsBackend(FileBackend):
 
     def _mounted(self) -> tuple[Mount | None, str]:
         """Our mount, or None with the reason."""
-        mount = mounting.at(self.host, self.place)
-        if mount is None:
-            return None, f"nothing is mounted at '{self.place}'"
-        if not self._ours(mount):
-            return None, f"{mount.words()} is mounted at '{self.place}', not '{self.sources()[0]}'"
-        return mount, ""
+        return mounting.seen(self.host, self.place, self._ours, lambda: self.sources()[0])
 
     def _ours(self, mount: Mount) -> bool:
         if mount.fstype not in _FSTYPES[self.kind]:

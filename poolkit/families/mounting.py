@@ -24,6 +24,16 @@ def at(host: Host, target: str) -> Mount | None:
     return host.mount_at(target)
 
 
+def seen(host: Host, target: str, ours: Callable[[Mount], bool], wanted: Callable[[], str]) -> tuple[Mount | None, str]:
+    """What is mounted at ``target`` if it is one of ``ours``, else None with the reason; ``wanted`` says what should be."""
+    mount = at(host, target)
+    if mount is None:
+        return None, f"nothing is mounted at '{target}'"
+    if not ours(mount):
+        return None, f"{mount.words()} is mounted at '{target}', not '{wanted()}'"
+    return mount, ""
+
+
 def require_free(host: Host, pool: str, target: str, wanted: str) -> None:
     """Raise ``Conflict`` if anything is mounted at ``target``."""
     mount = at(host, target)
@@ -178,4 +188,4 @@ def erase_target(backend: Any) -> bool:
     return removed
 
 
-__all__ = ["at", "erase_target", "force", "holders", "is_network", "mount", "require_free", "unmount"]
+__all__ = ["at", "erase_target", "force", "holders", "is_network", "mount", "require_free", "seen", "unmount"]
