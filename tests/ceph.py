@@ -278,12 +278,14 @@ class Cluster:
         }  # fmt: skip
 
 
-def until(what: str, ready: Callable[[], object], seconds: float = 60) -> None:
+def until(what: str, ready: Callable[[], object], seconds: float = 120) -> None:
     """Wait for something of the cluster."""
     deadline = time.monotonic() + seconds
+    late = False
     while not ready():
-        assert time.monotonic() < deadline, f"still waiting for {what}"
+        assert not late, f"still waiting for {what}"
         time.sleep(0.02)
+        late = time.monotonic() > deadline
 
 
 def _rados() -> ctypes.CDLL:

@@ -445,14 +445,17 @@ class Host:
     def wait_for(self, ask: Callable[[], T], seconds: float) -> T | None:
         """The first answer of ``ask`` that is something, such as a device that others make; None if none came in time.
 
-        It is asked fifty times a second. ``Aborted`` when the caller asks to stop meanwhile.
+        It is asked fifty times a second, and once more when the time is up, all of which this process may have waited for a
+        processor. ``Aborted`` when the caller asks to stop meanwhile.
         """
         deadline = time.monotonic() + seconds
+        late = False
         while not (answer := ask()):
             self.check_abort()
-            if time.monotonic() > deadline:
+            if late:
                 return None
             time.sleep(0.02)
+            late = time.monotonic() > deadline
         return answer
 
     def check_abort(self) -> None:

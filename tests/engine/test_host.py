@@ -7,6 +7,7 @@ import threading
 import time
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -450,6 +451,20 @@ def test_what_arrives_late_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(errors.Aborted):
         host.wait_for(lambda: False, 60)
     assert host.wait_for(lambda: True, 60) is True, "what is there needs no waiting"
+
+
+def test_what_came_while_nobody_could_look_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the process gets no processor for as long as it was to wait."""
+    clock = [0.0]
+
+    def held_up() -> str:
+        clock[0] += 100
+        return "" if clock[0] < 150 else "8:16"
+
+    monkeypatch.setattr(
+        "poolkit.host.port.time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: None)
+    )
+    assert Host().wait_for(held_up, 10) == "8:16"
 
 
 def test_the_kernel_is_told_in_one_write(tmp_path: Path) -> None:
