@@ -259,7 +259,7 @@ class Disks:
     @contextlib.contextmanager
     def _claimed(self, name: str, label: str, token: str) -> Iterator[None]:
         """The body may give ``label`` to a disk: nobody has it, and nobody else gets it meanwhile."""
-        self._claim(label, token, name)
+        claim = self._claim(label, token, name)
         try:
             if any(one["managed"] for one in self._labelled(label)):
                 raise errors.VolumeExists(
@@ -268,29 +268,32 @@ class Disks:
             yield
         except BaseException:
             with self.api.deaf(), contextlib.suppress(Failed, errors.PoolkitError):
-                self._release(label, token)
+                self._release(claim)
             raise
-        self._release(label, token)
+        self._release(claim)
 
-    def _claim(self, label: str, token: str, name: str) -> None:
-        """Have the only claim of a label. Each claim is a key of its own, so that who removes one never removes another's.
+    def _claim(self, label: str, token: str, name: str) -> str:
+        """Have the only claim of a label; its key. Each is a key of its own, so that who removes one never removes another's,
+        and also where somebody claims again: who looks seldom must not take that for one claim that has been there all the time.
 
         Who has added its key and sees no other one then has the label: of two that both did, the later to look sees both.
         Who sees another takes its own away and waits; a claim that has been there for ``STALE`` is removed by anyone, who then
         waits for what its maker may have under way.
         """
         sr, begin, seen, broken = self.repository.ref, _claim(label), dict[str, float](), False
+        mine = ""
         while True:
             if not seen:
-                self.api.call("SR.add_to_other_config", sr, f"{begin}-{token}", token)
+                mine = f"{begin}-{token}-{token_hex(4)}"
+                self.api.call("SR.add_to_other_config", sr, mine, token)
             now, config = time.monotonic(), self.api.mapping("SR.get_other_config", sr)
-            others = [key for key in config if key.startswith(begin) and key != f"{begin}-{token}"]
+            others = [key for key in config if key.startswith(begin) and key != mine]
             if not others and not seen:
                 if broken:
                     self.api.settle(*_MAKING)
-                return
+                return mine
             if not seen:
-                self._release(label, token)
+                self._release(mine)
             seen = {key: seen.get(key, now) for key in others}
             for key in [key for key, since in seen.items() if now - since > STALE]:
                 self.host.warn(f"somebody who was to make volume '{name}' has not come back; it is made all the same")
@@ -300,8 +303,8 @@ class Disks:
             self.host.abort.wait(random.uniform(0.05, 0.2))  # noqa: S311 - only not in step with another one that waits
             self.host.check_abort()
 
-    def _release(self, label: str, token: str) -> None:
-        self.api.call("SR.remove_from_other_config", self.repository.ref, f"{_claim(label)}-{token}")
+    def _release(self, claim: str) -> None:
+        self.api.call("SR.remove_from_other_config", self.repository.ref, claim)
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
@@ -365,7 +368,10 @@ class Disks:
                 self.api.call("VDI.remove_from_other_config", ref, key)
             else:
                 self.api.run("VDI.destroy", ref)
-        self._release(naming.label(name, self.pool), token)
+        claim = f"{_claim(naming.label(name, self.pool))}-{token}"
+        for one in self.api.mapping("SR.get_other_config", self.repository.ref):
+            if one.startswith(claim):
+                self._release(one)
 
 
 _MAKING = ("VDI.create", "VDI.clone", "VDI.snapshot", "VDI.copy")

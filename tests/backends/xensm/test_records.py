@@ -379,6 +379,31 @@ def test_of_two_that_wait_for_the_claim_of_the_dead_one_gets_it_at_a_time(
     assert not [key for key in api.record("SR", sr)["other_config"] if key.startswith(disks.CLAIM)]
 
 
+def test_a_claim_that_is_made_again_is_another_one(
+    pool: Pool, xapi: Any, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks seldom sees a claim each time, of one who lives and claims in turn with others."""
+    monkeypatch.setattr(disks, "STALE", 0)  # what is seen twice is dead
+    (sr,) = api.refs("SR.get_all")
+    repository = Repository(sr, api.record("SR", sr))
+    with calls(xapi) as own:
+        living = Disks(api, repository, "p", lambda *_: None)  # type: ignore[arg-type, return-value]
+        held = [living._claim("disk", "living", "disk")]
+        call, looks = own.call, iter(("", "claims again", "is done"))
+
+        def slow(method: str, *params: Any) -> Any:
+            if method == "SR.get_other_config" and (other := next(looks, "")):
+                living._release(held.pop())
+                held.extend([living._claim("disk", "living", "disk")] if other == "claims again" else [])
+            return call(method, *params)
+
+        own.call = slow  # type: ignore[method-assign]
+        late = Disks(own, repository, "p", lambda *_: None)  # type: ignore[arg-type, return-value]
+        with late._claimed("disk", "disk", "late"):
+            assert held == []
+        assert own.host.warnings == []
+
+
 def test_marks_of_a_broken_disk_are_refused_where_its_label_is_asked_for(pool: Pool) -> None:
     there = backend(pool)
     there.mark = Mark("gold", "word")
