@@ -6,7 +6,8 @@
                 break
 
 The sample is drawn anew in each run. The seed is in the head of the run and below each failure; ``POOLKIT_SWEEP=SEED``
-takes the same cases again, and ``POOLKIT_SWEEP=all`` takes every one. The variable goes into the lab's guests as well.
+takes the same cases again, and ``POOLKIT_SWEEP=all`` takes every one, for which a test has as much more time. The variable goes
+into the lab's guests as well.
 
 A virtual machine without KVM takes minutes for what a machine does in seconds: of its tests a whole run takes a sample, too,
 and ``make soak`` all. With any other selection than that of a whole run all that are selected come.
@@ -111,9 +112,13 @@ def pytest_report_header() -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that take samples, so that ``-m sweep`` selects them; of tests in virtual machines take a sample."""
+    timed = setting() == "all" and config.pluginmanager.hasplugin("timeout")
+    longer = STRIDE * float(config.getini("timeout") or 0) if timed else 0.0
     for item in items:
         if "sampled" in getattr(item, "fixturenames", ()) or hasattr(getattr(item, "function", None), "at_every_step"):
             item.add_marker("sweep")
+            if longer and item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(longer))
     left = [
         item
         for item in items

@@ -91,3 +91,13 @@ def test_the_seed_is_told_at_the_head_and_below_a_failure(
 
 def test_tests_that_take_samples_can_be_selected(suite: pytest.Pytester) -> None:
     suite.runpytest_subprocess("-m", "sweep", "--co", "-q").stdout.fnmatch_lines(["*::test_sweeps", "*1/2 tests coll*"])
+
+
+def test_all_cases_have_the_time_of_all(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite.makepyfile(
+        "def told(node): return [mark.args for mark in node.iter_markers('timeout')]\n"
+        "def test_sweeps(sampled, request): assert told(request.node) == [(80.0,)]\n"
+        "def test_plain(request): assert told(request.node) == []\n"
+    )
+    monkeypatch.setenv("POOLKIT_SWEEP", "all")
+    suite.runpytest_subprocess("-o", "timeout=20").assert_outcomes(passed=2)
