@@ -39,11 +39,12 @@ def every_file_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path: Path) -> None:
-    root, undone = tmp_path / "root", tmp_path / "undone"
+    root, undone, fifo = tmp_path / "root", tmp_path / "undone", tmp_path / "fifo"
+    os.mkfifo(fifo)
     child = os.fork()
     if not child:
         with Engine(root) as engine, engine.core.operations.run("p", "build") as op:
-            op.host.change(["sleep", "2"], undo=["touch", "--", str(undone)])
+            op.host.change(["cat", "--", str(fifo)], undo=["touch", "--", str(undone)])
         os._exit(0)
     head: dict[str, object] = {}
     while "running" not in head:
@@ -57,7 +58,10 @@ def test_a_program_of_a_dead_process_is_waited_for_before_it_is_undone(tmp_path:
         assert not undone.exists()
         with pytest.raises(errors.Busy, match=rf"died in build, and the program .* \(process {head['running']}\)"):
             engine.core.operations.recover("p")
+        ending = threading.Timer(0.5, fifo.write_bytes, [b""])  # then it ends by itself
+        ending.start()
         (line,) = engine.core.operations.recover("p", patience=60)
+        ending.join()
         assert line.startswith("undone: build of pool 'p'")
         assert undone.exists()
         assert not journal.alive(head)
