@@ -8,13 +8,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from poolkit import errors
+from poolkit.backend import VolumeInfo
 from poolkit.engine import Engine, marking, placing
 from poolkit.families.xapi import marks
+from poolkit.host import Host
 from tests.backends.xensm import MIB, pool_of, prepare, volume_of
 from tests.backends.xensm.server import calls
 from tests.sweep import setting
@@ -134,6 +137,23 @@ def test_a_disk_that_comes_after_the_look_of_another_goes(
     with pytest.raises(errors.VolumeExists, match="another process"):
         other.flavors.get("gold").create_volume(volume_of("v", SIZE))
     assert [(sr, label) for sr, label, _ in disks(xapi)] == [(made.pool.name, "v")]
+
+
+def test_a_rival_that_went_while_nobody_could_look_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the hosts take all the time for one answer: else both would go, each for the other."""
+    clock, looks, settled = [0.0], iter(([("z", False)], [])), list[VolumeInfo]()
+
+    def others(*_: Any) -> list[tuple[str, bool]]:
+        clock[0] += 100
+        return next(looks)
+
+    monkeypatch.setattr(marking, "_others", others)
+    monkeypatch.setattr(marking, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    backend: Any = SimpleNamespace(marks=lambda: "here", host=Host(), settle=settled.append)
+    placed: Any = SimpleNamespace(flavor="gold", pools=())
+    core: Any = None
+    marking.settle(core, backend, VolumeInfo("v", key="a"), placed)
+    assert [one.key for one in settled] == ["a"]
 
 
 CHILD = """
