@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -216,8 +217,6 @@ def test_a_lock_ends_with_its_owner_though_a_child_lives_on(tmp_path: Path) -> N
 
 
 def test_a_lock_is_given_up_whoever_has_its_descriptor_too(tmp_path: Path) -> None:
-    import fcntl
-
     fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     forks.hold(fd)
     fcntl.flock(fd, fcntl.LOCK_EX)
@@ -293,6 +292,30 @@ def test_a_journal_ends_with_its_process_though_a_child_lives_on(tmp_path: Path)
     os.close(reading)
 
 
+def test_who_looks_whether_work_is_dead_keeps_nobody_from_taking_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "made"
+    if not (child := os.fork()):
+        with Engine(tmp_path / "root") as engine, engine.core.work("p", "work") as op:
+            op.host.files.mkdir(str(made))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = (tmp_path / "root").rglob("*.journal")
+    look = os.open(left, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    sleep = time.sleep
+
+    def looked(seconds: float) -> None:
+        fcntl.flock(look, fcntl.LOCK_UN)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", looked)
+    with Engine(tmp_path / "root") as engine, engine.core.work("p", "other"):
+        assert not made.exists()
+    os.close(look)
+
+
 def test_a_child_made_within_a_transaction_is_told_and_takes_nothing_back(tmp_path: Path) -> None:
     inventory = Inventory(str(tmp_path / "i.sqlite"))
     with inventory.transaction("one"):
@@ -308,8 +331,6 @@ def test_a_child_made_within_a_transaction_is_told_and_takes_nothing_back(tmp_pa
 
 
 def test_a_gate_that_is_held_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fcntl
-
     assert GATE > 1
     monkeypatch.setattr("poolkit.state.locks.GATE", 0.05)
     locks = Locks(str(tmp_path))
