@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from poolkit.backend import VolumeInfo
     from poolkit.host import journal as journals
@@ -332,27 +332,27 @@ def _has_appeared(steps: list[Undo]) -> bool:
 def _left_behind(path: str) -> Iterator[tuple[bool, dict[str, Any], list[Undo]]]:
     """Whether a journal's operation is dead, which lasts through the body, and what the journal has."""
     with open(private.open_ours(path), "rb") as file:
-        if not _own(file.fileno()):
+        if not _own(file):
             yield False, {}, []
             return
         # Without a name: it has been taken back between the look for it and the lock.
         yield os.fstat(file.fileno()).st_nlink > 0, *journals.parse(file.read())
 
 
-def _own(fd: int) -> bool:
+def _own(file: BinaryIO) -> bool:
     """Lock the journal of a dead operation. Who only looks whether it is dead has it locked for a moment, and is waited for."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             pass
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False  # it is at work, or is being taken back
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        fcntl.flock(file, fcntl.LOCK_UN)
         if time.monotonic() > until:
             return False
         time.sleep(0.002)
