@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from poolkit.host import Host, worker
 from poolkit.model import SourceHost
 from poolkit.testing import BackendContract
 
-from ..lab.fixtures import NfsServer, sh
+from ..lab.fixtures import NfsServer, sh, wait_until
 from ..sweep import Sampled
 from .deaths import deaths, failures
 from .servers import PASSWORD, Gluster, Samba
@@ -159,6 +160,12 @@ def volume(name: str = "v", capacity: int = 1 << 20) -> str:
     return f"<volume><name>{name}</name><capacity>{capacity}</capacity></volume>"
 
 
+def answering(target: Path) -> None:
+    """Wait until a server that is back is found by its client, which tries again at growing intervals."""
+    asked = ["stat", "--file-system", "--", str(target)]
+    wait_until(lambda: not subprocess.run(asked, capture_output=True, check=False).returncode, "the server", 120)
+
+
 def mount_line(target: Path) -> str:
     lines = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {target} " in line]
     return lines[0] if lines else ""
@@ -243,6 +250,7 @@ def test_a_dead_server_makes_the_pool_unreachable_and_it_recovers(
         assert "<name>net</name>" in pool.xml()
     finally:
         nfs.start()
+    answering(tmp_path / "mnt")
     pool.refresh()
     assert pool.info.reason == ""
     assert [v.name for v in pool.volumes()] == ["v"]
@@ -292,6 +300,7 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_that_is_listed(
             assert "it is tried again with the next verb on the pool" in (caught.value.hint or "")
         finally:
             nfs.start()
+        answering(tmp_path / "mnt")
         pool.refresh()
         assert pool.volumes() == []
         assert os.listdir(source.split("'")[3]) == []
@@ -312,6 +321,7 @@ def test_a_server_that_hangs_with_open_connections(
             pool.refresh()
     finally:
         samba.thaw()
+    answering(tmp_path / "mnt")
     pool.refresh()
     assert [v.name for v in pool.volumes()] == ["v"]
     assert pool.destroy()
