@@ -162,7 +162,8 @@ def test_the_example_of_a_plain_disk(engine: Engine, lab_scsi: Callable[..., lis
     others = [disk / "device" for disk in Path("/sys/block").glob("sd*")]
     places = [device.resolve().name for device in others]  # host:channel:target:lun
     for device in others:
-        (device / "delete").write_text("1")  # the name is free for another
+        (device / "delete").write_text("1")
+    settle()  # who has one open keeps its name from being free for another
     (host,) = lab_scsi(size_mb=64, virtual_gb=4)
     assert host.disks == ["/dev/sda"]
     Path("/tmp/script").write_text("label: dos\nstart=2048, type=f\n")

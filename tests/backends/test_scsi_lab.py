@@ -19,7 +19,7 @@ from poolkit.families import scsibus
 from poolkit.host import Host, worker
 from poolkit.testing import BackendContract
 
-from ..lab.fixtures import ScsiHost, settle, sh, wait_until
+from ..lab.fixtures import ScsiHost, settle, sh, unload, wait_until
 from ..lab.speed import scaled
 from .lio import Lio
 from .targets import Tgt
@@ -402,7 +402,7 @@ def test_adapters_that_are_not_there(engine: Engine, lab_scsi: Debug) -> None:
     (host,) = lab_scsi()
     pool = engine.define(xml(host.name, name="here"))
     pool.start()
-    sh("rmmod", "scsi_debug")
+    unload("scsi_debug")
     assert not pool.info.active
     assert "there is no SCSI host adapter" in pool.info.reason
     pool.destroy()

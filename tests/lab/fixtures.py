@@ -194,9 +194,17 @@ def lab_scsi() -> Iterator[Callable[..., list[ScsiHost]]]:
         for disk in Path("/sys/bus/pseudo/drivers/scsi_debug").glob("adapter*/host*/target*/*/block/*"):
             release(f"/dev/{disk.name}")
         settle()
-        wait_until(
-            lambda: not Path("/sys/module/scsi_debug").exists() or not sh("rmmod", "scsi_debug", check=False), "rmmod"
-        )
+        unload("scsi_debug")
+
+
+def unload(module: str) -> None:
+    """Take a module of the kernel away; udev has its devices open now and then, and for that long it stays."""
+
+    def gone() -> bool:
+        sh("rmmod", module, check=False)
+        return not Path("/sys/module", module).exists()
+
+    wait_until(gone, f"the end of the module {module}")
 
 
 # NFS
