@@ -94,6 +94,7 @@ class Database:
         self._pid = os.getpid()
         self._local = local()
         self._all: dict[int, sqlite3.Connection] = {}
+        self._memories: dict[int, sqlite3.Connection] = {}
 
     @property
     def damaged(self) -> str | None:
@@ -103,7 +104,7 @@ class Database:
 
     def _end(self, db: sqlite3.Connection) -> None:
         with forks.undivided(), suppress(sqlite3.Error):
-            if self._all.pop(id(db), None) is not None:
+            if self._all.pop(id(db), None) or self._memories.pop(id(db), None):
                 db.close()
 
     def _look_for_fork(self) -> None:
@@ -113,7 +114,7 @@ class Database:
                     f"the inventory '{self.path}' was in use when this process was forked, so it cannot be used here",
                     hint="start a new program instead of forking, or fork while no verb is at work",
                 )
-            _LEFT.extend((self._local, self._all))
+            _LEFT.extend((self._local, self._all, self._memories))
             self._forget()
 
     @property
@@ -121,7 +122,7 @@ class Database:
         """This thread's connection for reading: to the file, or to what stands for it in memory."""
         self._look_for_fork()
         local = self._local
-        memory, until = getattr(local, "memory", (None, 0.0))
+        memory, until, _ = getattr(local, "memory", (None, 0.0, None))
         if memory is not None:
             # A copy of nothing is good as long as there is no file, any other for a moment.
             if memory.in_transaction or (time.monotonic() < until if until else not os.path.exists(self.path)):
@@ -146,27 +147,31 @@ class Database:
         with forks.undivided():
             memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             until = 0.0
-            if os.path.exists(self.path):
-                self._real().backup(memory)
-                until = time.monotonic() + _COPY
-                memory.execute("UPDATE sqlite_sequence SET seq = abs(random()) >> 24")
-            else:
-                self._create(memory)
-        self._local.memory = (memory, until)
+            try:
+                if os.path.exists(self.path):
+                    self._real().backup(memory)
+                    until = time.monotonic() + _COPY
+                    memory.execute("UPDATE sqlite_sequence SET seq = abs(random()) >> 24")
+                else:
+                    self._create(memory)
+            except BaseException:
+                memory.close()
+                raise
+            self._memories[id(memory)] = memory
+        self._local.memory = (memory, until, _Closer(self, memory))
         return memory
 
     def _drop_memory(self) -> None:
         memory = getattr(self._local, "memory", (None,))[0]
         if memory is not None:
-            memory.close()
+            self._end(memory)
             del self._local.memory
 
     def close(self) -> None:
         """Close the connections of all threads; repeatable."""
         if self._pid == os.getpid():
-            for db in list(self._all.values()):
+            for db in [*self._all.values(), *self._memories.values()]:
                 self._end(db)
-            self._drop_memory()
             self._local = local()
 
     def make(self) -> None:

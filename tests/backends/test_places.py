@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -224,7 +225,7 @@ def test_an_inventory_of_the_second_version_keeps_all_it_knows(tmp_path: Path) -
     inventory.make()
     inventory.put("p", "u", "dir", stamp=7, claims=["target /p"], target="/p")
     inventory.close()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE pools SET active = 1, boot = 'b', live = '<pool/>'")
     db.close()
     age(path, 2)

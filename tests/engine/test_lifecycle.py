@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -541,7 +542,7 @@ def test_an_inventory_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
 
     Engine(tmp_path / "root").define(xml(tmp_path / "images"))
     path = tmp_path / "root" / "state" / "inventory.sqlite"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version=999")
     db.close()
     with pytest.raises(errors.HostError, match="later version"), Engine(tmp_path / "root") as engine:

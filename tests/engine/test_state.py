@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_an_inventory_of_the_first_version_keeps_all_it_knows(tmp_path: Path) ->
 
 def _shape(path: Path) -> set[tuple[Any, ...]]:
     """Tables with their columns, and indexes, of an inventory; without the order in which columns were added."""
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         named = db.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
         columns = {(table, *row[1:]) for _, table in named for row in db.execute(f"PRAGMA table_info({table})")}
     db.close()
@@ -314,6 +315,37 @@ def test_who_looks_whether_work_is_dead_keeps_nobody_from_taking_it_back(
     with Engine(tmp_path / "root") as engine, engine.core.work("p", "other"):
         assert not made.exists()
     os.close(look)
+
+
+def test_what_is_read_without_a_file_is_closed_for_all_threads_and_with_each(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "root")
+    database = engine.core.inventory.database
+    seen: list[sqlite3.Connection] = []
+    here, go = threading.Barrier(2), threading.Event()
+
+    def look(stay: bool) -> None:
+        assert not engine.pools()
+        seen.append(database.connection)
+        if stay:
+            here.wait()
+            go.wait()
+
+    ends = threading.Thread(target=look, args=(False,))
+    ends.start()
+    ends.join()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        seen[0].execute("SELECT 1")
+    stays = threading.Thread(target=look, args=(True,))
+    stays.start()
+    here.wait()
+    look(stay=False)
+    seen[1].execute("SELECT 1")
+    engine.close()
+    go.set()
+    stays.join()
+    for connection in seen[1:]:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
 
 
 def test_a_child_made_within_a_transaction_is_told_and_takes_nothing_back(tmp_path: Path) -> None:

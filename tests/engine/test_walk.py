@@ -6,6 +6,7 @@ import json
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_each_volume_that_stays_comes_once_whatever_others_do(large: Large, monk
 
 def test_nothing_of_a_damaged_listing_is_handed_out(large: Large) -> None:
     pool = large(600)
-    with sqlite3.connect(pool._core.inventory.path) as db:
+    with closing(sqlite3.connect(pool._core.inventory.path)) as db, db:
         db.execute("UPDATE blocks SET volumes = substr(volumes, 1, 100) WHERE first > 'disk00300'")
     with pytest.raises(errors.HostError, match="damaged on the disk"):
         next(pool.iter_volumes())
