@@ -89,13 +89,11 @@ def _files_of_state_are_closed() -> Iterator[None]:
         really(database, *how, **more)
         made.append(database)
 
-    Database.__init__ = init  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "__init__", init)
         yield
-    finally:
-        Database.__init__ = really  # type: ignore[method-assign]
-        for database in made:
-            database.close()
+    for database in made:
+        database.close()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -227,7 +227,6 @@ def test_an_inventory_of_the_second_version_keeps_all_it_knows(tmp_path: Path) -
     inventory.close()
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE pools SET active = 1, boot = 'b', live = '<pool/>'")
-    db.close()
     age(path, 2)
     inventory = Inventory(str(path))
     record = inventory.record("p")

@@ -544,7 +544,6 @@ def test_an_inventory_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "root" / "state" / "inventory.sqlite"
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version=999")
-    db.close()
     with pytest.raises(errors.HostError, match="later version"), Engine(tmp_path / "root") as engine:
         engine.pools()
 

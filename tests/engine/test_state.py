@@ -95,7 +95,6 @@ def _shape(path: Path) -> set[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as db, db:
         named = db.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
         columns = {(table, *row[1:]) for _, table in named for row in db.execute(f"PRAGMA table_info({table})")}
-    db.close()
     return {*named, *columns}
 
 

@@ -44,9 +44,10 @@ def of_pools(
             continue
         taken.update(dict.fromkeys(claims, one))
         if "define" in entries[name].steps:
-            yield from _taken(present, one, claims, pools)
+            held = list(present.holders(claims, name))
+            yield from _taken(one, held, pools)
             # Who goes lets go of all, whatever it waits for.
-            waits[name] = [other for _, other in present.holders(claims, name) if other in staying]
+            waits[name] = [other for _, other in held if other in staying]
     yield from _circle(pools, waits)
     yield from _directories(present, [one for name, one in staying.items() if state(name) != "inactive"])
 
@@ -83,9 +84,9 @@ def _names(
             )
 
 
-def _taken(present: Present, one: Wanted, claims: list[str], described: Mapping[str, Wanted]) -> Iterator[Problem]:
-    """What a pool that no document describes has already; one that is described lets go of it first (``Ordering``)."""
-    for claim, other in present.holders(claims, one.name):
+def _taken(one: Wanted, held: Iterable[tuple[str, str]], described: Mapping[str, Wanted]) -> Iterator[Problem]:
+    """What is ``held`` by a pool that no document describes; one that is described lets go of it first (``Ordering``)."""
+    for claim, other in held:
         if other not in described:
             yield one.problem(
                 f"pool '{one.name}' would use {admission.claim_words(claim)}, which belongs to pool '{other}', "

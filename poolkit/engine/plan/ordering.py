@@ -110,7 +110,7 @@ class Ordering:
         one = self.tasks[entry.ident].wanted
         if one is None:
             return
-        if any(named(one.definition)):
+        if secrets and any(named(one.definition)):
             yield from secrets
         if one.definition.backing_store is not None:
             path = one.definition.backing_store.path

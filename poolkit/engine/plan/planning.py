@@ -47,6 +47,7 @@ class Planner:
         self._used = {pool for one in self.volumes for pool in _pools_of(one)}
         self._described = {one.ident for one in wanted}
         self._absent = {one.ident for one in self.volumes if absent(one)}
+        self._secrets: list[Task] = []
         self._stale: set[str] = set()
         self._places: dict[str, str] = {}
         """Paths of wanted volumes, and the entries that make them."""
@@ -54,6 +55,7 @@ class Planner:
     def run(self) -> Planned:
         """The plan; ``InvalidDefinition`` with all that cannot be meant."""
         secrets = [self._kept(one, secret(one, self.present, self.problems)) for one in self._of("secret")]
+        self._secrets = [self.tasks[one.ident] for one in self._of("secret")]
         flavors = [self._kept(one, flavor(one, self.present)) for one in self._of("flavor")]
         pools = {name: self._pool(one) for name, one in self.pools.items()}
         volumes = [entry for one in self.volumes if (entry := self._volume(one)) is not None]
@@ -105,13 +107,10 @@ class Planner:
         self.tasks[one.ident] = Task(one, definition, facts)
         changes, steps, pending = self._pool_changes(one, definition, facts, state)
         action: Action = "add" if facts is None else "change" if changes else "none"
-        note = self._lacking(definition) if "start" in steps else ""
+        note = lacking(definition, self.present, self._secrets) if "start" in steps else ""
         return Entry(
             action, "pool", one.name, changes=tuple(changes), steps=tuple(steps), place=place, note=note, pending=pending
         )  # fmt: skip
-
-    def _lacking(self, definition: Any) -> str:
-        return lacking(definition, self.present, list(self._of("secret")))
 
     def _refuse_taken(self, one: Wanted, definition: Any, facts: PoolFacts | None) -> None:
         if definition.uuid is None:
@@ -185,7 +184,8 @@ class Planner:
         if entry.action == "add" and entry.steps == ("vol-create",):
             self._refuse_unmade(one, definition, listing, owner.definition if owner else facts and facts.stored)
         if entry.steps and entry.steps[-1] in ("vol-create", "vol-import", "vol-clone"):
-            entry = entry._replace(note="; ".join(filter(None, (entry.note, self._lacking(definition)))))
+            notes = (entry.note, lacking(definition, self.present, self._secrets))
+            entry = entry._replace(note="; ".join(filter(None, notes)))
         info = listing.volumes.get(one.name) if listing is not None else None
         self.tasks[one.ident] = Task(one, definition, info)
         if facts is not None and facts.active and listing is not None and listing.stale(one.name):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from poolkit.engine.plan.descriptions import absent
 from poolkit.engine.plan.present import Present
-from poolkit.engine.plan.sources import Wanted
+from poolkit.engine.plan.task import Task
 from poolkit.model import AuthSecret, VolumeSecret
 from poolkit.xmlmap import Element
 
 
-def lacking(definition: Element, present: Present, documents: Sequence[Wanted]) -> str:
+def lacking(definition: Element, present: Present, described: Sequence[Task]) -> str:
     """Which secrets a definition names that cannot serve when it is carried out, as a note; empty if all are there.
 
-    ``documents`` are those of secrets: what they define is there by then, and what they want to be absent is not.
+    ``described`` are the secrets with a document: what one defines is there by then, and what it wants to be absent is not.
     """
-    return "; ".join(filter(None, (_lacks(one, present, documents) for one in dict.fromkeys(named(definition)))))
+    return "; ".join(filter(None, (_lacks(one, present, described) for one in dict.fromkeys(named(definition)))))
 
 
 def named(value: Any) -> Iterator[AuthSecret | VolumeSecret]:
@@ -32,26 +31,20 @@ def named(value: Any) -> Iterator[AuthSecret | VolumeSecret]:
             yield from named(one)
 
 
-def _lacks(said: AuthSecret | VolumeSecret, present: Present, documents: Sequence[Wanted]) -> str:
+def _lacks(said: AuthSecret | VolumeSecret, present: Present, described: Sequence[Task]) -> str:
     words = f"needs secret '{said.uuid or said.usage}', which"
-    there = [one for one in present.secrets() if _is(said, one.uuid, one.definition.usage)]
-    meant = [one for one in documents if _is(said, one.definition.uuid, one.definition.usage) or _of(one, there)]
-    if any(absent(one) for one in meant):
+    there = [one for one in present.secrets() if _is(said, one.definition)]
+    meant = [task for task in described if task.present in there or (task.wanted and _is(said, task.wanted.definition))]
+    if any(task.definition is None for task in meant):
         return f"{words} is to be absent"
     if not there and not meant:
         return f"{words} is not defined"
-    if any(one.has_value for one in there) or any(one.definition.value is not None for one in meant):
+    if any(one.has_value for one in there) or any(task.definition.value is not None for task in meant):
         return ""
     return f"{words} has no value yet"
 
 
-def _is(said: AuthSecret | VolumeSecret, uuid: str | None, usage: Any) -> bool:
+def _is(said: AuthSecret | VolumeSecret, secret: Any) -> bool:
     if said.uuid is not None:
-        return said.uuid == uuid
-    return usage is not None and usage.id == said.usage
-
-
-def _of(one: Wanted, there: Iterable[Any]) -> bool:
-    """Whether a document is that of a secret that is there."""
-    uuid, usage = one.definition.uuid, one.definition.usage
-    return any(old.uuid == uuid or (usage is not None and old.definition.usage == usage) for old in there)
+        return bool(said.uuid == secret.uuid)
+    return secret.usage is not None and secret.usage.id == said.usage
